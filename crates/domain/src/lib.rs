@@ -1,1 +1,20 @@
-//! domain
+//! What Wherry's words mean: ids, the job's state machine, the rules for names, sizes and times, and the failures that
+//! a tenant can read. Everything here is a pure value or a pure function; nothing does I/O.
+
+pub mod clock;
+pub mod disk;
+pub mod failure;
+pub mod fence;
+pub mod id;
+pub mod job;
+pub mod name;
+pub mod parameters;
+pub mod source;
+pub mod status_info;
+pub mod timestamp;
+
+pub use clock::Clock;
+pub use failure::{Failure, FailureCode};
+pub use fence::{Epoch, Run};
+pub use id::{AccessTokenId, ImageId, InstanceId, JobId, RequestId, SourceId, TenantId};
+pub use timestamp::Timestamp;

@@ -1,0 +1,60 @@
+//! Disks as the API speaks of them: an index and a size in GiB. Index 0 is the system disk.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes in a GiB.
+pub const GIB: u64 = 1 << 30;
+
+/// Which disk of a server: 0 is the system disk, 1–16 are data disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DiskIndex(pub u16);
+
+impl DiskIndex {
+    /// The system disk.
+    pub const SYSTEM: Self = Self(0);
+    /// The largest index of a data disk.
+    pub const MAX: Self = Self(16);
+}
+
+impl fmt::Display for DiskIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A disk of a source, as its agent found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDisk {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// Where it is on the source, such as `/dev/vda`.
+    pub path: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Bytes that its file systems or extents use, where the agent could find out.
+    pub used_bytes: Option<u64>,
+}
+
+/// A disk of the image that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetDisk {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// Its size in GiB.
+    pub size_gib: u32,
+}
+
+impl TargetDisk {
+    /// The size in bytes.
+    pub fn size_bytes(self) -> u64 {
+        u64::from(self.size_gib) * GIB
+    }
+}
+
+/// Whole GiB that hold `bytes`, rounded up: how the API shows the size of a disk.
+pub fn gib_rounded_up(bytes: u64) -> u64 {
+    bytes.div_ceil(GIB)
+}

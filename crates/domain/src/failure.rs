@@ -1,0 +1,121 @@
+//! Failures that a tenant reads: a stable code in `ErrorCode`, and a sentence that says what happened and what to do in
+//! `StatusInfo`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong with a job or a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The stable code.
+    pub code: FailureCode,
+    /// What happened and what to do, in sentences, with the disk, offset or address that it is about.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with its sentence.
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+macro_rules! failure_codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $retry:literal;)+) => {
+        /// The stable codes of `ErrorCode`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum FailureCode {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)+
+        }
+
+        impl FailureCode {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// As on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// Whether the same run may succeed when it simply goes on: a lost connection, say, but not a full disk.
+            pub fn is_retryable(self) -> bool {
+                match self { $(Self::$name => $retry,)+ }
+            }
+        }
+    };
+}
+
+failure_codes! {
+    /// The agent is silent.
+    SourceOffline = "SourceServer.Offline", true;
+    /// A disk of the source can't be opened or read.
+    SourceDiskUnreadable = "SourceServer.DiskUnreadable", false;
+    /// A disk of the source has another size than the job was made for.
+    SourceDiskChanged = "SourceServer.DiskChanged", false;
+    /// The agent can't reach the receiver.
+    ReceiverUnreachable = "ReplicationJob.ReceiverUnreachable", true;
+    /// The receiver is gone, or does not answer.
+    ReceiverLost = "ReplicationJob.ReceiverLost", true;
+    /// No room for the disks or the image.
+    TargetFull = "ReplicationJob.TargetFull", false;
+    /// A target disk or the image store refuses a write.
+    TargetUnwritable = "ReplicationJob.TargetUnwritable", false;
+    /// What was written is not what was sent.
+    Corrupt = "ReplicationJob.DataCorrupt", false;
+    /// The instance can't be made.
+    InstanceFailed = "ReplicationJob.InstanceFailed", false;
+    /// The image can't be made.
+    ImageFailed = "ReplicationJob.ImageFailed", false;
+    /// The run lost its worker again and again without progress.
+    WorkerLost = "ReplicationJob.WorkerLost", false;
+    /// Agent, receiver and worker do not speak the same version.
+    VersionMismatch = "ReplicationJob.VersionMismatch", false;
+    /// Anything else; the log has the cause.
+    Internal = "InternalError", false;
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is no code that this version knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an error code of this version")]
+pub struct UnknownFailureCode(String);
+
+impl FromStr for FailureCode {
+    type Err = UnknownFailureCode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFailureCode> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|code| code.as_str() == text)
+            .ok_or_else(|| UnknownFailureCode(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_read_back() {
+        for code in FailureCode::ALL {
+            assert_eq!(code.as_str().parse(), Ok(*code));
+        }
+    }
+}

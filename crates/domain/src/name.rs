@@ -1,0 +1,97 @@
+//! The rules for names and descriptions (SMC API §1.0).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A name: 2–128 letters, digits, `:` `_` `-`, beginning with a letter, not with `http://` or `https://`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// The text breaks the rule for names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a name has 2 to 128 letters, digits, ':', '_' or '-', begins with a letter and does not begin with http:// or https://"
+)]
+pub struct InvalidName;
+
+impl Name {
+    /// Checks the rule.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let length = text.chars().count();
+        let begins_with_letter = text.chars().next().is_some_and(char::is_alphabetic);
+        let characters_allowed = text
+            .chars()
+            .all(|character| character.is_alphanumeric() || matches!(character, ':' | '_' | '-'));
+        if (2..=128).contains(&length)
+            && begins_with_letter
+            && characters_allowed
+            && !begins_like_url(text)
+        {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName)
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+/// A source's description: at most 256 characters, may be empty, not beginning with `http://` or `https://`.
+pub fn is_source_description(text: &str) -> bool {
+    text.chars().count() <= 256 && !begins_like_url(text)
+}
+
+fn begins_like_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rule() {
+        for good in ["ab", "Web:01_a-b", "Köln", "服务器", &"a".repeat(128)] {
+            assert!(Name::parse(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            "a",
+            "1ab",
+            "_ab",
+            "a b",
+            "a/b",
+            "http://a",
+            "https://ab",
+            "-a",
+            &"a".repeat(129),
+        ] {
+            assert!(Name::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

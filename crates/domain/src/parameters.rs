@@ -1,0 +1,180 @@
+//! `ReplicationParameters`: a JSON object text that tunes one job's transfer (SMC API §1.4).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest accepted text, in characters.
+pub const MAX_LENGTH: usize = 2048;
+
+/// What the text asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationParameters {
+    /// Most bytes a second that the agent sends; `None` is no limit. On the wire: Kbit/s, 0 for none.
+    pub bandwidth_limit_bytes_per_sec: Option<u64>,
+    /// zstd level 1–19; `Some(0)` is none; `None` lets the sender weigh link against processor.
+    pub compress_level: Option<i32>,
+    /// Re-read the target and compare roots before the receipt.
+    pub checksum: bool,
+    /// Carry the copy over a tunnel on TCP.
+    pub tunnel: bool,
+    /// How hard the agent may work, 1 (gentle) to 3 (all it can).
+    pub efficiency_level: Option<u8>,
+}
+
+/// The text can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidParameters {
+    /// Not a JSON object.
+    #[error(
+        "ReplicationParameters is not a JSON object such as {{\"bandwidth_limit\":0,\"compress_level\":1,\"checksum\":true}}"
+    )]
+    NotAnObject,
+    /// Longer than [`MAX_LENGTH`].
+    #[error("ReplicationParameters is longer than {MAX_LENGTH} characters")]
+    TooLong,
+    /// A key that nothing understands.
+    #[error("ReplicationParameters has the unknown key {0:?}")]
+    UnknownKey(String),
+    /// A value out of range or of another type.
+    #[error("ReplicationParameters: {key} must be {wanted}")]
+    InvalidValue {
+        /// The key as it was given.
+        key: String,
+        /// What it may be.
+        wanted: &'static str,
+    },
+}
+
+impl ReplicationParameters {
+    /// Reads the text, with the keys of both generations (`BandwidthLimit` and `bandwidth_limit`, in any case). The
+    /// contract's own example `BandWidthLimit:0` is no JSON but is read as what it means: pairs of key and value.
+    pub fn parse(text: &str) -> Result<Self, InvalidParameters> {
+        if text.chars().count() > MAX_LENGTH {
+            return Err(InvalidParameters::TooLong);
+        }
+        let mut parameters = Self::default();
+        for (key, value) in pairs(text)? {
+            parameters.set(&key, &value)?;
+        }
+        Ok(parameters)
+    }
+
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), InvalidParameters> {
+        let invalid = |wanted| InvalidParameters::InvalidValue {
+            key: key.to_owned(),
+            wanted,
+        };
+        let plain_key: String = key.chars().filter(|&character| character != '_').collect();
+        match plain_key.to_ascii_lowercase().as_str() {
+            "bandwidthlimit" => {
+                let kilobits =
+                    number(value).ok_or_else(|| invalid("a number of Kbit/s, 0 for no limit"))?;
+                self.bandwidth_limit_bytes_per_sec =
+                    (kilobits > 0).then(|| kilobits.saturating_mul(125));
+            }
+            "compresslevel" => {
+                let level = number(value)
+                    .filter(|level| *level <= 19)
+                    .ok_or_else(|| invalid("a level from 0 to 19"))?;
+                self.compress_level = i32::try_from(level).ok();
+            }
+            "checksum" => self.checksum = boolean(value).ok_or_else(|| invalid("true or false"))?,
+            "usesshtunnel" => {
+                self.tunnel = boolean(value).ok_or_else(|| invalid("true or false"))?
+            }
+            "efficiencylevel" => {
+                let level = number(value)
+                    .filter(|level| (1..=3).contains(level))
+                    .ok_or_else(|| invalid("a level from 1 to 3"))?;
+                self.efficiency_level = u8::try_from(level).ok();
+            }
+            _ => return Err(InvalidParameters::UnknownKey(key.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+fn pairs(text: &str) -> Result<Vec<(String, Value)>, InvalidParameters> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Object(object)) => Ok(object.into_iter().collect()),
+        Ok(_) => Err(InvalidParameters::NotAnObject),
+        Err(_) => text
+            .trim()
+            .trim_start_matches('{')
+            .trim_end_matches('}')
+            .split(',')
+            .map(|pair| {
+                let (key, value) = pair.split_once(':').ok_or(InvalidParameters::NotAnObject)?;
+                let bare = |part: &str| part.trim().trim_matches('"').to_owned();
+                Ok((bare(key), Value::String(bare(value))))
+            })
+            .collect(),
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+fn boolean(value: &Value) -> Option<bool> {
+    value
+        .as_bool()
+        .or_else(|| match value.as_str()?.to_ascii_lowercase().as_str() {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_key_sets_and_the_documents_own_example_are_read() {
+        let wanted = ReplicationParameters {
+            bandwidth_limit_bytes_per_sec: Some(125_000),
+            compress_level: Some(7),
+            checksum: true,
+            ..Default::default()
+        };
+        for text in [
+            r#"{"bandwidth_limit":1000,"compress_level":7,"checksum":true}"#,
+            r#"{"BandwidthLimit":1000,"CompressLevel":7,"Checksum":true}"#,
+            r#"{"bandwidth_limit":"1000","compress_level":"7","checksum":"True"}"#,
+            "{BandWidthLimit:1000,CompressLevel:7,Checksum:true}",
+        ] {
+            assert_eq!(
+                ReplicationParameters::parse(text).as_ref(),
+                Ok(&wanted),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            ReplicationParameters::parse("BandWidthLimit:0"),
+            Ok(ReplicationParameters::default())
+        );
+        assert_eq!(
+            ReplicationParameters::parse(""),
+            Ok(ReplicationParameters::default())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for text in [
+            "[]",
+            "7",
+            "{\"compress_level\":20}",
+            "{\"speed\":1}",
+            "{\"checksum\":2}",
+            "nonsense",
+            &"x".repeat(2049),
+        ] {
+            assert!(ReplicationParameters::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What `StatusInfo` of a job carries: a JSON text with the failure, if there is one, and the measured progress of the run.
+
+use serde::{Deserialize, Serialize};
+
+/// The content of a job's `StatusInfo`. Absent parts are left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusInfo {
+    /// The failure's code, as in `ErrorCode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// What happened and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_msg: Option<String>,
+    /// What the run is doing or waiting for, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doing: Option<String>,
+    /// Place in the tenant's queue, from 1, while the job waits for a slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<i64>,
+    /// The run's number, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<i32>,
+    /// Bytes of the source's disks that are on the target, flushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_durable: Option<u64>,
+    /// Bytes of all disks of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<u64>,
+    /// Bytes that crossed the wire in this run so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_wire: Option<u64>,
+    /// Durable bytes a second over the last while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_bytes_per_sec: Option<u64>,
+    /// Seconds to the end of the phase at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_secs: Option<u64>,
+    /// Which transport carries the disks, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<String>,
+}
+
+impl StatusInfo {
+    /// The JSON text.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a struct of strings and integers has a JSON form")
+    }
+
+    /// Reads the JSON text; an empty one is an empty info.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        if text.is_empty() {
+            Ok(Self::default())
+        } else {
+            serde_json::from_str(text)
+        }
+    }
+}
