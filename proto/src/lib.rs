@@ -1,1 +1,16 @@
-//! proto
+//! Generated from `proto/wherry/*/v1/*.proto`: the agents' service, the receiver's service, and events.
+
+/// Between the agent on a source and the gateway.
+pub mod agent {
+    tonic::include_proto!("wherry.agent.v1");
+}
+
+/// Between a worker and the receiver in its run's instance.
+pub mod receiver {
+    tonic::include_proto!("wherry.receiver.v1");
+}
+
+/// What goes through NATS.
+pub mod event {
+    tonic::include_proto!("wherry.event.v1");
+}
