@@ -7,6 +7,7 @@ pub mod failure;
 pub mod fence;
 pub mod id;
 pub mod job;
+pub mod message;
 pub mod name;
 pub mod parameters;
 pub mod source;

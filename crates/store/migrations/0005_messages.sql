@@ -1,9 +1,9 @@
--- Events on their way to NATS, and those that nobody could read.
+-- Messages on their way to NATS, and those that nobody could read.
 
 create table outbox (
     id         uuid primary key,
-    subject    text        not null,
-    payload    bytea       not null,
+    -- A domain::Message.
+    message    jsonb       not null,
     -- Trace context of the call that caused it.
     headers    jsonb       not null default '{}',
     created_at timestamptz not null default now()

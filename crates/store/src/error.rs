@@ -1,0 +1,92 @@
+//! What can go wrong between Wherry and Postgres.
+
+/// How a caller should take an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The same call may succeed in a moment.
+    Retry,
+    /// The call collided with another in a way that it has no outcome for.
+    Conflict,
+    /// A row holds what this version can't read.
+    Corrupt,
+    /// A defect, or a database that is not ours.
+    Internal,
+}
+
+/// A statement, connection or row failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection to Postgres could be made.
+    #[error(
+        "can't connect to PostgreSQL at {address}: is it running, and is the database URL right?"
+    )]
+    Connect {
+        /// Host, port and database, without credentials.
+        address: String,
+        /// What the driver said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The database URL can't be read.
+    #[error("the database URL is not of the form postgres://user:password@host:port/database")]
+    InvalidUrl(#[source] sqlx::Error),
+    /// The schema could not be brought to this version.
+    #[error("can't migrate the database to this version's schema")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("a database statement failed")]
+    Statement(#[from] sqlx::Error),
+    /// A row holds a value that this version does not know.
+    #[error("the database holds a value of {column} that this version can't read: {value:?}")]
+    UnknownValue {
+        /// Table and column.
+        column: &'static str,
+        /// What it holds.
+        value: String,
+    },
+    /// A sealed secret can't be opened with this key.
+    #[error("a sealed secret can't be opened: the seal key is not the one it was sealed with")]
+    Unseal,
+}
+
+impl StoreError {
+    /// How to take it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { .. } => ErrorKind::Retry,
+            Self::Statement(error) => statement_kind(error),
+            Self::UnknownValue { .. } | Self::Unseal => ErrorKind::Corrupt,
+            Self::InvalidUrl(_) | Self::Migrate(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// Whether the statement broke the unique constraint or index of this name.
+    pub(crate) fn violates(&self, constraint: &str) -> bool {
+        match self {
+            Self::Statement(sqlx::Error::Database(error)) => error.constraint() == Some(constraint),
+            _ => false,
+        }
+    }
+}
+
+/// SQLSTATE classes: 40 is a serialisation failure or deadlock, 08 a connection, 57P the server going down, 53 exhaustion.
+fn statement_kind(error: &sqlx::Error) -> ErrorKind {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            Some(code)
+                if ["08", "40", "53", "57P"]
+                    .iter()
+                    .any(|class| code.starts_with(class)) =>
+            {
+                ErrorKind::Retry
+            }
+            Some(code) if code.starts_with("23") => ErrorKind::Conflict,
+            _ => ErrorKind::Internal,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed => ErrorKind::Retry,
+        _ => ErrorKind::Internal,
+    }
+}

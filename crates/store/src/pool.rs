@@ -1,0 +1,131 @@
+//! The connection pool, and bringing the schema to this version.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgPool};
+
+use crate::{SealKey, StoreError};
+
+/// How to reach Postgres.
+#[derive(Debug, Clone)]
+pub struct ConnectConfig {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// Shown in `pg_stat_activity`, such as `wherry gateway`.
+    pub application_name: String,
+    /// Most connections of this process.
+    pub max_connections: u32,
+    /// Longest wait for a free or new connection.
+    pub acquire_timeout: Duration,
+    /// Longest run of one statement; Postgres ends it then.
+    pub statement_timeout: Duration,
+}
+
+impl ConnectConfig {
+    /// The defaults: 10 connections, 5 s for a connection, 10 s for a statement.
+    pub fn new(url: impl Into<String>, application_name: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            application_name: application_name.into(),
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The database: a cheap handle to a pool of connections, and the key for sealed secrets.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) pool: PgPool,
+    pub(crate) seal: SealKey,
+}
+
+impl Store {
+    /// Connects once, so that a wrong address is known at the start.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidUrl`] and [`StoreError::Connect`].
+    pub async fn connect(config: &ConnectConfig, seal: SealKey) -> Result<Self, StoreError> {
+        let options = options(config)?;
+        let address = address(&options);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Connect { address, source })?;
+        Ok(Self { pool, seal })
+    }
+
+    /// A store over an existing pool, for tests.
+    pub fn from_pool(pool: PgPool, seal: SealKey) -> Self {
+        Self { pool, seal }
+    }
+
+    /// Asks Postgres for a sign of life.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("select 1 as one")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// A connection that is told when one of `channels` is notified: the ones of [`crate::outbox`] and [`crate::job`].
+    pub async fn listen(&self, channels: &[&str]) -> Result<PgListener, StoreError> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen_all(channels.iter().copied()).await?;
+        Ok(listener)
+    }
+
+    /// The key for sealed secrets.
+    pub fn seal_key(&self) -> &SealKey {
+        &self.seal
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Brings the schema to this version. Safe to call from several processes at once: one migrates, the others wait.
+///
+/// # Errors
+/// [`StoreError::InvalidUrl`], [`StoreError::Connect`] and [`StoreError::Migrate`].
+pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
+    // A migration may well run longer than a statement of a service may.
+    let options = options(&ConnectConfig {
+        statement_timeout: Duration::ZERO,
+        ..config.clone()
+    })?;
+    let address = address(&options);
+    let mut connection = options
+        .connect()
+        .await
+        .map_err(|source| StoreError::Connect { address, source })?;
+    sqlx::migrate!().run(&mut connection).await?;
+    Ok(())
+}
+
+fn options(config: &ConnectConfig) -> Result<PgConnectOptions, StoreError> {
+    let milliseconds = config.statement_timeout.as_millis().to_string();
+    Ok(PgConnectOptions::from_str(&config.url)
+        .map_err(StoreError::InvalidUrl)?
+        .application_name(&config.application_name)
+        .options([
+            ("statement_timeout", milliseconds.as_str()),
+            ("lock_timeout", milliseconds.as_str()),
+        ]))
+}
+
+fn address(options: &PgConnectOptions) -> String {
+    format!(
+        "{}:{}/{}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    )
+}

@@ -1,0 +1,34 @@
+//! From columns to domain values: a row that this version can't read is an error that names the column.
+
+use std::str::FromStr;
+
+use crate::StoreError;
+
+/// Parses a text column.
+pub(crate) fn parse<T: FromStr>(column: &'static str, value: &str) -> Result<T, StoreError> {
+    value.parse().map_err(|_| StoreError::UnknownValue {
+        column,
+        value: value.to_owned(),
+    })
+}
+
+/// Parses a text column that may be null.
+pub(crate) fn parse_opt<T: FromStr>(
+    column: &'static str,
+    value: Option<&str>,
+) -> Result<Option<T>, StoreError> {
+    value.map(|value| parse(column, value)).transpose()
+}
+
+/// A byte count or size, which Postgres keeps signed.
+pub(crate) fn unsigned(column: &'static str, value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| StoreError::UnknownValue {
+        column,
+        value: value.to_string(),
+    })
+}
+
+/// A byte count for Postgres. Disks end far below 2^63 bytes.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
