@@ -1,0 +1,116 @@
+//! `/healthz`, `/readyz` and `/metrics` of a process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::Shutdown;
+
+/// What must hold before a process takes work, by name. Clones share the conditions, so that several roles in one process can
+/// show themselves at one address: name a condition after its role (`worker.postgres`) then.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    conditions: Arc<Mutex<BTreeMap<String, Arc<AtomicBool>>>>,
+}
+
+/// One named condition; see [`Readiness::condition`].
+#[derive(Debug, Clone)]
+pub struct Condition {
+    holds: Arc<AtomicBool>,
+}
+
+impl Readiness {
+    /// Without conditions, which is ready.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition that does not hold yet, or finds the one of that name.
+    pub fn condition(&self, name: impl Into<String>) -> Condition {
+        let holds = Arc::clone(self.lock().entry(name.into()).or_default());
+        Condition { holds }
+    }
+
+    /// Names of the conditions that do not hold.
+    pub fn missing(&self) -> Vec<String> {
+        self.lock()
+            .iter()
+            .filter(|(_, holds)| !holds.load(Ordering::Acquire))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Whether all conditions hold.
+    pub fn is_ready(&self) -> bool {
+        self.missing().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<AtomicBool>>> {
+        // The map is whole after any panic: nothing is done to it in steps.
+        self.conditions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Condition {
+    /// Says whether the condition holds now.
+    pub fn set(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Release);
+    }
+}
+
+/// Serves the three paths on `listener` until an exit is asked for: a draining process still shows its health and metrics, and is
+/// not ready.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let router = router(readiness, shutdown.clone());
+    tokio::select! {
+        served = axum::serve(listener, router) => served,
+        () = shutdown.exiting() => Ok(()),
+    }
+}
+
+/// The three paths, for a listener that serves more than these.
+pub fn router(readiness: Readiness, shutdown: Shutdown) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state((readiness, shutdown))
+}
+
+async fn ready(State((readiness, shutdown)): State<(Readiness, Shutdown)>) -> Response {
+    let mut missing = readiness.missing();
+    if shutdown.is_draining() {
+        missing.push("draining".to_owned());
+    }
+    if missing.is_empty() {
+        "ready\n".into_response()
+    } else {
+        let text = format!("not ready: {}\n", missing.join(", "));
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+async fn metrics() -> Response {
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (kind, telemetry::render()).into_response()
+}

@@ -1,0 +1,84 @@
+//! How a process is told to end.
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+/// Tells every part of a process to end, in two steps: *drain* (take no new work, hand over or end what runs) and *exit* (drop
+/// everything now). Clones share one state; whoever holds one may ask for either step, tests too.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    drain: CancellationToken,
+    exit: CancellationToken,
+}
+
+impl Shutdown {
+    /// A shutdown that nobody has asked for.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A part of this one: it drains and exits with it, and can also do so alone.
+    pub fn child(&self) -> Self {
+        Self {
+            drain: self.drain.child_token(),
+            exit: self.exit.child_token(),
+        }
+    }
+
+    /// Asks to drain. Asking again changes nothing.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Asks to exit at once; this includes draining.
+    pub fn exit(&self) {
+        self.drain.cancel();
+        self.exit.cancel();
+    }
+
+    /// Waits until draining has been asked for.
+    pub fn draining(&self) -> WaitForCancellationFuture<'_> {
+        self.drain.cancelled()
+    }
+
+    /// Waits until an exit has been asked for.
+    pub fn exiting(&self) -> WaitForCancellationFuture<'_> {
+        self.exit.cancelled()
+    }
+
+    /// Whether draining has been asked for.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// Whether an exit has been asked for.
+    pub fn is_exiting(&self) -> bool {
+        self.exit.is_cancelled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn exit_includes_drain_and_reaches_clones() {
+        let shutdown = Shutdown::new();
+        let clone = shutdown.clone();
+        assert!(!clone.is_draining());
+        shutdown.exit();
+        clone.draining().await;
+        clone.exiting().await;
+        assert!(clone.is_draining() && clone.is_exiting());
+    }
+
+    #[test]
+    fn a_child_ends_alone_but_never_outlives_its_parent() {
+        let parent = Shutdown::new();
+        let (first, second) = (parent.child(), parent.child());
+        first.drain();
+        assert!(first.is_draining());
+        assert!(!parent.is_draining() && !second.is_draining());
+        parent.drain();
+        assert!(second.is_draining() && !second.is_exiting());
+    }
+}
