@@ -1,0 +1,227 @@
+//! A certificate authority.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SerialNumber, SubjectPublicKeyInfo,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls_pki_types::CertificateDer;
+
+use crate::certificate::{certificate_der, parse};
+use crate::key::distinguished_name;
+use crate::{Error, KeyPair};
+
+/// Ten years: how long the deployment's authority lives.
+pub const DEPLOYMENT_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Thirty days: how long the authority of a run lives, and so the longest run.
+pub const RUN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How far behind the clock of a peer may be.
+const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
+
+/// A private key with the certificate over it. The key does not print.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// The private key, PKCS #8 PEM.
+    pub key_pem: String,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate authority: a key, and the certificate that its own key signed. The key does not print.
+pub struct Authority {
+    issuer: Issuer<'static, rcgen::KeyPair>,
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("fingerprint", &self.fingerprint())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A new authority that lives for `valid_for`, and with it every certificate that it issues.
+    ///
+    /// # Errors
+    /// [`Error::Make`].
+    pub fn generate(common_name: &str, valid_for: Duration) -> Result<Self, Error> {
+        let now = SystemTime::now();
+        let mut params = CertificateParams::default();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + valid_for).into();
+        params.serial_number = Some(serial_number());
+        params.distinguished_name = distinguished_name(common_name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate()?.0;
+        let certificate = params
+            .self_signed(&key)
+            .map_err(Error::make(format!("the authority {common_name}")))?;
+        Ok(Self {
+            certificate_pem: certificate.pem(),
+            certificate: certificate.into(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// The authority of a certificate and its key, both PEM.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        let certificate = certificate_der(certificate_pem)?;
+        let key = KeyPair::from_pem(key_pem)?.0;
+        let certified = parse(&certificate)?.public_key().raw == key.subject_public_key_info();
+        if !certified {
+            return Err(Error::read("the authority")(
+                "its certificate is not over its key",
+            ));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(Error::read("the authority's certificate"))?;
+        Ok(Self {
+            issuer,
+            certificate,
+            certificate_pem: certificate_pem.to_owned(),
+        })
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The authority's private key, PKCS #8 PEM. Seal it before it is kept.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// The [`fingerprint`](crate::fingerprint) of the authority's certificate.
+    pub fn fingerprint(&self) -> String {
+        crate::fingerprint(&self.certificate)
+    }
+
+    /// A key and certificate for a server that is reached by `names`: DNS names and IP addresses. The first is its common name.
+    ///
+    /// # Errors
+    /// [`Error::Make`], also for a name that is no DNS name.
+    pub fn issue_server(&self, names: &[String]) -> Result<Identity, Error> {
+        let common_name = names.first().map_or("server", String::as_str);
+        let mut params = CertificateParams::new(names)
+            .map_err(Error::make(format!("the certificate of {common_name}")))?;
+        params.distinguished_name = distinguished_name(common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_identity(params, common_name)
+    }
+
+    /// A key and certificate for a client.
+    ///
+    /// # Errors
+    /// [`Error::Make`].
+    pub fn issue_client(&self, common_name: &str) -> Result<Identity, Error> {
+        self.issue_identity(client(common_name), common_name)
+    }
+
+    /// A client certificate (PEM) over somebody else's public key, the DER of a SubjectPublicKeyInfo. Proves nothing by itself:
+    /// it is of use only to who has the private key.
+    ///
+    /// # Errors
+    /// [`Error::Read`] for what is no public key, and [`Error::Make`].
+    pub fn issue_client_over_public_key(
+        &self,
+        common_name: &str,
+        public_key_der: &[u8],
+    ) -> Result<String, Error> {
+        let public_key = SubjectPublicKeyInfo::from_der(public_key_der)
+            .map_err(Error::read("the public key"))?;
+        self.issue(client(common_name), common_name, &public_key)
+    }
+
+    /// A client certificate (PEM) over the key of a certificate request, after the request has proved that its sender has that
+    /// key. The names that the request asks for count for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Read`] for what is no request, [`Error::NoPossession`] and [`Error::Make`].
+    pub fn issue_from_request(
+        &self,
+        request_pem: &str,
+        common_name: &str,
+    ) -> Result<String, Error> {
+        let request = verified(request_pem)?;
+        self.issue(client(common_name), common_name, &request.public_key)
+    }
+
+    fn issue_identity(&self, params: CertificateParams, name: &str) -> Result<Identity, Error> {
+        let key = KeyPair::generate()?;
+        Ok(Identity {
+            certificate_pem: self.issue(params, name, &key.0)?,
+            key_pem: key.to_pem(),
+        })
+    }
+
+    fn issue(
+        &self,
+        mut params: CertificateParams,
+        name: &str,
+        public_key: &impl PublicKeyData,
+    ) -> Result<String, Error> {
+        params.not_before = (SystemTime::now() - CLOCK_SKEW).into();
+        params.not_after = parse(&self.certificate)?.validity().not_after.to_datetime();
+        params.serial_number = Some(serial_number());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        params
+            .signed_by(public_key, &self.issuer)
+            .map(|certificate| certificate.pem())
+            .map_err(Error::make(format!("the certificate of {name}")))
+    }
+}
+
+/// The public key of a certificate request (PEM), as DER of a SubjectPublicKeyInfo, after the request has proved that its
+/// sender has the private key.
+///
+/// # Errors
+/// [`Error::Read`] for what is no request, and [`Error::NoPossession`].
+pub fn public_key_of_request(request_pem: &str) -> Result<Vec<u8>, Error> {
+    Ok(verified(request_pem)?.public_key.subject_public_key_info())
+}
+
+fn verified(request_pem: &str) -> Result<CertificateSigningRequestParams, Error> {
+    CertificateSigningRequestParams::from_pem(request_pem).map_err(|error| match error {
+        rcgen::Error::InvalidCertificationRequestSignature => Error::NoPossession,
+        error => Error::read("the certificate request")(error),
+    })
+}
+
+fn client(common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(common_name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+/// 120 random bits: unlike the library's own, another one for each certificate over the same key.
+fn serial_number() -> SerialNumber {
+    let mut bytes = [0; 16];
+    SystemRandom::new()
+        .fill(&mut bytes[1..])
+        .expect("the operating system gives randomness");
+    bytes[0] = 1;
+    SerialNumber::from_slice(&bytes)
+}

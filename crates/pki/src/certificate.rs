@@ -1,0 +1,49 @@
+//! What can be read from a certificate.
+
+use ring::digest::{SHA256, digest};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::Error;
+
+/// The DER of the first certificate in a PEM text.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, Error> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(Error::read("the certificate"))
+}
+
+/// The SHA-256 of a certificate's DER, as 64 hexadecimal digits: what a pin is compared with.
+pub fn fingerprint(certificate_der: &[u8]) -> String {
+    hex::encode(digest(&SHA256, certificate_der))
+}
+
+/// The common name of a certificate. It says who the peer is only if its chain has been verified.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::Nameless`].
+pub fn common_name_of(certificate_der: &[u8]) -> Result<String, Error> {
+    parse(certificate_der)?
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .ok_or(Error::Nameless)
+}
+
+/// The public key of a certificate, as DER of a SubjectPublicKeyInfo.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn public_key_der_of(certificate_der: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(parse(certificate_der)?.public_key().raw.to_vec())
+}
+
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
+    X509Certificate::from_der(der)
+        .map(|(_, certificate)| certificate)
+        .map_err(Error::read("the certificate"))
+}
