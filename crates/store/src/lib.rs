@@ -8,6 +8,8 @@ mod pool;
 mod row;
 mod seal;
 
+pub mod agent;
+pub mod deployment_secret;
 pub mod job;
 pub mod outbox;
 

@@ -1,0 +1,84 @@
+//! What agents write: their registration, their heartbeats, and what became of their assignments.
+//!
+//! An agent is known by its key, and so by the id of its source; its calls name no tenant, the source's row does.
+
+mod heartbeat;
+mod register;
+
+pub use heartbeat::{Heartbeat, Heartbeated, Report, ReportedState, UnknownReportedState};
+pub use register::{Owner, Refusal, Registered, Registration};
+
+use domain::SourceId;
+use domain::disk::SourceDisk;
+use sqlx::types::Json;
+
+use crate::row::signed;
+use crate::{StoreError, Transaction};
+
+/// What an agent found on its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// Such as `0.1.0`.
+    pub agent_version: String,
+    /// Such as `x86_64`.
+    pub architecture: String,
+    /// Such as `Ubuntu`.
+    pub platform: String,
+    /// As the API's `KernelLevel`.
+    pub kernel_level: i32,
+    /// JSON object with lower-case keys, for `SystemInfo`.
+    pub system_info: serde_json::Value,
+    /// The disks that could be read, each index once.
+    pub disks: Vec<SourceDisk>,
+}
+
+/// Writes the disks that were found. What was known of other disks goes only if `complete`: a disk that can't be read right now
+/// is still the source's.
+async fn write_disks(
+    transaction: &mut Transaction<'_>,
+    source_id: &SourceId,
+    disks: &[SourceDisk],
+    complete: bool,
+) -> Result<(), StoreError> {
+    let indexes: Vec<i16> = disks
+        .iter()
+        .map(|disk| i16::try_from(disk.index.0).unwrap_or(i16::MAX))
+        .collect();
+    if complete {
+        sqlx::query!(
+            "delete from source_disk where source_id = $1 and not index = any($2)",
+            source_id.as_str(),
+            &indexes
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
+    let paths: Vec<String> = disks.iter().map(|disk| disk.path.clone()).collect();
+    let sizes: Vec<i64> = disks.iter().map(|disk| signed(disk.size_bytes)).collect();
+    let used: Vec<Option<i64>> = disks
+        .iter()
+        .map(|disk| disk.used_bytes.map(signed))
+        .collect();
+    sqlx::query!(
+        r#"
+        insert into source_disk (source_id, index, path, size_bytes, used_bytes)
+        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[]) as disk
+        on conflict (source_id, index) do update set
+            path = excluded.path, size_bytes = excluded.size_bytes, used_bytes = excluded.used_bytes
+        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes)
+            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes)
+        "#,
+        source_id.as_str(),
+        &indexes,
+        &paths,
+        &sizes,
+        &used as &[Option<i64>],
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+fn system_info(inventory: &Inventory) -> Json<&serde_json::Value> {
+    Json(&inventory.system_info)
+}

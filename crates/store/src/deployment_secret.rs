@@ -1,0 +1,44 @@
+//! Secrets of the deployment as a whole. Each is made once, by whichever process comes first, and never changes.
+
+use crate::{Store, StoreError};
+
+impl Store {
+    /// The secret of this name, if it has been made.
+    ///
+    /// # Errors
+    /// [`StoreError::Unseal`] if it was sealed with another key.
+    pub async fn deployment_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed =
+            sqlx::query_scalar!("select sealed from deployment_secret where name = $1", name)
+                .fetch_optional(&self.pool)
+                .await?;
+        sealed
+            .map(|sealed| self.seal.open(&purpose(name), &sealed))
+            .transpose()
+    }
+
+    /// Keeps `candidate` under this name unless another process was first, and returns what is kept.
+    pub async fn keep_deployment_secret(
+        &self,
+        name: &str,
+        candidate: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        let kept = sqlx::query!(
+            "insert into deployment_secret (name, sealed) values ($1, $2) on conflict (name) do nothing",
+            name,
+            self.seal.seal(&purpose(name), candidate),
+        )
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
+        if kept == 1 {
+            return Ok(candidate.to_vec());
+        }
+        let theirs = self.deployment_secret(name).await?;
+        theirs.ok_or(StoreError::Statement(sqlx::Error::RowNotFound))
+    }
+}
+
+fn purpose(name: &str) -> String {
+    format!("deployment_secret/{name}")
+}
