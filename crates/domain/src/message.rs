@@ -1,6 +1,6 @@
 //! What processes tell each other through NATS. A message is a hint: it names a row, and whoever gets it reads that row.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::job::{Event, State};
 use crate::{Epoch, ImageId, JobId, Run, TenantId};
 
 /// W3C trace context, as key and value of message headers.
-pub type TraceHeaders = BTreeMap<String, String>;
+pub type TraceHeaders = HashMap<String, String>;
 
 /// A message, as the outbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
