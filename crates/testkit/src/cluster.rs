@@ -1,0 +1,188 @@
+//! A whole Wherry out of real processes: a private Postgres and NATS, every role as its own `wherry` process, agents with their
+//! disks. Tests kill, stop, pause and restart any of them.
+
+pub mod disk;
+mod process;
+mod tenant;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use servers::{Durability, Nats, Postgres};
+use store::{ConnectConfig, SealKey, Store};
+use tempfile::TempDir;
+
+pub use process::Process;
+pub use tenant::{Job, JobOptions, Source, Tenant};
+
+use crate::wait;
+
+/// How long a role may take from its start until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The region of every test cluster.
+pub const REGION: &str = "cn-wherry";
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// The `wherry` binary: `env!("CARGO_BIN_EXE_wherry")` in its own tests.
+    pub binary: PathBuf,
+    /// Worker processes.
+    pub workers: usize,
+    /// More environment for every role.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running cluster. Dropping it ends every process.
+#[derive(Debug)]
+pub struct Cluster {
+    // Roles end before the servers that they use, and the directory goes last.
+    roles: BTreeMap<String, Process>,
+    /// The database, for looking at what no API shows.
+    pub store: Store,
+    /// The private NATS.
+    pub nats: Nats,
+    /// The private Postgres.
+    pub postgres: Postgres,
+    config: ClusterConfig,
+    api: String,
+    agents: String,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Starts the servers and every role, and waits until all are ready.
+    pub async fn start(config: ClusterConfig) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("wherry-cluster-").tempdir()?;
+        let postgres = Postgres::start(&directory.path().join("postgres"), Durability::Test).await?;
+        let nats = Nats::start(&directory.path().join("nats")).await?;
+        let seal_key = SealKey::generate_hex();
+        let connect = ConnectConfig::new(postgres.url(), "testkit");
+        store::migrate(&connect).await?;
+        let store = Store::connect(&connect, SealKey::from_hex(&seal_key)?).await?;
+
+        let (api, agents) = (free_address()?, free_address()?);
+        let mut cluster =
+            Self { roles: BTreeMap::new(), store, nats, postgres, config, api, agents, directory };
+        let environment = cluster.role_environment(&seal_key);
+        let images = cluster.images().display().to_string();
+        let gateway = ["--api", &cluster.api, "--agents", &cluster.agents, "--image-store", &images].map(str::to_owned);
+        cluster.start_role("gateway", "gateway", &gateway, &environment)?;
+        cluster.start_role("scheduler", "scheduler", &[], &environment)?;
+        let instances = cluster.path("worker").display().to_string();
+        let worker = ["--data-dir", &instances, "--image-store", &images].map(str::to_owned);
+        for number in 1..=cluster.config.workers {
+            cluster.start_role(&format!("worker-{number}"), "worker", &worker, &environment)?;
+        }
+        cluster.all_ready().await?;
+        Ok(cluster)
+    }
+
+    /// Starts one role under its own name and with its own health address.
+    fn start_role(
+        &mut self,
+        name: &str,
+        role: &str,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> anyhow::Result<()> {
+        let metrics = free_address()?;
+        let arguments: Vec<String> =
+            [role, "--metrics", &metrics].map(str::to_owned).into_iter().chain(arguments.iter().cloned()).collect();
+        let process = Process::start(&self.config.binary, self.directory.path(), name, &arguments, environment)?;
+        self.roles.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    fn role_environment(&self, seal_key: &str) -> Vec<(String, String)> {
+        let mut environment = vec![
+            ("WHERRY_DATABASE_URL".to_owned(), self.postgres.url()),
+            ("WHERRY_NATS_URL".to_owned(), self.nats.url()),
+            ("WHERRY_SEAL_KEY".to_owned(), seal_key.to_owned()),
+            ("WHERRY_REGION".to_owned(), REGION.to_owned()),
+        ];
+        environment.extend(self.config.environment.iter().cloned());
+        environment
+    }
+
+    /// A role's process: `gateway`, `scheduler`, `worker-1` …
+    pub fn role(&mut self, name: &str) -> &mut Process {
+        self.roles.get_mut(name).unwrap_or_else(|| panic!("the cluster has no process {name}"))
+    }
+
+    /// Kills a role's process with SIGKILL and starts it again.
+    pub async fn kill_and_restart(&mut self, name: &str) -> anyhow::Result<()> {
+        self.role(name).kill()?;
+        self.role(name).restart()?;
+        self.ready(name).await
+    }
+
+    /// Waits until a role says that it is ready.
+    pub async fn ready(&mut self, name: &str) -> anyhow::Result<()> {
+        let url = format!("http://{}/readyz", self.metrics_address(name));
+        wait::until(READY_TIMEOUT, &format!("{name} is ready at {url}"), async || {
+            anyhow::ensure!(self.role(name).is_running(), "{name} has ended:\n{}", self.role(name).log());
+            Ok(reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()))
+        })
+        .await
+    }
+
+    async fn all_ready(&mut self) -> anyhow::Result<()> {
+        let names: Vec<String> = self.roles.keys().cloned().collect();
+        for name in names {
+            self.ready(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// What a role shows at `/metrics`.
+    pub async fn metrics(&self, name: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}/metrics", self.metrics_address(name));
+        Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
+    }
+
+    fn metrics_address(&self, name: &str) -> String {
+        let process = self.roles.get(name).unwrap_or_else(|| panic!("the cluster has no process {name}"));
+        process.argument_after("--metrics").expect("every role is started with --metrics")
+    }
+
+    /// Where the API listens, as a URL.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.api)
+    }
+
+    /// Where agents call, as a URL.
+    pub fn agents_endpoint(&self) -> String {
+        format!("https://{}", self.agents)
+    }
+
+    /// The image store.
+    pub fn images(&self) -> PathBuf {
+        self.path("images")
+    }
+
+    /// A path in the cluster's directory.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The `wherry` binary.
+    pub fn binary(&self) -> &Path {
+        &self.config.binary
+    }
+
+    /// Makes an account with an access key.
+    pub async fn tenant(&self, name: &str) -> anyhow::Result<Tenant> {
+        Tenant::create(self, name).await
+    }
+}
+
+/// A loopback address that nobody listened on a moment ago.
+fn free_address() -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(listener.local_addr()?.to_string())
+}

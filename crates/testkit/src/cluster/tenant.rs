@@ -1,0 +1,224 @@
+//! Tenants of a cluster, their sources with real agents, and their jobs, all through the signed API.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use domain::status_info::StatusInfo;
+use serde_json::Value;
+
+use super::{Cluster, Process, REGION, disk};
+use crate::wait;
+
+/// How long an agent may take from its start until its source is Available.
+const ENROL_TIMEOUT: Duration = Duration::from_secs(30);
+
+const GIB: u64 = 1 << 30;
+
+/// The smallest disk that the API takes, in GiB.
+const SMALLEST_GIB: u64 = 20;
+
+/// An account of the cluster, with a client that signs for it.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// The account's id.
+    pub id: domain::TenantId,
+    /// Signs with the account's key.
+    pub client: smc::Client,
+    activation_code: String,
+}
+
+/// A source of the tenant: an agent process over disks in files.
+#[derive(Debug)]
+pub struct Source {
+    /// The source's id.
+    pub id: String,
+    /// Its disks, the system disk first.
+    pub disks: Vec<PathBuf>,
+    /// The agent.
+    pub agent: Process,
+    client: smc::Client,
+}
+
+/// A job of the tenant.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The job's id.
+    pub id: String,
+    client: smc::Client,
+    disks: Vec<PathBuf>,
+    images: PathBuf,
+}
+
+/// What a job is to be made with.
+#[derive(Debug, Clone, Default)]
+pub struct JobOptions {
+    /// `ReplicationParameters`, as JSON text.
+    pub parameters: String,
+}
+
+impl Tenant {
+    pub(super) async fn create(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
+        let tenant = cluster.store.create_tenant(name, &store::tenant::Quotas::default()).await?;
+        let key = cluster.store.create_access_key(&tenant.id).await?;
+        let credentials =
+            smc::Credentials { access_key_id: key.id.clone(), access_key_secret: key.secret.clone() };
+        let client = smc::Client::new(&cluster.endpoint(), credentials, REGION)?;
+        let token = client.call("CreateAccessToken", &[("Name", "testkit"), ("Count", "1000")]).await?;
+        let activation_code = text(&token, "AccessTokenCode")?;
+        Ok(Self { id: tenant.id, client, activation_code })
+    }
+
+    /// Starts an agent over new disks of these sizes in bytes, and waits until its source is Available.
+    pub async fn source(&self, cluster: &Cluster, name: &str, sizes: &[u64]) -> anyhow::Result<Source> {
+        let directory = cluster.path(name);
+        std::fs::create_dir_all(&directory)?;
+        let mut disks = Vec::new();
+        for (index, &size) in sizes.iter().enumerate() {
+            let path = directory.join(format!("disk-{index}"));
+            let seed = name.bytes().fold(index as u64, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
+            disk::make(&path, size, seed)?;
+            disks.push(path);
+        }
+        let state = directory.join("state").display().to_string();
+        let mut arguments: Vec<String> = [
+            "agent",
+            "--server",
+            &cluster.agents_endpoint(),
+            "--activation-code",
+            &self.activation_code,
+            "--state-dir",
+            &state,
+            "--name",
+            name,
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        for path in &disks {
+            arguments.extend(["--disk".to_owned(), path.display().to_string()]);
+        }
+        let agent = Process::start(cluster.binary(), &directory, "agent", &arguments, &[])?;
+        let client = self.client.clone();
+        let found = wait::some(ENROL_TIMEOUT, &format!("the source {name} is Available"), async || {
+            let answer = client.call("DescribeSourceServers", &[("Name", name), ("State", "Available")]).await?;
+            Ok(answer["SourceServers"]["SourceServer"][0]["SourceId"].as_str().map(str::to_owned))
+        })
+        .await;
+        let id = found.with_context(|| format!("the agent printed:\n{}", agent.log()))?;
+        Ok(Source { id, disks, agent, client })
+    }
+}
+
+impl Source {
+    /// Creates a job for all disks of the source; targets are 20 GiB or what the disk needs.
+    pub async fn create_job(&self, cluster: &Cluster, name: &str, options: &JobOptions) -> anyhow::Result<Job> {
+        let mut parameters: Vec<(String, String)> = vec![
+            ("SourceId".to_owned(), self.id.clone()),
+            ("Name".to_owned(), name.to_owned()),
+            ("ImageName".to_owned(), format!("{name}-image")),
+        ];
+        if !options.parameters.is_empty() {
+            parameters.push(("ReplicationParameters".to_owned(), options.parameters.clone()));
+        }
+        for (index, path) in self.disks.iter().enumerate() {
+            let gib = target_gib(path)?.to_string();
+            if index == 0 {
+                parameters.push(("SystemDiskSize".to_owned(), gib));
+            } else {
+                parameters.push((format!("DataDisk.{index}.Index"), index.to_string()));
+                parameters.push((format!("DataDisk.{index}.Size"), gib));
+            }
+        }
+        let answer = self.client.call("CreateReplicationJob", &parameters).await?;
+        Ok(Job {
+            id: text(&answer, "JobId")?,
+            client: self.client.clone(),
+            disks: self.disks.clone(),
+            images: cluster.images(),
+        })
+    }
+}
+
+impl Job {
+    /// Calls an operation that takes only the job's id.
+    pub async fn call(&self, action: &str) -> Result<Value, smc::CallError> {
+        self.client.call(action, &[("JobId", self.id.as_str())]).await
+    }
+
+    /// Starts it.
+    pub async fn start(&self) -> anyhow::Result<()> {
+        self.call("StartReplicationJob").await?;
+        Ok(())
+    }
+
+    /// The job as the API shows it.
+    pub async fn describe(&self) -> anyhow::Result<Value> {
+        let answer = self.client.call("DescribeReplicationJobs", &[("JobId.1", self.id.as_str())]).await?;
+        let job = answer["ReplicationJobs"]["ReplicationJob"][0].clone();
+        ensure!(job.is_object(), "job {} is not there", self.id);
+        Ok(job)
+    }
+
+    /// What its `StatusInfo` says.
+    pub async fn status_info(&self) -> anyhow::Result<StatusInfo> {
+        let job = self.describe().await?;
+        Ok(StatusInfo::from_json(job["StatusInfo"].as_str().unwrap_or_default())?)
+    }
+
+    /// Waits until `Status`, or `BusinessStatus`, is one of `wanted`; a job that fails while it is not wanted ends the wait.
+    pub async fn wait_for(&self, timeout: Duration, wanted: &[&str]) -> anyhow::Result<Value> {
+        let mut last = Value::Null;
+        let found = wait::some(timeout, &format!("job {} is {}", self.id, wanted.join(" or ")), async || {
+            // A gateway that is being restarted is no reason to give up.
+            let Ok(job) = self.describe().await else { return Ok(None) };
+            last = job.clone();
+            let is = |field: &str| job[field].as_str().is_some_and(|status| wanted.contains(&status));
+            if is("Status") || is("BusinessStatus") {
+                return Ok(Some(job));
+            }
+            ensure!(job["Status"] != "InError", "job {} failed: {job:#}", self.id);
+            Ok(None)
+        })
+        .await;
+        found.with_context(|| format!("last seen: {last:#}"))
+    }
+
+    /// Waits until more than `bytes` of its disks are durable in the instance.
+    pub async fn wait_for_bytes(&self, timeout: Duration, bytes: u64) -> anyhow::Result<StatusInfo> {
+        wait::some(timeout, &format!("job {} has {bytes} durable bytes", self.id), async || {
+            let info = self.status_info().await?;
+            Ok((info.bytes_durable.unwrap_or(0) > bytes).then_some(info))
+        })
+        .await
+    }
+
+    /// Checks that every delivered disk, raw and qcow2, has the source's bytes with zeros behind them.
+    pub async fn check_image(&self) -> anyhow::Result<()> {
+        let job = self.describe().await?;
+        ensure!(job["Status"] == "Finished", "the job is not finished: {job:#}");
+        ensure!(job["Progress"].as_f64() == Some(100.0), "a finished job is at 100: {job:#}");
+        let image = self.images.join(text(&job, "ImageId")?);
+        for (index, source) in self.disks.iter().enumerate() {
+            let size = target_gib(source)? * GIB;
+            disk::check_equal(source, &image.join(format!("disk-{index}.raw")), size)?;
+            let unpacked = tempfile::Builder::new().suffix(".raw").tempfile_in(&self.images)?;
+            let status = std::process::Command::new("qemu-img")
+                .args(["convert", "-f", "qcow2", "-O", "raw"])
+                .arg(image.join(format!("disk-{index}.qcow2")))
+                .arg(unpacked.path())
+                .status()
+                .context("run qemu-img")?;
+            ensure!(status.success(), "qemu-img can't read disk {index} of {}", image.display());
+            disk::check_equal(source, unpacked.path(), size)?;
+        }
+        Ok(())
+    }
+}
+
+fn target_gib(path: &std::path::Path) -> anyhow::Result<u64> {
+    Ok(std::fs::metadata(path)?.len().div_ceil(GIB).max(SMALLEST_GIB))
+}
+
+fn text(answer: &Value, field: &str) -> anyhow::Result<String> {
+    answer[field].as_str().map(str::to_owned).with_context(|| format!("the answer has no {field}: {answer}"))
+}
