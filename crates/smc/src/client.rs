@@ -1,0 +1,308 @@
+//! A client that signs its calls.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+use url::Url;
+
+use crate::pairs::canonical;
+use crate::{API_VERSION, CallError, Download, Pairs, Refusal, nonce, timestamp, v1, v3};
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer, and in a download for the next bytes.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// An access key. Does not print its secret.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The key's public name.
+    pub access_key_id: String,
+    /// What calls are signed with.
+    pub access_key_secret: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How calls are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SignatureVersion {
+    /// HMAC-SHA1 among the parameters.
+    #[default]
+    V1,
+    /// `ACS3-HMAC-SHA256` in the headers.
+    V3,
+}
+
+/// The endpoint is no address that can be called.
+#[derive(Debug, thiserror::Error)]
+#[error("{endpoint:?} is not an endpoint: give it as http://host:port")]
+pub struct InvalidEndpoint {
+    /// What was given.
+    pub endpoint: String,
+}
+
+/// Makes signed calls. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Url,
+    credentials: Credentials,
+    region_id: String,
+    signature: SignatureVersion,
+}
+
+impl Client {
+    /// A client for the gateway at `endpoint` (`http://host:port`, or `host:port`), signing V1. `region_id` goes with every call.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`].
+    pub fn new(
+        endpoint: &str,
+        credentials: Credentials,
+        region_id: impl Into<String>,
+    ) -> Result<Self, InvalidEndpoint> {
+        let invalid = || InvalidEndpoint {
+            endpoint: endpoint.to_owned(),
+        };
+        let text = if endpoint.contains("://") {
+            endpoint.to_owned()
+        } else {
+            format!("http://{endpoint}")
+        };
+        let url = Url::parse(&text).map_err(|_| invalid())?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || url.path() != "/" {
+            return Err(invalid());
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .user_agent(concat!("wherry/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .expect("a client with these settings can always be built");
+        Ok(Self {
+            http,
+            endpoint: url,
+            credentials,
+            region_id: region_id.into(),
+            signature: SignatureVersion::V1,
+        })
+    }
+
+    /// The same client, signing with `version`.
+    #[must_use]
+    pub fn signing(mut self, version: SignatureVersion) -> Self {
+        self.signature = version;
+        self
+    }
+
+    /// Where calls go.
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    /// The region that goes with every call.
+    pub fn region_id(&self) -> &str {
+        &self.region_id
+    }
+
+    /// Calls `action` and returns the answer's JSON object, which has a `RequestId`. `RegionId` is added when `parameters` have
+    /// none.
+    ///
+    /// # Errors
+    /// See [`CallError`]. Nothing is tried twice: only the caller knows whether that is safe.
+    pub async fn call<N: AsRef<str>, V: AsRef<str>>(
+        &self,
+        action: &str,
+        parameters: &[(N, V)],
+    ) -> Result<Value, CallError> {
+        let response = self.send(self.request(action, owned(parameters))).await?;
+        let http_status = response.status().as_u16();
+        let body = response
+            .bytes()
+            .await
+            .map_err(|source| CallError::from_http(&self.endpoint, source))?;
+        serde_json::from_slice(&body).map_err(|_| CallError::NotSmc {
+            endpoint: self.endpoint.clone(),
+            http_status,
+        })
+    }
+
+    /// Calls an `action` whose answer is a stream of bytes, from `offset_bytes` on.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn download<N: AsRef<str>, V: AsRef<str>>(
+        &self,
+        action: &str,
+        parameters: &[(N, V)],
+        offset_bytes: u64,
+    ) -> Result<Download, CallError> {
+        let mut request = self.request(action, owned(parameters));
+        if offset_bytes > 0 {
+            request = request.header("range", format!("bytes={offset_bytes}-"));
+        }
+        Ok(Download {
+            response: self.send(request).await?,
+            endpoint: self.endpoint.clone(),
+        })
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CallError> {
+        let response = request
+            .send()
+            .await
+            .map_err(|source| CallError::from_http(&self.endpoint, source))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let http_status = response.status().as_u16();
+        let body: Value = response.json().await.map_err(|_| CallError::NotSmc {
+            endpoint: self.endpoint.clone(),
+            http_status,
+        })?;
+        let text = |name: &str| body[name].as_str().map(str::to_owned);
+        match (text("Code"), text("Message"), text("RequestId")) {
+            (Some(code), Some(message), Some(request_id)) => Err(Refusal {
+                code,
+                message,
+                request_id,
+                http_status,
+            }
+            .into()),
+            _ => Err(CallError::NotSmc {
+                endpoint: self.endpoint.clone(),
+                http_status,
+            }),
+        }
+    }
+
+    fn request(&self, action: &str, mut parameters: Pairs) -> reqwest::RequestBuilder {
+        if !parameters.iter().any(|(name, _)| name == "RegionId") {
+            parameters.push(("RegionId".to_owned(), self.region_id.clone()));
+        }
+        match self.signature {
+            SignatureVersion::V1 => self.request_v1(action, parameters),
+            SignatureVersion::V3 => self.request_v3(action, &parameters),
+        }
+    }
+
+    /// Everything in a form body: long lists don't fit into every proxy's query.
+    fn request_v1(&self, action: &str, mut parameters: Pairs) -> reqwest::RequestBuilder {
+        let common = [
+            ("Action", action),
+            ("Version", API_VERSION),
+            ("Format", "JSON"),
+            ("AccessKeyId", &self.credentials.access_key_id),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureVersion", "1.0"),
+            ("SignatureNonce", &nonce()),
+            ("Timestamp", &timestamp()),
+        ];
+        parameters.extend(owned(&common));
+        let text = v1::string_to_sign("POST", &parameters);
+        let signature = v1::sign(&self.credentials.access_key_secret, &text);
+        parameters.push((v1::SIGNATURE.to_owned(), signature));
+        self.http
+            .post(self.endpoint.clone())
+            .header("content-type", FORM)
+            .body(canonical(&parameters))
+    }
+
+    fn request_v3(&self, action: &str, parameters: &Pairs) -> reqwest::RequestBuilder {
+        let body = canonical(parameters);
+        let body_sha256 = v3::sha256(body.as_bytes());
+        let headers = owned(&[
+            ("content-type", FORM),
+            ("host", &self.host()),
+            ("x-acs-action", action),
+            ("x-acs-content-sha256", &body_sha256),
+            ("x-acs-date", &timestamp()),
+            ("x-acs-signature-nonce", &nonce()),
+            ("x-acs-version", API_VERSION),
+        ]);
+        let signed_headers: Vec<String> = headers.iter().map(|(name, _)| name.clone()).collect();
+        let canonical_request = v3::canonical_request(&v3::Request {
+            method: "POST",
+            path: "/",
+            query: &[],
+            headers: &headers,
+            signed_headers: &signed_headers,
+            body_sha256: &body_sha256,
+        });
+        let text = v3::string_to_sign(&canonical_request);
+        let authorization = v3::Authorization {
+            access_key_id: self.credentials.access_key_id.clone(),
+            signed_headers,
+            signature: v3::sign(&self.credentials.access_key_secret, &text),
+        };
+        headers
+            .into_iter()
+            .fold(
+                self.http.post(self.endpoint.clone()),
+                |request, (name, value)| request.header(name, value),
+            )
+            .header("authorization", authorization.to_header())
+            .header("accept", "application/json")
+            .body(body)
+    }
+
+    /// The `Host` header of the endpoint: the port only when it is not the scheme's own.
+    fn host(&self) -> String {
+        let host = self.endpoint.host_str().unwrap_or_default();
+        match self.endpoint.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+}
+
+fn owned<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Pairs {
+    pairs
+        .iter()
+        .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(endpoint: &str) -> Result<Client, InvalidEndpoint> {
+        let credentials = Credentials {
+            access_key_id: "ak".to_owned(),
+            access_key_secret: "sk".to_owned(),
+        };
+        Client::new(endpoint, credentials, "local")
+    }
+
+    #[test]
+    fn endpoints_are_taken_with_and_without_a_scheme() {
+        assert_eq!(
+            client("127.0.0.1:8080").unwrap().endpoint().as_str(),
+            "http://127.0.0.1:8080/"
+        );
+        assert_eq!(client("http://gateway").unwrap().host(), "gateway");
+        for bad in ["", "ftp://x", "http://", "http://x/y", "a b"] {
+            assert!(client(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_secret_does_not_print() {
+        let printed = format!("{:?}", client("http://x").unwrap());
+        assert!(
+            printed.contains("ak") && !printed.contains("sk"),
+            "{printed}"
+        );
+    }
+}
