@@ -3,7 +3,9 @@
 //! Three things stay apart on a job's row: the *intent* (what the API asked for), what was *observed* (what the lease holder last
 //! reported, with its epoch) and the *state*, which only [`transition::next`] moves.
 
+pub mod explain;
 mod intent;
+pub mod progress;
 mod state;
 pub mod transition;
 

@@ -1,0 +1,315 @@
+//! Why a job is where it is, and what happens next, in sentences.
+
+use crate::{ImageId, Run, Timestamp};
+
+use super::{Intent, State};
+
+/// What is known of a job when it is explained.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Its state.
+    pub state: State,
+    /// What the API last asked.
+    pub intent: Intent,
+    /// Its run.
+    pub run: Run,
+    /// Code and sentence of the last failure.
+    pub failure: Option<(String, String)>,
+    /// Its source.
+    pub source: SourceFacts,
+    /// While it waits for a slot.
+    pub queue: Option<QueueFacts>,
+    /// Who holds its lease.
+    pub worker: Option<WorkerFacts>,
+    /// What the worker last said that it does.
+    pub doing: Option<String>,
+    /// Bytes that are durable on the target.
+    pub bytes_durable: u64,
+    /// Bytes of all disks; 0 while unknown.
+    pub bytes_total: u64,
+    /// Leases lost since durable progress was last made.
+    pub leases_lost: i32,
+    /// When it starts by itself.
+    pub scheduled_start: Option<Timestamp>,
+    /// When it expires.
+    pub valid_until: Timestamp,
+    /// When it is removed after its expiry.
+    pub purge_at: Option<Timestamp>,
+    /// The image that it delivered.
+    pub image_id: Option<ImageId>,
+}
+
+/// What is known of the job's source.
+#[derive(Debug, Clone)]
+pub struct SourceFacts {
+    /// Whether its agent was heard lately.
+    pub online: bool,
+    /// When its agent was last heard.
+    pub last_seen: Timestamp,
+    /// What its agent complains of.
+    pub failure: Option<String>,
+}
+
+/// A job's place in its tenant's queue.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueFacts {
+    /// From 1.
+    pub position: i64,
+    /// Jobs of the tenant that hold a slot.
+    pub running: i64,
+    /// How many may.
+    pub limit: i64,
+}
+
+/// The holder of a job's lease.
+#[derive(Debug, Clone)]
+pub struct WorkerFacts {
+    /// The worker's id.
+    pub name: String,
+    /// Whether the lease is still valid.
+    pub is_live: bool,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the job does or waits for.
+    pub now: String,
+    /// What happens next, and by whom.
+    pub next: String,
+    /// Circumstances that bear on it.
+    pub reasons: Vec<String>,
+}
+
+/// Explains a job.
+pub fn explain(facts: &Facts) -> Explanation {
+    Explanation {
+        now: now(facts),
+        next: next(facts),
+        reasons: reasons(facts),
+    }
+}
+
+fn now(facts: &Facts) -> String {
+    match facts.state {
+        State::Ready => match facts.scheduled_start {
+            Some(at) => format!("The job has not started; it is scheduled for {at}."),
+            None => "The job has not started.".to_owned(),
+        },
+        State::Preparing => preparing(facts),
+        State::Syncing => doing(facts, "The disks are being copied"),
+        State::Processing => doing(facts, "The disks are copied; the image is being made"),
+        State::Cleaning => doing(
+            facts,
+            "The image is delivered; the intermediate instance is being released",
+        ),
+        State::Stopped => "The job was stopped; what was copied is kept.".to_owned(),
+        State::InError => match &facts.failure {
+            Some((code, message)) => format!("The run failed with {code}: {message}"),
+            None => "The run failed.".to_owned(),
+        },
+        State::Waiting => "The job waits for its next run.".to_owned(),
+        State::Finished => match &facts.image_id {
+            Some(image) => format!("The job delivered image {image}."),
+            None => "The job is finished.".to_owned(),
+        },
+        State::Expired => format!("The job's validity ended at {}.", facts.valid_until),
+        State::Deleting => "The job is being deleted: its resources are being released.".to_owned(),
+    }
+}
+
+fn preparing(facts: &Facts) -> String {
+    match (&facts.queue, &facts.worker) {
+        (Some(queue), _) => format!(
+            "The job is started and waits for a slot: it is number {} in the queue, and {} of {} slots are taken.",
+            queue.position, queue.running, queue.limit
+        ),
+        (None, Some(worker)) if worker.is_live => {
+            doing(facts, "The intermediate instance is being made")
+        }
+        (None, _) => "The job has a slot and waits for a worker to take it.".to_owned(),
+    }
+}
+
+fn doing(facts: &Facts, phase: &str) -> String {
+    match &facts.doing {
+        Some(doing) => format!("{phase}: {}.", doing.trim_end_matches('.')),
+        None => format!("{phase}."),
+    }
+}
+
+fn next(facts: &Facts) -> String {
+    let expiry = format!("it expires at {}", facts.valid_until);
+    match facts.state {
+        State::Ready => match facts.scheduled_start {
+            Some(at) => format!("It starts by itself at {at}; StartReplicationJob starts it sooner."),
+            None => format!("StartReplicationJob starts it; {expiry}."),
+        },
+        State::Preparing | State::Syncing if facts.intent == Intent::Stop => {
+            "A stop was asked for: its worker stops the copy at its next renewal, within seconds.".to_owned()
+        }
+        State::Preparing if facts.queue.is_some() => {
+            "It is given a slot when another job of this account ends its run.".to_owned()
+        }
+        State::Preparing if facts.worker.is_none() => {
+            "A worker with a free place takes it, makes an intermediate instance and starts the copy. If this lasts, check that workers run.".to_owned()
+        }
+        State::Preparing => "The agent is told where to send, and the copy starts.".to_owned(),
+        State::Syncing => "When every disk is copied and proven, the image is made.".to_owned(),
+        State::Processing => "The image goes to the image store, and the intermediate instance is released.".to_owned(),
+        State::Cleaning => "The job is finished when the intermediate instance is gone.".to_owned(),
+        State::Stopped => format!("StartReplicationJob goes on from what was copied; {expiry}."),
+        State::InError => format!(
+            "Put the cause right, then StartReplicationJob goes on from what was copied; {expiry}."
+        ),
+        State::Waiting => format!("Its next run starts by schedule or by StartReplicationJob; {expiry}."),
+        State::Finished => "Nothing: the image stays when the job is deleted.".to_owned(),
+        State::Expired => match facts.purge_at {
+            Some(at) => format!("It is deleted at {at}, or sooner by DeleteReplicationJob."),
+            None => "It is deleted soon.".to_owned(),
+        },
+        State::Deleting => "A worker releases the intermediate instance and removes the job.".to_owned(),
+    }
+}
+
+fn reasons(facts: &Facts) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let agent_matters = !matches!(
+        facts.state,
+        State::Processing | State::Cleaning | State::Finished | State::Expired | State::Deleting
+    );
+    if agent_matters && !facts.source.online {
+        reasons.push(format!(
+            "The agent of the source is silent since {}: start it, or check that it reaches the gateway.",
+            facts.source.last_seen
+        ));
+    }
+    if agent_matters && let Some(failure) = &facts.source.failure {
+        reasons.push(format!("The agent of the source reports: {failure}"));
+    }
+    if let Some(worker) = &facts.worker
+        && facts.state.is_running()
+    {
+        reasons.push(if worker.is_live {
+            format!("Worker {} drives run {}.", worker.name, facts.run)
+        } else {
+            format!(
+                "Worker {} has not renewed its lease: the job goes back to the queue, and the next worker goes on from what was copied.",
+                worker.name
+            )
+        });
+    }
+    if facts.leases_lost > 0 && facts.state.is_running() {
+        reasons.push(format!(
+            "{} workers were lost since the copy last moved; after three the job is InError.",
+            facts.leases_lost
+        ));
+    }
+    if facts.bytes_total > 0 && facts.state != State::Finished {
+        reasons.push(format!(
+            "{} of {} bytes are durable on the target.",
+            facts.bytes_durable, facts.bytes_total
+        ));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(state: State) -> Facts {
+        let moment = Timestamp::from_unix_seconds(1_800_000_000).unwrap();
+        Facts {
+            state,
+            intent: Intent::Run,
+            run: Run(1),
+            failure: None,
+            source: SourceFacts {
+                online: true,
+                last_seen: moment,
+                failure: None,
+            },
+            queue: None,
+            worker: None,
+            doing: None,
+            bytes_durable: 0,
+            bytes_total: 0,
+            leases_lost: 0,
+            scheduled_start: None,
+            valid_until: moment,
+            purge_at: None,
+            image_id: None,
+        }
+    }
+
+    #[test]
+    fn every_state_has_whole_sentences() {
+        for state in State::ALL {
+            let explanation = explain(&facts(state));
+            for sentence in [explanation.now, explanation.next] {
+                assert!(
+                    sentence.ends_with('.') && sentence.len() > 10,
+                    "{state}: {sentence:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_queued_job_says_its_place_and_who_holds_the_slots() {
+        let mut queued = facts(State::Preparing);
+        queued.queue = Some(QueueFacts {
+            position: 2,
+            running: 5,
+            limit: 5,
+        });
+        let explanation = explain(&queued);
+        assert_eq!(
+            explanation.now,
+            "The job is started and waits for a slot: it is number 2 in the queue, and 5 of 5 slots are taken."
+        );
+        assert_eq!(
+            explanation.next,
+            "It is given a slot when another job of this account ends its run."
+        );
+    }
+
+    #[test]
+    fn a_silent_agent_and_a_dead_worker_are_named() {
+        let mut stuck = facts(State::Syncing);
+        stuck.source.online = false;
+        stuck.worker = Some(WorkerFacts {
+            name: "w-1".to_owned(),
+            is_live: false,
+        });
+        let reasons = explain(&stuck).reasons.join(" ");
+        assert!(
+            reasons.contains("silent since 2027-01-15T08:00:00Z"),
+            "{reasons}"
+        );
+        assert!(
+            reasons.contains("Worker w-1 has not renewed its lease"),
+            "{reasons}"
+        );
+    }
+
+    #[test]
+    fn a_failed_job_says_why_and_what_to_do() {
+        let mut failed = facts(State::InError);
+        failed.failure = Some((
+            "ReplicationJob.TargetFull".to_owned(),
+            "The disk is full.".to_owned(),
+        ));
+        let explanation = explain(&failed);
+        assert_eq!(
+            explanation.now,
+            "The run failed with ReplicationJob.TargetFull: The disk is full."
+        );
+        assert!(
+            explanation
+                .next
+                .starts_with("Put the cause right, then StartReplicationJob")
+        );
+    }
+}
