@@ -1,0 +1,36 @@
+//! The agents' listener: gRPC over TLS with the deployment's own authority.
+//!
+//! A client certificate is optional in the handshake, because an agent that registers has none yet; every call but `Register` asks
+//! for one. The authority has signed it over the agent's key, and its common name is the id of the source, so that the
+//! caller's identity is its key. A source that is deleted keeps a certificate that nobody honours: the row decides.
+
+mod authority;
+mod calls;
+mod config;
+mod inventory;
+mod listener;
+mod register;
+mod watch;
+
+pub use authority::authority;
+pub use config::Config;
+pub use listener::Listener;
+
+/// What keeps the agents' listener from working.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The deployment's authority could not be read or made.
+    #[error("the deployment's certificate authority can't be read")]
+    Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No certificate could be made for the listener.
+    #[error(
+        "no certificate can be made for the agents' listener: are the names of --agents-name DNS names or IP addresses?"
+    )]
+    Certificate(#[source] pki::Error),
+    /// The address could not be bound.
+    #[error(transparent)]
+    Bind(#[from] service::BindError),
+    /// TLS or gRPC failed as a whole.
+    #[error("the agents' listener failed")]
+    Serve(#[from] tonic::transport::Error),
+}

@@ -1,0 +1,304 @@
+//! The three calls.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::SourceId;
+use futures::Stream;
+use pki::Authority;
+use prost::Message as _;
+use proto::agent as wire;
+use proto::agent::agent_service_server::AgentService;
+use service::Shutdown;
+use store::agent::{Heartbeat, Heartbeated, Registered, Registration};
+use store::{ErrorKind, Store, StoreError};
+use telemetry::Metric;
+use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+
+use super::watch::{Replaced, Watch, Watches};
+use super::{Config, inventory, register};
+
+/// Seconds between heartbeats that an agent may promise.
+const HEARTBEAT_SECS: std::ops::RangeInclusive<u32> = 1..=3600;
+
+/// The service of agents.
+#[derive(Debug, Clone)]
+pub(super) struct Agents {
+    authority: Arc<Authority>,
+    store: Store,
+    watches: Watches,
+    poll_interval: Duration,
+    shutdown: Shutdown,
+}
+
+impl Agents {
+    pub fn new(authority: Authority, store: Store, config: &Config) -> Self {
+        Self {
+            authority: Arc::new(authority),
+            store,
+            watches: Watches::new(config.agents_max),
+            poll_interval: config.poll_interval(),
+            shutdown: Shutdown::new(),
+        }
+    }
+
+    pub fn ending_with(self, shutdown: Shutdown) -> Self {
+        Self { shutdown, ..self }
+    }
+
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    async fn registered(
+        &self,
+        request: wire::RegisterRequest,
+    ) -> Result<wire::RegisterResponse, Status> {
+        let inventory = inventory::inventory(request.inventory)?;
+        let public_key =
+            pki::public_key_of_request(&request.certificate_request_pem).map_err(|error| {
+                inventory::invalid(&format!("the certificate request is refused: {error}"))
+            })?;
+        let name = register::name(&request.name, inventory::host_name(&inventory))?;
+        let registered = self
+            .store
+            .register_agent(Registration {
+                code_hash: &register::code_hash(&request.activation_secret),
+                public_key: &public_key,
+                name: &name,
+                inventory: &inventory,
+            })
+            .await
+            .map_err(store_failed)?;
+        let owner = match registered {
+            Registered::New(owner) => {
+                tracing::info!(tenant = %owner.tenant, source_id = %owner.source_id, %name, "a source has registered");
+                owner
+            }
+            Registered::Known(owner) => {
+                tracing::info!(tenant = %owner.tenant, source_id = %owner.source_id, "a source has registered again");
+                owner
+            }
+            Registered::Refused(refusal) => return Err(register::refused(&refusal)),
+        };
+        let certificate_pem = self
+            .authority
+            .issue_client_over_public_key(owner.source_id.as_str(), &public_key)
+            .map_err(|error| inventory::invalid(&format!("the agent's key is refused: {error}")))?;
+        Ok(wire::RegisterResponse {
+            source_id: owner.source_id.into(),
+            certificate_pem,
+            authority_pem: self.authority.certificate_pem().to_owned(),
+        })
+    }
+
+    async fn beat(
+        &self,
+        source_id: &SourceId,
+        request: wire::HeartbeatRequest,
+    ) -> Result<wire::HeartbeatResponse, Status> {
+        let inventory = inventory::inventory(request.inventory)?;
+        let failure = inventory::failure(request.failure);
+        let reports = inventory::reports(request.reports)?;
+        let interval_secs = i32::try_from(request.interval_secs)
+            .ok()
+            .filter(|_| HEARTBEAT_SECS.contains(&request.interval_secs))
+            .ok_or_else(|| inventory::invalid("heartbeats come every 1 to 3600 seconds"))?;
+        let heartbeat = Heartbeat {
+            inventory: &inventory,
+            failure: failure.as_ref(),
+            interval_secs,
+            reports: &reports,
+        };
+        match self
+            .store
+            .agent_heartbeat(source_id, heartbeat)
+            .await
+            .map_err(store_failed)?
+        {
+            Heartbeated::Gone => Err(gone(source_id)),
+            Heartbeated::Recorded { assignments } => Ok(wire::HeartbeatResponse {
+                assignments: assignments
+                    .iter()
+                    .map(|message| wire::Assignment::decode(message.as_slice()))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| {
+                        tracing::error!(%source_id, %error, "an assignment in the database can't be decoded");
+                        Status::internal("an assignment can't be read; the gateway's log has the cause")
+                    })?,
+            }),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::Nudge, Status>> + Send>>;
+
+    async fn register(
+        &self,
+        request: Request<wire::RegisterRequest>,
+    ) -> Result<Response<wire::RegisterResponse>, Status> {
+        let span = continued(tracing::info_span!("agent_register"), &request);
+        let remote = request.remote_addr();
+        let answer = self.registered(request.into_inner()).instrument(span).await;
+        let outcome = if answer.is_ok() {
+            "registered"
+        } else {
+            "refused"
+        };
+        telemetry::counter(Metric::AgentRegistrations, &[("outcome", outcome)]).increment(1);
+        if let Err(status) = &answer {
+            tracing::warn!(
+                ?remote,
+                reason = status.message(),
+                "a server may not register"
+            );
+        }
+        answer.map(Response::new)
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<wire::HeartbeatRequest>,
+    ) -> Result<Response<wire::HeartbeatResponse>, Status> {
+        let source_id = caller(&request)?;
+        let span = continued(tracing::info_span!("agent_heartbeat", %source_id), &request);
+        self.beat(&source_id, request.into_inner())
+            .instrument(span)
+            .await
+            .map(Response::new)
+    }
+
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let source_id = caller(&request)?;
+        let watch = self.watches.open(source_id).map_err(|_| {
+            Status::resource_exhausted(
+                "this gateway has as many agents as it may have (--agents-max)",
+            )
+        })?;
+        // Read after the watch was opened: what changes from here on either wakes it or differs from this.
+        let seen = self.version(watch.source_id()).await?;
+        let nudges = Nudges {
+            agents: self.clone(),
+            watch,
+            seen,
+        };
+        Ok(Response::new(Box::pin(futures::stream::unfold(
+            Some(nudges),
+            Nudges::next,
+        ))))
+    }
+}
+
+impl Agents {
+    async fn version(&self, source_id: &SourceId) -> Result<String, Status> {
+        self.store
+            .agent_assignments_version(source_id)
+            .await
+            .map_err(store_failed)?
+            .ok_or_else(|| gone(source_id))
+    }
+}
+
+/// What a watch sends: a nudge when the bus says so, or when the database shows what the bus did not say.
+struct Nudges {
+    agents: Agents,
+    watch: Watch,
+    /// The assignments as of the last look.
+    seen: String,
+}
+
+impl Nudges {
+    /// One step of the stream; after an error there is no next one.
+    async fn next(nudges: Option<Self>) -> Option<(Result<wire::Nudge, Status>, Option<Self>)> {
+        let mut nudges = nudges?;
+        Some(match nudges.nudged().await {
+            Ok(()) => (Ok(wire::Nudge {}), Some(nudges)),
+            Err(status) => (Err(status), None),
+        })
+    }
+
+    async fn nudged(&mut self) -> Result<(), Status> {
+        loop {
+            tokio::select! {
+                () = self.agents.shutdown.draining() => {
+                    return Err(Status::unavailable("the gateway is going down"));
+                }
+                woken = self.watch.woken() => {
+                    return woken.map_err(|Replaced| {
+                        Status::aborted("another connection of this source has taken over; if this was no reconnect, two agents run with one key")
+                    });
+                }
+                () = tokio::time::sleep(self.agents.poll_interval) => (),
+            }
+            match self.agents.version(self.watch.source_id()).await {
+                Ok(version) if version != self.seen => {
+                    self.seen = version;
+                    return Ok(());
+                }
+                Ok(_) => (),
+                Err(status) if status.code() == tonic::Code::NotFound => return Err(status),
+                // Heartbeats tell the agent soon enough that the database is away; a reconnect would not help.
+                Err(status) => {
+                    tracing::debug!(reason = status.message(), "assignments can't be looked up")
+                }
+            }
+        }
+    }
+}
+
+/// Who calls: the common name of the certificate that the handshake has verified.
+fn caller<T>(request: &Request<T>) -> Result<SourceId, Status> {
+    request
+        .peer_certs()
+        .and_then(|chain| pki::common_name_of(chain.first()?).ok())
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(|| {
+            Status::unauthenticated("this call needs the client certificate that Register gives")
+        })
+}
+
+fn gone(source_id: &SourceId) -> Status {
+    Status::not_found(format!(
+        "the source {source_id} has been deleted: to register this server anew, start the agent with an activation code and another state directory"
+    ))
+}
+
+fn store_failed(error: StoreError) -> Status {
+    match error.kind() {
+        ErrorKind::Retry => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "an agent's call found the database away"
+            );
+            Status::unavailable("the gateway can't reach its database")
+        }
+        ErrorKind::Conflict | ErrorKind::Corrupt | ErrorKind::Internal => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an agent's call failed"
+            );
+            Status::internal("the gateway failed; its log has the cause")
+        }
+    }
+}
+
+/// Makes `span` a child of the agent's.
+fn continued<T>(span: tracing::Span, request: &Request<T>) -> tracing::Span {
+    let headers: HashMap<String, String> = ["traceparent", "tracestate"]
+        .into_iter()
+        .filter_map(|name| {
+            let value = request.metadata().get(name)?.to_str().ok()?;
+            Some((name.to_owned(), value.to_owned()))
+        })
+        .collect();
+    telemetry::trace_context::extract(&span, &headers);
+    span
+}

@@ -1,0 +1,197 @@
+//! What agents say, checked and turned into our own types. Whoever has an activation code can send anything: every text and
+//! number has a bound, and what Postgres could not keep is refused here.
+
+use std::collections::BTreeSet;
+
+use domain::disk::{DiskIndex, SourceDisk};
+use domain::{Epoch, Failure, FailureCode, Run};
+use proto::agent as wire;
+use store::agent::{Inventory, Report, ReportedState};
+use tonic::Status;
+
+/// Longest `SystemInfo` in bytes (SMC API §1.1).
+const MAX_SYSTEM_INFO: usize = 1024;
+/// Longest name of a version, platform or architecture.
+const MAX_WORD: usize = 128;
+/// Longest path of a disk.
+const MAX_PATH: usize = 4096;
+/// Longest text of a failure; what is longer is cut.
+const MAX_FAILURE: usize = 2048;
+/// Most reports in one heartbeat. A source has one unfinished job.
+const MAX_REPORTS: usize = 64;
+
+/// Checks an inventory.
+pub(super) fn inventory(inventory: Option<wire::Inventory>) -> Result<Inventory, Status> {
+    let inventory = inventory.ok_or_else(|| invalid("the inventory is missing"))?;
+    Ok(Inventory {
+        agent_version: word("agent_version", inventory.agent_version)?,
+        architecture: word("architecture", inventory.architecture)?,
+        platform: word("platform", inventory.platform)?,
+        kernel_level: inventory.kernel_level,
+        system_info: system_info(&inventory.system_info)?,
+        disks: disks(inventory.disks)?,
+    })
+}
+
+fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
+    let mut seen = BTreeSet::new();
+    disks
+        .into_iter()
+        .map(|disk| {
+            let index = u16::try_from(disk.index)
+                .map(DiskIndex)
+                .ok()
+                .filter(|index| *index <= DiskIndex::MAX && seen.insert(*index))
+                .ok_or_else(|| {
+                    invalid("the disks of a source have different indexes from 0 to 16")
+                })?;
+            Ok(SourceDisk {
+                index,
+                path: text("path", disk.path, MAX_PATH)?,
+                size_bytes: bytes(disk.size_bytes)?,
+                used_bytes: disk.used_bytes.map(bytes).transpose()?,
+            })
+        })
+        .collect()
+}
+
+fn bytes(bytes: u64) -> Result<u64, Status> {
+    i64::try_from(bytes)
+        .map(|_| bytes)
+        .map_err(|_| invalid("a disk has at most 2^63 - 1 bytes"))
+}
+
+fn system_info(text: &str) -> Result<serde_json::Value, Status> {
+    // Postgres keeps no U+0000 in JSON.
+    if text.len() > MAX_SYSTEM_INFO || text.contains("\\u0000") {
+        return Err(invalid("system_info has at most 1024 bytes and no U+0000"));
+    }
+    serde_json::from_str(text)
+        .ok()
+        .filter(serde_json::Value::is_object)
+        .ok_or_else(|| invalid("system_info is the text of a JSON object"))
+}
+
+/// The host name that an inventory speaks of.
+pub(super) fn host_name(inventory: &Inventory) -> Option<&str> {
+    inventory.system_info.get("hostname")?.as_str()
+}
+
+/// Checks what keeps a source or an assignment from working.
+pub(super) fn failure(failure: Option<wire::Failure>) -> Option<Failure> {
+    failure.map(|failure| Failure {
+        // A newer agent may know codes that this gateway does not; its sentence still says what happened.
+        code: failure.code.parse().unwrap_or(FailureCode::Internal),
+        message: failure
+            .message
+            .chars()
+            .filter(|character| *character != '\0')
+            .take(MAX_FAILURE)
+            .collect(),
+    })
+}
+
+/// Checks what became of assignments.
+pub(super) fn reports(reports: Vec<wire::AssignmentReport>) -> Result<Vec<Report>, Status> {
+    if reports.len() > MAX_REPORTS {
+        return Err(invalid("a heartbeat has at most 64 reports"));
+    }
+    reports.into_iter().map(report).collect()
+}
+
+fn report(report: wire::AssignmentReport) -> Result<Report, Status> {
+    use wire::assignment_report::State;
+
+    let state = match report.state() {
+        State::Connecting => ReportedState::Connecting,
+        State::Sending => ReportedState::Sending,
+        State::Sent => ReportedState::Sent,
+        State::Retrying => ReportedState::Retrying,
+        State::Failed => ReportedState::Failed,
+        State::Unspecified => {
+            return Err(invalid("a report says in which state its assignment is"));
+        }
+    };
+    Ok(Report {
+        job_id: report
+            .job_id
+            .parse()
+            .map_err(|_| invalid("a report names a job"))?,
+        run: Run(report.run),
+        epoch: Epoch(report.epoch),
+        state,
+        failure: failure(report.failure),
+    })
+}
+
+fn word(field: &str, value: String) -> Result<String, Status> {
+    text(field, value, MAX_WORD)
+}
+
+fn text(field: &str, value: String, most: usize) -> Result<String, Status> {
+    if value.len() > most || value.contains('\0') {
+        return Err(invalid(&format!(
+            "{field} has at most {most} bytes and no U+0000"
+        )));
+    }
+    Ok(value)
+}
+
+pub(super) fn invalid(message: &str) -> Status {
+    Status::invalid_argument(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> wire::Inventory {
+        wire::Inventory {
+            system_info: r#"{"hostname":"web-01"}"#.to_owned(),
+            disks: vec![disk(0), disk(1)],
+            ..wire::Inventory::default()
+        }
+    }
+
+    fn disk(index: u32) -> wire::Disk {
+        wire::Disk {
+            index,
+            path: "/dev/vda".to_owned(),
+            size_bytes: 1 << 30,
+            used_bytes: None,
+        }
+    }
+
+    #[test]
+    fn an_inventory_that_postgres_could_not_keep_is_refused() {
+        assert_eq!(host_name(&inventory(Some(good())).unwrap()), Some("web-01"));
+        let broken: [fn(&mut wire::Inventory); 8] = [
+            |inventory| inventory.system_info = "[]".to_owned(),
+            |inventory| inventory.system_info = r#"{"a":"\u0000"}"#.to_owned(),
+            |inventory| inventory.system_info = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024)),
+            |inventory| inventory.platform = "a\0b".to_owned(),
+            |inventory| inventory.platform = "x".repeat(129),
+            |inventory| inventory.disks.push(disk(1)),
+            |inventory| inventory.disks.push(disk(17)),
+            |inventory| inventory.disks[0].size_bytes = u64::MAX,
+        ];
+        for (number, spoil) in broken.into_iter().enumerate() {
+            let mut spoiled = good();
+            spoil(&mut spoiled);
+            let status = inventory(Some(spoiled)).expect_err("refused");
+            assert_eq!(status.code(), tonic::Code::InvalidArgument, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_failure_of_a_newer_agent_keeps_its_sentence() {
+        let failure = failure(Some(wire::Failure {
+            code: "Source.OnFire".to_owned(),
+            message: "The server burns.".to_owned(),
+        }));
+        assert_eq!(
+            failure,
+            Some(Failure::new(FailureCode::Internal, "The server burns."))
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Who is connected here, and waking them.
+//!
+//! A source has one watch at a gateway. A second one takes its place and ends the first: after a reconnect the first is a dead
+//! connection that nobody has noticed yet. If two agents were started with one key, the ends tell both.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::SourceId;
+use telemetry::Metric;
+use tokio::sync::watch;
+
+/// The watches of this gateway. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Watches {
+    open: Arc<Mutex<HashMap<SourceId, watch::Sender<()>>>>,
+    most: usize,
+}
+
+/// One open watch; dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Watch {
+    watches: Watches,
+    source_id: SourceId,
+    woken: watch::Receiver<()>,
+}
+
+/// This gateway has as many watches as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// Another watch of the same source has been opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Replaced;
+
+impl Watches {
+    pub fn new(most: usize) -> Self {
+        Self {
+            open: Arc::default(),
+            most,
+        }
+    }
+
+    /// Opens the source's watch, in place of the one that it may have.
+    pub fn open(&self, source_id: SourceId) -> Result<Watch, Full> {
+        let (sender, woken) = watch::channel(());
+        let mut open = self.lock();
+        if open.len() >= self.most && !open.contains_key(&source_id) {
+            return Err(Full);
+        }
+        open.insert(source_id.clone(), sender);
+        show(&open);
+        drop(open);
+        Ok(Watch {
+            watches: self.clone(),
+            source_id,
+            woken,
+        })
+    }
+
+    /// Wakes the source's watch, if it is here.
+    pub fn wake(&self, source_id: &SourceId) {
+        if let Some(sender) = self.lock().get(source_id) {
+            sender.send_replace(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SourceId, watch::Sender<()>>> {
+        // The map is whole after any panic: nothing is done to it in steps.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watch {
+    pub fn source_id(&self) -> &SourceId {
+        &self.source_id
+    }
+
+    /// Waits until the watch is woken. Wakes that come while nobody waits are one wake.
+    pub async fn woken(&mut self) -> Result<(), Replaced> {
+        self.woken.changed().await.map_err(|_| Replaced)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut open = self.watches.lock();
+        // A replaced watch has a closed channel, and the map's entry is its successor's.
+        if self.woken.has_changed().is_ok() {
+            open.remove(&self.source_id);
+            show(&open);
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gateway has far fewer than 2^52 agents"
+)]
+fn show(open: &HashMap<SourceId, watch::Sender<()>>) {
+    telemetry::gauge(Metric::AgentsConnected, &[]).set(open.len() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wake_reaches_its_source_only_and_is_kept_until_it_is_taken() {
+        let watches = Watches::new(2);
+        let (first, second) = (SourceId::generate(), SourceId::generate());
+        let mut watch = watches.open(first.clone()).unwrap();
+        watches.wake(&second);
+        watches.wake(&first);
+        watches.wake(&first);
+        assert_eq!(watch.woken().await, Ok(()));
+        assert!(!watch.woken.has_changed().unwrap(), "two wakes are one");
+    }
+
+    #[tokio::test]
+    async fn a_new_watch_takes_the_place_of_the_old_one() {
+        let watches = Watches::new(1);
+        let source = SourceId::generate();
+        let mut old = watches.open(source.clone()).unwrap();
+        let mut new = watches.open(source.clone()).unwrap();
+        assert_eq!(old.woken().await, Err(Replaced));
+        drop(old);
+        watches.wake(&source);
+        assert_eq!(new.woken().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn watches_are_bounded_and_a_closed_one_makes_room() {
+        let watches = Watches::new(1);
+        let watch = watches.open(SourceId::generate()).unwrap();
+        assert_eq!(watches.open(SourceId::generate()).err(), Some(Full));
+        drop(watch);
+        assert!(watches.open(SourceId::generate()).is_ok());
+    }
+}
