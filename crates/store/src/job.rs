@@ -1,5 +1,10 @@
 //! Replication jobs. [`transition`] is the only writer of a job's state.
 
+pub mod create;
+pub mod describe;
+pub mod explain;
+pub mod modify;
+pub mod start;
 pub mod transition;
 
 pub use transition::{Change, Guard, Transitioned};

@@ -4,16 +4,24 @@
 //! tenant, job, lease, outbox, and answers with a typed outcome: zero rows means that somebody else won, which is no error.
 
 mod error;
+mod page;
 mod pool;
 mod row;
 mod seal;
 
+pub mod access_token;
 pub mod agent;
+pub mod client_token;
 pub mod deployment_secret;
+pub mod image;
 pub mod job;
+pub mod key;
+pub mod nonce;
 pub mod outbox;
+pub mod source;
 
 pub use error::{ErrorKind, StoreError};
+pub use page::{Listed, Page};
 pub use pool::{ConnectConfig, Store, migrate};
 pub use seal::{InvalidSealKey, SealKey};
 

@@ -1,0 +1,91 @@
+//! Client tokens: a call that is repeated with the same token has the first one's answer (SMC API §5.7).
+//!
+//! The token is claimed in the transaction that does what the call asks, so a failed call does not bind it. A second call with the
+//! same token waits in Postgres for the first one's end and then reads its answer.
+
+use std::time::Duration;
+
+use domain::TenantId;
+use serde_json::Value;
+
+use crate::{Store, StoreError, Transaction};
+
+/// How long an answer is kept for its token.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A call's token, and what tells whether it is the same call.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientToken<'a> {
+    /// The token.
+    pub token: &'a str,
+    /// The operation's name.
+    pub operation: &'a str,
+    /// SHA-256 of the call's business parameters.
+    pub digest: &'a [u8],
+}
+
+/// What became of a token.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Claim {
+    /// It is new, and bound to the answer if the transaction commits.
+    New,
+    /// The same call had this answer.
+    Repeated(Value),
+    /// Another call had the token.
+    Mismatch,
+}
+
+/// Binds the token to `answer`, or finds what it is bound to.
+pub(crate) async fn claim(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    token: ClientToken<'_>,
+    answer: &Value,
+) -> Result<Claim, StoreError> {
+    let bound = sqlx::query!(
+        "insert into client_token (tenant, token, operation, digest, answer) values ($1, $2, $3, $4, $5)
+         on conflict (tenant, operation, token) do update
+         set digest = excluded.digest, answer = excluded.answer, created_at = now()
+         where client_token.created_at < now() - make_interval(secs => $6)",
+        tenant.as_str(),
+        token.token,
+        token.operation,
+        token.digest,
+        answer,
+        KEPT_FOR.as_secs_f64(),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if bound.rows_affected() == 1 {
+        return Ok(Claim::New);
+    }
+    let earlier = sqlx::query!(
+        "select digest, answer from client_token where tenant = $1 and operation = $2 and token = $3",
+        tenant.as_str(),
+        token.operation,
+        token.token
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(if earlier.digest == token.digest {
+        Claim::Repeated(earlier.answer)
+    } else {
+        Claim::Mismatch
+    })
+}
+
+impl Store {
+    /// Forgets at most 10,000 tokens whose time is over, and says how many.
+    pub async fn forget_client_tokens(&self) -> Result<u64, StoreError> {
+        let deleted = sqlx::query!(
+            "delete from client_token where (tenant, operation, token) in (
+                select tenant, operation, token from client_token
+                where created_at < now() - make_interval(secs => $1)
+                limit 10000 for update skip locked)",
+            KEPT_FOR.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(deleted.rows_affected())
+    }
+}

@@ -1,0 +1,364 @@
+//! Making a job.
+//!
+//! The tenant's row is locked first: quota, name and token are then counted and claimed without another create in between. Wall
+//! clocks are compared with Postgres' time only.
+
+use std::time::Duration;
+
+use domain::disk::{SourceDisk, TargetDisk};
+use domain::name::Name;
+use domain::source::SourceState;
+use domain::target_disks::{self, InvalidTargetDisks};
+use domain::{JobId, SourceId, TenantId, Timestamp};
+use serde_json::json;
+
+use super::TIMER_CHANNEL;
+use crate::client_token::{self, Claim, ClientToken};
+use crate::row::parse;
+use crate::source::{disk, offline_after_secs};
+use crate::{Store, StoreError, Transaction};
+
+/// How far ahead a start may be scheduled.
+pub const SCHEDULE_AHEAD: Duration = days(30);
+/// The shortest validity of a job, from its making.
+pub const SHORTEST_VALIDITY: Duration = days(7);
+/// The longest.
+pub const LONGEST_VALIDITY: Duration = days(90);
+/// The validity of a job for which none was asked.
+pub const DEFAULT_VALIDITY: Duration = days(30);
+
+const fn days(count: u64) -> Duration {
+    Duration::from_secs(count * 24 * 60 * 60)
+}
+
+/// A job to be made; its parts are checked as far as they can be without the database.
+#[derive(Debug, Clone)]
+pub struct NewJob<'a> {
+    /// Its source.
+    pub source_id: &'a SourceId,
+    /// The region of its image.
+    pub region_id: &'a str,
+    /// Its name; one is made of its id when absent.
+    pub name: Option<&'a Name>,
+    /// Its description, empty for none.
+    pub description: &'a str,
+    /// The name of its image; one is made of its id when absent.
+    pub image_name: Option<&'a Name>,
+    /// `ReplicationParameters` as given.
+    pub replication_parameters: &'a str,
+    /// Sizes that were asked for. Other disks of the source get their own size.
+    pub disks: &'a [TargetDisk],
+    /// When it starts by itself.
+    pub scheduled_start: Option<Timestamp>,
+    /// When it expires.
+    pub valid_until: Option<Timestamp>,
+    /// The call's token.
+    pub client_token: Option<ClientToken<'a>>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateJob {
+    /// The job is made.
+    Created(JobId),
+    /// The same call made this job before.
+    Repeated(JobId),
+    /// Nothing was made.
+    Refused(CreateRefusal),
+}
+
+/// Why no job was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateRefusal {
+    /// The token belongs to another call.
+    TokenMismatch,
+    /// There is no such source, or it is another tenant's.
+    SourceNotFound,
+    /// The source is not Available.
+    SourceState(SourceState),
+    /// The tenant has as many jobs as it may have.
+    Quota {
+        /// How many it may have.
+        limit: i32,
+    },
+    /// Another job of the tenant has the name.
+    NameTaken,
+    /// The sizes don't fit the source.
+    Disks(InvalidTargetDisks),
+    /// The start does not lie within [`SCHEDULE_AHEAD`] from now, or lies behind the end of the validity.
+    ScheduledStart,
+    /// The validity does not end between [`SHORTEST_VALIDITY`] and [`LONGEST_VALIDITY`] from now.
+    ValidUntil,
+}
+
+impl Store {
+    /// Makes a job, or says why not.
+    pub async fn create_job(
+        &self,
+        tenant: &TenantId,
+        new: &NewJob<'_>,
+    ) -> Result<CreateJob, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        match create(&mut transaction, tenant, new).await {
+            Ok(created) => {
+                match created {
+                    CreateJob::Created(_) => transaction.commit().await?,
+                    CreateJob::Repeated(_) | CreateJob::Refused(_) => {
+                        transaction.rollback().await?
+                    }
+                }
+                Ok(created)
+            }
+            Err(error) if error.violates("job_name") => {
+                Ok(CreateJob::Refused(CreateRefusal::NameTaken))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn create(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    new: &NewJob<'_>,
+) -> Result<CreateJob, StoreError> {
+    let refused = |refusal| Ok(CreateJob::Refused(refusal));
+    let limit = lock_tenant(transaction, tenant).await?;
+    let id = JobId::generate();
+    if let Some(token) = new.client_token {
+        match client_token::claim(transaction, tenant, token, &json!({ "JobId": id })).await? {
+            Claim::New => {}
+            Claim::Repeated(answer) => {
+                let earlier = answer["JobId"].as_str().unwrap_or_default();
+                return Ok(CreateJob::Repeated(parse("client_token.answer", earlier)?));
+            }
+            Claim::Mismatch => return refused(CreateRefusal::TokenMismatch),
+        }
+    }
+    let Some((state, disks)) = lock_source(transaction, tenant, new.source_id).await? else {
+        return refused(CreateRefusal::SourceNotFound);
+    };
+    if state != SourceState::Available {
+        return refused(CreateRefusal::SourceState(state));
+    }
+    if count_jobs(transaction, tenant).await? >= i64::from(limit) {
+        return refused(CreateRefusal::Quota { limit });
+    }
+    let disks = match target_disks::choose(&disks, new.disks) {
+        Ok(disks) => disks,
+        Err(invalid) => return refused(CreateRefusal::Disks(invalid)),
+    };
+    let now = now(transaction).await?;
+    let valid_until = new.valid_until.unwrap_or(now + DEFAULT_VALIDITY);
+    if !is_valid_until(valid_until, now) {
+        return refused(CreateRefusal::ValidUntil);
+    }
+    if new
+        .scheduled_start
+        .is_some_and(|at| !is_schedulable(at, now, valid_until))
+    {
+        return refused(CreateRefusal::ScheduledStart);
+    }
+    insert(transaction, tenant, &id, new, valid_until).await?;
+    insert_disks(transaction, &id, &disks).await?;
+    set_timer(transaction, &id, "expire", valid_until).await?;
+    if let Some(at) = new.scheduled_start {
+        set_timer(transaction, &id, "start", at).await?;
+    }
+    Ok(CreateJob::Created(id))
+}
+
+/// Whether a validity that ends at `until` may be asked for at `created`.
+pub(super) fn is_valid_until(until: Timestamp, created: Timestamp) -> bool {
+    // The tenant's clock, or a slow call, must not turn "exactly seven days" into a refusal.
+    const TOLERANCE: Duration = Duration::from_secs(60);
+    until + TOLERANCE >= created + SHORTEST_VALIDITY
+        && until <= created + LONGEST_VALIDITY + TOLERANCE
+}
+
+/// Whether a start at `at` may be asked for.
+pub(super) fn is_schedulable(at: Timestamp, now: Timestamp, valid_until: Timestamp) -> bool {
+    at > now && at <= now + SCHEDULE_AHEAD && at < valid_until
+}
+
+/// Locks the tenant and returns how many jobs it may have. Taken without the key, so that rows that refer to it aren't held up.
+async fn lock_tenant(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+) -> Result<i32, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "select max_jobs from tenant where id = $1 for no key update",
+        tenant.as_str()
+    )
+    .fetch_one(&mut **transaction)
+    .await?)
+}
+
+async fn lock_source(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    id: &SourceId,
+) -> Result<Option<(SourceState, Vec<SourceDisk>)>, StoreError> {
+    let Some(row) = sqlx::query!(
+        r#"
+        select deleting, last_seen_at > now() - make_interval(secs => $3) and failure_code is null as "healthy!",
+            exists (select 1 from job where job.source_id = source.id
+                and job.state not in ('finished', 'deleting')) as "has_job!"
+        from source where tenant = $1 and id = $2 for no key update
+        "#,
+        tenant.as_str(),
+        id.as_str(),
+        offline_after_secs(),
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    else {
+        return Ok(None);
+    };
+    let disks = disks_of_source(transaction, id.as_str()).await?;
+    let state = SourceState::derive(row.deleting, row.healthy, row.has_job);
+    Ok(Some((state, disks)))
+}
+
+pub(super) async fn disks_of_source(
+    transaction: &mut Transaction<'_>,
+    source_id: &str,
+) -> Result<Vec<SourceDisk>, StoreError> {
+    sqlx::query!(
+        "select index, path, size_bytes, used_bytes from source_disk where source_id = $1 order by index",
+        source_id
+    )
+    .fetch_all(&mut **transaction)
+    .await?
+    .into_iter()
+    .map(|row| disk(row.index, row.path, row.size_bytes, row.used_bytes))
+    .collect()
+}
+
+/// Jobs that exist, in whatever state (SMC API §5.6).
+async fn count_jobs(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar!(
+        r#"select count(*) as "count!" from job where tenant = $1"#,
+        tenant.as_str()
+    )
+    .fetch_one(&mut **transaction)
+    .await?)
+}
+
+pub(super) async fn now(transaction: &mut Transaction<'_>) -> Result<Timestamp, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select now() as "now!""#)
+        .fetch_one(&mut **transaction)
+        .await?
+        .into())
+}
+
+async fn insert(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    id: &JobId,
+    new: &NewJob<'_>,
+    valid_until: Timestamp,
+) -> Result<(), StoreError> {
+    let name = new
+        .name
+        .map_or_else(|| format!("Job_{id}"), ToString::to_string);
+    let image_name = new
+        .image_name
+        .map_or_else(|| format!("Image_{id}"), ToString::to_string);
+    sqlx::query!(
+        "insert into job (id, tenant, source_id, region_id, name, description, image_name, replication_parameters,
+             scheduled_start_at, valid_until)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        id.as_str(),
+        tenant.as_str(),
+        new.source_id.as_str(),
+        new.region_id,
+        name,
+        new.description,
+        image_name,
+        new.replication_parameters,
+        new.scheduled_start.map(Timestamp::as_datetime),
+        valid_until.as_datetime(),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn insert_disks(
+    transaction: &mut Transaction<'_>,
+    id: &JobId,
+    disks: &[TargetDisk],
+) -> Result<(), StoreError> {
+    let indexes: Vec<i16> = disks
+        .iter()
+        .map(|disk| i16::try_from(disk.index.0).unwrap_or(i16::MAX))
+        .collect();
+    let sizes: Vec<i32> = disks
+        .iter()
+        .map(|disk| i32::try_from(disk.size_gib).unwrap_or(i32::MAX))
+        .collect();
+    sqlx::query!(
+        "insert into job_disk (job_id, index, size_gib) select $1, * from unnest($2::smallint[], $3::integer[])
+         on conflict (job_id, index) do update set size_gib = excluded.size_gib",
+        id.as_str(),
+        &indexes,
+        &sizes,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Sets one of a job's timers, and lets the scheduler know that it may have to wake earlier.
+pub(super) async fn set_timer(
+    transaction: &mut Transaction<'_>,
+    id: &JobId,
+    kind: &str,
+    due_at: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into timer (job_id, kind, due_at) values ($1, $2, $3)
+         on conflict (job_id, kind) do update set due_at = excluded.due_at",
+        id.as_str(),
+        kind,
+        due_at.as_datetime(),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!("select pg_notify($1, '')", TIMER_CHANNEL)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validity_and_schedule_are_bounded_on_both_sides() {
+        let now = Timestamp::from_unix_seconds(1_800_000_000).unwrap();
+        let hour = Duration::from_secs(3600);
+        for (until, wanted) in [
+            (now + SHORTEST_VALIDITY, true),
+            (now + SHORTEST_VALIDITY - hour, false),
+            (now + LONGEST_VALIDITY, true),
+            (now + LONGEST_VALIDITY + hour, false),
+        ] {
+            assert_eq!(is_valid_until(until, now), wanted, "{until}");
+        }
+        let valid_until = now + SHORTEST_VALIDITY;
+        for (at, wanted) in [
+            (now, false),
+            (now + hour, true),
+            (valid_until, false),
+            (now + SCHEDULE_AHEAD + hour, false),
+        ] {
+            assert_eq!(is_schedulable(at, now, valid_until), wanted, "{at}");
+        }
+    }
+}

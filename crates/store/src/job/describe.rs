@@ -1,0 +1,264 @@
+//! The tenant's jobs, with all that the API shows of them.
+
+use std::collections::HashMap;
+
+use domain::disk::TargetDisk;
+use domain::job::{BusinessStatus, State, Status};
+use domain::status_info::StatusInfo;
+use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp};
+use sqlx::types::Json;
+
+use crate::row::{parse, parse_opt, unsigned};
+use crate::source::disk_index;
+use crate::{Listed, Page, Store, StoreError};
+
+/// A job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its source.
+    pub source_id: SourceId,
+    /// The region of its image.
+    pub region_id: String,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// `Image`.
+    pub target_type: String,
+    /// The name of its image.
+    pub image_name: String,
+    /// 0, the public network.
+    pub net_mode: i32,
+    /// Empty without one.
+    pub vswitch_id: String,
+    /// Empty without one.
+    pub vpc_id: String,
+    /// As given.
+    pub replication_parameters: String,
+    /// Its state.
+    pub state: State,
+    /// Its run.
+    pub run: Run,
+    /// The furthest running state that the run reached; [`State::Ready`] before the first.
+    pub furthest: State,
+    /// From 1, while it waits for a slot.
+    pub queue_position: Option<i64>,
+    /// Code and sentence of its last failure.
+    pub failure: Option<(String, String)>,
+    /// What its lease holder last reported.
+    pub observed: StatusInfo,
+    /// Bytes on the target, flushed.
+    pub bytes_durable: u64,
+    /// Bytes of all disks; 0 while unknown.
+    pub bytes_total: u64,
+    /// Its intermediate instance.
+    pub instance_id: Option<InstanceId>,
+    /// Its image.
+    pub image_id: Option<ImageId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last started.
+    pub started_at: Option<Timestamp>,
+    /// When its last run ended.
+    pub ended_at: Option<Timestamp>,
+    /// When it starts, or was to start, by itself.
+    pub scheduled_start_at: Option<Timestamp>,
+    /// When it expires.
+    pub valid_until: Timestamp,
+    /// The disks of its image, by index.
+    pub disks: Vec<TargetDisk>,
+}
+
+/// Which jobs to list; absent parts match all.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// One of these.
+    pub ids: Option<Vec<String>>,
+    /// Of one of these sources.
+    pub source_ids: Option<Vec<String>>,
+    /// Of this name.
+    pub name: Option<String>,
+    /// Of this region.
+    pub region_id: Option<String>,
+    /// With this status.
+    pub status: Option<Status>,
+    /// With this business status.
+    pub business_status: Option<BusinessStatus>,
+}
+
+impl JobFilter {
+    /// The states that pass; `None` is all.
+    fn states(&self) -> Option<Vec<String>> {
+        if self.status.is_none() && self.business_status.is_none() {
+            return None;
+        }
+        let passes = |state: &State| {
+            self.status.is_none_or(|status| state.status() == status)
+                && self
+                    .business_status
+                    .is_none_or(|status| state.business_status() == Some(status))
+        };
+        Some(
+            State::ALL
+                .into_iter()
+                .filter(passes)
+                .map(|state| state.as_str().to_owned())
+                .collect(),
+        )
+    }
+}
+
+impl Store {
+    /// The tenant's jobs, newest first.
+    pub async fn jobs(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+        page: Page,
+    ) -> Result<Listed<Job>, StoreError> {
+        let states = filter.states();
+        let total = sqlx::query_scalar!(
+            r#"
+            select count(*) as "total!" from job
+            where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
+              and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
+              and ($6::text[] is null or state = any($6))
+            "#,
+            tenant.as_str(),
+            filter.ids.as_deref(),
+            filter.source_ids.as_deref(),
+            filter.name,
+            filter.region_id,
+            states.as_deref(),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let rows = sqlx::query!(
+            r#"
+            select id, source_id, region_id, name, description, target_type, image_name, net_mode, vswitch_id, vpc_id,
+                replication_parameters, state, run, failure_code, failure_message, observed as "observed: Json<StatusInfo>",
+                bytes_durable, bytes_total, instance_id, image_id, created_at, started_at, ended_at, scheduled_start_at, valid_until,
+                case when job.state = 'preparing' and job.admitted_at is null then (
+                    select count(*) from job as ahead
+                    where ahead.tenant = job.tenant and ahead.state = 'preparing' and ahead.admitted_at is null
+                      and (ahead.priority > job.priority
+                        or ahead.priority = job.priority and (ahead.queued_at, ahead.id) <= (job.queued_at, job.id))
+                ) end as queue_position,
+                (select to_state from job_event
+                    where job_event.job_id = job.id and job_event.run = job.run
+                      and to_state in ('preparing', 'syncing', 'processing', 'cleaning')
+                    order by array_position(array['preparing', 'syncing', 'processing', 'cleaning'], to_state) desc
+                    limit 1) as furthest
+            from job
+            where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
+              and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
+              and ($6::text[] is null or state = any($6))
+            order by created_at desc, id desc limit $7 offset $8
+            "#,
+            tenant.as_str(),
+            filter.ids.as_deref(),
+            filter.source_ids.as_deref(),
+            filter.name,
+            filter.region_id,
+            states.as_deref(),
+            page.limit(),
+            page.offset(),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+        let mut disks = self.disks_of_jobs(&ids).await?;
+        let rows = rows
+            .into_iter()
+            .map(|row| {
+                Ok(Job {
+                    disks: disks.remove(&row.id).unwrap_or_default(),
+                    id: parse("job.id", &row.id)?,
+                    source_id: parse("job.source_id", &row.source_id)?,
+                    region_id: row.region_id,
+                    name: row.name,
+                    description: row.description,
+                    target_type: row.target_type,
+                    image_name: row.image_name,
+                    net_mode: row.net_mode,
+                    vswitch_id: row.vswitch_id,
+                    vpc_id: row.vpc_id,
+                    replication_parameters: row.replication_parameters,
+                    state: parse("job.state", &row.state)?,
+                    run: Run(row.run),
+                    furthest: parse_opt("job_event.to_state", row.furthest.as_deref())?
+                        .unwrap_or(State::Ready),
+                    queue_position: row.queue_position,
+                    failure: row
+                        .failure_code
+                        .map(|code| (code, row.failure_message.unwrap_or_default())),
+                    observed: row.observed.0,
+                    bytes_durable: unsigned("job.bytes_durable", row.bytes_durable)?,
+                    bytes_total: unsigned("job.bytes_total", row.bytes_total)?,
+                    instance_id: parse_opt("job.instance_id", row.instance_id.as_deref())?,
+                    image_id: parse_opt("job.image_id", row.image_id.as_deref())?,
+                    created_at: row.created_at.into(),
+                    started_at: row.started_at.map(Timestamp::from),
+                    ended_at: row.ended_at.map(Timestamp::from),
+                    scheduled_start_at: row.scheduled_start_at.map(Timestamp::from),
+                    valid_until: row.valid_until.into(),
+                })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Listed { rows, total })
+    }
+
+    async fn disks_of_jobs(
+        &self,
+        ids: &[String],
+    ) -> Result<HashMap<String, Vec<TargetDisk>>, StoreError> {
+        let rows = sqlx::query!(
+            "select job_id, index, size_gib from job_disk where job_id = any($1) order by index",
+            ids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut disks: HashMap<String, Vec<TargetDisk>> = HashMap::new();
+        for row in rows {
+            let size_gib = u32::try_from(row.size_gib).map_err(|_| StoreError::UnknownValue {
+                column: "job_disk.size_gib",
+                value: row.size_gib.to_string(),
+            })?;
+            disks.entry(row.job_id).or_default().push(TargetDisk {
+                index: disk_index("job_disk.index", row.index)?,
+                size_gib,
+            });
+        }
+        Ok(disks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_business_status_are_anded() {
+        let states = |status, business_status| {
+            JobFilter {
+                status,
+                business_status,
+                ..JobFilter::default()
+            }
+            .states()
+        };
+        assert_eq!(states(None, None), None);
+        let running = ["preparing", "syncing", "processing", "cleaning"].map(str::to_owned);
+        assert_eq!(states(Some(Status::Running), None), Some(running.to_vec()));
+        assert_eq!(
+            states(None, Some(BusinessStatus::Syncing)),
+            Some(vec!["syncing".to_owned()])
+        );
+        assert_eq!(
+            states(Some(Status::Ready), Some(BusinessStatus::Syncing)),
+            Some(Vec::new())
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Changing a job: name and description for all its life, validity until it has delivered, the rest before its first start.
+
+use domain::disk::TargetDisk;
+use domain::job::State;
+use domain::name::Name;
+use domain::target_disks::{self, InvalidTargetDisks};
+use domain::{JobId, TenantId, Timestamp};
+
+use super::create::{
+    disks_of_source, insert_disks, is_schedulable, is_valid_until, now, set_timer,
+};
+use crate::row::parse;
+use crate::{Store, StoreError, Transaction};
+
+/// What to change; absent parts stay.
+#[derive(Debug, Clone, Default)]
+pub struct JobChange {
+    /// The new name.
+    pub name: Option<Name>,
+    /// The new description.
+    pub description: Option<String>,
+    /// The new end of the validity.
+    pub valid_until: Option<Timestamp>,
+    /// The new name of the image.
+    pub image_name: Option<Name>,
+    /// The new `ReplicationParameters`.
+    pub replication_parameters: Option<String>,
+    /// New sizes. Other disks keep theirs.
+    pub disks: Vec<TargetDisk>,
+    /// The new start.
+    pub scheduled_start: Option<Timestamp>,
+}
+
+impl JobChange {
+    /// Whether it changes what a started job no longer takes up.
+    fn is_for_unstarted_jobs(&self) -> bool {
+        self.image_name.is_some()
+            || self.replication_parameters.is_some()
+            || !self.disks.is_empty()
+            || self.scheduled_start.is_some()
+    }
+
+    /// The states in which all of it may be changed.
+    fn allowed_in(&self) -> Vec<State> {
+        State::ALL
+            .into_iter()
+            .filter(|state| *state != State::Deleting)
+            .filter(|state| *state == State::Ready || !self.is_for_unstarted_jobs())
+            .filter(|state| {
+                self.valid_until.is_none() || !matches!(state, State::Finished | State::Expired)
+            })
+            .collect()
+    }
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModifyJob {
+    /// Done.
+    Modified,
+    /// Not in this state; in these it would be.
+    Refused {
+        /// The state that the job is in.
+        state: State,
+        /// States in which the same change is allowed.
+        allowed: Vec<State>,
+    },
+    /// Another job of the tenant has that name.
+    NameTaken,
+    /// The sizes don't fit the source.
+    Disks(InvalidTargetDisks),
+    /// See [`super::create::CreateRefusal::ScheduledStart`].
+    ScheduledStart,
+    /// See [`super::create::CreateRefusal::ValidUntil`].
+    ValidUntil,
+    /// There is none, or it is another tenant's.
+    NotFound,
+}
+
+impl Store {
+    /// Changes a job.
+    pub async fn modify_job(
+        &self,
+        tenant: &TenantId,
+        id: &JobId,
+        change: &JobChange,
+    ) -> Result<ModifyJob, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        match modify(&mut transaction, tenant, id, change).await {
+            Ok(ModifyJob::Modified) => {
+                transaction.commit().await?;
+                Ok(ModifyJob::Modified)
+            }
+            Ok(refused) => Ok(refused),
+            Err(error) if error.violates("job_name") => Ok(ModifyJob::NameTaken),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn modify(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    id: &JobId,
+    change: &JobChange,
+) -> Result<ModifyJob, StoreError> {
+    let Some(job) = sqlx::query!(
+        "select state, source_id, created_at, valid_until from job where tenant = $1 and id = $2 for update",
+        tenant.as_str(),
+        id.as_str()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    else {
+        return Ok(ModifyJob::NotFound);
+    };
+    let state: State = parse("job.state", &job.state)?;
+    let allowed = change.allowed_in();
+    if !allowed.contains(&state) {
+        return Ok(ModifyJob::Refused { state, allowed });
+    }
+    let now = now(transaction).await?;
+    let valid_until = change.valid_until.unwrap_or(job.valid_until.into());
+    if let Some(until) = change.valid_until {
+        // Counted from the making, and never in the past.
+        if !is_valid_until(until, job.created_at.into()) || until <= now {
+            return Ok(ModifyJob::ValidUntil);
+        }
+        set_timer(transaction, id, "expire", until).await?;
+    }
+    if let Some(at) = change.scheduled_start {
+        if !is_schedulable(at, now, valid_until) {
+            return Ok(ModifyJob::ScheduledStart);
+        }
+        set_timer(transaction, id, "start", at).await?;
+    }
+    if !change.disks.is_empty() {
+        let source = disks_of_source(transaction, &job.source_id).await?;
+        match target_disks::choose(&source, &change.disks) {
+            Ok(_) => insert_disks(transaction, id, &change.disks).await?,
+            Err(invalid) => return Ok(ModifyJob::Disks(invalid)),
+        }
+    }
+    sqlx::query!(
+        "update job set name = coalesce($2, name), description = coalesce($3, description), valid_until = $4,
+             image_name = coalesce($5, image_name), replication_parameters = coalesce($6, replication_parameters),
+             scheduled_start_at = coalesce($7, scheduled_start_at)
+         where id = $1",
+        id.as_str(),
+        change.name.as_ref().map(Name::as_str),
+        change.description,
+        valid_until.as_datetime(),
+        change.image_name.as_ref().map(Name::as_str),
+        change.replication_parameters,
+        change.scheduled_start.map(Timestamp::as_datetime),
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(ModifyJob::Modified)
+}

@@ -1,0 +1,69 @@
+//! Name and description of a source.
+
+use domain::name::Name;
+use domain::{SourceId, TenantId};
+
+use crate::{Store, StoreError};
+
+/// What to change; absent parts stay.
+#[derive(Debug, Clone, Default)]
+pub struct SourceChange {
+    /// The new name.
+    pub name: Option<Name>,
+    /// The new description, which may be empty.
+    pub description: Option<String>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModifySource {
+    /// Done.
+    Modified,
+    /// Another source of the tenant has that name.
+    NameTaken,
+    /// It is being deleted.
+    Deleting,
+    /// There is none, or it is another tenant's.
+    NotFound,
+}
+
+impl Store {
+    /// Changes a source.
+    pub async fn modify_source(
+        &self,
+        tenant: &TenantId,
+        id: &SourceId,
+        change: &SourceChange,
+    ) -> Result<ModifySource, StoreError> {
+        let updated = sqlx::query!(
+            "update source set name = coalesce($3, name), description = coalesce($4, description)
+             where tenant = $1 and id = $2 and not deleting",
+            tenant.as_str(),
+            id.as_str(),
+            change.name.as_ref().map(Name::as_str),
+            change.description,
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::from);
+        match updated {
+            Ok(updated) if updated.rows_affected() == 1 => Ok(ModifySource::Modified),
+            Ok(_) => {
+                let exists = sqlx::query!(
+                    "select id from source where tenant = $1 and id = $2",
+                    tenant.as_str(),
+                    id.as_str()
+                )
+                .fetch_optional(&self.pool)
+                .await?;
+                Ok(if exists.is_some() {
+                    ModifySource::Deleting
+                } else {
+                    ModifySource::NotFound
+                })
+            }
+            Err(error) if error.violates("source_tenant_name_key") => Ok(ModifySource::NameTaken),
+            Err(error) => Err(error),
+        }
+    }
+}
