@@ -2,4 +2,6 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=migrations");
+    // tools/check-sqlx has every query asked anew by naming a new folder.
+    println!("cargo::rerun-if-env-changed=SQLX_OFFLINE_DIR");
 }

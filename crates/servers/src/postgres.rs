@@ -104,6 +104,10 @@ impl Postgres {
         } else {
             initialise(&directory, &data, &programs, identity)?;
         }
+        // A copied directory is still the copier's.
+        identity
+            .own(directory.path())
+            .map_err(preparing("give away", directory.path()))?;
         let log = directory.log();
         let mut attempt = 0;
         loop {

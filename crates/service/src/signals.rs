@@ -28,6 +28,10 @@ pub fn handle_signals(shutdown: &Shutdown) -> io::Result<()> {
         tracing::warn!("second signal: ending without draining");
         shutdown.exit();
         tokio::time::sleep(EXIT_GRACE).await;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the last resort: some thread hangs, and the operator has asked twice"
+        )]
         std::process::exit(ExitCode::Interrupted.code());
     });
     Ok(())

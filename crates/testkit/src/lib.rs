@@ -1,1 +1,11 @@
-//! testkit
+//! Databases, servers and whole clusters for tests: the real programs, never a mock.
+
+pub mod expressions;
+pub mod wait;
+
+mod database;
+mod nats;
+mod template;
+
+pub use database::{Database, postgres};
+pub use nats::{TestNats, nats};

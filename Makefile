@@ -1,0 +1,52 @@
+# What people type. Everything runs in the dev profile but `demo` and `bench`. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check sqlx bench clean
+
+# Programs of `make setup` come first, so that everybody checks with the same versions.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# SQL is checked against .sqlx, whatever DATABASE_URL a developer has set; tools/check-sqlx checks .sqlx itself.
+export SQLX_OFFLINE := true
+
+# Tests find the servers of `make setup` also when the target folder lies outside the checkout.
+tests_env = WHERRY_PG_BIN=$(CURDIR)/.tools/postgres/bin WHERRY_NATS_SERVER=$(CURDIR)/.tools/bin/nats-server
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## Install what building, running and testing need; a second is enough when nothing is missing
+	@tools/setup
+
+demo: setup ## Migrate a real disk on this machine; KEEP=1 leaves everything running
+	@KEEP=$(KEEP) tools/demo
+
+test: setup ## Run every test
+	@$(tests_env) cargo nextest run --workspace
+
+# cargo-deny runs without `advisories`: the advisory database is a GitHub repository, and checks must not need more than the package registry.
+# Where GitHub can be reached, `cargo deny check advisories` works as it is.
+check: setup ## Everything that a change must pass besides the tests
+	cargo fmt --all --check
+	tools/check-layers --self-test
+	tools/check-layers
+	cargo deny --log-level error check bans licenses sources
+	cargo shear
+	promtool check config --lint=none deploy/prometheus/prometheus.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
+	deploy/grafana/make-dashboard --check
+	tools/check-sqlx
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	@echo "check: all passed"
+
+sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
+	@tools/check-sqlx --write
+
+bench: setup ## Measure the data path
+	cargo bench -p transfer
+
+clean: ## Remove builds, tools and the developers' database
+	@tools/dev-database --stop 2>/dev/null || true
+	cargo clean
+	rm -rf .tools .wherry

@@ -1,0 +1,109 @@
+//! A migrated database of its own for each test.
+//!
+//! Each test process has a server of its own, which starts from a copied data directory in a fraction of a second and dies with the process.
+//! So a test may also kill its server. Tests that run as threads of one process share the server, and each still has its own database.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use anyhow::{Context, Result};
+use servers::{Durability, Postgres};
+use sqlx::{Connection, PgConnection, PgPool};
+use store::{ConnectConfig, SealKey, Store};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+use crate::template;
+
+static SERVER: Mutex<Weak<Server>> = Mutex::const_new(Weak::new());
+
+/// The server of this test process. The last database of the process stops it and removes its data.
+#[derive(Debug)]
+struct Server {
+    // Stops before its directory goes.
+    postgres: Postgres,
+    _dir: TempDir,
+}
+
+/// A database with the current schema and nothing in it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    server: Arc<Server>,
+    name: String,
+}
+
+/// A new database with the current schema.
+///
+/// # Panics
+/// There is no PostgreSQL, or it does not start.
+pub async fn postgres() -> Database {
+    match Database::create().await {
+        Ok(database) => database,
+        Err(error) => panic!("no database for the test: {error:?}"),
+    }
+}
+
+impl Database {
+    async fn create() -> Result<Self> {
+        let server = server().await?;
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        let mut connection = PgConnection::connect(&server.postgres.url_of("postgres")).await?;
+        let statement = format!("create database {name} template {}", template::DATABASE);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+            .context("copy the template database")?;
+        Ok(Self { server, name })
+    }
+
+    /// Its address, with the password.
+    pub fn url(&self) -> String {
+        self.server.postgres.url_of(&self.name)
+    }
+
+    /// The server, for tests that end or pause it.
+    pub fn server(&self) -> &Postgres {
+        &self.server.postgres
+    }
+
+    /// Its own pool of connections, for looking behind the store.
+    ///
+    /// # Panics
+    /// The server does not take connections.
+    pub async fn pool(&self) -> PgPool {
+        PgPool::connect(&self.url())
+            .await
+            .expect("the server of this test takes connections")
+    }
+
+    /// A store over it, with a seal key of its own.
+    ///
+    /// # Panics
+    /// The server does not take connections.
+    pub async fn store(&self) -> Store {
+        let seal =
+            SealKey::from_hex(&SealKey::generate_hex()).expect("a generated key is well formed");
+        Store::connect(&ConnectConfig::new(self.url(), "test"), seal)
+            .await
+            .expect("the server of this test takes connections")
+    }
+}
+
+async fn server() -> Result<Arc<Server>> {
+    let mut current = SERVER.lock().await;
+    if let Some(server) = current.upgrade() {
+        return Ok(server);
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("wherry-postgres-")
+        .tempdir()?;
+    let data: PathBuf = dir.path().join("server");
+    template::copy_to(&data).await?;
+    let postgres = Postgres::start(&data, Durability::Test).await?;
+    let server = Arc::new(Server {
+        postgres,
+        _dir: dir,
+    });
+    *current = Arc::downgrade(&server);
+    Ok(server)
+}
