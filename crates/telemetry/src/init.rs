@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,7 +31,8 @@ pub struct TelemetryConfig {
     /// Which log lines are written: a level (`error`, `warn`, `info`, `debug`, `trace`), or a list such as `info,worker=debug`.
     #[arg(long, env = "WHERRY_LOG_LEVEL", default_value = "info", global = true)]
     pub log_level: String,
-    /// OTLP/gRPC endpoint that traces are sent to, such as `http://127.0.0.1:4317`. Without it no traces are made.
+    /// OTLP/gRPC endpoint that traces are sent to, such as `http://127.0.0.1:4317`, or `https://…` with a certificate that this machine
+    /// trusts. Without it no traces are made.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<Url>,
 }
@@ -167,7 +169,14 @@ fn trace_provider(
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint.as_str())
-        .with_timeout(EXPORT_TIMEOUT)
+        .with_timeout(EXPORT_TIMEOUT);
+    // Over TLS the collector is held to the certificate authorities that this machine trusts.
+    let exporter = if endpoint.scheme() == "https" {
+        exporter.with_tls_config(ClientTlsConfig::new().with_native_roots())
+    } else {
+        exporter
+    };
+    let exporter = exporter
         .build()
         .map_err(|source| TelemetryError::MakingExporter {
             endpoint: endpoint.clone(),
