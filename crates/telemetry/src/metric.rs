@@ -1,6 +1,6 @@
 //! Every metric of Wherry, with what an operator must know to read it.
 //!
-//! A metric belongs here only if it has a place on the dashboard or in an alert; a test in `deploy_test` holds us to that. Label values
+//! A metric belongs here only if it has a place on the dashboard or in an alert; crates/testkit/tests/deploy.rs holds us to that. Label values
 //! come from small fixed sets: never an id, never text that somebody else chose.
 
 /// What kind of value a metric is.

@@ -1,0 +1,110 @@
+//! What `deploy/` asks for exists: metrics of dashboards and alerts, in both directions.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use telemetry::Metric;
+use testkit::expressions::{self, Expression};
+
+fn deploy() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
+}
+
+fn yaml(path: &str) -> Value {
+    let text = std::fs::read_to_string(deploy().join(path)).expect(path);
+    serde_norway::from_str(&text).expect(path)
+}
+
+fn all_expressions() -> Vec<Expression> {
+    let mut all =
+        expressions::of_dashboards(&deploy().join("grafana/dashboards")).expect("dashboards");
+    all.extend(expressions::of_rules(&yaml("prometheus/alerts.yml")).expect("alerts"));
+    all
+}
+
+#[test]
+fn dashboards_and_alerts_ask_for_metrics_and_labels_that_exist() {
+    let promised = expressions::promised();
+    for expression in all_expressions() {
+        if let Err(error) = expressions::check(&expression, &promised) {
+            panic!("{error:#}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_has_a_place_where_an_operator_meets_it() {
+    let all = all_expressions();
+    let homeless: BTreeSet<_> = Metric::ALL
+        .iter()
+        .map(|metric| metric.spec().name)
+        .filter(|name| {
+            !all.iter()
+                .any(|expression| expression.promql.contains(name))
+        })
+        .collect();
+    assert!(
+        homeless.is_empty(),
+        "on no dashboard and in no alert: {homeless:?}"
+    );
+}
+
+#[test]
+fn every_alert_says_how_bad_it_is_and_what_to_do() {
+    let rules = yaml("prometheus/alerts.yml");
+    for rule in rules["groups"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules"))
+    {
+        let name = rule["alert"].as_str().expect("a name");
+        let severity = rule["labels"]["severity"].as_str().unwrap_or_default();
+        assert!(
+            ["page", "ticket"].contains(&severity),
+            "{name}: severity {severity:?}"
+        );
+        for annotation in ["summary", "runbook"] {
+            let text = rule["annotations"][annotation].as_str().unwrap_or_default();
+            assert!(text.len() > 10, "{name} has no {annotation}");
+        }
+    }
+}
+
+/// A metric that nothing sets would be a flat line that an operator trusts.
+#[test]
+fn every_metric_is_set_somewhere() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut sources = String::new();
+    for folder in [
+        "agent",
+        "api-gateway",
+        "loadtest",
+        "receiver",
+        "scheduler",
+        "wherry",
+        "worker",
+        "crates/bus",
+        "crates/service",
+        "crates/telemetry/src/process.rs",
+    ] {
+        read_sources(&root.join(folder), &mut sources);
+    }
+    let unset: Vec<_> = Metric::ALL
+        .iter()
+        .filter(|metric| !sources.contains(&format!("Metric::{metric:?}")))
+        .map(|metric| metric.spec().name)
+        .collect();
+    assert!(unset.is_empty(), "nothing sets {unset:?}");
+}
+
+fn read_sources(path: &std::path::Path, sources: &mut String) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).expect("a folder of sources") {
+            read_sources(&entry.expect("an entry").path(), sources);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        sources.push_str(&std::fs::read_to_string(path).expect("a source file"));
+    }
+}
