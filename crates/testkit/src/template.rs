@@ -41,9 +41,26 @@ async fn make(folder: &Path) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
+    remove_others(folder)?;
     let postgres = Postgres::start(&dir, Durability::Test).await?;
     store::migrate(&ConnectConfig::new(postgres.url_of(DATABASE), "testkit")).await?;
     postgres.stop().await;
+    Ok(())
+}
+
+/// Templates of other schemas would pile up with every change of a migration. One that is being copied is left alone.
+fn remove_others(folder: &Path) -> Result<()> {
+    let all = folder
+        .parent()
+        .context("a template lies in the folder of all templates")?;
+    for entry in fs::read_dir(all)? {
+        let other = entry?.path();
+        let unused = File::open(other.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+        if other != folder && unused {
+            // Somebody else may be removing it as well.
+            let _ = fs::remove_dir_all(&other);
+        }
+    }
     Ok(())
 }
 
