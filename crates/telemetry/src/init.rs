@@ -1,5 +1,6 @@
 //! Sets up logs and traces once, at the start of a process.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
@@ -128,10 +129,18 @@ fn log_layer(config: &TelemetryConfig) -> Result<BoxedLayer, TelemetryError> {
         .add_directive(directive("opentelemetry=off"))
         .add_directive(directive("opentelemetry_sdk=off"))
         .add_directive(directive("opentelemetry-otlp=off"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // Colours in a file are noise.
+        .with_ansi(std::io::stderr().is_terminal());
     Ok(match config.log_format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_filter(filter)
+            .boxed(),
     })
 }
 
