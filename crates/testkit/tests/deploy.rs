@@ -75,28 +75,64 @@ fn every_alert_says_how_bad_it_is_and_what_to_do() {
 /// A metric that nothing sets would be a flat line that an operator trusts.
 #[test]
 fn every_metric_is_set_somewhere() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut sources = String::new();
-    for folder in [
-        "agent",
-        "api-gateway",
-        "loadtest",
-        "receiver",
-        "scheduler",
-        "wherry",
-        "worker",
-        "crates/bus",
-        "crates/service",
-        "crates/telemetry/src/process.rs",
-    ] {
-        read_sources(&root.join(folder), &mut sources);
-    }
+    let sources = sources();
     let unset: Vec<_> = Metric::ALL
         .iter()
         .filter(|metric| !sources.contains(&format!("Metric::{metric:?}")))
         .map(|metric| metric.spec().name)
         .collect();
     assert!(unset.is_empty(), "nothing sets {unset:?}");
+}
+
+/// A setting that no role reads is a wish that nobody hears.
+#[test]
+fn every_setting_in_deploy_is_one_of_a_role() {
+    let compose = yaml("compose.yaml");
+    let services = compose["services"].as_object().expect("services").values();
+    let mut settings: BTreeSet<String> = services
+        .map(|service| &service["environment"])
+        .chain([&compose["x-environment"]])
+        .filter_map(Value::as_object)
+        .flat_map(|environment| environment.keys().cloned())
+        .collect();
+    for file in ["systemd/wherry.env.example"] {
+        let text = std::fs::read_to_string(deploy().join(file)).expect(file);
+        settings.extend(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(|line| Some(line.split_once('=')?.0.to_owned())),
+        );
+    }
+    settings.retain(|name| name.starts_with("WHERRY_") || name.starts_with("OTEL_"));
+    assert!(settings.len() > 5, "{settings:?}");
+    let sources = sources();
+    let unknown: Vec<_> = settings
+        .iter()
+        .filter(|name| !sources.contains(&format!("\"{name}\"")))
+        .collect();
+    assert!(unknown.is_empty(), "no role reads {unknown:?}");
+}
+
+/// The sources of everything that runs; telemetry's own list of metrics is not a use of them.
+fn sources() -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut sources = String::new();
+    for path in [
+        "agent/src",
+        "api-gateway/src",
+        "loadtest/src",
+        "receiver/src",
+        "scheduler/src",
+        "wherry/src",
+        "worker/src",
+        "crates/bus/src",
+        "crates/service/src",
+        "crates/telemetry/src/init.rs",
+        "crates/telemetry/src/process.rs",
+    ] {
+        read_sources(&root.join(path), &mut sources);
+    }
+    sources
 }
 
 fn read_sources(path: &std::path::Path, sources: &mut String) {
