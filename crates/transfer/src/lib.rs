@@ -1,1 +1,31 @@
-//! transfer
+//! The data path: from the disks of a source to the disks of an image.
+//!
+//! `docs/data-path.md` explains the design. In short: a disk is cut into chunks; the sender reads and hashes each and sends what the
+//! receiver does not have; the receiver checks, writes, flushes, and only then says that a chunk is there.
+//!
+//! - [`protocol`], [`hashes`], [`plan`], [`manifest`] decide and encode. They do no I/O and know no sockets.
+//! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
+//! - [`sender`] and [`receiver`] put both together over QUIC ([`quic`]).
+
+mod control;
+
+pub mod chunk_map;
+pub mod disk;
+pub mod error;
+pub mod fence;
+pub mod hashes;
+pub mod limits;
+pub mod manifest;
+pub mod plan;
+pub mod protocol;
+pub mod quic;
+pub mod receiver;
+pub mod sender;
+pub mod ticket;
+
+pub use error::TransferError;
+pub use hashes::{ChunkHashes, Hash};
+pub use ticket::{Ticket, TicketSecret};
+
+/// Bytes of a chunk: the unit of hashing, transfer and resume. The protocol and the files carry the size.
+pub const CHUNK_BYTES: u32 = 1 << 20;

@@ -1,0 +1,170 @@
+//! What can go wrong with a transfer, each with the code and the sentence that the tenant reads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, Failure, FailureCode};
+use serde::{Deserialize, Serialize};
+
+/// A transfer ended without receipts.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// A disk of the source can't be opened.
+    #[error("can't open the disk {}: {source}. Does it exist, and does the agent run as root?", path.display())]
+    OpenSource {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A disk of the source can't be read, after several tries.
+    #[error("can't read the disk {} at byte {offset}: {source}. Check the disk; nothing was delivered", path.display())]
+    ReadSource {
+        /// Where it is.
+        path: PathBuf,
+        /// At which byte.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A disk of the source is not as large as it was.
+    #[error(
+        "the disk {} has {found} bytes but had {expected} when the job was created. Create a new job for its new size", path.display()
+    )]
+    SourceResized {
+        /// Where it is.
+        path: PathBuf,
+        /// The size that the job was made for, in bytes.
+        expected: u64,
+        /// Its size now, in bytes.
+        found: u64,
+    },
+    /// The target has no room.
+    #[error("no space left at {}: free some, then start the job again; what was copied is kept", path.display())]
+    TargetFull {
+        /// The file that was written.
+        path: PathBuf,
+    },
+    /// The target refuses a write, a flush or a read.
+    #[error("can't {doing} {}: {source}", path.display())]
+    Target {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Bytes are not what they were.
+    #[error("disk {disk}: {what}. The run was stopped and nothing was delivered")]
+    Corrupt {
+        /// Which disk.
+        disk: DiskIndex,
+        /// Where, and how it was seen.
+        what: String,
+    },
+    /// The other side does not keep to the protocol.
+    #[error("the other side broke the transfer protocol: {0}")]
+    Protocol(String),
+    /// The other side speaks another version.
+    #[error("the other side speaks version {theirs} of the transfer protocol, this one version {ours}: upgrade the older of the two")]
+    Version {
+        /// This side's version.
+        ours: u16,
+        /// The other side's.
+        theirs: u16,
+    },
+    /// The ticket is not one of this run's, or has expired.
+    #[error("the receiver refused the ticket: {0}")]
+    Ticket(String),
+    /// A newer owner of the run has raised the fence.
+    #[error("epoch {epoch} is over: the run has a newer owner")]
+    Fenced {
+        /// The epoch that is over.
+        epoch: Epoch,
+    },
+    /// The connection could not be made, or broke.
+    #[error("the connection to the receiver at {address} failed: {message}")]
+    Connection {
+        /// Where the receiver is, or the agent for a receiver.
+        address: String,
+        /// Why.
+        message: String,
+    },
+    /// What the other side said about why it ended the transfer.
+    #[error("{}", .0.message)]
+    Remote(RemoteFailure),
+    /// Asked to stop.
+    #[error("the transfer was cancelled")]
+    Cancelled,
+    /// The TLS material can't be used.
+    #[error("the certificates of the run can't be used: {0}")]
+    Identity(String),
+}
+
+/// An error as it crosses the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteFailure {
+    /// The failure's code.
+    pub code: FailureCode,
+    /// What happened and what to do.
+    pub message: String,
+    /// Whether the same transfer may succeed when it is tried again.
+    pub retryable: bool,
+}
+
+impl TransferError {
+    /// A failed write, flush or read of a target file.
+    pub(crate) fn target(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::TargetFull { path: path.to_owned() }
+            }
+            _ => Self::Target { doing, path: path.to_owned(), source },
+        }
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> FailureCode {
+        match self {
+            Self::OpenSource { .. } | Self::ReadSource { .. } => FailureCode::SourceDiskUnreadable,
+            Self::SourceResized { .. } => FailureCode::SourceDiskChanged,
+            Self::TargetFull { .. } => FailureCode::TargetFull,
+            Self::Target { .. } => FailureCode::TargetUnwritable,
+            Self::Corrupt { .. } => FailureCode::Corrupt,
+            Self::Version { .. } => FailureCode::VersionMismatch,
+            Self::Connection { .. } | Self::Ticket(_) | Self::Fenced { .. } | Self::Cancelled => {
+                FailureCode::ReceiverUnreachable
+            }
+            Self::Protocol(_) | Self::Identity(_) => FailureCode::Internal,
+            Self::Remote(failure) => failure.code,
+        }
+    }
+
+    /// Whether the same transfer may succeed when it is tried again, with a new assignment if need be.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Ticket(_) | Self::Fenced { .. } | Self::Cancelled => true,
+            Self::Remote(failure) => failure.retryable,
+            Self::OpenSource { .. }
+            | Self::ReadSource { .. }
+            | Self::SourceResized { .. }
+            | Self::TargetFull { .. }
+            | Self::Target { .. }
+            | Self::Corrupt { .. }
+            | Self::Protocol(_)
+            | Self::Version { .. }
+            | Self::Identity(_) => false,
+        }
+    }
+
+    /// The failure that the tenant reads.
+    pub fn failure(&self) -> Failure {
+        Failure::new(self.code(), self.to_string())
+    }
+
+    pub(crate) fn to_remote(&self) -> RemoteFailure {
+        RemoteFailure { code: self.code(), message: self.to_string(), retryable: self.is_retryable() }
+    }
+}

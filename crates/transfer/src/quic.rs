@@ -1,0 +1,148 @@
+//! QUIC endpoints set for disks: windows for a fast path, jumbo datagrams where the path has them, mutual TLS by the run's authority.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::CubicConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{RootCertStore, server::WebPkiClientVerifier};
+
+use crate::TransferError;
+use crate::protocol::ALPN;
+
+/// Largest datagram on an ordinary path: 1500 less IP and UDP headers.
+const ETHERNET_PAYLOAD: u16 = 1452;
+
+/// Largest datagram over loopback. quinn sends up to ten segments in one call and does not look at their sum, which may not pass 65507 bytes:
+/// beyond this size a batch fails as a whole, which looks like loss.
+const LOOPBACK_PAYLOAD: u16 = 6500;
+
+const STREAM_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Where a quiet connection counts as lost, and how often a waiting side shows that it is there.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// What one side proves itself with, as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// Certificate of the run's authority.
+    pub authority_pem: String,
+    /// This side's certificate chain.
+    pub certificate_pem: String,
+    /// This side's key.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    fn parts(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TransferError> {
+        let unusable = |what: &str| TransferError::Identity(what.to_owned());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.authority_pem.as_bytes()) {
+            let certificate = certificate.map_err(|_| unusable("the authority's certificate is no PEM"))?;
+            roots.add(certificate).map_err(|_| unusable("the authority's certificate is malformed"))?;
+        }
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|_| unusable("the certificate is no PEM"))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| unusable("the key is no PEM"))?;
+        Ok((roots, chain, key))
+    }
+}
+
+/// An endpoint that senders connect to.
+///
+/// # Errors
+/// [`TransferError::Identity`], and [`TransferError::Connection`] when the address can't be bound.
+pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
+    let unusable = |error: &dyn std::fmt::Display| TransferError::Identity(error.to_string());
+    let (roots, chain, key) = identity.parts()?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|error| unusable(&error))?;
+    let mut tls = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| unusable(&error))?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(Arc::new(transport(listen)));
+    endpoint(listen, Some(config)).map_err(|error| unreachable_at(listen, &error))
+}
+
+/// An endpoint that connects to the receiver at `remote`.
+///
+/// # Errors
+/// [`TransferError::Identity`], and [`TransferError::Connection`] when no socket can be made.
+pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
+    let unusable = |error: &dyn std::fmt::Display| TransferError::Identity(error.to_string());
+    let (roots, chain, key) = identity.parts()?;
+    let mut tls = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| unusable(&error))?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(&error))?;
+    let mut config = ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport(remote)));
+    let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let mut endpoint = endpoint(any, None).map_err(|error| unreachable_at(remote, &error))?;
+    endpoint.set_default_client_config(config);
+    Ok(endpoint)
+}
+
+fn unreachable_at(address: SocketAddr, error: &io::Error) -> TransferError {
+    TransferError::Connection { address: address.to_string(), message: error.to_string() }
+}
+
+fn largest_payload(peer: SocketAddr) -> u16 {
+    if peer.ip().is_loopback() { LOOPBACK_PAYLOAD } else { ETHERNET_PAYLOAD }
+}
+
+fn transport(peer: SocketAddr) -> TransportConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(largest_payload(peer));
+    let mut congestion = CubicConfig::default();
+    // Above the largest datagram, or the first full one would never fit the window.
+    congestion.initial_window(1 << 20);
+    let mut transport = TransportConfig::default();
+    transport
+        .mtu_discovery_config(Some(discovery))
+        .congestion_controller_factory(Arc::new(congestion))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        .send_fairness(false)
+        .ack_frequency_config(Some(AckFrequencyConfig::default()))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("a few seconds fit the protocol's type")));
+    transport
+}
+
+fn endpoint(listen: SocketAddr, config: Option<ServerConfig>) -> io::Result<Endpoint> {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+    let socket = UdpSocket::bind(listen)?;
+    // The kernel takes what its limit allows; the rest is lost speed, not an error.
+    let _smaller = set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
+    let _smaller = set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+    let mut endpoint = EndpointConfig::default();
+    endpoint
+        .max_udp_payload_size(LOOPBACK_PAYLOAD)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
+    Endpoint::new(endpoint, config, socket, runtime)
+}

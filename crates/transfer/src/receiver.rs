@@ -1,0 +1,276 @@
+//! The receiving side: takes chunks from senders, checks and writes them, and says what is durable.
+//!
+//! A [`Server`] listens as long as its process lives. [`Server::admit`] opens the disks of a run and raises the fence; only senders whose ticket
+//! carries that epoch get in. Per connection one task talks on the control stream, and one task and one thread take each data
+//! stream. One thread, the *flusher*, makes what they wrote durable and says so; see [`crate::chunk_map`] for why it can be believed.
+
+mod disks;
+mod flusher;
+mod session;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, Failure, JobId, Run};
+use quinn::Endpoint;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::hashes::{ChunkHashes, Hash};
+use crate::manifest::Manifest;
+use crate::quic::Identity;
+use crate::{TicketSecret, TransferError};
+use disks::Disks;
+
+/// What a server is made with.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 finds a free one.
+    pub listen: SocketAddr,
+    /// The receiver's certificate of this run.
+    pub identity: Identity,
+    /// The instance's directory: fence, chunk maps and disks lie in it.
+    pub directory: PathBuf,
+    /// A flush begins when so many bytes wait for it …
+    pub flush_bytes: u64,
+    /// … or when so much time has passed.
+    pub flush_interval: Duration,
+}
+
+impl ServerConfig {
+    /// The defaults: a flush each 64 MiB or second.
+    pub fn new(listen: SocketAddr, identity: Identity, directory: PathBuf) -> Self {
+        Self { listen, identity, directory, flush_bytes: 64 << 20, flush_interval: Duration::from_secs(1) }
+    }
+}
+
+/// A disk to receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetDisk {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// Bytes of the source's disk.
+    pub source_bytes: u64,
+    /// Bytes of the target; what lies behind the source's bytes is zeros.
+    pub target_bytes: u64,
+}
+
+/// Who may send what.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The epoch of the lease; senders need a ticket of it.
+    pub epoch: Epoch,
+    /// The job that tickets must name.
+    pub job_id: JobId,
+    /// The run that tickets must name.
+    pub run: Run,
+    /// Secret of the tickets.
+    pub secret: TicketSecret,
+    /// All disks of the job.
+    pub disks: Vec<TargetDisk>,
+    /// Re-read each disk and compare roots before its receipt.
+    pub checksum: bool,
+}
+
+/// Proof that a disk is complete: only a comparison of both sides' roots makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    root: Hash,
+    size_bytes: u64,
+    chunks: u64,
+}
+
+impl Receipt {
+    /// Compares the roots of a disk whose every chunk is durable.
+    fn of(index: DiskIndex, durable: &ChunkHashes, sent: Hash) -> Result<Self, TransferError> {
+        let corrupt = |what: String| TransferError::Corrupt { disk: index, what };
+        let root = durable
+            .root()
+            .ok_or_else(|| corrupt(format!("{} of {} chunks arrived", durable.known(), durable.chunks())))?;
+        if root != sent {
+            return Err(corrupt("its root hash is not the source's".to_owned()));
+        }
+        Ok(Self { root, size_bytes: durable.size_bytes(), chunks: durable.chunks() })
+    }
+
+    /// BLAKE3 root of the disk.
+    pub fn root(&self) -> Hash {
+        self.root
+    }
+
+    /// Bytes of the source's disk.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Number of chunks.
+    pub fn chunks(&self) -> u64 {
+        self.chunks
+    }
+}
+
+/// A disk as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// Bytes of the source's disk.
+    pub size_bytes: u64,
+    /// Bytes of it that are on the target, flushed, and in the chunk map.
+    pub bytes_durable: u64,
+    /// Present when it is complete.
+    pub receipt: Option<Receipt>,
+}
+
+/// The receiver as it is now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReceiveStatus {
+    /// Every disk that was admitted, by index.
+    pub disks: Vec<DiskStatus>,
+    /// Whether a sender is connected.
+    pub connected: bool,
+    /// Bytes that came over the data streams since the server started.
+    pub bytes_wire: u64,
+    /// What ended the transfer for good, if anything.
+    pub failure: Option<Failure>,
+}
+
+impl ReceiveStatus {
+    /// Whether every disk has its receipt.
+    pub fn is_complete(&self) -> bool {
+        !self.disks.is_empty() && self.disks.iter().all(|disk| disk.receipt.is_some())
+    }
+}
+
+/// A running receiver.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+}
+
+/// What the server's tasks share.
+#[derive(Debug)]
+struct Shared {
+    config: ServerConfig,
+    fence: crate::fence::Fence,
+    admitted: Mutex<Option<Arc<Disks>>>,
+    status: watch::Sender<ReceiveStatus>,
+}
+
+impl Server {
+    /// Binds the listener. Nobody gets in before [`Server::admit`].
+    ///
+    /// # Errors
+    /// The address is taken, the identity can't be used, or the directory can't be read.
+    pub fn bind(config: ServerConfig) -> Result<Self, TransferError> {
+        let endpoint = crate::quic::server(config.listen, &config.identity)?;
+        let fence = crate::fence::Fence::open(&config.directory)?;
+        let (status, _) = watch::channel(ReceiveStatus::default());
+        let shared = Arc::new(Shared { config, fence, admitted: Mutex::new(None), status });
+        tokio::spawn(session::accept(endpoint.clone(), Arc::clone(&shared)));
+        Ok(Self { endpoint, shared })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The epoch at which the fence stands.
+    pub fn epoch(&self) -> Epoch {
+        self.shared.fence.epoch()
+    }
+
+    /// Raises the fence to the admission's epoch, opens its disks, and lets its sender in. The sender of a lower epoch is put out, and
+    /// no byte of it lands after this returns. The same epoch again changes nothing.
+    ///
+    /// # Errors
+    /// [`TransferError::Fenced`] for an epoch below the fence; a disk or map that can't be opened.
+    pub async fn admit(&self, admission: Admission) -> Result<(), TransferError> {
+        let shared = Arc::clone(&self.shared);
+        let opened = tokio::task::spawn_blocking(move || shared.admit(admission)).await;
+        match opened {
+            Ok(result) => result,
+            Err(panicked) => Err(TransferError::Protocol(format!("opening the disks died: {panicked}"))),
+        }
+    }
+
+    /// What is here, and what changes.
+    pub fn status(&self) -> watch::Receiver<ReceiveStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// The manifest of a disk that has its receipt.
+    pub fn manifest(&self, index: DiskIndex) -> Option<Manifest> {
+        let disks = self.shared.admitted()?;
+        Manifest::new(&disks.durable(index)?)
+    }
+
+    /// The file of a target disk.
+    pub fn disk_path(&self, index: DiskIndex) -> PathBuf {
+        disk_path(&self.shared.config.directory, index)
+    }
+
+    /// Puts the sender out and flushes. What is durable stays for the next admission.
+    ///
+    /// # Errors
+    /// The last flush failed; what it held is not in the map and will be sent again.
+    pub async fn halt(&self) -> Result<(), TransferError> {
+        let taken = self.shared.admitted.lock().expect("no holder of this lock can panic").take();
+        let Some(disks) = taken else { return Ok(()) };
+        disks.cancel.cancel();
+        let shared = Arc::clone(&self.shared);
+        let flushed = tokio::task::spawn_blocking(move || disks.flush(&shared.status)).await;
+        flushed.unwrap_or_else(|panicked| Err(TransferError::Protocol(format!("the flush died: {panicked}"))))
+    }
+
+    /// Halts and closes the listener.
+    ///
+    /// # Errors
+    /// See [`Server::halt`].
+    pub async fn shutdown(self) -> Result<(), TransferError> {
+        let halted = self.halt().await;
+        self.endpoint.close(quinn::VarInt::from_u32(0), b"shut down");
+        let _said_goodbye = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        halted
+    }
+}
+
+impl Shared {
+    fn admitted(&self) -> Option<Arc<Disks>> {
+        self.admitted.lock().expect("no holder of this lock can panic").clone()
+    }
+
+    fn admit(self: &Arc<Self>, admission: Admission) -> Result<(), TransferError> {
+        // Held throughout: two admissions at once would open the same files twice.
+        let mut admitted = self.admitted.lock().expect("no holder of this lock can panic");
+        self.fence.raise(admission.epoch)?;
+        if admitted.as_ref().is_some_and(|disks| disks.admission.epoch == admission.epoch) {
+            return Ok(());
+        }
+        if let Some(before) = admitted.take() {
+            before.cancel.cancel();
+            before.flush(&self.status)?;
+        }
+        let disks = Arc::new(Disks::open(&self.config.directory, admission, CancellationToken::new())?);
+        self.status.send_modify(|status| {
+            status.failure = None;
+            status.disks = disks.status();
+        });
+        flusher::start(Arc::clone(self), Arc::clone(&disks));
+        *admitted = Some(disks);
+        Ok(())
+    }
+}
+
+/// The file of a target disk in an instance's directory.
+pub fn disk_path(directory: &Path, index: DiskIndex) -> PathBuf {
+    directory.join(format!("disk-{index}.raw"))
+}

@@ -1,0 +1,111 @@
+//! The sending side: reads the disks, and sends what the receiver does not have.
+//!
+//! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
+//! made to a QUIC stream. Between the two is a short queue: its length, and QUIC's windows, bound the bytes in flight.
+
+mod connection;
+mod feeder;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use domain::disk::DiskIndex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::TransferError;
+use crate::hashes::Hash;
+use crate::quic::Identity;
+
+/// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
+pub const DEFAULT_STREAMS: usize = 2;
+
+/// How payloads are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// The fastest level while the link is the bottleneck, none while the processor is.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+    /// This zstd level, 1 to 19.
+    Level(i32),
+}
+
+/// A disk to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceDisk {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// File or block device.
+    pub path: PathBuf,
+    /// The size that it must have, in bytes.
+    pub size_bytes: u64,
+}
+
+/// A transfer to one receiver.
+#[derive(Debug, Clone)]
+pub struct SendConfig {
+    /// The receiver's QUIC listener.
+    pub receiver: SocketAddr,
+    /// The name in the receiver's certificate.
+    pub server_name: String,
+    /// The agent's certificate of this run.
+    pub identity: Identity,
+    /// The ticket as it was assigned.
+    pub ticket: Vec<u8>,
+    /// All disks of the job.
+    pub disks: Vec<SourceDisk>,
+    /// How payloads are packed.
+    pub compression: Compression,
+    /// Parallel streams, at least one.
+    pub streams: usize,
+    /// Most bytes a second; `None` for no limit. May change while the transfer runs.
+    pub bandwidth_limit: watch::Receiver<Option<u64>>,
+}
+
+/// Where a transfer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendProgress {
+    /// Bytes of all disks.
+    pub bytes_total: u64,
+    /// Bytes that the receiver has said are durable.
+    pub bytes_durable: u64,
+    /// Bytes given to the data streams, headers included.
+    pub bytes_wire: u64,
+    /// Bytes of chunks sent, before packing.
+    pub bytes_payload: u64,
+    /// Bytes that were holes or zeros.
+    pub bytes_zero: u64,
+    /// Bytes that the receiver already had.
+    pub bytes_equal: u64,
+}
+
+/// A transfer that ended with the receiver's word that everything is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendReport {
+    /// The root of each disk, by index.
+    pub roots: Vec<(DiskIndex, Hash)>,
+    /// The final figures.
+    pub progress: SendProgress,
+}
+
+/// Sends the disks until the receiver has everything durably.
+///
+/// # Errors
+/// See [`TransferError`]; a retryable one may be tried again at once: what is durable is not sent again.
+pub async fn send(
+    config: SendConfig,
+    cancel: CancellationToken,
+    progress: watch::Sender<SendProgress>,
+) -> Result<SendReport, TransferError> {
+    let endpoint = crate::quic::client(config.receiver, &config.identity)?;
+    let sent = tokio::select! {
+        sent = connection::run(&endpoint, &config, &progress, cancel.child_token()) => sent,
+        () = cancel.cancelled() => Err(TransferError::Cancelled),
+    };
+    endpoint.close(quinn::VarInt::from_u32(0), b"done");
+    // Bounded: a receiver that is gone must not hold the caller.
+    let _said_goodbye = tokio::time::timeout(std::time::Duration::from_secs(1), endpoint.wait_idle()).await;
+    sent
+}
