@@ -259,7 +259,7 @@ async fn read_frames(
 }
 
 fn write_frames(mut frames: mpsc::Receiver<Taken>, shared: &Shared, disks: &Disks) -> Result<(), TransferError> {
-    let mut unpacked = Vec::with_capacity(CHUNK_BYTES as usize);
+    let mut unpacked = vec![0; CHUNK_BYTES as usize];
     while let Some((frame, payload)) = frames.blocking_recv() {
         if disks.cancel.is_cancelled() {
             return Err(TransferError::Fenced { epoch: disks.admission.epoch });
@@ -270,12 +270,12 @@ fn write_frames(mut frames: mpsc::Receiver<Taken>, shared: &Shared, disks: &Disk
                 disks.write_chunk(&shared.fence, disk, chunk, hash, &payload)?;
             }
             Frame::Data { disk, chunk, hash, codec: Codec::Zstd, .. } => {
-                unpacked.clear();
-                zstd::bulk::decompress_to_buffer(&payload, &mut unpacked).map_err(|error| TransferError::Corrupt {
+                let unpack = zstd::bulk::decompress_to_buffer(&payload, &mut unpacked[..]);
+                let length = unpack.map_err(|error| TransferError::Corrupt {
                     disk,
                     what: format!("chunk {chunk} can't be unpacked: {error}"),
                 })?;
-                disks.write_chunk(&shared.fence, disk, chunk, hash, &unpacked)?;
+                disks.write_chunk(&shared.fence, disk, chunk, hash, &unpacked[..length])?;
             }
         }
         if disks.pending_bytes() >= shared.config.flush_bytes {
