@@ -97,10 +97,11 @@ impl Parameter {
     /// How `name` of a call fits this parameter.
     fn fit(&self, name: &str) -> Fit {
         if let Rule::NotOffered(_) = self.rule {
-            let is_below = name
-                .strip_prefix(self.name)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-            return if is_below { Fit::At(0) } else { Fit::Not };
+            return if is_at_or_below(name, self.name) {
+                Fit::At(0)
+            } else {
+                Fit::Not
+            };
         }
         let Some((before, after)) = self.name.split_once(".N") else {
             return if name == self.name {
@@ -124,6 +125,16 @@ impl Parameter {
             _ => Fit::Not,
         }
     }
+}
+
+/// Whether `name` begins with the parts of `pattern`, in which `N` stands for any part.
+fn is_at_or_below(name: &str, pattern: &str) -> bool {
+    let mut parts = name.split('.');
+    pattern.split('.').all(|wanted| {
+        parts
+            .next()
+            .is_some_and(|part| wanted == "N" || wanted == part)
+    })
 }
 
 enum Fit {
@@ -487,6 +498,10 @@ mod tests {
             (&[("DataDisk.1.Index", "17")], "InvalidDataDisk.Index"),
             (&[("DataDisk.1.Speed", "1")], "InvalidDataDisk"),
             (&[("Disks.System.Size", "40")], "InvalidDisks"),
+            (
+                &[("DataDisk.1.Part.1.Device", "1_0")],
+                "InvalidDataDisk.Part",
+            ),
         ] {
             assert_eq!(code(pairs), wanted, "{pairs:?}");
         }

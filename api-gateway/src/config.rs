@@ -12,6 +12,7 @@ use crate::agents;
 
 /// Settings of a gateway. Each can be given as a flag or in the environment.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Address of the SMC API. Port 0 takes a free one.
     #[arg(long, env = "WHERRY_API", default_value = "127.0.0.1:8700")]
