@@ -11,13 +11,19 @@ mod seal;
 
 pub mod access_token;
 pub mod agent;
+pub mod assignment;
 pub mod client_token;
+pub mod dead_letter;
 pub mod deployment_secret;
 pub mod image;
+pub mod image_build;
+pub mod instance;
 pub mod job;
 pub mod key;
+pub mod lease;
 pub mod nonce;
 pub mod outbox;
+pub mod run;
 pub mod source;
 
 pub use error::{ErrorKind, StoreError};
