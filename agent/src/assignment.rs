@@ -12,7 +12,7 @@ use std::convert::Infallible;
 
 use domain::{Epoch, JobId, Run};
 use proto::agent as wire;
-use service::{Policy, TaskGroup};
+use service::{Policy, Shutdown, TaskGroup};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,39 @@ struct Current {
     /// What the gateway says now: limits can change while the disks are sent.
     assignment: watch::Sender<wire::Assignment>,
     dropped: CancellationToken,
+}
+
+/// The task of one assignment.
+#[derive(Debug, Clone)]
+struct Task {
+    sending: Sending,
+    key: Key,
+    assignment: watch::Receiver<wire::Assignment>,
+    dropped: CancellationToken,
+    shutdown: Shutdown,
+}
+
+impl Task {
+    /// Ends when the disks are sent, or can't be, or when the assignment is dropped or the agent drains.
+    async fn until_told(self) -> Result<(), Infallible> {
+        let cancel = CancellationToken::new();
+        let sent = self
+            .sending
+            .to_the_end(&self.key, self.assignment, cancel.clone());
+        let told = async {
+            tokio::select! {
+                () = self.dropped.cancelled() => (),
+                () = self.shutdown.draining() => (),
+            }
+            cancel.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = sent => (),
+            () = told => (),
+        }
+        Ok(())
+    }
 }
 
 impl Assignments {
@@ -118,17 +151,17 @@ impl Assignments {
     fn begin(&mut self, key: Key, assignment: wire::Assignment) {
         let (sender, receiver) = watch::channel(assignment);
         let dropped = CancellationToken::new();
-        let task = (self.sending.clone(), key.clone(), receiver, dropped.clone());
-        self.tasks.start("send", Policy::restart(), move || {
-            let (sending, key, assignment, dropped) = task.clone();
-            async move {
-                tokio::select! {
-                    () = sending.to_the_end(&key, assignment) => (),
-                    () = dropped.cancelled() => (),
-                }
-                Ok::<(), Infallible>(())
-            }
-        });
+        let task = Task {
+            sending: self.sending.clone(),
+            key: key.clone(),
+            assignment: receiver,
+            dropped: dropped.clone(),
+            shutdown: self.tasks.shutdown().clone(),
+        };
+        // A panic is an error of ours that another attempt may not meet again.
+        let policy = Policy::restart().finishes();
+        self.tasks
+            .start("send", policy, move || task.clone().until_told());
         let job_id = key.job_id.clone();
         let current = Current {
             key,

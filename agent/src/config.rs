@@ -10,6 +10,7 @@ use crate::ActivationCode;
 
 /// Whom the agent calls, which disks it has, and how patient it is.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Where the gateway listens for agents, such as `https://gateway.example:8701`.
     #[arg(long, env = "WHERRY_SERVER", value_parser = server)]

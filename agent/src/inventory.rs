@@ -42,10 +42,7 @@ impl Snapshot {
     /// Before the disks have answered.
     pub fn unknown() -> Self {
         Self {
-            inventory: wire::Inventory {
-                system_info: "{}".to_owned(),
-                ..wire::Inventory::default()
-            },
+            inventory: inventory(Vec::new(), "{}".to_owned()),
             failure: Some(hung()),
         }
     }
@@ -78,14 +75,7 @@ impl Collector {
     pub fn collect(&mut self) -> Snapshot {
         let (disks, failure) = self.disks();
         Snapshot {
-            inventory: wire::Inventory {
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                architecture: std::env::consts::ARCH.to_owned(),
-                platform: system::platform(),
-                kernel_level: KERNEL_LEVEL,
-                disks,
-                system_info: self.system.as_json(),
-            },
+            inventory: inventory(disks, self.system.as_json()),
             failure,
         }
     }
@@ -114,6 +104,17 @@ impl Collector {
         let failure = (!complaints.is_empty())
             .then(|| Failure::new(FailureCode::SourceDiskUnreadable, complaints.join(" ")));
         (disks, failure)
+    }
+}
+
+fn inventory(disks: Vec<wire::Disk>, system_info: String) -> wire::Inventory {
+    wire::Inventory {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        platform: system::platform(),
+        kernel_level: KERNEL_LEVEL,
+        disks,
+        system_info,
     }
 }
 

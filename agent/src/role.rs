@@ -16,11 +16,16 @@ use crate::{Config, Error};
 /// Longest wait for the health listener's end, which has nothing to finish.
 const HEALTH_END: Duration = Duration::from_secs(1);
 
+/// Longest pause between two looks at the disks: a heartbeat may be rare, a disk that fails is to be known soon.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Runs the agent until it is told to end.
 ///
 /// # Errors
 /// What a person must act on: see [`Error`]. A gateway or receiver that does not answer is no error; the agent keeps calling.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    // Ends with this call, whatever it ends with.
+    let shutdown = shutdown.child();
     // Answers until the last send has ended, so that a drain can be watched.
     let health = TaskGroup::new(shutdown.child());
     let readiness = Readiness::new();
@@ -31,7 +36,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         health.start_once("health", shown);
     }
     let ended = live(&config, &shutdown, connected).await;
-    health.shutdown().exit();
+    shutdown.exit();
     health.join(HEALTH_END).await?;
     ended
 }
@@ -75,7 +80,7 @@ async fn live(
 async fn look_at_the_disks(config: &Config, tasks: &TaskGroup) -> watch::Receiver<Snapshot> {
     let collector = Arc::new(Mutex::new(Collector::new(config)));
     let (sender, mut snapshots) = watch::channel(Snapshot::unknown());
-    let interval = config.heartbeat_interval();
+    let interval = config.heartbeat_interval().min(LOOK_INTERVAL);
     let sender = Arc::new(sender);
     tasks.start("inventory", Policy::restart(), move || {
         inventory::keep_up(Arc::clone(&collector), Arc::clone(&sender), interval)

@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::BusConfig;
 use domain::clock::SystemClock;
 use secrecy::ExposeSecret as _;
 use service::{BindError, Policy, Shutdown, TaskFailure, TaskGroup, bind, health};
@@ -152,6 +153,12 @@ impl Server {
         let store = self.gateway.store.clone();
         tasks.start("forget", Policy::restart(), move || {
             upkeep::forget(store.clone())
+        });
+        let doorbell = self.agents.doorbell();
+        let bus = BusConfig::new(self.config.nats_url.expose_secret(), "wherry gateway");
+        tasks.start("nudges", Policy::restart(), move || {
+            let heard = doorbell.clone().hear(bus.clone());
+            async { heard.await.map(|never| match never {}) }
         });
         tasks.start_once("agents", self.agents.serve(shutdown));
         tasks.start_once(

@@ -28,6 +28,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Broken {
     pub failure: Failure,
+    /// Whether another attempt may come to its end.
+    pub is_retryable: bool,
     /// Whether it got as far as sending, so that what broke it is new trouble.
     pub has_sent: bool,
 }
@@ -35,17 +37,20 @@ pub(super) struct Broken {
 impl Broken {
     fn before_sending(failure: Failure) -> Self {
         Self {
+            is_retryable: failure.code.is_retryable(),
             failure,
             has_sent: false,
         }
     }
 }
 
-/// Sends the disks until the receiver has given its receipts. Dropping it ends the transfer.
+/// Sends the disks until the receiver has given its receipts. When it is cancelled it takes leave of the receiver, which keeps
+/// what it has; the outcome is without meaning then.
 pub(super) async fn send(
     sending: &Sending,
     key: &Key,
     assignment: watch::Receiver<wire::Assignment>,
+    cancel: CancellationToken,
 ) -> Result<(), Broken> {
     let wanted = assignment.borrow().clone();
     check_all(sending, wanted.disks.clone())
@@ -57,14 +62,13 @@ pub(super) async fn send(
     let (limits, limit) = watch::channel(limit_of(&wanted));
     let (progress, seen) = watch::channel(SendProgress::default());
     let config = config(sending, wanted, receiver, limit);
-    let cancel = CancellationToken::new();
-    let _on_drop = cancel.clone().drop_guard();
     let outcome = tokio::select! {
         outcome = transfer::sender::send(config, cancel, progress) => outcome,
         never = follow(sending, key, assignment, limits, seen.clone()) => match never {},
     };
     outcome.map(drop).map_err(|error| Broken {
         failure: error.failure(),
+        is_retryable: error.is_retryable(),
         has_sent: seen.borrow().bytes_wire > 0,
     })
 }

@@ -8,9 +8,9 @@ use proto::agent as wire;
 use proto::agent::assignment_report::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::attempt::{self, Broken};
-use super::{Board, Key};
+use super::{Board, Key, attempt};
 use crate::config::Pauses;
 use crate::inventory::Snapshot;
 
@@ -30,20 +30,27 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Sends the disks; tries again for as long as trying again can help.
-    pub async fn to_the_end(&self, key: &Key, assignment: watch::Receiver<wire::Assignment>) {
+    /// Sends the disks; tries again for as long as trying again can help, or until it is cancelled.
+    pub async fn to_the_end(
+        &self,
+        key: &Key,
+        assignment: watch::Receiver<wire::Assignment>,
+        cancel: CancellationToken,
+    ) {
         let mut pauses = Pauses::new(self.reconnect_most);
         let mut trouble: Option<Instant> = None;
         self.board.say(key, State::Connecting, None);
         tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "sending begins");
         loop {
-            match attempt::send(self, key, assignment.clone()).await {
+            let sent = attempt::send(self, key, assignment.clone(), cancel.clone()).await;
+            match sent {
+                _ if cancel.is_cancelled() => return,
                 Ok(()) => {
                     tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
                     self.board.say(key, State::Sent, None);
                     return;
                 }
-                Err(broken) if !broken.failure.code.is_retryable() => {
+                Err(broken) if !broken.is_retryable => {
                     self.fail(key, &broken.failure);
                     return;
                 }
@@ -52,10 +59,13 @@ impl Sending {
                         trouble = None;
                         pauses.reset();
                     }
-                    self.complain(key, &broken, &mut trouble);
+                    self.complain(key, &broken.failure, &mut trouble);
                 }
             }
-            tokio::time::sleep(pauses.next()).await;
+            tokio::select! {
+                () = tokio::time::sleep(pauses.next()) => (),
+                () = cancel.cancelled() => return,
+            }
         }
     }
 
@@ -64,8 +74,7 @@ impl Sending {
         self.board.say(key, State::Failed, Some(failure));
     }
 
-    fn complain(&self, key: &Key, broken: &Broken, trouble: &mut Option<Instant>) {
-        let failure = &broken.failure;
+    fn complain(&self, key: &Key, failure: &Failure, trouble: &mut Option<Instant>) {
         match trouble {
             None => {
                 tracing::warn!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, %failure, "sending broke off: trying again");

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use domain::disk::DiskIndex;
-use domain::{Epoch, JobId, Run, TenantId};
+use domain::{Epoch, JobId, Run, SourceId, TenantId};
 use pki::{Authority, RUN_VALIDITY};
 use prost::Message as _;
 use proto::agent as wire;
+use testkit::wait;
 use transfer::quic::Identity;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use transfer::{Ticket, TicketSecret};
@@ -79,6 +80,33 @@ async fn a_watching_agent_takes_an_assignment_long_before_its_next_heartbeat() {
     agent.stop().await;
 }
 
+#[tokio::test]
+async fn a_nudge_reaches_an_agent_at_once() {
+    let deployment = Deployment::start_polling_every(30).await;
+    let nats = testkit::nats().await;
+    let bus_config = bus::BusConfig::new(nats.url(), "test");
+    let bus = bus::Bus::connect(&bus_config).await.unwrap();
+    let hearing = tokio::spawn(deployment.doorbell().hear(bus_config));
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let (agent, source) = deployment
+        .registered_agent(&disk, &["--heartbeat-secs", "3600"])
+        .await;
+    let connected = "select id from source where heartbeat_secs = 3600";
+    deployment.look("the agent is connected", connected).await;
+
+    assign(&deployment, &source, &assignment(&disk, 4097)).await;
+    let source: SourceId = source.parse().unwrap();
+    // Repeated, since nobody says when the gateway has begun to listen.
+    let answered = wait::until(SOON, "the agent has answered", async || {
+        bus.nudge(&source).await?;
+        let failed = "select count(*) from assignment where agent_state = 'failed'";
+        Ok(deployment.count(failed).await == 1)
+    });
+    answered.await.unwrap();
+    hearing.abort();
+    agent.stop().await;
+}
+
 /// A run as a worker prepares it: its authority, a receiver, and the ticket.
 struct Prepared {
     authority: Authority,
@@ -90,7 +118,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    async fn new(source_bytes: u64) -> Self {
+    async fn new(source_bytes: u64, epoch: i64) -> Self {
         let authority = Authority::generate("run", RUN_VALIDITY).unwrap();
         let identity = authority.issue_server(&["receiver".to_owned()]).unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -110,7 +138,7 @@ impl Prepared {
             receiver,
             _directory: directory,
             job_id: JobId::generate(),
-            epoch: Epoch(1),
+            epoch: Epoch(epoch),
         };
         let admission = Admission {
             epoch: prepared.epoch,
@@ -126,6 +154,26 @@ impl Prepared {
         };
         prepared.receiver.admit(admission).await.unwrap();
         prepared
+    }
+
+    /// Waits until some of the disk is durable, but not all.
+    async fn has_bytes(&self) {
+        let mut status = self.receiver.status();
+        let some = status.wait_for(|status| status.disks.iter().any(|disk| disk.bytes_durable > 0));
+        tokio::time::timeout(SOON, some)
+            .await
+            .expect("some bytes are durable")
+            .unwrap();
+    }
+
+    /// Waits until every disk has its receipt.
+    async fn is_complete(&self) {
+        let mut status = self.receiver.status();
+        let complete = status.wait_for(|status| status.is_complete());
+        tokio::time::timeout(SOON, complete)
+            .await
+            .expect("every disk has its receipt")
+            .unwrap();
     }
 
     /// The assignment, with a certificate over the key that the source has registered.
@@ -173,16 +221,11 @@ async fn an_agent_sends_its_disk_and_reports_it_as_sent() {
     let bytes = contents();
     let disk = deployment.disk("disk", &bytes);
     let (agent, source) = deployment.registered_agent(&disk, &[]).await;
-    let prepared = Prepared::new(bytes.len() as u64).await;
+    let prepared = Prepared::new(bytes.len() as u64, 1).await;
     let assigned = prepared.assignment(&deployment, &disk).await;
     assign(&deployment, &source, &assigned).await;
 
-    let mut status = prepared.receiver.status();
-    let complete = status.wait_for(|status| status.is_complete());
-    tokio::time::timeout(SOON, complete)
-        .await
-        .expect("every disk has its receipt")
-        .unwrap();
+    prepared.is_complete().await;
     let sent = "select agent_state from assignment where agent_state = 'sent'";
     deployment
         .look("the agent says that it has sent all", sent)
@@ -195,35 +238,79 @@ async fn an_agent_sends_its_disk_and_reports_it_as_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_receiver_is_away_goes_on_when_it_is_back() {
+async fn a_newer_assignment_takes_the_place_of_one_that_gets_nowhere() {
     let deployment = Deployment::start().await;
     let bytes = contents();
     let disk = deployment.disk("disk", &bytes);
     let (agent, source) = deployment.registered_agent(&disk, &[]).await;
-    let prepared = Prepared::new(bytes.len() as u64).await;
-    let reachable = prepared.assignment(&deployment, &disk).await;
+    let prepared = Prepared::new(bytes.len() as u64, 2).await;
+    let newer = prepared.assignment(&deployment, &disk).await;
 
     // Nobody listens there: the port was free a moment ago and is closed again.
-    let away = std::net::UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let unreachable = wire::Assignment {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let away = socket.local_addr().unwrap();
+    drop(socket);
+    let older = wire::Assignment {
         receiver_address: away.to_string(),
-        ..reachable.clone()
+        epoch: 1,
+        ..newer.clone()
     };
-    assign(&deployment, &source, &unreachable).await;
+    assign(&deployment, &source, &older).await;
     let taken = "select agent_state from assignment where agent_state = 'connecting'";
     deployment
         .look("the agent looks for the receiver", taken)
         .await;
 
-    assign(&deployment, &source, &reachable).await;
-    let sent = "select agent_state from assignment where agent_state = 'sent'";
-    deployment
-        .look("the agent has found the receiver", sent)
-        .await;
+    assign(&deployment, &source, &newer).await;
+    let sent = "select agent_state from assignment where agent_state = 'sent' and epoch = 2";
+    deployment.look("the agent has sent all", sent).await;
     agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_lifted_while_disks_are_sent_is_lifted_at_once() {
+    let deployment = Deployment::start().await;
+    let bytes = contents();
+    let disk = deployment.disk("disk", &bytes);
+    let (agent, source) = deployment.registered_agent(&disk, &[]).await;
+    let prepared = Prepared::new(bytes.len() as u64, 1).await;
+    let unlimited = prepared.assignment(&deployment, &disk).await;
+    assign(&deployment, &source, &limited(&unlimited)).await;
+    prepared.has_bytes().await;
+
+    assign(&deployment, &source, &unlimited).await;
+    let sent = "select agent_state from assignment where agent_state = 'sent'";
+    // At the limit it would take half a minute.
+    deployment.look("the agent has sent all", sent).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_ends_in_the_middle_goes_on_after_its_restart() {
+    let deployment = Deployment::start().await;
+    let bytes = contents();
+    let disk = deployment.disk("disk", &bytes);
+    let (first, source) = deployment.registered_agent(&disk, &[]).await;
+    let prepared = Prepared::new(bytes.len() as u64, 1).await;
+    let unlimited = prepared.assignment(&deployment, &disk).await;
+    assign(&deployment, &source, &limited(&unlimited)).await;
+    prepared.has_bytes().await;
+    first.stop().await;
+    assert!(!prepared.receiver.status().borrow().is_complete());
+
+    assign(&deployment, &source, &unlimited).await;
+    let second = deployment.agent(&["--disk", &disk.display().to_string()]);
+    prepared.is_complete().await;
+    second.stop().await;
+}
+
+/// The same with a limit under which the contents take half a minute.
+fn limited(assignment: &wire::Assignment) -> wire::Assignment {
+    wire::Assignment {
+        bandwidth_limit_bytes_per_sec: 200_000,
+        compress_level: Some(0),
+        ..assignment.clone()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +319,7 @@ async fn an_assignment_that_is_gone_ends_the_transfer() {
     let bytes = contents();
     let disk = deployment.disk("disk", &bytes);
     let (agent, source) = deployment.registered_agent(&disk, &[]).await;
-    let prepared = Prepared::new(bytes.len() as u64).await;
+    let prepared = Prepared::new(bytes.len() as u64, 1).await;
     let slow = wire::Assignment {
         bandwidth_limit_bytes_per_sec: 10_000,
         ..prepared.assignment(&deployment, &disk).await

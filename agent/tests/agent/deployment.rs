@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api_gateway::agents::{self, Listener};
+use api_gateway::agents::{self, Doorbell, Listener};
 use clap::Parser as _;
 use domain::TenantId;
 use ring::digest::{SHA256, digest};
@@ -44,11 +44,13 @@ pub struct Deployment {
     pub address: SocketAddr,
     pub directory: TempDir,
     pin: String,
+    poll_secs: u32,
     gateway: Option<Gateway>,
     _database: testkit::Database,
 }
 
 struct Gateway {
+    doorbell: Doorbell,
     shutdown: Shutdown,
     serving: JoinHandle<Result<(), agents::Error>>,
 }
@@ -73,6 +75,11 @@ pub struct Agent {
 
 impl Deployment {
     pub async fn start() -> Self {
+        Self::start_polling_every(1).await
+    }
+
+    /// A deployment whose gateway looks for new assignments only every so many seconds.
+    pub async fn start_polling_every(poll_secs: u32) -> Self {
         // Another test in this process may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = testkit::postgres().await;
@@ -91,6 +98,7 @@ impl Deployment {
             address: ([127, 0, 0, 1], 0).into(),
             directory: tempfile::tempdir().unwrap(),
             pin,
+            poll_secs,
             gateway: None,
             _database: database,
         };
@@ -101,7 +109,14 @@ impl Deployment {
     /// Starts the gateway's listener, at the same address as before.
     pub async fn start_gateway(&mut self) {
         let address = self.address.to_string();
-        let flags = ["gateway", "--agents", &address, "--agents-poll-secs", "1"];
+        let poll_secs = self.poll_secs.to_string();
+        let flags = [
+            "gateway",
+            "--agents",
+            &address,
+            "--agents-poll-secs",
+            &poll_secs,
+        ];
         let config = GatewayFlags::parse_from(flags).agents;
         let authority = agents::authority(&self.store).await.unwrap();
         let listener = Listener::bind(&config, authority, self.store.clone())
@@ -110,9 +125,19 @@ impl Deployment {
         self.address = listener.address();
         let shutdown = Shutdown::new();
         self.gateway = Some(Gateway {
+            doorbell: listener.doorbell(),
             serving: tokio::spawn(listener.serve(shutdown.clone())),
             shutdown,
         });
+    }
+
+    /// What wakes the agents at the gateway.
+    pub fn doorbell(&self) -> Doorbell {
+        self.gateway
+            .as_ref()
+            .expect("the gateway runs")
+            .doorbell
+            .clone()
     }
 
     /// Drains the gateway's listener and waits for its end.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Where agents call, and how many may.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Address that agents call. Port 0 takes a free one.
     #[arg(long, env = "WHERRY_AGENTS", default_value = "127.0.0.1:8701")]
