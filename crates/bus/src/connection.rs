@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::{ConnectOptions, ServerAddr, jetstream};
 use domain::message::{Message, TraceHeaders};
 use domain::{SourceId, message};
 use futures::{Stream, StreamExt as _};
@@ -13,7 +13,7 @@ use crate::{envelope, streams};
 /// How to reach NATS.
 #[derive(Debug, Clone)]
 pub struct BusConfig {
-    /// `nats://host:port`.
+    /// `nats://user:password@host:port`; several servers of one cluster with commas between them.
     pub url: String,
     /// Name of this process's connection in NATS' monitoring.
     pub name: String,
@@ -24,13 +24,26 @@ pub struct BusConfig {
 impl BusConfig {
     /// The defaults: 5 s for an answer.
     pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { url: url.into(), name: name.into(), timeout: Duration::from_secs(5) }
+        Self {
+            url: url.into(),
+            name: name.into(),
+            timeout: Duration::from_secs(5),
+        }
     }
 }
 
 /// NATS, or a stream of it, does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
+    /// The text is no URL.
+    #[error("{url} is not a NATS URL: give it as nats://user:password@host:4222, several with commas between them")]
+    InvalidUrl {
+        /// The text, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// No connection could be made.
     #[error("can't connect to NATS at {url}: is nats-server running there, with JetStream (-js)?")]
     Connect {
@@ -60,7 +73,10 @@ pub enum BusError {
 
 impl BusError {
     pub(crate) fn jetstream(doing: &'static str, error: impl std::fmt::Display) -> Self {
-        Self::JetStream { doing, message: error.to_string() }
+        Self::JetStream {
+            doing,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -78,15 +94,23 @@ impl Bus {
     /// # Errors
     /// [`BusError::Connect`], or JetStream refuses the streams.
     pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
-        let client = async_nats::ConnectOptions::new()
+        let servers = servers(&config.url)?;
+        let client = credentials(&servers)
             .name(&config.name)
             .connection_timeout(config.timeout)
             .request_timeout(Some(config.timeout))
-            .connect(&config.url)
+            .connect(servers)
             .await
-            .map_err(|source| BusError::Connect { url: without_credentials(&config.url), source })?;
+            .map_err(|source| BusError::Connect {
+                url: without_credentials(&config.url),
+                source,
+            })?;
         let jetstream = jetstream::new(client.clone());
-        let bus = Self { client, jetstream, timeout: config.timeout };
+        let bus = Self {
+            client,
+            jetstream,
+            timeout: config.timeout,
+        };
         bus.ensure_streams().await?;
         Ok(bus)
     }
@@ -113,7 +137,12 @@ impl Bus {
     ///
     /// # Errors
     /// The stream is full, gone or silent. A stream that is gone has been made again when this returns: try once more.
-    pub async fn publish(&self, message: &Message, id: Uuid, headers: &TraceHeaders) -> Result<(), BusError> {
+    pub async fn publish(
+        &self,
+        message: &Message,
+        id: Uuid,
+        headers: &TraceHeaders,
+    ) -> Result<(), BusError> {
         let (subject, payload) = envelope::encode(message);
         let headers = envelope::headers(id, headers);
         let published = self
@@ -123,7 +152,9 @@ impl Bus {
                     .publish_with_headers(subject, headers, payload.into())
                     .await
                     .map_err(|error| BusError::jetstream("take a message", error))?;
-                acknowledged.await.map_err(|error| BusError::jetstream("take a message", error))
+                acknowledged
+                    .await
+                    .map_err(|error| BusError::jetstream("take a message", error))
             })
             .await;
         if published.is_err() {
@@ -148,14 +179,20 @@ impl Bus {
     ///
     /// # Errors
     /// The connection is closed.
-    pub async fn nudges(&self) -> Result<impl Stream<Item = SourceId> + Send + Unpin + use<>, BusError> {
+    pub async fn nudges(
+        &self,
+    ) -> Result<impl Stream<Item = SourceId> + Send + Unpin + use<>, BusError> {
         let subscription = self
             .client
             .subscribe(format!("{}*", streams::NUDGE_PREFIX))
             .await
             .map_err(|error| BusError::jetstream("listen for nudges", error))?;
         Ok(Box::pin(subscription.filter_map(async |message| {
-            message.subject.strip_prefix(streams::NUDGE_PREFIX)?.parse().ok()
+            message
+                .subject
+                .strip_prefix(streams::NUDGE_PREFIX)?
+                .parse()
+                .ok()
         })))
     }
 
@@ -173,7 +210,9 @@ impl Bus {
             .subscribe(streams::event_subject(tenant, job_id))
             .await
             .map_err(|error| BusError::jetstream("listen for changes", error))?;
-        Ok(Box::pin(subscription.filter_map(async |message| envelope::decode_change(&message.payload).ok())))
+        Ok(Box::pin(subscription.filter_map(async |message| {
+            envelope::decode_change(&message.payload).ok()
+        })))
     }
 
     /// Whether the connection stands right now.
@@ -187,8 +226,30 @@ impl Bus {
         work: impl Future<Output = Result<T, BusError>>,
     ) -> Result<T, BusError> {
         let timeout = self.timeout;
-        tokio::time::timeout(timeout, work).await.unwrap_or(Err(BusError::TimedOut { doing, timeout }))
+        tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or(Err(BusError::TimedOut { doing, timeout }))
     }
+}
+
+fn servers(url: &str) -> Result<Vec<ServerAddr>, BusError> {
+    url.split(',')
+        .map(|server| server.trim().parse())
+        .collect::<Result<_, _>>()
+        .map_err(|source| BusError::InvalidUrl {
+            url: without_credentials(url),
+            source,
+        })
+}
+
+/// Options with the first user and password of the URLs: the client does not read them there by itself.
+fn credentials(servers: &[ServerAddr]) -> ConnectOptions {
+    servers
+        .iter()
+        .find_map(|server| Some((server.username()?, server.password()?)))
+        .map_or_else(ConnectOptions::new, |(user, password)| {
+            ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        })
 }
 
 fn without_credentials(url: &str) -> String {
