@@ -7,6 +7,7 @@
 mod authority;
 mod calls;
 mod config;
+mod connections;
 mod doorbell;
 mod inventory;
 mod listener;

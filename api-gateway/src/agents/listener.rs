@@ -10,11 +10,11 @@ use rustix::system::uname;
 use service::{Shutdown, bind};
 use store::Store;
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::calls::Agents;
 use super::config::{CALL_TIMEOUT, KEEP_ALIVE, MAX_CALLS_PER_CONNECTION, MAX_MESSAGE_BYTES};
+use super::connections::incoming;
 use super::{Config, Doorbell, Error};
 
 /// A bound listener that does not serve yet.
@@ -22,6 +22,8 @@ use super::{Config, Doorbell, Error};
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    /// Most connections at once.
+    most: usize,
     tls: ServerTlsConfig,
     agents: Agents,
 }
@@ -47,6 +49,7 @@ impl Listener {
         Ok(Self {
             listener,
             address,
+            most: config.agents_max,
             tls,
             agents: Agents::new(authority, store, config),
         })
@@ -76,10 +79,7 @@ impl Listener {
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
             .add_service(service)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
-                shutdown.draining(),
-            )
+            .serve_with_incoming_shutdown(incoming(self.listener, self.most), shutdown.draining())
             .await?;
         Ok(())
     }
