@@ -37,7 +37,7 @@ check: setup ## Everything that a change must pass besides the tests
 	deploy/grafana/make-dashboard --check
 	tools/check-sqlx
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 	@echo "check: all passed"
 
 sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
