@@ -7,6 +7,7 @@ mod error;
 mod page;
 mod pool;
 mod row;
+mod schema;
 mod seal;
 
 pub mod access_token;
@@ -29,6 +30,9 @@ pub mod source;
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};
 pub use pool::{ConnectConfig, Store, migrate};
+/// A JSON value, as columns of that type hold it.
+pub use serde_json::Value as JsonValue;
+
 pub use seal::{InvalidSealKey, SealKey};
 
 /// The transaction type that operations of one step share.
