@@ -21,6 +21,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Keeps readiness as Postgres is.
 pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Result<(), Infallible> {
     let gauge = telemetry::gauge(Metric::DependencyUp, &[("dependency", "postgres")]);
+    let [used, idle] = ["used", "idle"]
+        .map(|state| telemetry::gauge(Metric::PostgresConnections, &[("state", state)]));
     let mut was_up = None;
     let mut ticks = ticks(PING_EVERY);
     loop {
@@ -28,6 +30,9 @@ pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Resu
         let is_up = matches!(timeout(PING_EVERY, gateway.store.ping()).await, Ok(Ok(())));
         condition.set(is_up);
         gauge.set(if is_up { 1.0 } else { 0.0 });
+        let connections = gateway.store.connections();
+        used.set(f64::from(connections.used));
+        idle.set(f64::from(connections.idle));
         if was_up == Some(true) && !is_up {
             tracing::warn!("Postgres does not answer: calls are refused until it does");
         }

@@ -163,6 +163,11 @@ async fn show(context: Arc<Context>) -> Result<(), Error> {
     loop {
         up("postgres", context.store.ping().await.is_ok());
         up("nats", context.bus.is_connected());
+        let connections = context.store.connections();
+        for (state, count) in [("used", connections.used), ("idle", connections.idle)] {
+            telemetry::gauge(Metric::PostgresConnections, &[("state", state)])
+                .set(f64::from(count));
+        }
         for (store, path) in [
             ("instances", &context.config.worker_dir),
             ("images", &context.config.image_store),

@@ -29,7 +29,7 @@ pub mod source;
 
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};
-pub use pool::{ConnectConfig, Store, migrate};
+pub use pool::{ConnectConfig, Connections, Store, migrate};
 /// A JSON value, as columns of that type hold it.
 pub use serde_json::Value as JsonValue;
 

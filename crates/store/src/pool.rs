@@ -43,6 +43,15 @@ pub struct Store {
     pub(crate) seal: SealKey,
 }
 
+/// Open connections of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// In use now.
+    pub used: u32,
+    /// Open, and free.
+    pub idle: u32,
+}
+
 impl Store {
     /// Connects once, so that a wrong address is known at the start.
     ///
@@ -78,6 +87,16 @@ impl Store {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen_all(channels.iter().copied()).await?;
         Ok(listener)
+    }
+
+    /// How many connections of the pool are used and how many are idle.
+    pub fn connections(&self) -> Connections {
+        let (all, idle) = (self.pool.size(), self.pool.num_idle());
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
+        Connections {
+            used: all - idle,
+            idle,
+        }
     }
 
     /// The key for sealed secrets.
