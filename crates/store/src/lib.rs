@@ -24,6 +24,10 @@ pub mod key;
 pub mod lease;
 pub mod nonce;
 pub mod outbox;
+pub mod job_counts;
+pub mod sweep;
+pub mod timer;
+pub mod admission;
 pub mod run;
 pub mod source;
 
