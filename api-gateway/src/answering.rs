@@ -30,6 +30,23 @@ struct Known {
     operation: Option<&'static Operation>,
 }
 
+/// Counts a request as being answered for as long as it lives: a caller that hangs up drops the answer half made.
+struct InFlight(telemetry::Gauge);
+
+impl InFlight {
+    fn enter() -> Self {
+        let gauge = telemetry::gauge(Metric::ApiRequestsInFlight, &[]);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// Answers one request.
 pub async fn respond(gateway: Arc<Gateway>, request: Request<Body>) -> Response<Body> {
     let received = Instant::now();
@@ -37,8 +54,7 @@ pub async fn respond(gateway: Arc<Gateway>, request: Request<Body>) -> Response<
     let span = tracing::info_span!("api call", %request_id, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
     telemetry::trace_context::extract(&span, &trace_of(request.headers()));
     let host = host(&request);
-    let in_flight = telemetry::gauge(Metric::ApiRequestsInFlight, &[]);
-    in_flight.increment(1.0);
+    let _in_flight = InFlight::enter();
     let mut known = Known::default();
     let limit = gateway.limits.request_timeout;
     let outcome = async {
@@ -51,7 +67,6 @@ pub async fn respond(gateway: Arc<Gateway>, request: Request<Body>) -> Response<
     }
     .instrument(span.clone())
     .await;
-    in_flight.decrement(1.0);
     let action = known.operation.map_or(UNKNOWN, |operation| operation.name);
     let code = outcome
         .as_ref()

@@ -78,3 +78,9 @@ pub(crate) const CACHED_KEYS: usize = 10_000;
 
 /// How long one is kept: a key that was switched off signs for at most that long.
 pub(crate) const KEY_CACHED_FOR: Duration = Duration::from_secs(5);
+
+/// Longest wait of a call for a connection to Postgres. JavaScript clients give up after three seconds, and should read why.
+pub(crate) const DATABASE_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest run of one of a call's statements.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);

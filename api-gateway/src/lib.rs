@@ -40,6 +40,9 @@ pub(crate) use refusal::Refusal;
 use gateway::{Gateway, Limits};
 use listener::ConnectionLimits;
 
+/// Longest wait for the health listener's end, which has nothing to finish.
+const HEALTH_END: Duration = Duration::from_secs(1);
+
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -83,9 +86,12 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let connect = ConnectConfig {
             max_connections: config.database_connections,
+            acquire_timeout: config::DATABASE_WAIT,
+            statement_timeout: config::STATEMENT_TIMEOUT,
             ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
         };
         let store = Store::connect(&connect, config.seal_key.clone()).await?;
+        store.require_schema().await?;
         let authority = agents::authority(&store).await?;
         let gateway = Gateway {
             keys: KeyCache::new(store.clone(), config::CACHED_KEYS, config::KEY_CACHED_FOR),
@@ -136,15 +142,20 @@ impl Server {
     /// [`Error::Tasks`].
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), Error> {
         tracing::info!(api = %self.api_address(), agents = %self.agents_address(), "gateway listens");
+        // Ends with this call, whatever it ends with.
+        let shutdown = shutdown.child();
+        // Answers until the last call has ended, so that a drain can be watched.
+        let health = TaskGroup::new(shutdown.child());
+        if let Some(listener) = self.health {
+            let readiness = self.config.readiness.clone();
+            let shown = health::serve(listener, readiness, health.shutdown().clone());
+            health.start_once("health", shown);
+        }
         let tasks = TaskGroup::new(shutdown.clone());
         let limits = ConnectionLimits {
             most: self.config.api_connections,
             head_timeout: Duration::from_secs(self.config.api_idle_secs),
         };
-        if let Some(health) = self.health {
-            let readiness = self.config.readiness.clone();
-            tasks.start_once("health", health::serve(health, readiness, shutdown.clone()));
-        }
         let postgres = self.config.readiness.condition("gateway.postgres");
         let gateway = Arc::clone(&self.gateway);
         tasks.start("watch_postgres", Policy::restart(), move || {
@@ -160,13 +171,15 @@ impl Server {
             let heard = doorbell.clone().hear(bus.clone());
             async { heard.await.map(|never| match never {}) }
         });
-        tasks.start_once("agents", self.agents.serve(shutdown));
+        tasks.start_once("agents", self.agents.serve(shutdown.clone()));
         tasks.start_once(
             "api",
             listener::serve(self.api, Arc::clone(&self.gateway), limits, tasks.clone()),
         );
-        tasks.join(self.config.drain_deadline()).await?;
+        let ended = tasks.join(self.config.drain_deadline()).await;
         self.gateway.store.close().await;
-        Ok(())
+        shutdown.exit();
+        health.join(HEALTH_END).await?;
+        Ok(ended?)
     }
 }

@@ -24,16 +24,33 @@ struct Arguments {
     config: Config,
 }
 
+/// Settings of a gateway on free ports, with these flags.
+pub fn config(flags: &[&str]) -> Config {
+    // The first test of the process installs it; later ones find it there.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let free_ports = ["--api=127.0.0.1:0", "--agents=127.0.0.1:0"]
+        .into_iter()
+        .filter(|fixed| {
+            !flags
+                .iter()
+                .any(|flag| flag.split('=').next() == fixed.split('=').next())
+        });
+    let others = ["--nats-url=nats://127.0.0.1:1", "--drain-secs=5"];
+    let all = ["gateway"].into_iter().chain(free_ports).chain(others);
+    Arguments::parse_from(all.chain(flags.iter().copied())).config
+}
+
 /// A running gateway.
 pub struct Fixture {
     pub store: Store,
     pub pool: PgPool,
     pub address: SocketAddr,
+    pub health: SocketAddr,
     pub image_store: TempDir,
     shutdown: Shutdown,
     served: tokio::task::JoinHandle<()>,
     // Goes last: the gateway still talks to it while it drains.
-    _database: Database,
+    pub database: Database,
 }
 
 /// An account with a key.
@@ -45,29 +62,24 @@ pub struct Tenant {
 
 impl Fixture {
     pub async fn start() -> Self {
-        // The first test of the process installs it; later ones find it there.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
         let database = testkit::postgres().await;
         let image_store = tempfile::tempdir().expect("a temporary directory");
         let seal = SealKey::generate_hex();
-        let arguments = Arguments::parse_from([
-            "gateway",
-            "--api=127.0.0.1:0",
-            "--agents=127.0.0.1:0",
+        let config = config(&[
             &format!("--database-url={}", database.url()),
-            "--nats-url=nats://127.0.0.1:1",
             &format!("--seal-key={seal}"),
             &format!("--image-store={}", image_store.path().display()),
-            "--drain-secs=5",
+            "--health=127.0.0.1:0",
         ]);
         let seal = SealKey::from_hex(&seal).expect("a generated key");
         let store = Store::connect(&ConnectConfig::new(database.url(), "test"), seal)
             .await
             .expect("the test's database");
-        let server = Server::bind(arguments.config)
+        let server = Server::bind(config)
             .await
             .expect("a gateway that can start");
         let address = server.api_address();
+        let health = server.health_address().expect("it was asked for");
         let shutdown = Shutdown::new();
         let serving = server.serve(shutdown.clone());
         let served =
@@ -76,10 +88,11 @@ impl Fixture {
             pool: database.pool().await,
             store,
             address,
+            health,
             image_store,
             shutdown,
             served,
-            _database: database,
+            database,
         }
     }
 

@@ -7,6 +7,7 @@ mod fixture;
 mod images;
 mod job_states;
 mod jobs;
+mod operating;
 mod sources;
 mod tenancy;
 mod wire;
