@@ -45,10 +45,15 @@ impl Store {
 
     async fn admit_one(&self, tenant: &str, window: i64) -> Result<Turn, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let limit = sqlx::query_scalar!("select max_running from tenant where id = $1 for update", tenant)
-            .fetch_optional(&mut *transaction)
-            .await?;
-        let Some(limit) = limit else { return Ok(Turn::NoSlot) };
+        let limit = sqlx::query_scalar!(
+            "select max_running from tenant where id = $1 for update",
+            tenant
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(limit) = limit else {
+            return Ok(Turn::NoSlot);
+        };
         let counts = sqlx::query!(
             r#"
             select
@@ -79,7 +84,9 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(row) = row else { return Ok(Turn::NoSlot) };
+        let Some(row) = row else {
+            return Ok(Turn::NoSlot);
+        };
         sqlx::query!(
             "insert into job_event (job_id, tenant, event, from_state, to_state, run, epoch, actor, detail)
              values ($1, $2, 'start', 'preparing', 'preparing', $3, $4, 'scheduler', 'given a slot')",
@@ -90,9 +97,20 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        let admitted = Admitted { job_id: parse("job.id", &row.id)?, run: Run(row.run) };
-        let command = Command::StartRun { job_id: admitted.job_id.clone(), run: admitted.run };
-        outbox::append(&mut transaction, &Message::Command(command), &row.start_headers).await?;
+        let admitted = Admitted {
+            job_id: parse("job.id", &row.id)?,
+            run: Run(row.run),
+        };
+        let command = Command::StartRun {
+            job_id: admitted.job_id.clone(),
+            run: admitted.run,
+        };
+        outbox::append(
+            &mut transaction,
+            &Message::Command(command),
+            &row.start_headers,
+        )
+        .await?;
         transaction.commit().await?;
         Ok(Turn::Admitted(admitted))
     }

@@ -11,6 +11,7 @@ mod schema;
 mod seal;
 
 pub mod access_token;
+pub mod admission;
 pub mod agent;
 pub mod assignment;
 pub mod client_token;
@@ -20,16 +21,15 @@ pub mod image;
 pub mod image_build;
 pub mod instance;
 pub mod job;
+pub mod job_counts;
 pub mod key;
 pub mod lease;
 pub mod nonce;
 pub mod outbox;
-pub mod job_counts;
-pub mod sweep;
-pub mod timer;
-pub mod admission;
 pub mod run;
 pub mod source;
+pub mod sweep;
+pub mod timer;
 
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};

@@ -69,9 +69,16 @@ impl crate::Store {
         .await?;
         let messages = rows
             .into_iter()
-            .map(|row| Waiting { id: row.id, message: row.message.0, headers: row.headers.0 })
+            .map(|row| Waiting {
+                id: row.id,
+                message: row.message.0,
+                headers: row.headers.0,
+            })
             .collect();
-        Ok(Batch { transaction, messages })
+        Ok(Batch {
+            transaction,
+            messages,
+        })
     }
 }
 
@@ -81,7 +88,9 @@ impl Batch {
     /// # Errors
     /// The database fails: everything of the batch is published again, and the stream drops what it knows.
     pub async fn published(mut self, ids: &[Uuid]) -> Result<(), StoreError> {
-        sqlx::query!("delete from outbox where id = any($1)", ids).execute(&mut *self.transaction).await?;
+        sqlx::query!("delete from outbox where id = any($1)", ids)
+            .execute(&mut *self.transaction)
+            .await?;
         self.transaction.commit().await?;
         Ok(())
     }

@@ -83,10 +83,10 @@ impl Store {
     }
 
     /// A connection that is told when one of `channels` is notified: the ones of [`crate::outbox`] and [`crate::job`].
-    pub async fn listen(&self, channels: &[&str]) -> Result<PgListener, StoreError> {
+    pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen_all(channels.iter().copied()).await?;
-        Ok(listener)
+        Ok(Listener(listener))
     }
 
     /// How many connections of the pool are used and how many are idle.
@@ -147,4 +147,19 @@ fn address(options: &PgConnectOptions) -> String {
         options.get_port(),
         options.get_database().unwrap_or_default()
     )
+}
+
+/// Hears what Postgres is told to pass on.
+#[derive(Debug)]
+pub struct Listener(PgListener);
+
+impl Listener {
+    /// The channel of the next notification; `None` when the connection was lost and has been made again.
+    ///
+    /// # Errors
+    /// The connection can't be made again.
+    pub async fn next_channel(&mut self) -> Result<Option<String>, StoreError> {
+        let heard = self.0.try_recv().await?;
+        Ok(heard.map(|notification| notification.channel().to_owned()))
+    }
 }

@@ -51,22 +51,35 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let job_id: JobId = parse("job.id", &row.id)?;
-        let removed =
-            sqlx::query!("delete from job_lease where job_id = $1 and expires_at <= now()", row.id)
-                .execute(&mut *transaction)
-                .await?;
+        let removed = sqlx::query!(
+            "delete from job_lease where job_id = $1 and expires_at <= now()",
+            row.id
+        )
+        .execute(&mut *transaction)
+        .await?;
         let state: State = parse("job.state", &row.state)?;
         let headers = TraceHeaders::new();
         if removed.rows_affected() == 0 || !state.is_running() {
             if state == State::Deleting {
-                let command = Command::RemoveJob { job_id: job_id.clone() };
+                let command = Command::RemoveJob {
+                    job_id: job_id.clone(),
+                };
                 outbox::append(&mut transaction, &Message::Command(command), &headers).await?;
             }
             transaction.commit().await?;
-            return Ok(Some(Swept { job_id, transitioned: None }));
+            return Ok(Some(Swept {
+                job_id,
+                transitioned: None,
+            }));
         }
         let lost = row.leases_lost + 1;
-        sqlx::query!("update job set leases_lost = $2 where id = $1", row.id, lost).execute(&mut *transaction).await?;
+        sqlx::query!(
+            "update job set leases_lost = $2 where id = $1",
+            row.id,
+            lost
+        )
+        .execute(&mut *transaction)
+        .await?;
         let failure = Failure::new(
             FailureCode::WorkerLost,
             format!(
@@ -90,11 +103,17 @@ impl Store {
         };
         let transitioned = transition::apply(&mut transaction, &job_id, change).await?;
         if event == Event::LeaseLost {
-            let command = Command::StartRun { job_id: job_id.clone(), run: Run(row.run) };
+            let command = Command::StartRun {
+                job_id: job_id.clone(),
+                run: Run(row.run),
+            };
             outbox::append(&mut transaction, &Message::Command(command), &headers).await?;
         }
         transaction.commit().await?;
-        Ok(Some(Swept { job_id, transitioned: Some(transitioned) }))
+        Ok(Some(Swept {
+            job_id,
+            transitioned: Some(transitioned),
+        }))
     }
 
     /// Asks again for what has waited longer than `age`: the message was lost, or nobody could act on it.
@@ -119,7 +138,10 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await?;
         for row in starts {
-            let command = Command::StartRun { job_id: parse("job.id", &row.id)?, run: Run(row.run) };
+            let command = Command::StartRun {
+                job_id: parse("job.id", &row.id)?,
+                run: Run(row.run),
+            };
             outbox::append(&mut transaction, &Message::Command(command), &headers).await?;
             reconciled.starts += 1;
         }
@@ -136,7 +158,9 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await?;
         for id in removals {
-            let command = Command::RemoveJob { job_id: parse("job.id", &id)? };
+            let command = Command::RemoveJob {
+                job_id: parse("job.id", &id)?,
+            };
             outbox::append(&mut transaction, &Message::Command(command), &headers).await?;
             reconciled.removals += 1;
         }

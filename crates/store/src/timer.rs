@@ -47,7 +47,10 @@ impl std::str::FromStr for TimerKind {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Start, Self::Expire, Self::Purge].into_iter().find(|kind| kind.as_str() == text).ok_or(())
+        [Self::Start, Self::Expire, Self::Purge]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or(())
     }
 }
 
@@ -70,9 +73,11 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn until_next_timer(&self) -> Result<Option<Duration>, StoreError> {
-        let seconds = sqlx::query_scalar!("select extract(epoch from min(due_at) - now())::float8 from timer")
-            .fetch_one(&self.pool)
-            .await?;
+        let seconds = sqlx::query_scalar!(
+            "select extract(epoch from min(due_at) - now())::float8 from timer"
+        )
+        .fetch_one(&self.pool)
+        .await?;
         Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
     }
 
@@ -131,7 +136,12 @@ impl Store {
                 .await?;
             }
             transaction.commit().await?;
-            return Ok(Some(Fired { job_id, kind, lateness, transitioned: None }));
+            return Ok(Some(Fired {
+                job_id,
+                kind,
+                lateness,
+                transitioned: None,
+            }));
         }
         let headers = TraceHeaders::new();
         let change = Change {
@@ -143,10 +153,19 @@ impl Store {
             headers: &headers,
         };
         let transitioned = transition::apply(&mut transaction, &job_id, change).await?;
-        sqlx::query!("delete from timer where job_id = $1 and kind = $2", row.job_id, row.kind)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "delete from timer where job_id = $1 and kind = $2",
+            row.job_id,
+            row.kind
+        )
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
-        Ok(Some(Fired { job_id, kind, lateness, transitioned: Some(transitioned) }))
+        Ok(Some(Fired {
+            job_id,
+            kind,
+            lateness,
+            transitioned: Some(transitioned),
+        }))
     }
 }
