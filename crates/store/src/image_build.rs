@@ -19,7 +19,12 @@ impl Store {
         let id = sqlx::query_scalar!(
             r#"
             insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name)
-            select $3, tenant, id, source_id, run, epoch, region_id, image_name from job where id = $1 and epoch = $2
+            select $3, tenant, id, source_id, run, epoch, region_id,
+                -- A name that another image has gets the job's id appended (SMC API §1.4).
+                case when exists (select 1 from image as other where other.tenant = job.tenant
+                        and other.region_id = job.region_id and other.name = job.image_name and other.job_id <> job.id)
+                    then job.image_name || '_' || job.id else job.image_name end
+            from job where id = $1 and epoch = $2
             on conflict (job_id, run) do update set epoch = excluded.epoch where image.epoch <= excluded.epoch
             returning id
             "#,
