@@ -36,7 +36,7 @@ pub struct Config {
     #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
     pub seal_key: SealKey,
     /// The region that this service is, `RegionId` on the wire.
-    #[arg(long, env = "WHERRY_REGION", default_value = "local")]
+    #[arg(long, env = "WHERRY_REGION", default_value = "cn-wherry")]
     pub region: String,
     /// Directory of the image store, for DownloadImage; without it that operation is refused.
     #[arg(long, env = "WHERRY_IMAGE_STORE")]

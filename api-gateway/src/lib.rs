@@ -1,7 +1,7 @@
 //! The gateway: the SMC API over HTTP, and the agents' gRPC service.
 //!
 //! A call runs through `answering`: read (`request`), verify (`authentication`), check (`arguments`), answer (`operations`), render
-//! (`answer`). The table of operations in [`operations`] is what calls are checked against and what `docs/api.md` is made of. The
+//! (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
 //! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
 
 mod answer;

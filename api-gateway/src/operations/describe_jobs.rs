@@ -1,6 +1,7 @@
 //! DescribeReplicationJobs.
 
 use domain::disk::{DiskIndex, TargetDisk};
+use domain::job::State;
 use domain::job::progress::progress;
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
@@ -270,6 +271,9 @@ fn status_info(job: &Job) -> Option<String> {
         info.doing = Some(format!(
             "waiting for a slot, number {position} in the queue"
         ));
+    }
+    if job.state == State::Preparing && info.doing.is_none() {
+        info.doing = Some("waiting for a worker".to_owned());
     }
     if job.bytes_total > 0 {
         info.bytes_durable = Some(job.bytes_durable);

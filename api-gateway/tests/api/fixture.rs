@@ -35,7 +35,11 @@ pub fn config(flags: &[&str]) -> Config {
                 .iter()
                 .any(|flag| flag.split('=').next() == fixed.split('=').next())
         });
-    let others = ["--nats-url=nats://127.0.0.1:1", "--drain-secs=5"];
+    let others = [
+        "--nats-url=nats://127.0.0.1:1",
+        "--drain-secs=5",
+        "--region=local",
+    ];
     let all = ["gateway"].into_iter().chain(free_ports).chain(others);
     Arguments::parse_from(all.chain(flags.iter().copied())).config
 }

@@ -229,3 +229,30 @@ async fn wait_for_a_blocked_statement(fixture: &Fixture) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn the_trace_of_a_call_goes_with_the_messages_that_it_causes() {
+    let endpoint = "http://127.0.0.1:1".parse().expect("a URL");
+    let _traced = telemetry::init(&telemetry::TelemetryConfig {
+        // Nobody listens there: spans are made, and dropped when they can't be sent.
+        otlp_endpoint: Some(endpoint),
+        ..telemetry::TelemetryConfig::default()
+    });
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[1]).await;
+    let job = tenant.job(&source).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let headers = [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01"))];
+    let query = form(&tenant.signed("GET", "StartReplicationJob", &[("JobId", job.as_str())]));
+    assert_eq!(fixture.raw("GET", &query, &headers, "").await.status, 200);
+    let parents: Vec<(String,)> = sqlx::query_as("select headers ->> 'traceparent' from outbox")
+        .fetch_all(&fixture.pool)
+        .await
+        .expect("the outbox");
+    assert!(!parents.is_empty());
+    for (parent,) in parents {
+        assert!(parent.starts_with(&format!("00-{trace}-")), "{parent}");
+    }
+    fixture.stop().await;
+}
