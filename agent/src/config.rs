@@ -33,8 +33,8 @@ pub struct Config {
     #[arg(long, env = "WHERRY_DISK", value_delimiter = ',')]
     pub disk: Vec<PathBuf>,
     /// Address that serves `/healthz`, `/readyz` and `/metrics`. Without it, none is served.
-    #[arg(long, env = "WHERRY_METRICS")]
-    pub metrics: Option<SocketAddr>,
+    #[arg(long, env = "WHERRY_HEALTH")]
+    pub health: Option<SocketAddr>,
     /// Seconds between heartbeats while nothing happens.
     #[arg(long, env = "WHERRY_HEARTBEAT_SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_secs: u32,

@@ -30,8 +30,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let health = TaskGroup::new(shutdown.child());
     let readiness = Readiness::new();
     let connected = readiness.condition("agent.gateway");
-    if let Some(address) = config.metrics {
-        let listener = service::bind(address, "--metrics").await?;
+    if let Some(address) = config.health {
+        let listener = service::bind(address, "--health").await?;
         let shown = service::health::serve(listener, readiness, health.shutdown().clone());
         health.start_once("health", shown);
     }

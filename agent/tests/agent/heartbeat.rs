@@ -54,7 +54,7 @@ async fn the_agent_of_a_deleted_source_says_so_and_does_not_become_another_sourc
     let disk = deployment.disk("disk", &[1; 4096]);
     let metrics = free_address();
     let (agent, _) = deployment
-        .registered_agent(&disk, &["--metrics", &metrics])
+        .registered_agent(&disk, &["--health", &metrics])
         .await;
     let ready = format!("http://{metrics}/readyz");
     wait::until(SOON, "the agent is ready", async || {

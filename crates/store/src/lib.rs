@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod run;
 pub mod source;
 pub mod sweep;
+pub mod tenant;
 pub mod timer;
 
 pub use error::{ErrorKind, StoreError};
