@@ -10,12 +10,16 @@ pub(crate) fn report(error: &anyhow::Error) -> process::ExitCode {
     code(error).into()
 }
 
-/// The error and its causes; a cause that the sentence before already contains is not repeated.
+/// The error and its causes; a cause that the sentence before already contains is not repeated. Behind a call that failed come the layers of
+/// the HTTP stack, of which only the innermost says something.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
+    let mut is_inside_call = false;
     for cause in error.chain() {
+        let is_layer = is_inside_call && cause.source().is_some();
+        is_inside_call |= cause.is::<smc::CallError>();
         let cause = cause.to_string();
-        if !text.contains(&cause) {
+        if !is_layer && !text.contains(&cause) {
             if !text.is_empty() {
                 text.push_str(": ");
             }

@@ -52,7 +52,10 @@ pub struct Undecodable {
 impl Bus {
     /// The work queue.
     pub fn commands(&self) -> Commands {
-        Commands { bus: self.clone(), consumer: None }
+        Commands {
+            bus: self.clone(),
+            consumer: None,
+        }
     }
 }
 
@@ -75,10 +78,16 @@ impl Commands {
             None => self.consumer.insert(open(&self.bus).await?),
         };
         let work = async {
-            let failed = |error: &dyn std::fmt::Display| BusError::jetstream("give commands", error);
+            let failed =
+                |error: &dyn std::fmt::Display| BusError::jetstream("give commands", error);
             // One is waited for. The others are taken only if they are there: a request that is dropped with answers on their way would
             // hold those back until their acknowledgement's time is over.
-            let first = consumer.batch().max_messages(1).expires(wait).messages().await;
+            let first = consumer
+                .batch()
+                .max_messages(1)
+                .expires(wait)
+                .messages()
+                .await;
             let mut received = Vec::new();
             drain(first.map_err(|error| failed(&error))?, &mut received).await?;
             if !received.is_empty() && most > 1 {
@@ -89,23 +98,36 @@ impl Commands {
         };
         let timeout = wait + self.bus.timeout;
         let doing = "give commands";
-        tokio::time::timeout(timeout, work).await.unwrap_or(Err(BusError::TimedOut { doing, timeout }))
+        tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or(Err(BusError::TimedOut { doing, timeout }))
     }
 }
 
 async fn open(bus: &Bus) -> Result<Consumer<pull::Config>, BusError> {
     bus.ensure_streams().await?;
     bus.bounded("make the workers' consumer", async {
-        let failed = |error: &dyn std::fmt::Display| BusError::jetstream("make the workers' consumer", error);
-        let stream = bus.jetstream.get_stream(streams::COMMANDS).await.map_err(|error| failed(&error))?;
-        stream.get_or_create_consumer(streams::WORKERS, streams::workers()).await.map_err(|error| failed(&error))
+        let failed = |error: &dyn std::fmt::Display| {
+            BusError::jetstream("make the workers' consumer", error)
+        };
+        let stream = bus
+            .jetstream
+            .get_stream(streams::COMMANDS)
+            .await
+            .map_err(|error| failed(&error))?;
+        stream
+            .get_or_create_consumer(streams::WORKERS, streams::workers())
+            .await
+            .map_err(|error| failed(&error))
     })
     .await
 }
 
 async fn drain(mut batch: pull::Batch, received: &mut Vec<Received>) -> Result<(), BusError> {
     while let Some(message) = batch.next().await {
-        received.push(read(message.map_err(|error| BusError::jetstream("give commands", error))?));
+        received.push(read(
+            message.map_err(|error| BusError::jetstream("give commands", error))?,
+        ));
     }
     Ok(())
 }

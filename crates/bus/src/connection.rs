@@ -36,7 +36,9 @@ impl BusConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// The text is no URL.
-    #[error("{url} is not a NATS URL: give it as nats://user:password@host:4222, several with commas between them")]
+    #[error(
+        "{url} is not a NATS URL: give it as nats://user:password@host:4222, several with commas between them"
+    )]
     InvalidUrl {
         /// The text, without credentials.
         url: String,

@@ -25,9 +25,10 @@ pub(crate) enum DecodeError {
 pub(crate) fn encode(message: &Message) -> (String, Vec<u8>) {
     match message {
         Message::Command(command) => (streams::command_subject(command), encode_command(command)),
-        Message::JobChanged(changed) => {
-            (streams::event_subject(&changed.tenant, &changed.job_id), encode_change(changed))
-        }
+        Message::JobChanged(changed) => (
+            streams::event_subject(&changed.tenant, &changed.job_id),
+            encode_change(changed),
+        ),
     }
 }
 
@@ -35,14 +36,19 @@ fn encode_command(command: &Command) -> Vec<u8> {
     use event::command::Kind;
 
     let kind = match command {
-        Command::StartRun { job_id, run } => {
-            Kind::StartRun(event::StartRun { job_id: job_id.to_string(), run: run.0 })
-        }
-        Command::StopRun { job_id } => Kind::StopRun(event::StopRun { job_id: job_id.to_string() }),
-        Command::RemoveJob { job_id } => Kind::RemoveJob(event::RemoveJob { job_id: job_id.to_string() }),
-        Command::RemoveImage { image_id } => {
-            Kind::RemoveImage(event::RemoveImage { image_id: image_id.to_string() })
-        }
+        Command::StartRun { job_id, run } => Kind::StartRun(event::StartRun {
+            job_id: job_id.to_string(),
+            run: run.0,
+        }),
+        Command::StopRun { job_id } => Kind::StopRun(event::StopRun {
+            job_id: job_id.to_string(),
+        }),
+        Command::RemoveJob { job_id } => Kind::RemoveJob(event::RemoveJob {
+            job_id: job_id.to_string(),
+        }),
+        Command::RemoveImage { image_id } => Kind::RemoveImage(event::RemoveImage {
+            image_id: image_id.to_string(),
+        }),
     };
     event::Command { kind: Some(kind) }.encode_to_vec()
 }
@@ -50,12 +56,22 @@ fn encode_command(command: &Command) -> Vec<u8> {
 pub(crate) fn decode_command(payload: &[u8]) -> Result<Command, DecodeError> {
     use event::command::Kind;
 
-    let decoded = event::Command::decode(payload).map_err(|error| DecodeError::Protobuf(error.to_string()))?;
+    let decoded = event::Command::decode(payload)
+        .map_err(|error| DecodeError::Protobuf(error.to_string()))?;
     Ok(match decoded.kind.ok_or(DecodeError::UnknownKind)? {
-        Kind::StartRun(start) => Command::StartRun { job_id: field("job_id", &start.job_id)?, run: Run(start.run) },
-        Kind::StopRun(stop) => Command::StopRun { job_id: field("job_id", &stop.job_id)? },
-        Kind::RemoveJob(remove) => Command::RemoveJob { job_id: field("job_id", &remove.job_id)? },
-        Kind::RemoveImage(remove) => Command::RemoveImage { image_id: field("image_id", &remove.image_id)? },
+        Kind::StartRun(start) => Command::StartRun {
+            job_id: field("job_id", &start.job_id)?,
+            run: Run(start.run),
+        },
+        Kind::StopRun(stop) => Command::StopRun {
+            job_id: field("job_id", &stop.job_id)?,
+        },
+        Kind::RemoveJob(remove) => Command::RemoveJob {
+            job_id: field("job_id", &remove.job_id)?,
+        },
+        Kind::RemoveImage(remove) => Command::RemoveImage {
+            image_id: field("image_id", &remove.image_id)?,
+        },
     })
 }
 
@@ -73,7 +89,8 @@ fn encode_change(changed: &JobChanged) -> Vec<u8> {
 }
 
 pub(crate) fn decode_change(payload: &[u8]) -> Result<JobChanged, DecodeError> {
-    let decoded = event::JobChanged::decode(payload).map_err(|error| DecodeError::Protobuf(error.to_string()))?;
+    let decoded = event::JobChanged::decode(payload)
+        .map_err(|error| DecodeError::Protobuf(error.to_string()))?;
     Ok(JobChanged {
         tenant: field("tenant", &decoded.tenant)?,
         job_id: field("job_id", &decoded.job_id)?,
@@ -86,7 +103,10 @@ pub(crate) fn decode_change(payload: &[u8]) -> Result<JobChanged, DecodeError> {
 }
 
 fn field<T: std::str::FromStr>(field: &'static str, value: &str) -> Result<T, DecodeError> {
-    value.parse().map_err(|_| DecodeError::Field { field, value: value.to_owned() })
+    value.parse().map_err(|_| DecodeError::Field {
+        field,
+        value: value.to_owned(),
+    })
 }
 
 /// Headers of a message.
@@ -102,7 +122,10 @@ pub(crate) fn headers(id: Uuid, trace: &TraceHeaders) -> HeaderMap {
 /// The trace context in a message's headers.
 pub(crate) fn trace(headers: Option<&HeaderMap>) -> TraceHeaders {
     let trace = |name: &str| Some((name.to_owned(), headers?.get(name)?.to_string()));
-    ["traceparent", "tracestate"].into_iter().filter_map(trace).collect()
+    ["traceparent", "tracestate"]
+        .into_iter()
+        .filter_map(trace)
+        .collect()
 }
 
 #[cfg(test)]
@@ -116,10 +139,19 @@ mod tests {
     fn every_message_reads_back() {
         let job_id = JobId::generate();
         for command in [
-            Command::StartRun { job_id: job_id.clone(), run: Run(3) },
-            Command::StopRun { job_id: job_id.clone() },
-            Command::RemoveJob { job_id: job_id.clone() },
-            Command::RemoveImage { image_id: ImageId::generate() },
+            Command::StartRun {
+                job_id: job_id.clone(),
+                run: Run(3),
+            },
+            Command::StopRun {
+                job_id: job_id.clone(),
+            },
+            Command::RemoveJob {
+                job_id: job_id.clone(),
+            },
+            Command::RemoveImage {
+                image_id: ImageId::generate(),
+            },
         ] {
             let (_, body) = encode(&Message::Command(command.clone()));
             assert_eq!(decode_command(&body), Ok(command));
@@ -144,10 +176,20 @@ mod tests {
         let start_run = b"\x0a\x0a\x0a\x06j-abc1\x10\x02";
         assert_eq!(
             decode_command(start_run),
-            Ok(Command::StartRun { job_id: "j-abc1".parse().unwrap(), run: Run(2) })
+            Ok(Command::StartRun {
+                job_id: "j-abc1".parse().unwrap(),
+                run: Run(2)
+            })
         );
-        assert_eq!(decode_command(b"\x7a\x00"), Err(DecodeError::UnknownKind), "a kind of a later version");
+        assert_eq!(
+            decode_command(b"\x7a\x00"),
+            Err(DecodeError::UnknownKind),
+            "a kind of a later version"
+        );
         assert!(decode_command(b"nonsense").is_err());
-        assert!(decode_command(b"\x0a\x04\x0a\x02..").is_err(), "a job id that is none");
+        assert!(
+            decode_command(b"\x0a\x04\x0a\x02..").is_err(),
+            "a job id that is none"
+        );
     }
 }

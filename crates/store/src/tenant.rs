@@ -18,7 +18,11 @@ pub struct Quotas {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { max_sources: 1000, max_jobs: 1000, max_running: 50 }
+        Self {
+            max_sources: 1000,
+            max_jobs: 1000,
+            max_running: 50,
+        }
     }
 }
 
@@ -49,7 +53,11 @@ impl Store {
     ///
     /// # Errors
     /// The database fails.
-    pub async fn create_tenant(&self, name: &str, quotas: &Quotas) -> Result<CreateTenant, StoreError> {
+    pub async fn create_tenant(
+        &self,
+        name: &str,
+        quotas: &Quotas,
+    ) -> Result<CreateTenant, StoreError> {
         let id = TenantId::generate();
         let created_at = sqlx::query_scalar!(
             "insert into tenant (id, name, max_sources, max_jobs, max_running) values ($1, $2, $3, $4, $5)
@@ -104,7 +112,11 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn tenant_named(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
-        Ok(self.tenants().await?.into_iter().find(|tenant| tenant.name == name))
+        Ok(self
+            .tenants()
+            .await?
+            .into_iter()
+            .find(|tenant| tenant.name == name))
     }
 
     /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit run on, none starts until it fits.
@@ -121,7 +133,9 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
-        sqlx::query!("select pg_notify($1, '')", crate::job::QUEUE_CHANNEL).execute(&self.pool).await?;
+        sqlx::query!("select pg_notify($1, '')", crate::job::QUEUE_CHANNEL)
+            .execute(&self.pool)
+            .await?;
         Ok(updated.rows_affected() == 1)
     }
 }

@@ -97,7 +97,8 @@ impl Provider for ProcessProvider {
 
     async fn destroy(&self, id: &InstanceId) -> Result<(), ProviderError> {
         let directory = self.directory(id);
-        end_receiver(&directory, Duration::ZERO).await?;
+        // Politely: it has nothing to flush any more but its last spans.
+        end_receiver(&directory, PARK_TIMEOUT).await?;
         let removing = directory.clone();
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(removing)).await;
         match removed {
