@@ -66,7 +66,13 @@ impl ChunkMap {
     /// The file can't be read or written.
     pub fn open(path: &Path, size_bytes: u64, chunk_bytes: u32) -> Result<Self, TransferError> {
         let failed = |error| TransferError::target("open", path, error);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
         let mut hashes = ChunkHashes::new(size_bytes, chunk_bytes);
@@ -74,13 +80,18 @@ impl ChunkMap {
             HEADER + replay(&bytes[HEADER..], &mut hashes)
         } else {
             file.seek(SeekFrom::Start(0)).map_err(failed)?;
-            file.write_all(&header(size_bytes, chunk_bytes)).map_err(failed)?;
+            file.write_all(&header(size_bytes, chunk_bytes))
+                .map_err(failed)?;
             HEADER
         };
         file.set_len(good as u64).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, hashes })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            hashes,
+        })
     }
 
     /// What is durably there.
@@ -96,12 +107,20 @@ impl ChunkMap {
         for part in written.chunks(100_000) {
             let body = encode(part);
             let mut record = Vec::with_capacity(8 + body.len());
-            record.extend(u32::try_from(body.len()).expect("a record is far below 4 GiB").to_le_bytes());
+            record.extend(
+                u32::try_from(body.len())
+                    .expect("a record is far below 4 GiB")
+                    .to_le_bytes(),
+            );
             record.extend(crc32fast::hash(&body).to_le_bytes());
             record.extend(&body);
-            self.file.write_all(&record).map_err(|error| TransferError::target("write", &self.path, error))?;
+            self.file
+                .write_all(&record)
+                .map_err(|error| TransferError::target("write", &self.path, error))?;
         }
-        self.file.sync_data().map_err(|error| TransferError::target("flush", &self.path, error))?;
+        self.file
+            .sync_data()
+            .map_err(|error| TransferError::target("flush", &self.path, error))?;
         for entry in written {
             apply(&mut self.hashes, entry);
         }
@@ -159,9 +178,16 @@ fn encode(written: &[Written]) -> Vec<u8> {
 fn replay(mut bytes: &[u8], hashes: &mut ChunkHashes) -> usize {
     let mut good = 0;
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
-        let Some((crc, rest)) = rest.split_first_chunk::<4>() else { break };
+        let Some((crc, rest)) = rest.split_first_chunk::<4>() else {
+            break;
+        };
         let length = u32::from_le_bytes(*length) as usize;
-        let Some((body, rest)) = (length <= MAX_BODY).then(|| rest.split_at_checked(length)).flatten() else { break };
+        let Some((body, rest)) = (length <= MAX_BODY)
+            .then(|| rest.split_at_checked(length))
+            .flatten()
+        else {
+            break;
+        };
         let Some(entries) = (crc32fast::hash(body) == u32::from_le_bytes(*crc))
             .then(|| decode(body, hashes.chunks()))
             .flatten()
@@ -186,11 +212,25 @@ fn decode(mut body: &[u8], chunks: u64) -> Option<Vec<Written>> {
             1 => {
                 let (count, rest) = rest.split_first_chunk::<4>()?;
                 let count = u64::from(u32::from_le_bytes(*count));
-                (Written::Zeros { start: first, count }, count, rest)
+                (
+                    Written::Zeros {
+                        start: first,
+                        count,
+                    },
+                    count,
+                    rest,
+                )
             }
             2 => {
                 let (hash, rest) = rest.split_first_chunk::<32>()?;
-                (Written::Data { chunk: first, hash: *hash }, 1, rest)
+                (
+                    Written::Data {
+                        chunk: first,
+                        hash: *hash,
+                    },
+                    1,
+                    rest,
+                )
             }
             _ => return None,
         };

@@ -20,25 +20,37 @@ impl ReadError {
     /// As an error of the transfer with the peer at `address`.
     pub(crate) fn at(self, address: &str) -> TransferError {
         match self {
-            Self::Connection(message) => TransferError::Connection { address: address.to_owned(), message },
+            Self::Connection(message) => TransferError::Connection {
+                address: address.to_owned(),
+                message,
+            },
             Self::Malformed(error) => TransferError::Protocol(error.to_string()),
         }
     }
 }
 
-pub(crate) async fn write(stream: &mut SendStream, message: &impl Serialize) -> Result<(), quinn::WriteError> {
+pub(crate) async fn write(
+    stream: &mut SendStream,
+    message: &impl Serialize,
+) -> Result<(), quinn::WriteError> {
     stream.write_all(&encode_control(message)).await
 }
 
 /// Reads the next message. Not to be dropped in the middle and called again: the stream would be out of step.
 pub(crate) async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, ReadError> {
     let mut length = [0; 4];
-    stream.read_exact(&mut length).await.map_err(|error| ReadError::Connection(error.to_string()))?;
+    stream
+        .read_exact(&mut length)
+        .await
+        .map_err(|error| ReadError::Connection(error.to_string()))?;
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_CONTROL_BYTES {
         return Err(DecodeError::TooLong(length).into());
     }
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.map_err(|error| ReadError::Connection(error.to_string()))?;
+    stream
+        .read_exact(&mut body)
+        .await
+        .map_err(|error| ReadError::Connection(error.to_string()))?;
     Ok(decode_control(&body)?)
 }

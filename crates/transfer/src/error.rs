@@ -68,7 +68,9 @@ pub enum TransferError {
     #[error("the other side broke the transfer protocol: {0}")]
     Protocol(String),
     /// The other side speaks another version.
-    #[error("the other side speaks version {theirs} of the transfer protocol, this one version {ours}: upgrade the older of the two")]
+    #[error(
+        "the other side speaks version {theirs} of the transfer protocol, this one version {ours}: upgrade the older of the two"
+    )]
     Version {
         /// This side's version.
         ours: u16,
@@ -118,10 +120,16 @@ impl TransferError {
     /// A failed write, flush or read of a target file.
     pub(crate) fn target(doing: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::TargetFull { path: path.to_owned() }
-            }
-            _ => Self::Target { doing, path: path.to_owned(), source },
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::TargetFull {
+                path: path.to_owned(),
+            },
+            _ => Self::Target {
+                doing,
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 
@@ -145,7 +153,9 @@ impl TransferError {
     /// Whether the same transfer may succeed when it is tried again, with a new assignment if need be.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::Ticket(_) | Self::Fenced { .. } | Self::Cancelled => true,
+            Self::Connection { .. } | Self::Ticket(_) | Self::Fenced { .. } | Self::Cancelled => {
+                true
+            }
             Self::Remote(failure) => failure.retryable,
             Self::OpenSource { .. }
             | Self::ReadSource { .. }
@@ -165,6 +175,10 @@ impl TransferError {
     }
 
     pub(crate) fn to_remote(&self) -> RemoteFailure {
-        RemoteFailure { code: self.code(), message: self.to_string(), retryable: self.is_retryable() }
+        RemoteFailure {
+            code: self.code(),
+            message: self.to_string(),
+            retryable: self.is_retryable(),
+        }
     }
 }

@@ -21,7 +21,10 @@ pub struct Fence {
 
 /// The right to write, for as long as it is held.
 #[derive(Debug)]
-pub struct Pass<'a>(#[expect(dead_code, reason = "held for its lock, not for its value")] RwLockReadGuard<'a, Epoch>);
+pub struct Pass<'a>(
+    #[expect(dead_code, reason = "held for its lock, not for its value")]
+    RwLockReadGuard<'a, Epoch>,
+);
 
 impl Fence {
     /// Opens the fence of a directory; a new one stands at epoch 0.
@@ -29,12 +32,18 @@ impl Fence {
         let path = directory.join("fence");
         let epoch = match std::fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().map(Epoch).map_err(|_| {
-                TransferError::Protocol(format!("{} does not hold an epoch but {text:?}", path.display()))
+                TransferError::Protocol(format!(
+                    "{} does not hold an epoch but {text:?}",
+                    path.display()
+                ))
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Epoch(0),
             Err(error) => return Err(TransferError::target("read", &path, error)),
         };
-        Ok(Self { path, epoch: RwLock::new(epoch) })
+        Ok(Self {
+            path,
+            epoch: RwLock::new(epoch),
+        })
     }
 
     /// The epoch at which it stands.
@@ -47,12 +56,16 @@ impl Fence {
     /// # Errors
     /// [`TransferError::Fenced`] if it stands higher.
     pub fn raise(&self, epoch: Epoch) -> Result<(), TransferError> {
-        let mut current = self.epoch.write().expect("no holder of this lock can panic");
+        let mut current = self
+            .epoch
+            .write()
+            .expect("no holder of this lock can panic");
         if epoch < *current {
             return Err(TransferError::Fenced { epoch });
         }
         if epoch > *current {
-            self.persist(epoch).map_err(|error| TransferError::target("write", &self.path, error))?;
+            self.persist(epoch)
+                .map_err(|error| TransferError::target("write", &self.path, error))?;
             *current = epoch;
         }
         Ok(())
@@ -64,7 +77,11 @@ impl Fence {
     /// [`TransferError::Fenced`] if the fence does not stand at it.
     pub fn pass(&self, epoch: Epoch) -> Result<Pass<'_>, TransferError> {
         let current = self.epoch.read().expect("no holder of this lock can panic");
-        if *current == epoch { Ok(Pass(current)) } else { Err(TransferError::Fenced { epoch }) }
+        if *current == epoch {
+            Ok(Pass(current))
+        } else {
+            Err(TransferError::Fenced { epoch })
+        }
     }
 
     fn persist(&self, epoch: Epoch) -> std::io::Result<()> {

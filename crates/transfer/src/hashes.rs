@@ -40,7 +40,12 @@ enum Segment {
 impl ChunkHashes {
     /// A disk of which nothing is known.
     pub fn new(size_bytes: u64, chunk_bytes: u32) -> Self {
-        Self { size_bytes, chunk_bytes, segments: BTreeMap::new(), known: 0 }
+        Self {
+            size_bytes,
+            chunk_bytes,
+            segments: BTreeMap::new(),
+            known: 0,
+        }
     }
 
     /// Size of the disk in bytes.
@@ -61,7 +66,8 @@ impl ChunkHashes {
     /// Bytes of one chunk.
     pub fn length_of(&self, chunk: u64) -> u32 {
         let start = chunk * u64::from(self.chunk_bytes);
-        u32::try_from((self.size_bytes - start).min(u64::from(self.chunk_bytes))).expect("a chunk's length fits its type")
+        u32::try_from((self.size_bytes - start).min(u64::from(self.chunk_bytes)))
+            .expect("a chunk's length fits its type")
     }
 
     /// What is known of a chunk.
@@ -80,7 +86,8 @@ impl ChunkHashes {
         if before == value {
             return;
         }
-        self.known = self.known + u64::from(value != Chunk::Unknown) - u64::from(before != Chunk::Unknown);
+        self.known =
+            self.known + u64::from(value != Chunk::Unknown) - u64::from(before != Chunk::Unknown);
         self.mixed(chunk / SEGMENT)[Self::within(chunk)] = value;
     }
 
@@ -140,13 +147,17 @@ impl ChunkHashes {
             let end = (start + SEGMENT).min(self.chunks());
             match self.segments.get(&segment) {
                 Some(Segment::Zero) if self.length_of(end - 1) == self.chunk_bytes => {
-                    hasher.update(&zeros[..usize::try_from(end - start).expect("a segment is small") * 32]);
+                    hasher.update(
+                        &zeros[..usize::try_from(end - start).expect("a segment is small") * 32],
+                    );
                 }
                 _ => {
                     for chunk in start..end {
                         match self.get(chunk) {
                             Chunk::Data(hash) => hasher.update(&hash),
-                            Chunk::Zero if self.length_of(chunk) == self.chunk_bytes => hasher.update(&zero),
+                            Chunk::Zero if self.length_of(chunk) == self.chunk_bytes => {
+                                hasher.update(&zero)
+                            }
                             Chunk::Zero => hasher.update(&hash_of_zeros(self.length_of(chunk))),
                             Chunk::Unknown => return None,
                         };
@@ -201,15 +212,17 @@ impl ChunkHashes {
         match self.segments.get(&segment) {
             None => 0,
             Some(Segment::Zero) => length,
-            Some(Segment::Mixed(chunks)) => {
-                chunks.iter().filter(|chunk| **chunk != Chunk::Unknown).count() as u64
-            }
+            Some(Segment::Mixed(chunks)) => chunks
+                .iter()
+                .filter(|chunk| **chunk != Chunk::Unknown)
+                .count() as u64,
         }
     }
 
     fn mixed(&mut self, segment: u64) -> &mut [Chunk] {
-        let length = usize::try_from(((segment + 1) * SEGMENT).min(self.chunks()) - segment * SEGMENT)
-            .expect("a segment is small");
+        let length =
+            usize::try_from(((segment + 1) * SEGMENT).min(self.chunks()) - segment * SEGMENT)
+                .expect("a segment is small");
         let content = self
             .segments
             .entry(segment)
@@ -255,7 +268,10 @@ pub fn hash(bytes: &[u8]) -> Hash {
 pub fn is_zero(bytes: &[u8]) -> bool {
     // A fold over blocks is a shape that the compiler turns into vector instructions; leaving early at each byte is not.
     let (blocks, tail) = bytes.as_chunks::<256>();
-    blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0) && tail.iter().all(|&byte| byte == 0)
+    blocks
+        .iter()
+        .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+        && tail.iter().all(|&byte| byte == 0)
 }
 
 fn hash_of_zeros(length: u32) -> Hash {

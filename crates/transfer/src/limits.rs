@@ -19,12 +19,17 @@ pub struct Pacer {
 impl Pacer {
     /// A pacer for a limit in bytes a second; `None` is no limit.
     pub fn new(limit: watch::Receiver<Option<u64>>) -> Self {
-        Self { limit, paid_until: Mutex::new(Instant::now()) }
+        Self {
+            limit,
+            paid_until: Mutex::new(Instant::now()),
+        }
     }
 
     /// Waits until `bytes` may be sent.
     pub async fn pay(&self, bytes: usize) {
-        let Some(limit) = *self.limit.borrow() else { return };
+        let Some(limit) = *self.limit.borrow() else {
+            return;
+        };
         let cost = Duration::from_secs_f64(bytes as f64 / limit.max(1) as f64);
         let wait_until = {
             let mut paid_until = self.paid_until.lock().await;

@@ -119,7 +119,8 @@ impl Manifest {
 
     /// The text of the file.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a struct of strings and integers has a JSON form") + "\n"
+        serde_json::to_string(self).expect("a struct of strings and integers has a JSON form")
+            + "\n"
     }
 
     /// Reads the text and checks that it fits itself.
@@ -127,18 +128,32 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError::Malformed`] and [`ManifestError::Damaged`].
     pub fn from_json(text: &str) -> Result<(Self, ChunkHashes), ManifestError> {
-        let manifest: Self = serde_json::from_str(text).map_err(|error| ManifestError::Malformed(error.to_string()))?;
-        if manifest.format != "wherry-manifest" || manifest.version != 1 || manifest.hash != "blake3" {
-            return Err(ManifestError::Malformed("it is of another format or version".to_owned()));
+        let manifest: Self = serde_json::from_str(text)
+            .map_err(|error| ManifestError::Malformed(error.to_string()))?;
+        if manifest.format != "wherry-manifest"
+            || manifest.version != 1
+            || manifest.hash != "blake3"
+        {
+            return Err(ManifestError::Malformed(
+                "it is of another format or version".to_owned(),
+            ));
         }
         let hashes = manifest.hashes()?;
-        let root = hashes.root().map(|root| blake3::Hash::from(root).to_hex().to_string());
-        if root.as_deref() == Some(&manifest.root) { Ok((manifest, hashes)) } else { Err(ManifestError::Damaged) }
+        let root = hashes
+            .root()
+            .map(|root| blake3::Hash::from(root).to_hex().to_string());
+        if root.as_deref() == Some(&manifest.root) {
+            Ok((manifest, hashes))
+        } else {
+            Err(ManifestError::Damaged)
+        }
     }
 
     fn hashes(&self) -> Result<ChunkHashes, ManifestError> {
         if self.chunk_bytes == 0 {
-            return Err(ManifestError::Malformed("its chunks have no bytes".to_owned()));
+            return Err(ManifestError::Malformed(
+                "its chunks have no bytes".to_owned(),
+            ));
         }
         let mut hashes = ChunkHashes::new(self.size_bytes, self.chunk_bytes);
         let mut chunk = 0_u64;
@@ -147,13 +162,17 @@ impl Manifest {
                 Stretch::Zeros(count) => *count,
                 Stretch::Hashes(list) => list.len() as u64,
             };
-            let end = chunk.checked_add(count).filter(|end| *end <= hashes.chunks()).ok_or(ManifestError::Damaged)?;
+            let end = chunk
+                .checked_add(count)
+                .filter(|end| *end <= hashes.chunks())
+                .ok_or(ManifestError::Damaged)?;
             match stretch {
                 Stretch::Zeros(count) => hashes.set_zero(chunk, *count),
                 Stretch::Hashes(list) => {
                     for (text, chunk) in list.iter().zip(chunk..) {
-                        let hash = blake3::Hash::from_hex(text)
-                            .map_err(|_| ManifestError::Malformed(format!("{text:?} is no hash")))?;
+                        let hash = blake3::Hash::from_hex(text).map_err(|_| {
+                            ManifestError::Malformed(format!("{text:?} is no hash"))
+                        })?;
                         hashes.set(chunk, Chunk::Data(*hash.as_bytes()));
                     }
                 }
@@ -168,12 +187,19 @@ impl Manifest {
 ///
 /// # Errors
 /// [`ManifestError`], with the first chunk that differs.
-pub fn verify(disk: &Path, manifest: &Path, mut progress: impl FnMut(u64)) -> Result<Hash, ManifestError> {
+pub fn verify(
+    disk: &Path,
+    manifest: &Path,
+    mut progress: impl FnMut(u64),
+) -> Result<Hash, ManifestError> {
     use std::os::unix::fs::FileExt as _;
 
     let unreadable = |path: &Path| {
         let path = path.display().to_string();
-        move |source| ManifestError::Read { path: path.clone(), source }
+        move |source| ManifestError::Read {
+            path: path.clone(),
+            source,
+        }
     };
     let text = std::fs::read_to_string(manifest).map_err(unreadable(manifest))?;
     let (_, expected) = Manifest::from_json(&text)?;
@@ -181,7 +207,11 @@ pub fn verify(disk: &Path, manifest: &Path, mut progress: impl FnMut(u64)) -> Re
     let file = File::open(disk).map_err(unreadable(disk))?;
     let found = file.metadata().map_err(unreadable(disk))?.len();
     if found < expected.size_bytes() {
-        return Err(ManifestError::Short { path, found, expected: expected.size_bytes() });
+        return Err(ManifestError::Short {
+            path,
+            found,
+            expected: expected.size_bytes(),
+        });
     }
     let chunk_bytes = u64::from(expected.chunk_bytes());
     let mut buffer = AlignedBuffer::new(expected.chunk_bytes() as usize);
@@ -191,8 +221,13 @@ pub fn verify(disk: &Path, manifest: &Path, mut progress: impl FnMut(u64)) -> Re
         let actual = if is_hole(&file, offset, bytes.len() as u64) {
             Chunk::Zero
         } else {
-            file.read_exact_at(bytes, offset).map_err(unreadable(disk))?;
-            if is_zero(bytes) { Chunk::Zero } else { Chunk::Data(hash(bytes)) }
+            file.read_exact_at(bytes, offset)
+                .map_err(unreadable(disk))?;
+            if is_zero(bytes) {
+                Chunk::Zero
+            } else {
+                Chunk::Data(hash(bytes))
+            }
         };
         if actual != expected.get(chunk) {
             return Err(ManifestError::Differs { path, offset });
@@ -201,10 +236,12 @@ pub fn verify(disk: &Path, manifest: &Path, mut progress: impl FnMut(u64)) -> Re
     }
     let mut offset = expected.size_bytes();
     while offset < found {
-        let length = usize::try_from((found - offset).min(chunk_bytes)).expect("a chunk fits memory");
+        let length =
+            usize::try_from((found - offset).min(chunk_bytes)).expect("a chunk fits memory");
         if !is_hole(&file, offset, length as u64) {
             let bytes = &mut buffer.as_mut_slice()[..length];
-            file.read_exact_at(bytes, offset).map_err(unreadable(disk))?;
+            file.read_exact_at(bytes, offset)
+                .map_err(unreadable(disk))?;
             if !is_zero(bytes) {
                 return Err(ManifestError::DataBehindEnd { path, offset });
             }

@@ -47,17 +47,28 @@ pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -
     let mut next = 0;
     let hole_until = |next: &mut u64, chunk: u64, claims: &mut Vec<Claim>| {
         if *next < chunk {
-            claims.push(Claim::Hole { disk, start: *next, count: chunk - *next });
+            claims.push(Claim::Hole {
+                disk,
+                start: *next,
+                count: chunk - *next,
+            });
             *next = chunk;
         }
     };
-    for extent in data.iter().filter(|extent| extent.start < extent.end.min(size_bytes)) {
+    for extent in data
+        .iter()
+        .filter(|extent| extent.start < extent.end.min(size_bytes))
+    {
         let first = (extent.start / chunk_bytes).max(next);
         let end = extent.end.min(size_bytes).div_ceil(chunk_bytes);
         hole_until(&mut next, first, &mut claims);
         while next < end {
             let count = (end - next).min(CLAIM_CHUNKS);
-            claims.push(Claim::Read { disk, start: next, count });
+            claims.push(Claim::Read {
+                disk,
+                start: next,
+                count,
+            });
             next += count;
         }
     }
@@ -74,12 +85,17 @@ pub struct Cursor {
 impl Cursor {
     /// A cursor over claims, in their order.
     pub fn new(claims: Vec<Claim>) -> Self {
-        Self { claims: Mutex::new(claims.into_iter()) }
+        Self {
+            claims: Mutex::new(claims.into_iter()),
+        }
     }
 
     /// The next piece; `None` when all are taken.
     pub fn claim(&self) -> Option<Claim> {
-        self.claims.lock().expect("no holder of this lock can panic").next()
+        self.claims
+            .lock()
+            .expect("no holder of this lock can panic")
+            .next()
     }
 }
 

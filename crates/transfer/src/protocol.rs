@@ -135,7 +135,9 @@ impl Present {
                 Stretch::Unknown(count) | Stretch::Zeros(count) => *count,
                 Stretch::Data(list) => list.len() as u64,
             };
-            let end = chunk.checked_add(count).filter(|end| *end <= hashes.chunks())?;
+            let end = chunk
+                .checked_add(count)
+                .filter(|end| *end <= hashes.chunks())?;
             match stretch {
                 Stretch::Unknown(_) => {}
                 Stretch::Zeros(count) => hashes.set_zero(chunk, *count),
@@ -153,8 +155,12 @@ impl Present {
 
 /// Encodes a control message with its length in front.
 pub fn encode_control(message: &impl Serialize) -> Vec<u8> {
-    let body = postcard::to_stdvec(message).expect("control messages hold nothing that has no encoding");
-    let mut bytes = u32::try_from(body.len()).expect("a control message is far below 4 GiB").to_le_bytes().to_vec();
+    let body =
+        postcard::to_stdvec(message).expect("control messages hold nothing that has no encoding");
+    let mut bytes = u32::try_from(body.len())
+        .expect("a control message is far below 4 GiB")
+        .to_le_bytes()
+        .to_vec();
     bytes.extend(body);
     bytes
 }
@@ -214,7 +220,13 @@ impl Frame {
                 bytes[8..16].copy_from_slice(&start.to_le_bytes());
                 bytes[16..24].copy_from_slice(&count.to_le_bytes());
             }
-            Self::Data { disk, chunk, hash, codec, stored_bytes } => {
+            Self::Data {
+                disk,
+                chunk,
+                hash,
+                codec,
+                stored_bytes,
+            } => {
                 bytes[0] = 2;
                 bytes[1] = u8::from(*codec == Codec::Zstd);
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
@@ -238,7 +250,11 @@ impl Frame {
         };
         let disk = DiskIndex(u16::from_le_bytes([bytes[2], bytes[3]]));
         match (bytes[0], bytes[1]) {
-            (1, 0) => Ok(Self::Zeros { disk, start: field(8), count: field(16) }),
+            (1, 0) => Ok(Self::Zeros {
+                disk,
+                start: field(8),
+                count: field(16),
+            }),
             (2, codec @ (0 | 1)) => {
                 let mut hash = [0; 32];
                 hash.copy_from_slice(&bytes[24..56]);

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig,
+    TransportConfig, VarInt,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
@@ -48,18 +51,30 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    fn parts(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TransferError> {
+    fn parts(
+        &self,
+    ) -> Result<
+        (
+            RootCertStore,
+            Vec<CertificateDer<'static>>,
+            PrivateKeyDer<'static>,
+        ),
+        TransferError,
+    > {
         let unusable = |what: &str| TransferError::Identity(what.to_owned());
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authority_pem.as_bytes()) {
-            let certificate = certificate.map_err(|_| unusable("the authority's certificate is no PEM"))?;
-            roots.add(certificate).map_err(|_| unusable("the authority's certificate is malformed"))?;
+            let certificate =
+                certificate.map_err(|_| unusable("the authority's certificate is no PEM"))?;
+            roots
+                .add(certificate)
+                .map_err(|_| unusable("the authority's certificate is malformed"))?;
         }
         let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
             .collect::<Result<_, _>>()
             .map_err(|_| unusable("the certificate is no PEM"))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| unusable("the key is no PEM"))?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .map_err(|_| unusable("the key is no PEM"))?;
         Ok((roots, chain, key))
     }
 }
@@ -71,7 +86,9 @@ impl Identity {
 pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
     let unusable = |error: &dyn std::fmt::Display| TransferError::Identity(error.to_string());
     let (roots, chain, key) = identity.parts()?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|error| unusable(&error))?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .map_err(|error| unusable(&error))?;
     let mut tls = rustls::ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
@@ -98,18 +115,29 @@ pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
     let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(&error))?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(transport(remote)));
-    let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let any: SocketAddr = if remote.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0_u16; 8], 0).into()
+    };
     let mut endpoint = endpoint(any, None).map_err(|error| unreachable_at(remote, &error))?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }
 
 fn unreachable_at(address: SocketAddr, error: &io::Error) -> TransferError {
-    TransferError::Connection { address: address.to_string(), message: error.to_string() }
+    TransferError::Connection {
+        address: address.to_string(),
+        message: error.to_string(),
+    }
 }
 
 fn largest_payload(peer: SocketAddr) -> u16 {
-    if peer.ip().is_loopback() { LOOPBACK_PAYLOAD } else { ETHERNET_PAYLOAD }
+    if peer.ip().is_loopback() {
+        LOOPBACK_PAYLOAD
+    } else {
+        ETHERNET_PAYLOAD
+    }
 }
 
 fn transport(peer: SocketAddr) -> TransportConfig {
@@ -128,7 +156,11 @@ fn transport(peer: SocketAddr) -> TransportConfig {
         .send_fairness(false)
         .ack_frequency_config(Some(AckFrequencyConfig::default()))
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("a few seconds fit the protocol's type")));
+        .max_idle_timeout(Some(
+            IDLE_TIMEOUT
+                .try_into()
+                .expect("a few seconds fit the protocol's type"),
+        ));
     transport
 }
 

@@ -43,7 +43,13 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// The defaults: a flush each 64 MiB or second.
     pub fn new(listen: SocketAddr, identity: Identity, directory: PathBuf) -> Self {
-        Self { listen, identity, directory, flush_bytes: 64 << 20, flush_interval: Duration::from_secs(1) }
+        Self {
+            listen,
+            identity,
+            directory,
+            flush_bytes: 64 << 20,
+            flush_interval: Duration::from_secs(1),
+        }
     }
 }
 
@@ -87,13 +93,21 @@ impl Receipt {
     /// Compares the roots of a disk whose every chunk is durable.
     fn of(index: DiskIndex, durable: &ChunkHashes, sent: Hash) -> Result<Self, TransferError> {
         let corrupt = |what: String| TransferError::Corrupt { disk: index, what };
-        let root = durable
-            .root()
-            .ok_or_else(|| corrupt(format!("{} of {} chunks arrived", durable.known(), durable.chunks())))?;
+        let root = durable.root().ok_or_else(|| {
+            corrupt(format!(
+                "{} of {} chunks arrived",
+                durable.known(),
+                durable.chunks()
+            ))
+        })?;
         if root != sent {
             return Err(corrupt("its root hash is not the source's".to_owned()));
         }
-        Ok(Self { root, size_bytes: durable.size_bytes(), chunks: durable.chunks() })
+        Ok(Self {
+            root,
+            size_bytes: durable.size_bytes(),
+            chunks: durable.chunks(),
+        })
     }
 
     /// BLAKE3 root of the disk.
@@ -170,7 +184,12 @@ impl Server {
         let endpoint = crate::quic::server(config.listen, &config.identity)?;
         let fence = crate::fence::Fence::open(&config.directory)?;
         let (status, _) = watch::channel(ReceiveStatus::default());
-        let shared = Arc::new(Shared { config, fence, admitted: Mutex::new(None), status });
+        let shared = Arc::new(Shared {
+            config,
+            fence,
+            admitted: Mutex::new(None),
+            status,
+        });
         tokio::spawn(session::accept(endpoint.clone(), Arc::clone(&shared)));
         Ok(Self { endpoint, shared })
     }
@@ -198,7 +217,9 @@ impl Server {
         let opened = tokio::task::spawn_blocking(move || shared.admit(admission)).await;
         match opened {
             Ok(result) => result,
-            Err(panicked) => Err(TransferError::Protocol(format!("opening the disks died: {panicked}"))),
+            Err(panicked) => Err(TransferError::Protocol(format!(
+                "opening the disks died: {panicked}"
+            ))),
         }
     }
 
@@ -223,12 +244,21 @@ impl Server {
     /// # Errors
     /// The last flush failed; what it held is not in the map and will be sent again.
     pub async fn halt(&self) -> Result<(), TransferError> {
-        let taken = self.shared.admitted.lock().expect("no holder of this lock can panic").take();
+        let taken = self
+            .shared
+            .admitted
+            .lock()
+            .expect("no holder of this lock can panic")
+            .take();
         let Some(disks) = taken else { return Ok(()) };
         disks.cancel.cancel();
         let shared = Arc::clone(&self.shared);
         let flushed = tokio::task::spawn_blocking(move || disks.flush(&shared.status)).await;
-        flushed.unwrap_or_else(|panicked| Err(TransferError::Protocol(format!("the flush died: {panicked}"))))
+        flushed.unwrap_or_else(|panicked| {
+            Err(TransferError::Protocol(format!(
+                "the flush died: {panicked}"
+            )))
+        })
     }
 
     /// Halts and closes the listener.
@@ -237,29 +267,44 @@ impl Server {
     /// See [`Server::halt`].
     pub async fn shutdown(self) -> Result<(), TransferError> {
         let halted = self.halt().await;
-        self.endpoint.close(quinn::VarInt::from_u32(0), b"shut down");
-        let _said_goodbye = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        self.endpoint
+            .close(quinn::VarInt::from_u32(0), b"shut down");
+        let _said_goodbye =
+            tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
         halted
     }
 }
 
 impl Shared {
     fn admitted(&self) -> Option<Arc<Disks>> {
-        self.admitted.lock().expect("no holder of this lock can panic").clone()
+        self.admitted
+            .lock()
+            .expect("no holder of this lock can panic")
+            .clone()
     }
 
     fn admit(self: &Arc<Self>, admission: Admission) -> Result<(), TransferError> {
         // Held throughout: two admissions at once would open the same files twice.
-        let mut admitted = self.admitted.lock().expect("no holder of this lock can panic");
+        let mut admitted = self
+            .admitted
+            .lock()
+            .expect("no holder of this lock can panic");
         self.fence.raise(admission.epoch)?;
-        if admitted.as_ref().is_some_and(|disks| disks.admission.epoch == admission.epoch) {
+        if admitted
+            .as_ref()
+            .is_some_and(|disks| disks.admission.epoch == admission.epoch)
+        {
             return Ok(());
         }
         if let Some(before) = admitted.take() {
             before.cancel.cancel();
             before.flush(&self.status)?;
         }
-        let disks = Arc::new(Disks::open(&self.config.directory, admission, CancellationToken::new())?);
+        let disks = Arc::new(Disks::open(
+            &self.config.directory,
+            admission,
+            CancellationToken::new(),
+        )?);
         self.status.send_modify(|status| {
             status.failure = None;
             status.disks = disks.status();

@@ -106,6 +106,7 @@ pub async fn send(
     };
     endpoint.close(quinn::VarInt::from_u32(0), b"done");
     // Bounded: a receiver that is gone must not hold the caller.
-    let _said_goodbye = tokio::time::timeout(std::time::Duration::from_secs(1), endpoint.wait_idle()).await;
+    let _said_goodbye =
+        tokio::time::timeout(std::time::Duration::from_secs(1), endpoint.wait_idle()).await;
     sent
 }

@@ -17,7 +17,9 @@ impl TicketSecret {
     pub fn generate() -> Self {
         use ring::rand::SecureRandom as _;
         let mut bytes = [0; 32];
-        ring::rand::SystemRandom::new().fill(&mut bytes).expect("the operating system gives randomness");
+        ring::rand::SystemRandom::new()
+            .fill(&mut bytes)
+            .expect("the operating system gives randomness");
         Self(bytes)
     }
 
@@ -76,8 +78,16 @@ impl Ticket {
     ///
     /// # Errors
     /// [`TicketRefused`].
-    pub fn verify(bytes: &[u8], secret: &TicketSecret, now_unix_secs: i64) -> Result<Self, TicketRefused> {
-        let split = bytes.len().checked_sub(CODE).filter(|&split| split > FIXED).ok_or(TicketRefused::Forged)?;
+    pub fn verify(
+        bytes: &[u8],
+        secret: &TicketSecret,
+        now_unix_secs: i64,
+    ) -> Result<Self, TicketRefused> {
+        let split = bytes
+            .len()
+            .checked_sub(CODE)
+            .filter(|&split| split > FIXED)
+            .ok_or(TicketRefused::Forged)?;
         let (body, code) = bytes.split_at(split);
         let code: [u8; CODE] = code.try_into().map_err(|_| TicketRefused::Forged)?;
         // blake3::Hash compares in constant time.
@@ -88,11 +98,18 @@ impl Ticket {
         let (epoch, rest) = rest.split_first_chunk::<8>().ok_or(TicketRefused::Forged)?;
         let (expires, job_id) = rest.split_first_chunk::<8>().ok_or(TicketRefused::Forged)?;
         let ticket = Self {
-            job_id: std::str::from_utf8(job_id).ok().and_then(|text| text.parse().ok()).ok_or(TicketRefused::Forged)?,
+            job_id: std::str::from_utf8(job_id)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or(TicketRefused::Forged)?,
             run: Run(i32::from_le_bytes(*run)),
             epoch: Epoch(i64::from_le_bytes(*epoch)),
             expires_unix_secs: i64::from_le_bytes(*expires),
         };
-        if ticket.expires_unix_secs < now_unix_secs { Err(TicketRefused::Expired) } else { Ok(ticket) }
+        if ticket.expires_unix_secs < now_unix_secs {
+            Err(TicketRefused::Expired)
+        } else {
+            Ok(ticket)
+        }
     }
 }

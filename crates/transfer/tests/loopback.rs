@@ -116,8 +116,14 @@ impl Bench {
 
     async fn send(&self, receiver: SocketAddr, epoch: i64) -> Result<SendReport, TransferError> {
         let progress = watch::channel(SendProgress::default()).0;
-        let sending = send(self.config(receiver, epoch, None), CancellationToken::new(), progress);
-        tokio::time::timeout(PATIENCE, sending).await.expect("a transfer of a few MiB ends")
+        let sending = send(
+            self.config(receiver, epoch, None),
+            CancellationToken::new(),
+            progress,
+        );
+        tokio::time::timeout(PATIENCE, sending)
+            .await
+            .expect("a transfer of a few MiB ends")
     }
 
     fn check_targets(&self) -> anyhow::Result<()> {
@@ -125,9 +131,18 @@ impl Bench {
             let target = std::fs::read(self.instance().join(format!("disk-{index}.raw")))?;
             let source = std::fs::read(source)?;
             let size = usize::try_from(*size)?;
-            anyhow::ensure!(target.len() == size + 3 * MIB as usize, "the target's size is what was asked for");
-            anyhow::ensure!(target[..size] == source[..], "disk {index} has the source's bytes");
-            anyhow::ensure!(target[size..].iter().all(|&byte| byte == 0), "zeros lie behind them");
+            anyhow::ensure!(
+                target.len() == size + 3 * MIB as usize,
+                "the target's size is what was asked for"
+            );
+            anyhow::ensure!(
+                target[..size] == source[..],
+                "disk {index} has the source's bytes"
+            );
+            anyhow::ensure!(
+                target[size..].iter().all(|&byte| byte == 0),
+                "zeros lie behind them"
+            );
         }
         Ok(())
     }
@@ -136,7 +151,9 @@ impl Bench {
 /// Bytes that do not compress and never repeat.
 fn noise(length: u64, seed: u8) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(length).unwrap()];
-    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new_keyed(&[seed; 32])
+        .finalize_xof()
+        .fill(&mut bytes);
     bytes
 }
 
@@ -169,10 +186,15 @@ async fn disks_arrive_whole_with_receipts_and_manifests() -> anyhow::Result<()> 
     for (disk, (index, root)) in status.disks.iter().zip(&report.roots) {
         assert_eq!(disk.receipt.unwrap().root(), *root);
         assert_eq!(disk.bytes_durable, disk.size_bytes);
-        let manifest = server.manifest(*index).context("a complete disk has a manifest")?;
+        let manifest = server
+            .manifest(*index)
+            .context("a complete disk has a manifest")?;
         let path = bench.directory.path().join(format!("manifest-{index}"));
         std::fs::write(&path, manifest.to_json())?;
-        assert_eq!(manifest::verify(&server.disk_path(*index), &path, |_| {})?, *root);
+        assert_eq!(
+            manifest::verify(&server.disk_path(*index), &path, |_| {})?,
+            *root
+        );
     }
     server.shutdown().await?;
     Ok(())
@@ -193,7 +215,10 @@ async fn after_a_receiver_fell_only_the_rest_is_sent() -> anyhow::Result<()> {
     // What was being written when it fell may lie torn behind the map's last record.
     let map = bench.instance().join("disk-0.chunks");
     let length = std::fs::metadata(&map)?.len();
-    std::fs::OpenOptions::new().write(true).open(&map)?.write_all_at(&[0x5a; 13], length)?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&map)?
+        .write_all_at(&[0x5a; 13], length)?;
 
     let (server, address) = bench.server()?;
     server.admit(bench.admission(2)).await?;
@@ -213,15 +238,31 @@ async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));
-    let old = tokio::spawn(send(slow, CancellationToken::new(), watch::channel(SendProgress::default()).0));
+    let old = tokio::spawn(send(
+        slow,
+        CancellationToken::new(),
+        watch::channel(SendProgress::default()).0,
+    ));
     wait_for(&mut server.status(), |status| durable(status) >= MIB).await?;
     server.admit(bench.admission(2)).await?;
     let before = std::fs::read(server.disk_path(DiskIndex(0)))?;
-    let ended = tokio::time::timeout(PATIENCE, old).await??.expect_err("the old epoch is over");
+    let ended = tokio::time::timeout(PATIENCE, old)
+        .await??
+        .expect_err("the old epoch is over");
     assert!(ended.is_retryable(), "{ended}");
-    assert_eq!(std::fs::read(server.disk_path(DiskIndex(0)))?, before, "nothing landed after the fence was raised");
-    assert!(bench.send(address, 1).await.is_err(), "a ticket of the old epoch is refused");
-    assert!(server.admit(bench.admission(1)).await.is_err(), "an old owner can't come back");
+    assert_eq!(
+        std::fs::read(server.disk_path(DiskIndex(0)))?,
+        before,
+        "nothing landed after the fence was raised"
+    );
+    assert!(
+        bench.send(address, 1).await.is_err(),
+        "a ticket of the old epoch is refused"
+    );
+    assert!(
+        server.admit(bench.admission(1)).await.is_err(),
+        "an old owner can't come back"
+    );
     bench.send(address, 2).await?;
     bench.check_targets()?;
 
@@ -229,7 +270,10 @@ async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
     server.shutdown().await?;
     let (server, _) = bench.server()?;
     assert_eq!(server.epoch(), Epoch(2));
-    assert!(matches!(server.admit(bench.admission(1)).await, Err(TransferError::Fenced { .. })));
+    assert!(matches!(
+        server.admit(bench.admission(1)).await,
+        Err(TransferError::Fenced { .. })
+    ));
     Ok(())
 }
 
@@ -245,9 +289,15 @@ async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()>
 
     let (server, address) = bench.server()?;
     server.admit(bench.admission(2)).await?;
-    let found = bench.send(address, 2).await.expect_err("the map says that all is there; the disk does not");
+    let found = bench
+        .send(address, 2)
+        .await
+        .expect_err("the map says that all is there; the disk does not");
     assert_eq!(found.code(), FailureCode::Corrupt);
-    assert!(!server.status().borrow().is_complete(), "no receipt for a disk that differs");
+    assert!(
+        !server.status().borrow().is_complete(),
+        "no receipt for a disk that differs"
+    );
     server.admit(bench.admission(3)).await?;
     bench.send(address, 3).await?;
     bench.check_targets()?;
@@ -260,22 +310,38 @@ async fn a_flipped_bit_in_disk_or_manifest_fails_the_image() -> anyhow::Result<(
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
-    let (disk, path) = (server.disk_path(DiskIndex(0)), bench.directory.path().join("manifest"));
-    let text = server.manifest(DiskIndex(0)).context("a complete disk has a manifest")?.to_json();
+    let (disk, path) = (
+        server.disk_path(DiskIndex(0)),
+        bench.directory.path().join("manifest"),
+    );
+    let text = server
+        .manifest(DiskIndex(0))
+        .context("a complete disk has a manifest")?
+        .to_json();
     std::fs::write(&path, &text)?;
     for offset in [0, 3 * MIB + 8, 3 * MIB + 9, 6 * MIB + 8] {
         flip(&disk, offset)?;
-        assert!(manifest::verify(&disk, &path, |_| {}).is_err(), "a flipped bit at {offset}");
+        assert!(
+            manifest::verify(&disk, &path, |_| {}).is_err(),
+            "a flipped bit at {offset}"
+        );
         flip(&disk, offset)?;
     }
     manifest::verify(&disk, &path, |_| {})?;
-    let digits: Vec<usize> = text.match_indices("\":[\"").map(|(at, _)| at + 4).chain(text.find("\"root\":\"").map(|at| at + 8)).collect();
+    let digits: Vec<usize> = text
+        .match_indices("\":[\"")
+        .map(|(at, _)| at + 4)
+        .chain(text.find("\"root\":\"").map(|at| at + 8))
+        .collect();
     assert_eq!(digits.len(), 2);
     for at in digits {
         let mut damaged = text.clone().into_bytes();
         damaged[at] = if damaged[at] == b'0' { b'1' } else { b'0' };
         std::fs::write(&path, damaged)?;
-        assert!(manifest::verify(&disk, &path, |_| {}).is_err(), "a changed digit at {at}");
+        assert!(
+            manifest::verify(&disk, &path, |_| {}).is_err(),
+            "a changed digit at {at}"
+        );
     }
     Ok(())
 }
@@ -284,26 +350,54 @@ async fn a_flipped_bit_in_disk_or_manifest_fails_the_image() -> anyhow::Result<(
 async fn eight_tebibytes_of_nothing_cost_next_to_nothing() -> anyhow::Result<()> {
     let mut bench = Bench::new(&[&[]])?;
     bench.disks[0].1 = 8 << 40;
-    std::fs::File::options().write(true).open(&bench.disks[0].0)?.set_len(8 << 40)?;
+    std::fs::File::options()
+        .write(true)
+        .open(&bench.disks[0].0)?
+        .set_len(8 << 40)?;
     bench.checksum = false;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let report = bench.send(address, 1).await?;
-    assert!(report.progress.bytes_wire < 4096, "{} bytes for nothing", report.progress.bytes_wire);
+    assert!(
+        report.progress.bytes_wire < 4096,
+        "{} bytes for nothing",
+        report.progress.bytes_wire
+    );
     assert!(server.status().borrow().is_complete());
-    assert_eq!(bench.send(address, 1).await?.progress.bytes_wire, 0, "what is there is not sent again");
+    assert_eq!(
+        bench.send(address, 1).await?.progress.bytes_wire,
+        0,
+        "what is there is not sent again"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn compressed_disks_arrive_whole_and_small() -> anyhow::Result<()> {
-    let text: Vec<u8> = b"all work and no play makes a dull disk\n".iter().copied().cycle().take(6 * MIB as usize).collect();
+    let text: Vec<u8> = b"all work and no play makes a dull disk\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(6 * MIB as usize)
+        .collect();
     let bench = Bench::new(&[&[text, noise(2 * MIB, 7)].concat()])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
-    let config = SendConfig { compression: Compression::Level(3), ..bench.config(address, 1, None) };
-    let report = send(config, CancellationToken::new(), watch::channel(SendProgress::default()).0).await?;
-    assert!(report.progress.bytes_wire < 3 * MIB, "{} bytes", report.progress.bytes_wire);
+    let config = SendConfig {
+        compression: Compression::Level(3),
+        ..bench.config(address, 1, None)
+    };
+    let report = send(
+        config,
+        CancellationToken::new(),
+        watch::channel(SendProgress::default()).0,
+    )
+    .await?;
+    assert!(
+        report.progress.bytes_wire < 3 * MIB,
+        "{} bytes",
+        report.progress.bytes_wire
+    );
     bench.check_targets()?;
     Ok(())
 }
@@ -315,18 +409,46 @@ async fn strangers_and_wrong_disks_are_refused() -> anyhow::Result<()> {
     server.admit(bench.admission(1)).await?;
 
     let other = Bench::new(&[&noise(MIB, 8)])?;
-    let stranger = SendConfig { identity: other.agent_identity.clone(), ..bench.config(address, 1, None) };
-    let refused = send(stranger, CancellationToken::new(), watch::channel(SendProgress::default()).0).await;
+    let stranger = SendConfig {
+        identity: other.agent_identity.clone(),
+        ..bench.config(address, 1, None)
+    };
+    let refused = send(
+        stranger,
+        CancellationToken::new(),
+        watch::channel(SendProgress::default()).0,
+    )
+    .await;
     assert!(refused.is_err(), "another run's certificate");
 
-    let forged = SendConfig { ticket: other.config(address, 1, None).ticket, ..bench.config(address, 1, None) };
-    let refused = send(forged, CancellationToken::new(), watch::channel(SendProgress::default()).0).await;
-    assert_eq!(refused.expect_err("another run's ticket").code(), FailureCode::ReceiverUnreachable);
+    let forged = SendConfig {
+        ticket: other.config(address, 1, None).ticket,
+        ..bench.config(address, 1, None)
+    };
+    let refused = send(
+        forged,
+        CancellationToken::new(),
+        watch::channel(SendProgress::default()).0,
+    )
+    .await;
+    assert_eq!(
+        refused.expect_err("another run's ticket").code(),
+        FailureCode::ReceiverUnreachable
+    );
 
-    std::fs::File::options().write(true).open(&bench.disks[0].0)?.set_len(2 * MIB)?;
-    let grown = bench.send(address, 1).await.expect_err("the disk has grown");
+    std::fs::File::options()
+        .write(true)
+        .open(&bench.disks[0].0)?
+        .set_len(2 * MIB)?;
+    let grown = bench
+        .send(address, 1)
+        .await
+        .expect_err("the disk has grown");
     assert_eq!(grown.code(), FailureCode::SourceDiskChanged);
-    assert!(grown.to_string().contains(&(2 * MIB).to_string()), "{grown}");
+    assert!(
+        grown.to_string().contains(&(2 * MIB).to_string()),
+        "{grown}"
+    );
 
     std::fs::remove_file(&bench.disks[0].0)?;
     let gone = bench.send(address, 1).await.expect_err("the disk is gone");
@@ -348,19 +470,33 @@ async fn a_full_target_says_so_and_counts_nothing() -> anyhow::Result<()> {
         .status()?;
     anyhow::ensure!(mounted.success(), "mount a tmpfs");
     let outcome = fill(&bench).await;
-    std::process::Command::new("umount").arg("-l").arg(bench.instance()).status()?;
+    std::process::Command::new("umount")
+        .arg("-l")
+        .arg(bench.instance())
+        .status()?;
     outcome
 }
 
 async fn fill(bench: &Bench) -> anyhow::Result<()> {
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
-    let full = bench.send(address, 1).await.expect_err("16 MiB do not fit 6");
+    let full = bench
+        .send(address, 1)
+        .await
+        .expect_err("16 MiB do not fit 6");
     assert_eq!(full.code(), FailureCode::TargetFull, "{full}");
     assert!(!full.is_retryable());
     let status = server.status().borrow().clone();
-    assert_eq!(status.failure.map(|failure| failure.code), Some(FailureCode::TargetFull));
-    assert!(status.disks.iter().all(|disk| disk.receipt.is_none() && disk.bytes_durable <= 6 * MIB));
+    assert_eq!(
+        status.failure.map(|failure| failure.code),
+        Some(FailureCode::TargetFull)
+    );
+    assert!(
+        status
+            .disks
+            .iter()
+            .all(|disk| disk.receipt.is_none() && disk.bytes_durable <= 6 * MIB)
+    );
     Ok(())
 }
 

@@ -15,7 +15,9 @@ pub struct AlignedBuffer {
 impl AlignedBuffer {
     /// A buffer of at least `bytes`, rounded up to whole blocks, filled with zeros.
     pub fn new(bytes: usize) -> Self {
-        Self { blocks: vec![Block([0; ALIGNMENT]); bytes.div_ceil(ALIGNMENT)] }
+        Self {
+            blocks: vec![Block([0; ALIGNMENT]); bytes.div_ceil(ALIGNMENT)],
+        }
     }
 
     /// All bytes.

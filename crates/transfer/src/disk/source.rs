@@ -31,15 +31,31 @@ impl SourceReader {
     /// # Errors
     /// [`TransferError::OpenSource`] and [`TransferError::SourceResized`].
     pub fn open(path: &Path, size_bytes: u64) -> Result<Self, TransferError> {
-        let failed = |source| TransferError::OpenSource { path: path.to_owned(), source };
+        let failed = |source| TransferError::OpenSource {
+            path: path.to_owned(),
+            source,
+        };
         let buffered = File::open(path).map_err(failed)?;
         // tmpfs and some others refuse O_DIRECT at once or at the first read; both fall back.
-        let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok();
+        let direct = File::options()
+            .read(true)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .open(path)
+            .ok();
         let found = seek(&buffered, SeekFrom::End(0)).map_err(|error| failed(error.into()))?;
         if found != size_bytes {
-            return Err(TransferError::SourceResized { path: path.to_owned(), expected: size_bytes, found });
+            return Err(TransferError::SourceResized {
+                path: path.to_owned(),
+                expected: size_bytes,
+                found,
+            });
         }
-        Ok(Self { path: path.to_owned(), direct, buffered, size_bytes })
+        Ok(Self {
+            path: path.to_owned(),
+            direct,
+            buffered,
+            size_bytes,
+        })
     }
 
     /// Where the file system says that there may be data. Everything, where it can't say.
@@ -49,12 +65,18 @@ impl SourceReader {
         while position < self.size_bytes {
             match seek(&self.buffered, SeekFrom::Data(position)) {
                 Ok(start) => {
-                    let end = seek(&self.buffered, SeekFrom::Hole(start)).unwrap_or(self.size_bytes);
+                    let end =
+                        seek(&self.buffered, SeekFrom::Hole(start)).unwrap_or(self.size_bytes);
                     extents.push(Extent { start, end });
                     position = end.max(start + 1);
                 }
                 Err(rustix::io::Errno::NXIO) => break,
-                Err(_) => return vec![Extent { start: 0, end: self.size_bytes }],
+                Err(_) => {
+                    return vec![Extent {
+                        start: 0,
+                        end: self.size_bytes,
+                    }];
+                }
             }
         }
         extents
@@ -64,7 +86,12 @@ impl SourceReader {
     ///
     /// # Errors
     /// [`TransferError::ReadSource`] after several tries; a disk that has shrunk is one.
-    pub fn read(&self, offset: u64, length: usize, buffer: &mut AlignedBuffer) -> Result<(), TransferError> {
+    pub fn read(
+        &self,
+        offset: u64,
+        length: usize,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), TransferError> {
         let mut tries = 0;
         loop {
             match self.read_once(offset, length, buffer) {
@@ -72,7 +99,11 @@ impl SourceReader {
                 Err(source) => {
                     tries += 1;
                     if tries >= READ_TRIES {
-                        return Err(TransferError::ReadSource { path: self.path.clone(), offset, source });
+                        return Err(TransferError::ReadSource {
+                            path: self.path.clone(),
+                            offset,
+                            source,
+                        });
                     }
                     std::thread::sleep(READ_PAUSE);
                 }

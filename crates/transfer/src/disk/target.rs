@@ -24,9 +24,18 @@ impl TargetWriter {
     /// [`TransferError::Target`] and [`TransferError::TargetFull`].
     pub fn open(path: &Path, size_bytes: u64) -> Result<Self, TransferError> {
         let failed = |error| TransferError::target("open", path, error);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
         file.set_len(size_bytes).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Where it is.
@@ -39,7 +48,9 @@ impl TargetWriter {
     /// # Errors
     /// [`TransferError::Target`] and [`TransferError::TargetFull`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), TransferError> {
-        self.file.write_all_at(bytes, offset).map_err(|error| TransferError::target("write", &self.path, error))
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| TransferError::target("write", &self.path, error))
     }
 
     /// Makes a stretch read as zeros, without taking room.
@@ -47,7 +58,12 @@ impl TargetWriter {
     /// # Errors
     /// [`TransferError::Target`].
     pub fn zero(&self, offset: u64, length: u64) -> Result<(), TransferError> {
-        let punched = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length);
+        let punched = fallocate(
+            &self.file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            offset,
+            length,
+        );
         match punched {
             Ok(()) => Ok(()),
             // No holes here: write them out.
@@ -55,13 +71,18 @@ impl TargetWriter {
                 let zeros = vec![0; 1 << 20];
                 let mut position = offset;
                 while position < offset + length {
-                    let piece = usize::try_from((offset + length - position).min(1 << 20)).expect("at most a MiB");
+                    let piece = usize::try_from((offset + length - position).min(1 << 20))
+                        .expect("at most a MiB");
                     self.write(position, &zeros[..piece])?;
                     position += piece as u64;
                 }
                 Ok(())
             }
-            Err(error) => Err(TransferError::target("punch a hole into", &self.path, error.into())),
+            Err(error) => Err(TransferError::target(
+                "punch a hole into",
+                &self.path,
+                error.into(),
+            )),
         }
     }
 
@@ -70,7 +91,9 @@ impl TargetWriter {
     /// # Errors
     /// [`TransferError::Target`] and [`TransferError::TargetFull`]; then nothing since the last flush counts.
     pub fn flush(&self) -> Result<(), TransferError> {
-        self.file.sync_data().map_err(|error| TransferError::target("flush", &self.path, error))
+        self.file
+            .sync_data()
+            .map_err(|error| TransferError::target("flush", &self.path, error))
     }
 
     /// Reads the first `size_bytes` again and hashes them; holes are not read.
@@ -107,8 +130,16 @@ pub(crate) fn rehash(
             continue;
         }
         let bytes = &mut buffer.as_mut_slice()[..hashes.length_of(chunk) as usize];
-        file.read_exact_at(bytes, chunk * chunk_size).map_err(|error| TransferError::target("read", path, error))?;
-        hashes.set(chunk, if is_zero(bytes) { Chunk::Zero } else { Chunk::Data(hash(bytes)) });
+        file.read_exact_at(bytes, chunk * chunk_size)
+            .map_err(|error| TransferError::target("read", path, error))?;
+        hashes.set(
+            chunk,
+            if is_zero(bytes) {
+                Chunk::Zero
+            } else {
+                Chunk::Data(hash(bytes))
+            },
+        );
         chunk += 1;
     }
     Ok(hashes)

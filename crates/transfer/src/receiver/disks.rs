@@ -45,7 +45,11 @@ impl Disks {
         admission: Admission,
         cancel: CancellationToken,
     ) -> Result<Self, TransferError> {
-        let disks = admission.disks.iter().map(|spec| Disk::open(directory, *spec)).collect::<Result<_, _>>()?;
+        let disks = admission
+            .disks
+            .iter()
+            .map(|spec| Disk::open(directory, *spec))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             admission,
             cancel,
@@ -66,7 +70,13 @@ impl Disks {
     /// What is durable of a disk.
     pub(super) fn durable(&self, index: DiskIndex) -> Option<ChunkHashes> {
         let disk = self.find(index).ok()?;
-        Some(disk.map.lock().expect("no holder of this lock can panic").hashes().clone())
+        Some(
+            disk.map
+                .lock()
+                .expect("no holder of this lock can panic")
+                .hashes()
+                .clone(),
+        )
     }
 
     /// Checks and writes one chunk, under the fence.
@@ -81,7 +91,10 @@ impl Disks {
         let disk = self.find(index)?;
         disk.check_range(chunk, 1)?;
         if bytes.len() != disk.length_of(chunk) {
-            return Err(TransferError::Protocol(format!("chunk {chunk} of disk {index} has {} bytes", bytes.len())));
+            return Err(TransferError::Protocol(format!(
+                "chunk {chunk} of disk {index} has {} bytes",
+                bytes.len()
+            )));
         }
         let offset = chunk * u64::from(CHUNK_BYTES);
         if hash(bytes) != expected {
@@ -90,7 +103,10 @@ impl Disks {
         }
         let _pass = fence.pass(self.admission.epoch)?;
         disk.writer.write(offset, bytes)?;
-        disk.add_pending(Written::Data { chunk, hash: expected });
+        disk.add_pending(Written::Data {
+            chunk,
+            hash: expected,
+        });
         self.count_pending(bytes.len() as u64);
         Ok(())
     }
@@ -124,7 +140,10 @@ impl Disks {
 
     /// Makes durable what has been written: data, then maps; then tells it.
     pub(super) fn flush(&self, status: &watch::Sender<ReceiveStatus>) -> Result<(), TransferError> {
-        let _alone = self.flushing.lock().expect("no holder of this lock can panic");
+        let _alone = self
+            .flushing
+            .lock()
+            .expect("no holder of this lock can panic");
         self.pending_bytes.store(0, Ordering::Relaxed);
         for disk in &self.disks {
             disk.flush()?;
@@ -146,12 +165,17 @@ impl Disks {
     ) -> Result<(), TransferError> {
         self.flush(status)?;
         if roots.len() != self.disks.len() {
-            return Err(TransferError::Protocol("the sender has another number of disks".to_owned()));
+            return Err(TransferError::Protocol(
+                "the sender has another number of disks".to_owned(),
+            ));
         }
         for (index, root) in roots {
             let disk = self.find(*index)?;
             let receipt = disk.conclude(*root, self.admission.checksum)?;
-            *disk.receipt.lock().expect("no holder of this lock can panic") = Some(receipt);
+            *disk
+                .receipt
+                .lock()
+                .expect("no holder of this lock can panic") = Some(receipt);
         }
         status.send_modify(|status| status.disks = self.status());
         Ok(())
@@ -164,8 +188,16 @@ impl Disks {
             .map(|disk| DiskStatus {
                 index: disk.spec.index,
                 size_bytes: disk.spec.source_bytes,
-                bytes_durable: disk.map.lock().expect("no holder of this lock can panic").hashes().known_bytes(),
-                receipt: *disk.receipt.lock().expect("no holder of this lock can panic"),
+                bytes_durable: disk
+                    .map
+                    .lock()
+                    .expect("no holder of this lock can panic")
+                    .hashes()
+                    .known_bytes(),
+                receipt: *disk
+                    .receipt
+                    .lock()
+                    .expect("no holder of this lock can panic"),
             })
             .collect()
     }
@@ -182,7 +214,11 @@ impl Disk {
         let path = disk_path(directory, spec.index);
         let is_new = !path.exists();
         let writer = TargetWriter::open(&path, spec.target_bytes)?;
-        let mut map = ChunkMap::open(&path.with_extension("chunks"), spec.source_bytes, CHUNK_BYTES)?;
+        let mut map = ChunkMap::open(
+            &path.with_extension("chunks"),
+            spec.source_bytes,
+            CHUNK_BYTES,
+        )?;
         if is_new {
             // A map without its disk remembers another one.
             map.clear()?;
@@ -198,39 +234,62 @@ impl Disk {
 
     fn length_of(&self, chunk: u64) -> usize {
         let offset = chunk * u64::from(CHUNK_BYTES);
-        usize::try_from((self.spec.source_bytes - offset).min(u64::from(CHUNK_BYTES))).expect("a chunk fits memory")
+        usize::try_from((self.spec.source_bytes - offset).min(u64::from(CHUNK_BYTES)))
+            .expect("a chunk fits memory")
     }
 
     fn check_range(&self, start: u64, count: u64) -> Result<(), TransferError> {
         let chunks = self.spec.source_bytes.div_ceil(u64::from(CHUNK_BYTES));
         match start.checked_add(count) {
             Some(end) if end <= chunks && count > 0 => Ok(()),
-            _ => Err(TransferError::Protocol(format!("disk {} has no {count} chunks at {start}", self.spec.index))),
+            _ => Err(TransferError::Protocol(format!(
+                "disk {} has no {count} chunks at {start}",
+                self.spec.index
+            ))),
         }
     }
 
     fn add_pending(&self, written: Written) {
-        self.pending.lock().expect("no holder of this lock can panic").push(written);
+        self.pending
+            .lock()
+            .expect("no holder of this lock can panic")
+            .push(written);
     }
 
     fn flush(&self) -> Result<(), TransferError> {
         // Taken before the data is flushed: what is added meanwhile waits for the next flush.
-        let written = std::mem::take(&mut *self.pending.lock().expect("no holder of this lock can panic"));
+        let written = std::mem::take(
+            &mut *self
+                .pending
+                .lock()
+                .expect("no holder of this lock can panic"),
+        );
         if written.is_empty() {
             return Ok(());
         }
         self.writer.flush()?;
-        self.map.lock().expect("no holder of this lock can panic").append(&written)
+        self.map
+            .lock()
+            .expect("no holder of this lock can panic")
+            .append(&written)
     }
 
     fn conclude(&self, sent: Hash, checksum: bool) -> Result<Receipt, TransferError> {
-        let durable = self.map.lock().expect("no holder of this lock can panic").hashes().clone();
+        let durable = self
+            .map
+            .lock()
+            .expect("no holder of this lock can panic")
+            .hashes()
+            .clone();
         let receipt = Receipt::of(self.spec.index, &durable, sent)?;
         if checksum {
             let read = self.writer.rehash(self.spec.source_bytes, CHUNK_BYTES)?;
             if let Err(error) = Receipt::of(self.spec.index, &read, sent) {
                 // The map believes what the disk does not hold: the next run must send it all again.
-                self.map.lock().expect("no holder of this lock can panic").clear()?;
+                self.map
+                    .lock()
+                    .expect("no holder of this lock can panic")
+                    .clear()?;
                 return Err(error);
             }
         }

@@ -17,7 +17,9 @@ pub(super) fn start(shared: Arc<Shared>, disks: Arc<Disks>) {
             let (flushing, status) = (Arc::clone(&disks), shared.status.clone());
             let flushed = tokio::task::spawn_blocking(move || flushing.flush(&status)).await;
             if let Ok(Err(error)) = flushed {
-                shared.status.send_modify(|status| status.failure = Some(error.failure()));
+                shared
+                    .status
+                    .send_modify(|status| status.failure = Some(error.failure()));
                 disks.cancel.cancel();
                 return;
             }

@@ -7,10 +7,12 @@ use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::disks::Disks;
 use super::Shared;
+use super::disks::Disks;
 use crate::control;
-use crate::protocol::{Codec, FRAME_BYTES, Frame, OfferedDisk, Present, ToReceiver, ToSender, VERSION};
+use crate::protocol::{
+    Codec, FRAME_BYTES, Frame, OfferedDisk, Present, ToReceiver, ToSender, VERSION,
+};
 use crate::{CHUNK_BYTES, Ticket, TransferError};
 
 /// How long a sender may take to say who it is.
@@ -47,10 +49,11 @@ async fn serve(
         message: error.to_string(),
     };
     let connection = incoming.await.map_err(|error| lost(&error))?;
-    let (mut to_sender, mut from_sender) = tokio::time::timeout(HELLO_TIMEOUT, connection.accept_bi())
-        .await
-        .map_err(|_| lost(&"it does not say who it is"))?
-        .map_err(|error| lost(&error))?;
+    let (mut to_sender, mut from_sender) =
+        tokio::time::timeout(HELLO_TIMEOUT, connection.accept_bi())
+            .await
+            .map_err(|_| lost(&"it does not say who it is"))?
+            .map_err(|error| lost(&error))?;
     let outcome = match welcome(shared, &address, &mut to_sender, &mut from_sender).await {
         Ok(disks) => {
             if let Some(before) = before {
@@ -66,7 +69,9 @@ async fn serve(
     };
     if let Err(error) = &outcome {
         if !error.is_retryable() {
-            shared.status.send_modify(|status| status.failure = Some(error.failure()));
+            shared
+                .status
+                .send_modify(|status| status.failure = Some(error.failure()));
         }
         let _gone = control::write(&mut to_sender, &ToSender::Refused(error.to_remote())).await;
     }
@@ -84,7 +89,9 @@ fn over(shared: &Shared, disks: &Disks) -> TransferError {
             message: failure.message.clone(),
             retryable: false,
         }),
-        None => TransferError::Fenced { epoch: disks.admission.epoch },
+        None => TransferError::Fenced {
+            epoch: disks.admission.epoch,
+        },
     }
 }
 
@@ -97,37 +104,61 @@ async fn welcome(
 ) -> Result<Arc<Disks>, TransferError> {
     let hello = tokio::time::timeout(HELLO_TIMEOUT, control::read(from_sender)).await;
     let hello = hello.map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?;
-    let ToReceiver::Hello { version, ticket, disks: offered } = hello.map_err(|error| error.at(address))? else {
-        return Err(TransferError::Protocol("the sender begins with something else than Hello".to_owned()));
+    let ToReceiver::Hello {
+        version,
+        ticket,
+        disks: offered,
+    } = hello.map_err(|error| error.at(address))?
+    else {
+        return Err(TransferError::Protocol(
+            "the sender begins with something else than Hello".to_owned(),
+        ));
     };
     if version != VERSION {
-        return Err(TransferError::Version { ours: VERSION, theirs: version });
+        return Err(TransferError::Version {
+            ours: VERSION,
+            theirs: version,
+        });
     }
-    let disks =
-        shared.admitted().ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))?;
+    let disks = shared
+        .admitted()
+        .ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))?;
     check_ticket(&ticket, &disks)?;
     check_offer(&offered, &disks)?;
     let present = offered
         .iter()
         .map(|offer| {
-            let durable = disks.durable(offer.index).expect("the offer was checked against the disks");
+            let durable = disks
+                .durable(offer.index)
+                .expect("the offer was checked against the disks");
             Present::of(&durable)
         })
         .collect();
-    let answer = ToSender::Welcome { version: VERSION, chunk_bytes: CHUNK_BYTES, disks: present };
+    let answer = ToSender::Welcome {
+        version: VERSION,
+        chunk_bytes: CHUNK_BYTES,
+        disks: present,
+    };
     let written = control::write(to_sender, &answer).await;
-    written.map_err(|error| TransferError::Connection { address: address.to_owned(), message: error.to_string() })?;
+    written.map_err(|error| TransferError::Connection {
+        address: address.to_owned(),
+        message: error.to_string(),
+    })?;
     Ok(disks)
 }
 
 fn check_ticket(bytes: &[u8], disks: &Disks) -> Result<(), TransferError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let admission = &disks.admission;
     let ticket = Ticket::verify(bytes, &admission.secret, now)
         .map_err(|error| TransferError::Ticket(error.to_string()))?;
     if ticket.epoch != admission.epoch {
-        return Err(TransferError::Fenced { epoch: ticket.epoch });
+        return Err(TransferError::Fenced {
+            epoch: ticket.epoch,
+        });
     }
     if ticket.job_id != admission.job_id || ticket.run != admission.run {
         return Err(TransferError::Ticket("it names another run".to_owned()));
@@ -138,10 +169,18 @@ fn check_ticket(bytes: &[u8], disks: &Disks) -> Result<(), TransferError> {
 fn check_offer(offered: &[OfferedDisk], disks: &Disks) -> Result<(), TransferError> {
     let expected = &disks.admission.disks;
     let fits = offered.len() == expected.len()
-        && offered
-            .iter()
-            .all(|offer| expected.iter().any(|disk| disk.index == offer.index && disk.source_bytes == offer.size_bytes));
-    if fits { Ok(()) } else { Err(TransferError::Protocol("the sender's disks are not those of the job".to_owned())) }
+        && offered.iter().all(|offer| {
+            expected
+                .iter()
+                .any(|disk| disk.index == offer.index && disk.source_bytes == offer.size_bytes)
+        });
+    if fits {
+        Ok(())
+    } else {
+        Err(TransferError::Protocol(
+            "the sender's disks are not those of the job".to_owned(),
+        ))
+    }
 }
 
 /// Takes the data streams, tells what is durable, and gives the last word.
@@ -195,9 +234,16 @@ async fn receive(
             && finished == started
         {
             let (disks, roots, tell) = (Arc::clone(disks), roots.clone(), shared.status.clone());
-            let concluded = tokio::task::spawn_blocking(move || disks.conclude(&roots, &tell)).await;
-            concluded.unwrap_or_else(|died| Err(TransferError::Protocol(format!("the comparison died: {died}"))))?;
-            return control::write(to_sender, &ToSender::Received).await.map_err(|error| lost(&error));
+            let concluded =
+                tokio::task::spawn_blocking(move || disks.conclude(&roots, &tell)).await;
+            concluded.unwrap_or_else(|died| {
+                Err(TransferError::Protocol(format!(
+                    "the comparison died: {died}"
+                )))
+            })?;
+            return control::write(to_sender, &ToSender::Received)
+                .await
+                .map_err(|error| lost(&error));
         }
     }
 }
@@ -211,11 +257,15 @@ async fn take_stream(
 ) -> Result<(), TransferError> {
     let (queue, frames) = mpsc::channel(QUEUE);
     let (for_thread, disks_of_thread) = (Arc::clone(shared), Arc::clone(disks));
-    let writer = tokio::task::spawn_blocking(move || write_frames(frames, &for_thread, &disks_of_thread));
+    let writer =
+        tokio::task::spawn_blocking(move || write_frames(frames, &for_thread, &disks_of_thread));
     let read = read_frames(&mut stream, &queue, shared, address).await;
     drop(queue);
-    let written =
-        writer.await.unwrap_or_else(|died| Err(TransferError::Protocol(format!("the writing thread died: {died}"))));
+    let written = writer.await.unwrap_or_else(|died| {
+        Err(TransferError::Protocol(format!(
+            "the writing thread died: {died}"
+        )))
+    });
     // A failed write closes the queue, which ends the reading: the write's error is the cause.
     written.and(read)
 }
@@ -239,14 +289,24 @@ async fn read_frames(
             Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
             Err(error) => return Err(lost(&error)),
         }
-        let frame = Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
+        let frame =
+            Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
         let length = match frame {
-            Frame::Data { stored_bytes, .. } if stored_bytes <= CHUNK_BYTES => stored_bytes as usize,
-            Frame::Data { .. } => return Err(TransferError::Protocol("a payload is longer than a chunk".to_owned())),
+            Frame::Data { stored_bytes, .. } if stored_bytes <= CHUNK_BYTES => {
+                stored_bytes as usize
+            }
+            Frame::Data { .. } => {
+                return Err(TransferError::Protocol(
+                    "a payload is longer than a chunk".to_owned(),
+                ));
+            }
             Frame::Zeros { .. } => 0,
         };
         let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).await.map_err(|error| lost(&error))?;
+        stream
+            .read_exact(&mut payload)
+            .await
+            .map_err(|error| lost(&error))?;
         shared.status.send_if_modified(|status| {
             // Counted without waking anybody: flushes do that.
             status.bytes_wire += (FRAME_BYTES + length) as u64;
@@ -258,18 +318,38 @@ async fn read_frames(
     }
 }
 
-fn write_frames(mut frames: mpsc::Receiver<Taken>, shared: &Shared, disks: &Disks) -> Result<(), TransferError> {
+fn write_frames(
+    mut frames: mpsc::Receiver<Taken>,
+    shared: &Shared,
+    disks: &Disks,
+) -> Result<(), TransferError> {
     let mut unpacked = vec![0; CHUNK_BYTES as usize];
     while let Some((frame, payload)) = frames.blocking_recv() {
         if disks.cancel.is_cancelled() {
-            return Err(TransferError::Fenced { epoch: disks.admission.epoch });
+            return Err(TransferError::Fenced {
+                epoch: disks.admission.epoch,
+            });
         }
         match frame {
-            Frame::Zeros { disk, start, count } => disks.write_zeros(&shared.fence, disk, start, count)?,
-            Frame::Data { disk, chunk, hash, codec: Codec::Raw, .. } => {
+            Frame::Zeros { disk, start, count } => {
+                disks.write_zeros(&shared.fence, disk, start, count)?
+            }
+            Frame::Data {
+                disk,
+                chunk,
+                hash,
+                codec: Codec::Raw,
+                ..
+            } => {
                 disks.write_chunk(&shared.fence, disk, chunk, hash, &payload)?;
             }
-            Frame::Data { disk, chunk, hash, codec: Codec::Zstd, .. } => {
+            Frame::Data {
+                disk,
+                chunk,
+                hash,
+                codec: Codec::Zstd,
+                ..
+            } => {
                 let unpack = zstd::bulk::decompress_to_buffer(&payload, &mut unpacked[..]);
                 let length = unpack.map_err(|error| TransferError::Corrupt {
                     disk,

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::{SendConfig, SendProgress, SendReport};
 use crate::TransferError;
+use crate::control;
 use crate::disk::SourceReader;
 use crate::hashes::ChunkHashes;
 use crate::limits::Pacer;
 use crate::plan::{self, Cursor};
 use crate::protocol::{FRAME_BYTES, OfferedDisk, ToReceiver, ToSender, VERSION};
-use crate::control;
 
 /// How long the handshake and the answer to Hello may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +40,8 @@ pub(super) async fn run(
     let readers = open(config).await?;
     let connection = connect(endpoint, config).await?;
     let lost = |error: &dyn std::fmt::Display| lost(config, error);
-    let (mut to_receiver, mut from_receiver) = connection.open_bi().await.map_err(|error| lost(&error))?;
+    let (mut to_receiver, mut from_receiver) =
+        connection.open_bi().await.map_err(|error| lost(&error))?;
     let disks = greet(config, readers, &mut to_receiver, &mut from_receiver).await?;
 
     progress.send_modify(|progress| {
@@ -75,24 +76,40 @@ pub(super) async fn run(
     shared.counters.copy_to(&mut last);
     last.bytes_durable = last.bytes_total;
     progress.send_replace(last);
-    Ok(SendReport { roots: roots(&shared)?, progress: last })
+    Ok(SendReport {
+        roots: roots(&shared)?,
+        progress: last,
+    })
 }
 
 fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
-    TransferError::Connection { address: config.receiver.to_string(), message: error.to_string() }
+    TransferError::Connection {
+        address: config.receiver.to_string(),
+        message: error.to_string(),
+    }
 }
 
 async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
     let disks = config.disks.clone();
-    blocking(move || disks.iter().map(|disk| SourceReader::open(&disk.path, disk.size_bytes)).collect()).await
+    blocking(move || {
+        disks
+            .iter()
+            .map(|disk| SourceReader::open(&disk.path, disk.size_bytes))
+            .collect()
+    })
+    .await
 }
 
 async fn connect(endpoint: &Endpoint, config: &SendConfig) -> Result<Connection, TransferError> {
-    let connecting =
-        endpoint.connect(config.receiver, &config.server_name).map_err(|error| lost(config, &error))?;
+    let connecting = endpoint
+        .connect(config.receiver, &config.server_name)
+        .map_err(|error| lost(config, &error))?;
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(|error| lost(config, &error)),
-        Err(_) => Err(lost(config, &format!("no answer in {HANDSHAKE_TIMEOUT:?}; is UDP allowed on the way?"))),
+        Err(_) => Err(lost(
+            config,
+            &format!("no answer in {HANDSHAKE_TIMEOUT:?}; is UDP allowed on the way?"),
+        )),
     }
 }
 
@@ -103,24 +120,49 @@ async fn greet(
     to_receiver: &mut SendStream,
     from_receiver: &mut RecvStream,
 ) -> Result<Vec<Disk>, TransferError> {
-    let offered =
-        config.disks.iter().map(|disk| OfferedDisk { index: disk.index, size_bytes: disk.size_bytes }).collect();
-    let hello = ToReceiver::Hello { version: VERSION, ticket: config.ticket.clone(), disks: offered };
-    control::write(to_receiver, &hello).await.map_err(|error| lost(config, &error))?;
+    let offered = config
+        .disks
+        .iter()
+        .map(|disk| OfferedDisk {
+            index: disk.index,
+            size_bytes: disk.size_bytes,
+        })
+        .collect();
+    let hello = ToReceiver::Hello {
+        version: VERSION,
+        ticket: config.ticket.clone(),
+        disks: offered,
+    };
+    control::write(to_receiver, &hello)
+        .await
+        .map_err(|error| lost(config, &error))?;
     let answer = tokio::time::timeout(WELCOME_TIMEOUT, control::read(from_receiver))
         .await
         .map_err(|_| lost(config, &"the receiver does not answer"))?
         .map_err(|error| error.at(&config.receiver.to_string()))?;
     let (chunk_bytes, present) = match answer {
-        ToSender::Welcome { version: VERSION, chunk_bytes, disks } => (chunk_bytes, disks),
-        ToSender::Welcome { version, .. } => return Err(TransferError::Version { ours: VERSION, theirs: version }),
+        ToSender::Welcome {
+            version: VERSION,
+            chunk_bytes,
+            disks,
+        } => (chunk_bytes, disks),
+        ToSender::Welcome { version, .. } => {
+            return Err(TransferError::Version {
+                ours: VERSION,
+                theirs: version,
+            });
+        }
         ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
         ToSender::Durable { .. } | ToSender::Received => {
-            return Err(TransferError::Protocol("the receiver answers before it has welcomed".to_owned()));
+            return Err(TransferError::Protocol(
+                "the receiver answers before it has welcomed".to_owned(),
+            ));
         }
     };
     if present.len() != config.disks.len() {
-        return Err(TransferError::Protocol("the receiver has another number of disks".to_owned()));
+        return Err(TransferError::Protocol(
+            "the receiver has another number of disks".to_owned(),
+        ));
     }
     readers
         .into_iter()
@@ -129,9 +171,19 @@ async fn greet(
         .map(|((reader, disk), present)| {
             let present = present
                 .hashes(disk.size_bytes, chunk_bytes)
-                .ok_or_else(|| TransferError::Protocol(format!("the receiver's disk {} has another size", disk.index)))?;
+                .ok_or_else(|| {
+                    TransferError::Protocol(format!(
+                        "the receiver's disk {} has another size",
+                        disk.index
+                    ))
+                })?;
             let found = Mutex::new(ChunkHashes::new(disk.size_bytes, chunk_bytes));
-            Ok(Disk { index: disk.index, reader, present, found })
+            Ok(Disk {
+                index: disk.index,
+                reader,
+                present,
+                found,
+            })
         })
         .collect()
 }
@@ -161,7 +213,10 @@ async fn stream_all(
         let (queue, ready) = mpsc::channel(QUEUE);
         let feeder = Arc::clone(shared);
         work.spawn_blocking(move || feed(&feeder, &queue));
-        let stream = connection.open_uni().await.map_err(|error| lost(config, &error))?;
+        let stream = connection
+            .open_uni()
+            .await
+            .map_err(|error| lost(config, &error))?;
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
         work.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
     }
@@ -171,14 +226,20 @@ async fn stream_all(
             // A feeder whose stream has failed is cancelled; the stream's own error is the one to tell.
             Ok(Err(TransferError::Cancelled)) if !work.is_empty() => {}
             Ok(Err(error)) => return Err(error),
-            Err(panicked) => return Err(TransferError::Protocol(format!("a stream's task died: {panicked}"))),
+            Err(panicked) => {
+                return Err(TransferError::Protocol(format!(
+                    "a stream's task died: {panicked}"
+                )));
+            }
         }
     }
     let sent = ToReceiver::Sent {
         streams: u32::try_from(streams).expect("streams are counted in tens"),
         roots: roots(shared)?,
     };
-    control::write(to_receiver, &sent).await.map_err(|error| lost(config, &error))
+    control::write(to_receiver, &sent)
+        .await
+        .map_err(|error| lost(config, &error))
 }
 
 async fn write_stream(
@@ -191,10 +252,16 @@ async fn write_stream(
     while let Some((frame, payload)) = ready.recv().await {
         let header = frame.encode();
         pacer.pay(FRAME_BYTES + payload.len()).await;
-        stream.write_all(&header).await.map_err(|error| lost(config, &error))?;
+        stream
+            .write_all(&header)
+            .await
+            .map_err(|error| lost(config, &error))?;
         Counters::add(&shared.counters.wire, (FRAME_BYTES + payload.len()) as u64);
         if !payload.is_empty() {
-            stream.write_chunk(payload).await.map_err(|error| lost(config, &error))?;
+            stream
+                .write_chunk(payload)
+                .await
+                .map_err(|error| lost(config, &error))?;
         }
     }
     stream.finish().map_err(|error| lost(config, &error))
@@ -207,9 +274,16 @@ async fn listen(
     progress: &watch::Sender<SendProgress>,
     shared: &Shared,
 ) -> Result<(), TransferError> {
-    let mut durable: Vec<u64> = shared.disks.iter().map(|disk| disk.present.known_bytes()).collect();
+    let mut durable: Vec<u64> = shared
+        .disks
+        .iter()
+        .map(|disk| disk.present.known_bytes())
+        .collect();
     loop {
-        match control::read(from_receiver).await.map_err(|error| error.at(&config.receiver.to_string()))? {
+        match control::read(from_receiver)
+            .await
+            .map_err(|error| error.at(&config.receiver.to_string()))?
+        {
             ToSender::Durable { index, bytes } => {
                 for (disk, durable) in shared.disks.iter().zip(&mut durable) {
                     if disk.index == index {
@@ -221,7 +295,9 @@ async fn listen(
             ToSender::Received => return Ok(()),
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
             ToSender::Welcome { .. } => {
-                return Err(TransferError::Protocol("the receiver welcomes twice".to_owned()));
+                return Err(TransferError::Protocol(
+                    "the receiver welcomes twice".to_owned(),
+                ));
             }
         }
     }
@@ -254,5 +330,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, TransferError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|panicked| Err(TransferError::Protocol(format!("reading died: {panicked}"))))
+        .unwrap_or_else(|panicked| {
+            Err(TransferError::Protocol(format!("reading died: {panicked}")))
+        })
 }

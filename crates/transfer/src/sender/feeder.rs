@@ -87,13 +87,26 @@ pub(super) fn feed(shared: &Arc<Shared>, queue: &mpsc::Sender<Ready>) -> Result<
 
 fn feed_hole(shared: &Shared, disk: usize, start: u64, count: u64, queue: &mpsc::Sender<Ready>) {
     let disk = &shared.disks[disk];
-    disk.found.lock().expect("no holder of this lock can panic").set_zero(start, count);
+    disk.found
+        .lock()
+        .expect("no holder of this lock can panic")
+        .set_zero(start, count);
     let last = disk.present.length_of(start + count - 1);
     let chunk_bytes = u64::from(disk.present.chunk_bytes());
-    Counters::add(&shared.counters.zero, (count - 1) * chunk_bytes + u64::from(last));
+    Counters::add(
+        &shared.counters.zero,
+        (count - 1) * chunk_bytes + u64::from(last),
+    );
     for (start, count) in plan::zeros_to_send(&disk.present, start, count) {
         // A closed queue ends the feeder at its next look.
-        let _closed = queue.blocking_send((Frame::Zeros { disk: disk.index, start, count }, Bytes::new()));
+        let _closed = queue.blocking_send((
+            Frame::Zeros {
+                disk: disk.index,
+                start,
+                count,
+            },
+            Bytes::new(),
+        ));
     }
 }
 
@@ -113,10 +126,18 @@ fn feed_chunks(
     }
     for chunk in start..start + count {
         let length = disk.present.length_of(chunk);
-        disk.reader.read(chunk * u64::from(chunk_bytes), length as usize, buffer)?;
+        disk.reader
+            .read(chunk * u64::from(chunk_bytes), length as usize, buffer)?;
         let bytes = &buffer.as_mut_slice()[..length as usize];
-        let found = if is_zero(bytes) { Chunk::Zero } else { Chunk::Data(hash(bytes)) };
-        disk.found.lock().expect("no holder of this lock can panic").set(chunk, found);
+        let found = if is_zero(bytes) {
+            Chunk::Zero
+        } else {
+            Chunk::Data(hash(bytes))
+        };
+        disk.found
+            .lock()
+            .expect("no holder of this lock can panic")
+            .set(chunk, found);
         let ready = match found {
             _ if disk.present.get(chunk) == found => {
                 Counters::add(&shared.counters.equal, u64::from(length));
@@ -125,12 +146,29 @@ fn feed_chunks(
             Chunk::Data(hash) => {
                 Counters::add(&shared.counters.payload, u64::from(length));
                 let (codec, payload) = packer.pack(bytes, queue);
-                let stored_bytes = u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
-                (Frame::Data { disk: disk.index, chunk, hash, codec, stored_bytes }, payload)
+                let stored_bytes =
+                    u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
+                (
+                    Frame::Data {
+                        disk: disk.index,
+                        chunk,
+                        hash,
+                        codec,
+                        stored_bytes,
+                    },
+                    payload,
+                )
             }
             Chunk::Zero | Chunk::Unknown => {
                 Counters::add(&shared.counters.zero, u64::from(length));
-                (Frame::Zeros { disk: disk.index, start: chunk, count: 1 }, Bytes::new())
+                (
+                    Frame::Zeros {
+                        disk: disk.index,
+                        start: chunk,
+                        count: 1,
+                    },
+                    Bytes::new(),
+                )
             }
         };
         if queue.blocking_send(ready).is_err() {
@@ -156,7 +194,10 @@ impl Packer {
             .map(zstd::bulk::Compressor::new)
             .transpose()
             .map_err(|error| TransferError::Protocol(format!("zstd can't be used: {error}")))?;
-        Ok(Self { compression, compressor })
+        Ok(Self {
+            compression,
+            compressor,
+        })
     }
 
     /// Packs a chunk if that pays. With [`Compression::Auto`] it pays only while the queue is full, which says that the link waits
