@@ -21,6 +21,9 @@ const AUTO_LEVEL: i32 = 1;
 /// A packed chunk must save this part of itself to be sent packed.
 const LEAST_GAIN: usize = 100 / 3;
 
+/// Free places in a queue that counts as full: the writer may have taken something while the chunk was read.
+const MOSTLY_FULL: usize = 1;
+
 /// One disk of the transfer, as the feeders share it.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -215,7 +218,7 @@ fn feed_chunk(
     let ready = match found {
         Chunk::Data(hash) => {
             Counters::add(&shared.counters.payload, u64::from(length));
-            let link_is_slower = queue.capacity() == 0;
+            let link_is_slower = queue.capacity() <= MOSTLY_FULL;
             let (codec, payload) = packer.pack(buffer, link_is_slower);
             let stored_bytes =
                 u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
