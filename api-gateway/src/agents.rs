@@ -7,6 +7,8 @@
 mod authority;
 mod calls;
 mod config;
+mod connections;
+mod doorbell;
 mod inventory;
 mod listener;
 mod register;
@@ -14,6 +16,7 @@ mod watch;
 
 pub use authority::authority;
 pub use config::Config;
+pub use doorbell::Doorbell;
 pub use listener::Listener;
 
 /// What keeps the agents' listener from working.
@@ -30,6 +33,12 @@ pub enum Error {
     /// The address could not be bound.
     #[error(transparent)]
     Bind(#[from] service::BindError),
+    /// NATS does not pass on nudges.
+    #[error("nudges can't be heard: agents learn of their assignments a few seconds later")]
+    Bus(#[from] bus::BusError),
+    /// The connection to NATS was closed for good.
+    #[error("nudges are heard no longer: the connection to NATS was closed")]
+    Deaf,
     /// TLS or gRPC failed as a whole.
     #[error("the agents' listener failed")]
     Serve(#[from] tonic::transport::Error),

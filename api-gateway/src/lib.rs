@@ -1,3 +1,185 @@
-//! api-gateway
+//! The gateway: the SMC API over HTTP, and the agents' gRPC service.
+//!
+//! A call runs through `answering`: read (`request`), verify (`authentication`), check (`arguments`), answer (`operations`), render
+//! (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
+//! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
+
+mod answer;
+mod answering;
+mod arguments;
+mod authentication;
+mod config;
+mod download;
+mod gateway;
+mod listener;
+mod operation;
+mod operations;
+mod refusal;
+mod request;
+mod trace;
+mod upkeep;
 
 pub mod agents;
+pub mod reference;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::BusConfig;
+use domain::clock::SystemClock;
+use secrecy::ExposeSecret as _;
+use service::{BindError, Policy, Shutdown, TaskFailure, TaskGroup, bind, health};
+use store::key::KeyCache;
+use store::{ConnectConfig, Store, StoreError};
+use tokio::net::TcpListener;
+
+pub use config::Config;
+pub(crate) use refusal::Refusal;
+
+use gateway::{Gateway, Limits};
+use listener::ConnectionLimits;
+
+/// Longest wait for the health listener's end, which has nothing to finish.
+const HEALTH_END: Duration = Duration::from_secs(1);
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address to listen on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The agents' listener.
+    #[error(transparent)]
+    Agents(#[from] agents::Error),
+    /// A part of it failed while it ran, or did not end in time.
+    #[error("the gateway ended")]
+    Tasks(#[from] TaskFailure),
+}
+
+/// A gateway that is connected and bound but does not serve yet: its addresses are known.
+#[derive(Debug)]
+pub struct Server {
+    gateway: Arc<Gateway>,
+    api: TcpListener,
+    agents: agents::Listener,
+    health: Option<TcpListener>,
+    config: Config,
+}
+
+/// Runs a gateway until it is told to end.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    Server::bind(config).await?.serve(shutdown).await
+}
+
+impl Server {
+    /// Connects to Postgres and binds all addresses.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Bind`] and [`Error::Agents`].
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        let connect = ConnectConfig {
+            max_connections: config.database_connections,
+            acquire_timeout: config::DATABASE_WAIT,
+            statement_timeout: config::STATEMENT_TIMEOUT,
+            ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
+        };
+        let store = Store::connect(&connect, config.seal_key.clone()).await?;
+        store.require_schema().await?;
+        let authority = agents::authority(&store).await?;
+        let gateway = Gateway {
+            keys: KeyCache::new(store.clone(), config::CACHED_KEYS, config::KEY_CACHED_FOR),
+            clock: Arc::new(SystemClock),
+            region_id: config.region.clone(),
+            image_store: config.image_store.clone(),
+            system_disk_limit_gib: config.max_system_disk_gib,
+            authority_fingerprint: authority.fingerprint(),
+            limits: Limits {
+                body_bytes: config.api_body_bytes,
+                parameters: config.api_parameters,
+                request_timeout: Duration::from_secs(config.api_timeout_secs),
+            },
+            store: store.clone(),
+        };
+        Ok(Self {
+            gateway: Arc::new(gateway),
+            api: bind(config.api, "--api").await?,
+            agents: agents::Listener::bind(&config.agents, authority, store).await?,
+            health: match config.health {
+                Some(address) => Some(bind(address, "--health").await?),
+                None => None,
+            },
+            config,
+        })
+    }
+
+    /// Where the API listens.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api.local_addr().unwrap_or(self.config.api)
+    }
+
+    /// Where agents call.
+    pub fn agents_address(&self) -> SocketAddr {
+        self.agents.address()
+    }
+
+    /// Where /healthz, /readyz and /metrics are.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health
+            .as_ref()
+            .and_then(|health| health.local_addr().ok())
+    }
+
+    /// Serves until it is told to end, and lets the calls under way end.
+    ///
+    /// # Errors
+    /// [`Error::Tasks`].
+    pub async fn serve(self, shutdown: Shutdown) -> Result<(), Error> {
+        tracing::info!(api = %self.api_address(), agents = %self.agents_address(), "gateway listens");
+        // Ends with this call, whatever it ends with.
+        let shutdown = shutdown.child();
+        // Answers until the last call has ended, so that a drain can be watched.
+        let health = TaskGroup::new(shutdown.child());
+        if let Some(listener) = self.health {
+            let readiness = self.config.readiness.clone();
+            let shown = health::serve(listener, readiness, health.shutdown().clone());
+            health.start_once("health", shown);
+        }
+        let tasks = TaskGroup::new(shutdown.clone());
+        let limits = ConnectionLimits {
+            most: self.config.api_connections,
+            head_timeout: Duration::from_secs(self.config.api_idle_secs),
+        };
+        let postgres = self.config.readiness.condition("gateway.postgres");
+        let gateway = Arc::clone(&self.gateway);
+        tasks.start("watch_postgres", Policy::restart(), move || {
+            upkeep::watch_postgres(Arc::clone(&gateway), postgres.clone())
+        });
+        let store = self.gateway.store.clone();
+        tasks.start("forget", Policy::restart(), move || {
+            upkeep::forget(store.clone())
+        });
+        let doorbell = self.agents.doorbell();
+        let bus = BusConfig::new(self.config.nats_url.expose_secret(), "wherry gateway");
+        tasks.start("nudges", Policy::restart(), move || {
+            let heard = doorbell.clone().hear(bus.clone());
+            async { heard.await.map(|never| match never {}) }
+        });
+        tasks.start_once("agents", self.agents.serve(shutdown.clone()));
+        tasks.start_once(
+            "api",
+            listener::serve(self.api, Arc::clone(&self.gateway), limits, tasks.clone()),
+        );
+        let ended = tasks.join(self.config.drain_deadline()).await;
+        self.gateway.store.close().await;
+        shutdown.exit();
+        health.join(HEALTH_END).await?;
+        Ok(ended?)
+    }
+}

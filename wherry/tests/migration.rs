@@ -11,7 +11,11 @@ const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn config() -> ClusterConfig {
-    ClusterConfig { binary: PathBuf::from(env!("CARGO_BIN_EXE_wherry")), workers: 1, environment: Vec::new() }
+    ClusterConfig {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_wherry")),
+        workers: 1,
+        environment: Vec::new(),
+    }
 }
 
 #[tokio::test]
@@ -19,14 +23,22 @@ async fn every_delivered_disk_equals_its_source() -> anyhow::Result<()> {
     let cluster = Cluster::start(config()).await?;
     let (alice, bob) = (cluster.tenant("alice").await?, cluster.tenant("bob").await?);
     let sources = [
-        alice.source(&cluster, "web", &[96 * MIB, 33 * MIB + 512]).await?,
-        alice.source(&cluster, "db", &[64 * MIB, 48 * MIB, MIB / 2]).await?,
+        alice
+            .source(&cluster, "web", &[96 * MIB, 33 * MIB + 512])
+            .await?,
+        alice
+            .source(&cluster, "db", &[64 * MIB, 48 * MIB, MIB / 2])
+            .await?,
         bob.source(&cluster, "mail", &[80 * MIB]).await?,
     ];
     let mut jobs = Vec::new();
     for (number, source) in sources.iter().enumerate() {
-        let options = JobOptions { parameters: r#"{"checksum":true}"#.to_owned() };
-        let job = source.create_job(&cluster, &format!("job-{number}"), &options).await?;
+        let options = JobOptions {
+            parameters: r#"{"checksum":true}"#.to_owned(),
+        };
+        let job = source
+            .create_job(&cluster, &format!("job-{number}"), &options)
+            .await?;
         job.start().await?;
         jobs.push(job);
     }
@@ -36,12 +48,30 @@ async fn every_delivered_disk_equals_its_source() -> anyhow::Result<()> {
     }
 
     // Neither tenant sees what is the other's, by listing or by name.
-    let listed = bob.client.call("DescribeReplicationJobs", &[] as &[(&str, &str)]).await?;
+    let listed = bob
+        .client
+        .call("DescribeReplicationJobs", &[] as &[(&str, &str)])
+        .await?;
     ensure!(listed["TotalCount"] == 1, "bob has one job: {listed:#}");
-    let guessed = bob.client.call("DescribeReplicationJobs", &[("JobId.1", jobs[0].id.as_str())]).await?;
-    ensure!(guessed["TotalCount"] == 0, "alice's job is not bob's: {guessed:#}");
-    let refused = bob.client.call("DeleteReplicationJob", &[("JobId", jobs[0].id.as_str())]).await;
-    ensure!(refused.is_err_and(|error| error.code() == Some("InvalidJobId.NotFound")), "alice's job is not bob's to delete");
+    let guessed = bob
+        .client
+        .call(
+            "DescribeReplicationJobs",
+            &[("JobId.1", jobs[0].id.as_str())],
+        )
+        .await?;
+    ensure!(
+        guessed["TotalCount"] == 0,
+        "alice's job is not bob's: {guessed:#}"
+    );
+    let refused = bob
+        .client
+        .call("DeleteReplicationJob", &[("JobId", jobs[0].id.as_str())])
+        .await;
+    ensure!(
+        refused.is_err_and(|error| error.code() == Some("InvalidJobId.NotFound")),
+        "alice's job is not bob's to delete"
+    );
 
     // Nothing of the runs is left but the images.
     let leftovers = std::fs::read_dir(cluster.path("worker/instances"))?.count();
@@ -55,7 +85,9 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
     let tenant = cluster.tenant("alice").await?;
     let source = tenant.source(&cluster, "big", &[384 * MIB]).await?;
     // 160 Mbit/s: slow enough to be stopped in the middle. Without compression the wire carries what the disk holds.
-    let options = JobOptions { parameters: r#"{"bandwidth_limit":160000,"compress_level":0}"#.to_owned() };
+    let options = JobOptions {
+        parameters: r#"{"bandwidth_limit":160000,"compress_level":0}"#.to_owned(),
+    };
     let job = source.create_job(&cluster, "stop-and-go", &options).await?;
     job.start().await?;
     job.wait_for_bytes(PATIENCE, 128 * MIB).await?;
@@ -63,7 +95,10 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
     job.wait_for(PATIENCE, &["Stopped"]).await?;
     let first = job.status_info().await?;
     let durable = first.bytes_durable.unwrap_or(0);
-    ensure!(durable >= 128 * MIB, "a stop keeps what was copied, but only {durable} bytes are left");
+    ensure!(
+        durable >= 128 * MIB,
+        "a stop keeps what was copied, but only {durable} bytes are left"
+    );
 
     job.start().await?;
     job.wait_for(PATIENCE, &["Finished"]).await?;
@@ -71,10 +106,16 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
     let second = job.status_info().await?;
     let sent = first.bytes_wire.unwrap_or(0) + second.bytes_wire.unwrap_or(0);
     let needed = bytes_of_chunks_with_data(&source.disks[0])?;
-    ensure!(sent >= needed, "{sent} bytes crossed the wire, the disk holds {needed}: the count is wrong");
+    ensure!(
+        sent >= needed,
+        "{sent} bytes crossed the wire, the disk holds {needed}: the count is wrong"
+    );
     let twice = sent - needed;
     println!("bytes needed {needed}, sent {sent}, sent twice (with headers) {twice}");
-    ensure!(twice <= 64 * MIB, "{twice} bytes were sent twice, one flush window is 64 MiB");
+    ensure!(
+        twice <= 64 * MIB,
+        "{twice} bytes were sent twice, one flush window is 64 MiB"
+    );
     Ok(())
 }
 

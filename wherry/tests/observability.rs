@@ -6,8 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use testkit::cluster::{Cluster, ClusterConfig, JobOptions};
 use testkit::{expressions, wait};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -36,7 +40,11 @@ impl TraceService for Collector {
                 .find(|attribute| attribute.key == "service.name")
                 .map(|attribute| format!("{:?}", attribute.value))
                 .unwrap_or_default();
-            for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            for span in resource
+                .scope_spans
+                .into_iter()
+                .flat_map(|scope| scope.spans)
+            {
                 spans.push((span.trace_id, service.clone(), span.name));
             }
         }
@@ -76,21 +84,35 @@ impl Collector {
 #[tokio::test]
 async fn dashboards_alerts_and_traces_show_a_migration() -> anyhow::Result<()> {
     let collector = Collector::default();
-    let environment = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.start().await?)];
+    let environment = vec![(
+        "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+        collector.start().await?,
+    )];
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_wherry"));
-    let cluster = Cluster::start(ClusterConfig { binary, workers: 1, environment }).await?;
+    let cluster = Cluster::start(ClusterConfig {
+        binary,
+        workers: 1,
+        environment,
+    })
+    .await?;
     let tenant = cluster.tenant("alice").await?;
     let source = tenant.source(&cluster, "seen", &[24 * MIB]).await?;
-    let job = source.create_job(&cluster, "watched", &JobOptions::default()).await?;
+    let job = source
+        .create_job(&cluster, "watched", &JobOptions::default())
+        .await?;
     job.start().await?;
     job.wait_for(PATIENCE, &["Finished"]).await?;
     job.check_image().await?;
 
-    let wanted: BTreeSet<String> =
-        ["wherry-gateway", "wherry-worker", "wherry-receiver"].map(str::to_owned).into_iter().collect();
-    wait::until(PATIENCE, "one trace holds spans of gateway, worker and receiver", async || {
-        Ok(collector.processes_of_a_start().is_superset(&wanted))
-    })
+    let wanted: BTreeSet<String> = ["wherry-gateway", "wherry-worker", "wherry-receiver"]
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
+    wait::until(
+        PATIENCE,
+        "one trace holds spans of gateway, worker and receiver",
+        async || Ok(collector.processes_of_a_start().is_superset(&wanted)),
+    )
     .await
     .with_context(|| format!("seen: {:?}", collector.processes_of_a_start()))?;
 
@@ -101,9 +123,17 @@ async fn dashboards_alerts_and_traces_show_a_migration() -> anyhow::Result<()> {
     }
     let promised = expressions::promised();
     for (name, labels) in &live {
-        let known = promised.get(name).with_context(|| format!("{name} is shown but not in the list of metrics"))?;
-        let strange: Vec<&String> = labels.difference(known).filter(|label| *label != "le").collect();
-        ensure!(strange.is_empty(), "{name} is shown with labels that the list does not have: {strange:?}");
+        let known = promised
+            .get(name)
+            .with_context(|| format!("{name} is shown but not in the list of metrics"))?;
+        let strange: Vec<&String> = labels
+            .difference(known)
+            .filter(|label| *label != "le")
+            .collect();
+        ensure!(
+            strange.is_empty(),
+            "{name} is shown with labels that the list does not have: {strange:?}"
+        );
     }
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     for expression in expressions::of_dashboards(&deploy.join("grafana/dashboards"))? {
@@ -124,7 +154,10 @@ async fn dashboards_alerts_and_traces_show_a_migration() -> anyhow::Result<()> {
         "wherry_agents",
         "wherry_dependency_up",
     ] {
-        ensure!(live.contains_key(metric), "after a migration {metric} is shown by somebody");
+        ensure!(
+            live.contains_key(metric),
+            "after a migration {metric} is shown by somebody"
+        );
     }
     Ok(())
 }

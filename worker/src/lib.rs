@@ -1,1 +1,20 @@
-//! worker
+//! The worker: takes jobs under a lease, provisions an instance for each, drives its run, delivers an image.
+//!
+//! - `role` is the process: it pulls no more commands than it has slots for.
+//! - `leases` keeps what it holds alive, and says when it is lost or asked to stop.
+//! - `run` drives one run, a file for each phase.
+//! - `provider` makes and unmakes instances.
+//! - `removal` releases what deleted jobs and images held.
+
+mod config;
+mod error;
+mod leases;
+mod provider;
+mod receiver_client;
+mod removal;
+mod role;
+mod run;
+
+pub use config::Config;
+pub use error::Error;
+pub use role::run;

@@ -39,7 +39,7 @@ impl Agents {
         Self {
             authority: Arc::new(authority),
             store,
-            watches: Watches::new(config.agents_max),
+            watches: Watches::default(),
             poll_interval: config.poll_interval(),
             shutdown: Shutdown::new(),
         }
@@ -178,11 +178,7 @@ impl AgentService for Agents {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let source_id = caller(&request)?;
-        let watch = self.watches.open(source_id).map_err(|_| {
-            Status::resource_exhausted(
-                "this gateway has as many agents as it may have (--agents-max)",
-            )
-        })?;
+        let watch = self.watches.open(source_id);
         // Read after the watch was opened: what changes from here on either wakes it or differs from this.
         let seen = self.version(watch.source_id()).await?;
         let nudges = Nudges {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Where agents call, and how many may.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Config {
     /// Address that agents call. Port 0 takes a free one.
     #[arg(long, env = "WHERRY_AGENTS", default_value = "127.0.0.1:8701")]
@@ -16,7 +17,7 @@ pub struct Config {
     /// Seconds between two looks into the database for changed assignments of a connected agent: how late a lost nudge is noticed.
     #[arg(long, env = "WHERRY_AGENTS_POLL_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=30))]
     pub agents_poll_secs: u64,
-    /// Agents that may be connected to this gateway at once.
+    /// Agents that may be connected to this gateway at once; more of them wait until one goes.
     #[arg(long, env = "WHERRY_AGENTS_MAX", default_value_t = 10_000)]
     pub agents_max: usize,
 }

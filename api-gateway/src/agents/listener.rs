@@ -1,25 +1,29 @@
 //! Binding and serving.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
+use nix::ifaddrs::getifaddrs;
 use pki::Authority;
 use proto::agent::agent_service_server::AgentServiceServer;
+use rustix::system::uname;
 use service::{Shutdown, bind};
 use store::Store;
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::calls::Agents;
 use super::config::{CALL_TIMEOUT, KEEP_ALIVE, MAX_CALLS_PER_CONNECTION, MAX_MESSAGE_BYTES};
-use super::watch::Watches;
-use super::{Config, Error};
+use super::connections::incoming;
+use super::{Config, Doorbell, Error};
 
 /// A bound listener that does not serve yet.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    /// Most connections at once.
+    most: usize,
     tls: ServerTlsConfig,
     agents: Agents,
 }
@@ -45,6 +49,7 @@ impl Listener {
         Ok(Self {
             listener,
             address,
+            most: config.agents_max,
             tls,
             agents: Agents::new(authority, store, config),
         })
@@ -56,8 +61,8 @@ impl Listener {
     }
 
     /// What wakes the agents that are connected here.
-    pub(super) fn watches(&self) -> Watches {
-        self.agents.watches().clone()
+    pub fn doorbell(&self) -> Doorbell {
+        Doorbell::new(self.agents.watches().clone())
     }
 
     /// Serves until draining: open watches end then, and agents call another gateway, or this one when it is back.
@@ -74,10 +79,7 @@ impl Listener {
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
             .add_service(service)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
-                shutdown.draining(),
-            )
+            .serve_with_incoming_shutdown(incoming(self.listener, self.most), shutdown.draining())
             .await?;
         Ok(())
     }
@@ -87,15 +89,50 @@ impl Listener {
 fn server_names(config: &Config, address: SocketAddr) -> Vec<String> {
     let mut names = config.agents_name.clone();
     names.push("localhost".to_owned());
-    let host_name = rustix::system::uname();
-    names.extend(host_name.nodename().to_str().ok().map(str::to_owned));
-    if address.ip().is_unspecified() {
-        names.extend(["127.0.0.1".to_owned(), "::1".to_owned()]);
-    } else {
-        names.push(address.ip().to_string());
-    }
-    names.retain(|name| !name.is_empty());
-    let mut seen = std::collections::BTreeSet::new();
-    names.retain(|name| seen.insert(name.clone()));
+    names.extend(uname().nodename().to_str().ok().map(str::to_owned));
+    names.extend(addresses(address.ip()).iter().map(IpAddr::to_string));
+    let mut seen = BTreeSet::new();
+    names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
     names
+}
+
+/// The addresses under which the listener is reached: all of this machine's when it listens on all.
+fn addresses(listening: IpAddr) -> Vec<IpAddr> {
+    if !listening.is_unspecified() {
+        return vec![listening];
+    }
+    let interfaces = getifaddrs().into_iter().flatten();
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_known_by_each() {
+        let local = IpAddr::from([127, 0, 0, 1]);
+        assert!(addresses([0, 0, 0, 0].into()).contains(&local));
+        assert_eq!(addresses(local), [local]);
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        let config = Config {
+            agents: ([127, 0, 0, 1], 8701).into(),
+            agents_name: vec!["localhost".to_owned(), "gateway.example".to_owned()],
+            agents_poll_secs: 1,
+            agents_max: 1,
+        };
+        let names = server_names(&config, config.agents);
+        assert_eq!(names[..2], ["localhost", "gateway.example"]);
+        assert_eq!(names.iter().filter(|name| *name == "localhost").count(), 1);
+        assert!(names.contains(&"127.0.0.1".to_owned()));
+    }
 }

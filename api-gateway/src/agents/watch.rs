@@ -11,10 +11,9 @@ use telemetry::Metric;
 use tokio::sync::watch;
 
 /// The watches of this gateway. Clones are the same.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Watches {
     open: Arc<Mutex<HashMap<SourceId, watch::Sender<()>>>>,
-    most: usize,
 }
 
 /// One open watch; dropping it closes it.
@@ -25,37 +24,23 @@ pub(super) struct Watch {
     woken: watch::Receiver<()>,
 }
 
-/// This gateway has as many watches as it may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full;
-
 /// Another watch of the same source has been opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Replaced;
 
 impl Watches {
-    pub fn new(most: usize) -> Self {
-        Self {
-            open: Arc::default(),
-            most,
-        }
-    }
-
     /// Opens the source's watch, in place of the one that it may have.
-    pub fn open(&self, source_id: SourceId) -> Result<Watch, Full> {
+    pub fn open(&self, source_id: SourceId) -> Watch {
         let (sender, woken) = watch::channel(());
         let mut open = self.lock();
-        if open.len() >= self.most && !open.contains_key(&source_id) {
-            return Err(Full);
-        }
         open.insert(source_id.clone(), sender);
         show(&open);
         drop(open);
-        Ok(Watch {
+        Watch {
             watches: self.clone(),
             source_id,
             woken,
-        })
+        }
     }
 
     /// Wakes the source's watch, if it is here.
@@ -107,9 +92,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_wake_reaches_its_source_only_and_is_kept_until_it_is_taken() {
-        let watches = Watches::new(2);
+        let watches = Watches::default();
         let (first, second) = (SourceId::generate(), SourceId::generate());
-        let mut watch = watches.open(first.clone()).unwrap();
+        let mut watch = watches.open(first.clone());
         watches.wake(&second);
         watches.wake(&first);
         watches.wake(&first);
@@ -119,10 +104,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_watch_takes_the_place_of_the_old_one() {
-        let watches = Watches::new(1);
+        let watches = Watches::default();
         let source = SourceId::generate();
-        let mut old = watches.open(source.clone()).unwrap();
-        let mut new = watches.open(source.clone()).unwrap();
+        let mut old = watches.open(source.clone());
+        let mut new = watches.open(source.clone());
         assert_eq!(old.woken().await, Err(Replaced));
         drop(old);
         watches.wake(&source);
@@ -130,11 +115,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watches_are_bounded_and_a_closed_one_makes_room() {
-        let watches = Watches::new(1);
-        let watch = watches.open(SourceId::generate()).unwrap();
-        assert_eq!(watches.open(SourceId::generate()).err(), Some(Full));
+    async fn a_closed_watch_is_forgotten() {
+        let watches = Watches::default();
+        let watch = watches.open(SourceId::generate());
+        assert_eq!(watches.lock().len(), 1);
         drop(watch);
-        assert!(watches.open(SourceId::generate()).is_ok());
+        assert!(watches.lock().is_empty());
     }
 }

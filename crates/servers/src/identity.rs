@@ -1,19 +1,25 @@
 //! As whom a server runs.
 //!
 //! PostgreSQL refuses to run as root. Root therefore runs it in a user namespace in which root has the number 1000: it sees itself as an
-//! ordinary user, and its files stay root's outside. Where such namespaces are forbidden, it runs as the account `postgres` or `nobody`,
-//! to whom its directory is given.
+//! ordinary user, and its files stay root's outside. Where such namespaces are forbidden, as in most containers, it runs as the account
+//! `postgres` or `nobody`, to whom its files are given. That account keeps one right of root's, to pass closed folders: the
+//! programs and the data may lie below `/root`.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::lchown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{User, geteuid};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, User, geteuid, setgid, setgroups, setuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities,
+    set_keep_capabilities,
+};
 
 /// As whom a server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +29,7 @@ pub(crate) enum Identity {
     /// As root under another number.
     Namespace,
     /// As another account.
-    Account {
-        /// Its number.
-        uid: u32,
-        /// Its group's number.
-        gid: u32,
-    },
+    Account(Uid, Gid),
 }
 
 impl Identity {
@@ -49,56 +50,74 @@ impl Identity {
         ["postgres", "nobody"]
             .into_iter()
             .find_map(|name| User::from_name(name).ok().flatten())
-            .map_or(Self::Namespace, |user| Self::Account {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-            })
+            // Without any account the start fails with the kernel's word about the namespace.
+            .map_or(Self::Namespace, |user| Self::Account(user.uid, user.gid))
     }
 
     /// Makes `command` run as this.
     pub(crate) fn apply(self, command: &mut Command) {
+        // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
         match self {
             Self::Own => {}
-            Self::Namespace => {
-                // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
-                unsafe { command.pre_exec(enter_namespace) };
-            }
-            Self::Account { uid, gid } => {
-                command.uid(uid).gid(gid);
-            }
+            Self::Namespace => unsafe {
+                command.pre_exec(enter_namespace);
+            },
+            Self::Account(uid, gid) => unsafe {
+                command.pre_exec(move || become_account(uid, gid));
+            },
         }
     }
 
-    /// Gives `path` and everything in it to this identity.
+    /// Gives `path` and everything in it to this identity; the last start may have been as another.
     pub(crate) fn own(self, path: &Path) -> io::Result<()> {
-        let Self::Account { uid, gid } = self else {
-            return Ok(());
+        let (uid, gid) = match self {
+            Self::Own => return Ok(()),
+            Self::Namespace => (0, 0),
+            Self::Account(uid, gid) => (uid.as_raw(), gid.as_raw()),
         };
-        chown(path, Some(uid), Some(gid))?;
-        if path.symlink_metadata()?.is_dir() {
-            for entry in fs::read_dir(path)? {
-                self.own(&entry?.path())?;
-            }
-        }
-        Ok(())
+        give(path, uid, gid)
     }
+}
+
+fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    lchown(path, Some(uid), Some(gid))?;
+    if path.symlink_metadata()?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), uid, gid)?;
+        }
+    }
+    Ok(())
 }
 
 fn enter_namespace() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER)?;
-    write_once(c"/proc/self/setgroups", b"deny")?;
-    write_once(c"/proc/self/uid_map", b"1000 0 1")?;
-    write_once(c"/proc/self/gid_map", b"1000 0 1")
+    write_once("/proc/self/setgroups", b"deny")?;
+    write_once("/proc/self/uid_map", b"1000 0 1")?;
+    write_once("/proc/self/gid_map", b"1000 0 1")
 }
 
 /// The kernel takes these files in one write only.
-fn write_once(path: &std::ffi::CStr, bytes: &[u8]) -> io::Result<()> {
-    use nix::fcntl::{OFlag, open};
-    use nix::sys::stat::Mode;
-    use std::os::unix::ffi::OsStrExt;
-
-    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+fn write_once(path: &str, bytes: &[u8]) -> io::Result<()> {
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     nix::unistd::write(&file, bytes)?;
+    Ok(())
+}
+
+/// Only an ambient right outlives both the change of account and the exec.
+fn become_account(uid: Uid, gid: Gid) -> io::Result<()> {
+    set_keep_capabilities(true)?;
+    setgroups(&[])?;
+    setgid(gid)?;
+    setuid(uid)?;
+    let only = CapabilitySet::DAC_OVERRIDE;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: only,
+            permitted: only,
+            inheritable: only,
+        },
+    )?;
+    configure_capability_in_ambient_set(only, true)?;
     Ok(())
 }

@@ -118,35 +118,48 @@ fn start_owner(dir: &Path) -> Result<Owner> {
         .nth(2)
         .context("target folder")?
         .join("examples/run_servers");
-    let mut process = Command::new(&program)
+    let process = Command::new(&program)
         .arg(dir)
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("{} is built with the tests", program.display()))?;
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().context("piped")?).read_line(&mut line)?;
-    let words: Vec<_> = line.split_ascii_whitespace().collect();
-    let [postgres, nats, postgres_url, nats_url] = words[..] else {
-        anyhow::bail!("it printed {line:?}")
-    };
-    Ok(Owner {
-        process,
-        pids: [postgres.parse()?, nats.parse()?],
-        urls: [postgres_url.to_owned(), nats_url.to_owned()],
-    })
+    Owner::read(process)
+}
+
+impl Owner {
+    /// Waits for the servers of a started owner.
+    fn read(mut process: Child) -> Result<Self> {
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().context("piped")?).read_line(&mut line)?;
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let [postgres, nats, postgres_url, nats_url] = words[..] else {
+            anyhow::bail!("it printed {line:?}")
+        };
+        Ok(Self {
+            process,
+            pids: [postgres.parse()?, nats.parse()?],
+            urls: [postgres_url.to_owned(), nats_url.to_owned()],
+        })
+    }
+
+    /// Kills it, and waits until its servers are gone as well.
+    fn kill(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        for pid in self.pids {
+            wait_until_gone(pid);
+        }
+        Ok(())
+    }
 }
 
 #[tokio::test]
 async fn killing_the_owner_takes_the_servers_along_and_loses_no_data() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut owner = start_owner(dir.path())?;
+    let owner = start_owner(dir.path())?;
     write_row(&owner.urls[0]).await?;
     write_message(&owner.urls[1]).await?;
-    owner.process.kill()?;
-    owner.process.wait()?;
-    for pid in owner.pids {
-        wait_until_gone(pid);
-    }
+    owner.kill()?;
     let successor = start_owner(dir.path())?;
     assert_eq!(read_row(&successor.urls[0]).await?, 7);
     assert_eq!(count_messages(&successor.urls[1]).await?, 1);
@@ -245,6 +258,51 @@ async fn without_its_password_nobody_gets_in() -> Result<()> {
     let refused = PgConnection::connect(&format!("postgres://wherry:guess@{address}")).await;
     assert!(refused.is_err());
     Ok(())
+}
+
+/// Most containers run as root and forbid user namespaces. Here it is a namespace that holds every account and in which no further one may be made.
+#[tokio::test]
+async fn root_without_user_namespaces_runs_postgres_as_another_account() -> Result<()> {
+    use nix::sched::{CloneFlags, unshare};
+    use std::io::Write;
+    use std::os::unix::process::CommandExt;
+
+    if !nix::unistd::geteuid().is_root() {
+        println!("not root: nothing to show");
+        return Ok(());
+    }
+    let test = std::env::current_exe()?;
+    let program = test
+        .ancestors()
+        .nth(2)
+        .context("target folder")?
+        .join("examples/run_servers");
+    let dir = tempfile::tempdir()?;
+    // The rights of root come with the exec after the accounts are mapped, hence the shell in the shell.
+    let script = r#"read mapped; exec sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$0" "$1"' "$0" "$1""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(program).arg(dir.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // SAFETY: one system call.
+    unsafe { command.pre_exec(|| Ok(unshare(CloneFlags::CLONE_NEWUSER)?)) };
+    let mut process = command.spawn()?;
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", process.id()), "0 0 65536")?;
+    }
+    process.stdin.take().context("piped")?.write_all(b"\n")?;
+    let owner = Owner::read(process)?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", owner.pids[0]))?;
+    let user = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .context("a user")?;
+    assert!(
+        !user.split_ascii_whitespace().any(|id| id == "0"),
+        "PostgreSQL runs as {user}"
+    );
+    write_row(&owner.urls[0]).await?;
+    assert_eq!(read_row(&owner.urls[0]).await?, 7);
+    owner.kill()
 }
 
 /// Runs in a process of its own, whose environment hides every server.

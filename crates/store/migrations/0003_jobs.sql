@@ -30,6 +30,10 @@ create table job (
     queued_at              timestamptz,
     -- A running job with admitted_at set holds one of its tenant's slots.
     admitted_at            timestamptz,
+    -- Trace context of what started it, for the message that its admission sends.
+    start_headers          jsonb       not null default '{}',
+    -- When the reconciler last asked for it again.
+    asked_at               timestamptz,
     failure_code           text,
     failure_message        text,
     -- Leases lost since durable progress was last made.

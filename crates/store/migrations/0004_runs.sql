@@ -55,6 +55,8 @@ create table image (
     location    text        not null default '',
     -- Disks with sizes, root hashes and files, as in the image's own manifest.
     description jsonb       not null default '{}',
+    -- When the reconciler last asked for its removal.
+    asked_at    timestamptz,
     created_at  timestamptz not null default now(),
     -- One image a run: a second owner of the run goes on with the first one's.
     unique (job_id, run)

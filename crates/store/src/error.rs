@@ -33,6 +33,11 @@ pub enum StoreError {
     /// The schema could not be brought to this version.
     #[error("can't migrate the database to this version's schema")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is not there, or that of an older version.
+    #[error(
+        "the database has no Wherry schema, or an older one: `wherry migrate` brings it to this version"
+    )]
+    SchemaMissing,
     /// A statement failed.
     #[error("a database statement failed")]
     Statement(#[from] sqlx::Error),
@@ -56,7 +61,7 @@ impl StoreError {
             Self::Connect { .. } => ErrorKind::Retry,
             Self::Statement(error) => statement_kind(error),
             Self::UnknownValue { .. } | Self::Unseal => ErrorKind::Corrupt,
-            Self::InvalidUrl(_) | Self::Migrate(_) => ErrorKind::Internal,
+            Self::InvalidUrl(_) | Self::Migrate(_) | Self::SchemaMissing => ErrorKind::Internal,
         }
     }
 

@@ -7,22 +7,37 @@ mod error;
 mod page;
 mod pool;
 mod row;
+mod schema;
 mod seal;
 
 pub mod access_token;
+pub mod admission;
 pub mod agent;
+pub mod assignment;
 pub mod client_token;
+pub mod dead_letter;
 pub mod deployment_secret;
 pub mod image;
+pub mod image_build;
+pub mod instance;
 pub mod job;
+pub mod job_counts;
 pub mod key;
+pub mod lease;
 pub mod nonce;
 pub mod outbox;
+pub mod run;
 pub mod source;
+pub mod sweep;
+pub mod tenant;
+pub mod timer;
 
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};
-pub use pool::{ConnectConfig, Store, migrate};
+pub use pool::{ConnectConfig, Connections, Store, migrate};
+/// A JSON value, as columns of that type hold it.
+pub use serde_json::Value as JsonValue;
+
 pub use seal::{InvalidSealKey, SealKey};
 
 /// The transaction type that operations of one step share.

@@ -31,3 +31,67 @@ pub(crate) async fn append(
         .await?;
     Ok(())
 }
+
+/// A message that waits to be published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waiting {
+    /// Its id, which is the message id on the stream.
+    pub id: Uuid,
+    /// What to publish.
+    pub message: Message,
+    /// Trace context of what caused it.
+    pub headers: TraceHeaders,
+}
+
+/// Messages that one relay has taken. Others leave them alone until this is dropped; only what is marked goes.
+#[derive(Debug)]
+pub struct Batch {
+    transaction: sqlx::Transaction<'static, sqlx::Postgres>,
+    /// The messages, oldest first.
+    pub messages: Vec<Waiting>,
+}
+
+impl crate::Store {
+    /// Takes up to `most` messages, oldest first, that no other relay has taken.
+    ///
+    /// # Errors
+    /// The database fails, or a message can't be read.
+    pub async fn take_messages(&self, most: i64) -> Result<Batch, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let rows = sqlx::query!(
+            r#"
+            select id, message as "message: Json<Message>", headers as "headers: Json<TraceHeaders>" from outbox
+            order by created_at, id limit $1 for update skip locked
+            "#,
+            most,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let messages = rows
+            .into_iter()
+            .map(|row| Waiting {
+                id: row.id,
+                message: row.message.0,
+                headers: row.headers.0,
+            })
+            .collect();
+        Ok(Batch {
+            transaction,
+            messages,
+        })
+    }
+}
+
+impl Batch {
+    /// Removes the messages that were published and leaves the others to the next relay.
+    ///
+    /// # Errors
+    /// The database fails: everything of the batch is published again, and the stream drops what it knows.
+    pub async fn published(mut self, ids: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query!("delete from outbox where id = any($1)", ids)
+            .execute(&mut *self.transaction)
+            .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}

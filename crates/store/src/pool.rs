@@ -43,6 +43,15 @@ pub struct Store {
     pub(crate) seal: SealKey,
 }
 
+/// Open connections of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// In use now.
+    pub used: u32,
+    /// Open, and free.
+    pub idle: u32,
+}
+
 impl Store {
     /// Connects once, so that a wrong address is known at the start.
     ///
@@ -74,10 +83,20 @@ impl Store {
     }
 
     /// A connection that is told when one of `channels` is notified: the ones of [`crate::outbox`] and [`crate::job`].
-    pub async fn listen(&self, channels: &[&str]) -> Result<PgListener, StoreError> {
+    pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen_all(channels.iter().copied()).await?;
-        Ok(listener)
+        Ok(Listener(listener))
+    }
+
+    /// How many connections of the pool are used and how many are idle.
+    pub fn connections(&self) -> Connections {
+        let (all, idle) = (self.pool.size(), self.pool.num_idle());
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
+        Connections {
+            used: all - idle,
+            idle,
+        }
     }
 
     /// The key for sealed secrets.
@@ -128,4 +147,19 @@ fn address(options: &PgConnectOptions) -> String {
         options.get_port(),
         options.get_database().unwrap_or_default()
     )
+}
+
+/// Hears what Postgres is told to pass on.
+#[derive(Debug)]
+pub struct Listener(PgListener);
+
+impl Listener {
+    /// The channel of the next notification; `None` when the connection was lost and has been made again.
+    ///
+    /// # Errors
+    /// The connection can't be made again.
+    pub async fn next_channel(&mut self) -> Result<Option<String>, StoreError> {
+        let heard = self.0.try_recv().await?;
+        Ok(heard.map(|notification| notification.channel().to_owned()))
+    }
 }

@@ -1,6 +1,6 @@
 //! Logs, traces and metrics.
 //!
-//! - [`init`] sets up logging and, when an endpoint is given, the export of traces. Nothing here can slow down or stop the
+//! - [`init()`] sets up logging and, when an endpoint is given, the export of traces. Nothing here can slow down or stop the
 //!   process that it watches: queues are bounded, a dead collector costs its spans and nothing else.
 //! - [`Metric`] names every metric that there is. `docs/metrics.md` is made from it.
 //! - [`trace_context`] carries a trace through messages, gRPC calls and rows.

@@ -57,8 +57,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the servers and every role, and waits until all are ready.
     pub async fn start(config: ClusterConfig) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("wherry-cluster-").tempdir()?;
-        let postgres = Postgres::start(&directory.path().join("postgres"), Durability::Test).await?;
+        let directory = tempfile::Builder::new()
+            .prefix("wherry-cluster-")
+            .tempdir()?;
+        let postgres =
+            Postgres::start(&directory.path().join("postgres"), Durability::Test).await?;
         let nats = Nats::start(&directory.path().join("nats")).await?;
         let seal_key = SealKey::generate_hex();
         let connect = ConnectConfig::new(postgres.url(), "testkit");
@@ -66,15 +69,31 @@ impl Cluster {
         let store = Store::connect(&connect, SealKey::from_hex(&seal_key)?).await?;
 
         let (api, agents) = (free_address()?, free_address()?);
-        let mut cluster =
-            Self { roles: BTreeMap::new(), store, nats, postgres, config, api, agents, directory };
+        let mut cluster = Self {
+            roles: BTreeMap::new(),
+            store,
+            nats,
+            postgres,
+            config,
+            api,
+            agents,
+            directory,
+        };
         let environment = cluster.role_environment(&seal_key);
         let images = cluster.images().display().to_string();
-        let gateway = ["--api", &cluster.api, "--agents", &cluster.agents, "--image-store", &images].map(str::to_owned);
+        let gateway = [
+            "--api",
+            &cluster.api,
+            "--agents",
+            &cluster.agents,
+            "--image-store",
+            &images,
+        ]
+        .map(str::to_owned);
         cluster.start_role("gateway", "gateway", &gateway, &environment)?;
         cluster.start_role("scheduler", "scheduler", &[], &environment)?;
         let instances = cluster.path("worker").display().to_string();
-        let worker = ["--data-dir", &instances, "--image-store", &images].map(str::to_owned);
+        let worker = ["--worker-dir", &instances, "--image-store", &images].map(str::to_owned);
         for number in 1..=cluster.config.workers {
             cluster.start_role(&format!("worker-{number}"), "worker", &worker, &environment)?;
         }
@@ -91,9 +110,18 @@ impl Cluster {
         environment: &[(String, String)],
     ) -> anyhow::Result<()> {
         let metrics = free_address()?;
-        let arguments: Vec<String> =
-            [role, "--metrics", &metrics].map(str::to_owned).into_iter().chain(arguments.iter().cloned()).collect();
-        let process = Process::start(&self.config.binary, self.directory.path(), name, &arguments, environment)?;
+        let arguments: Vec<String> = [role, "--health", &metrics]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(arguments.iter().cloned())
+            .collect();
+        let process = Process::start(
+            &self.config.binary,
+            self.directory.path(),
+            name,
+            &arguments,
+            environment,
+        )?;
         self.roles.insert(name.to_owned(), process);
         Ok(())
     }
@@ -109,9 +137,25 @@ impl Cluster {
         environment
     }
 
+    /// Throws NATS' streams away and kills it; it comes back empty, at the same address.
+    pub async fn wipe_nats(&mut self) -> anyhow::Result<()> {
+        let before = self.nats.pid().context("NATS runs")?;
+        std::fs::remove_dir_all(self.path("nats/streams")).context("throw the streams away")?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(before)?),
+            nix::sys::signal::Signal::SIGKILL,
+        )?;
+        wait::until(READY_TIMEOUT, "NATS is back", async || {
+            Ok(self.nats.pid().is_some_and(|pid| pid != before))
+        })
+        .await
+    }
+
     /// A role's process: `gateway`, `scheduler`, `worker-1` …
     pub fn role(&mut self, name: &str) -> &mut Process {
-        self.roles.get_mut(name).unwrap_or_else(|| panic!("the cluster has no process {name}"))
+        self.roles
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("the cluster has no process {name}"))
     }
 
     /// Kills a role's process with SIGKILL and starts it again.
@@ -124,10 +168,20 @@ impl Cluster {
     /// Waits until a role says that it is ready.
     pub async fn ready(&mut self, name: &str) -> anyhow::Result<()> {
         let url = format!("http://{}/readyz", self.metrics_address(name));
-        wait::until(READY_TIMEOUT, &format!("{name} is ready at {url}"), async || {
-            anyhow::ensure!(self.role(name).is_running(), "{name} has ended:\n{}", self.role(name).log());
-            Ok(reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()))
-        })
+        wait::until(
+            READY_TIMEOUT,
+            &format!("{name} is ready at {url}"),
+            async || {
+                anyhow::ensure!(
+                    self.role(name).is_running(),
+                    "{name} has ended:\n{}",
+                    self.role(name).log()
+                );
+                Ok(reqwest::get(&url)
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success()))
+            },
+        )
         .await
     }
 
@@ -146,8 +200,13 @@ impl Cluster {
     }
 
     fn metrics_address(&self, name: &str) -> String {
-        let process = self.roles.get(name).unwrap_or_else(|| panic!("the cluster has no process {name}"));
-        process.argument_after("--metrics").expect("every role is started with --metrics")
+        let process = self
+            .roles
+            .get(name)
+            .unwrap_or_else(|| panic!("the cluster has no process {name}"));
+        process
+            .argument_after("--health")
+            .expect("every role is started with --metrics")
     }
 
     /// Where the API listens, as a URL.

@@ -9,7 +9,14 @@ use promql_parser::parser::{self, Expr, VectorSelector};
 use serde_json::Value;
 
 /// Labels that Prometheus adds by itself when it scrapes or evaluates.
-const ADDED_BY_PROMETHEUS: [&str; 6] = ["job", "instance", "le", "alertname", "alertstate", "severity"];
+const ADDED_BY_PROMETHEUS: [&str; 6] = [
+    "job",
+    "instance",
+    "le",
+    "alertname",
+    "alertstate",
+    "severity",
+];
 
 /// Metrics with the names of their labels.
 pub type Shown = BTreeMap<String, BTreeSet<String>>;
@@ -29,9 +36,14 @@ pub fn of_dashboards(folder: &Path) -> anyhow::Result<Vec<Expression>> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
         let path = entry?.path();
         let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
-        for panel in dashboard["panels"].as_array().context("a dashboard has panels")? {
+        for panel in dashboard["panels"]
+            .as_array()
+            .context("a dashboard has panels")?
+        {
             for target in panel["targets"].as_array().into_iter().flatten() {
-                let text = target["expr"].as_str().context("a target has an expression")?;
+                let text = target["expr"]
+                    .as_str()
+                    .context("a target has an expression")?;
                 expressions.push(Expression {
                     place: format!("panel {}", panel["title"]),
                     promql: text.replace("$__rate_interval", "5m"),
@@ -39,7 +51,11 @@ pub fn of_dashboards(folder: &Path) -> anyhow::Result<Vec<Expression>> {
             }
         }
     }
-    ensure!(!expressions.is_empty(), "no expression in {}", folder.display());
+    ensure!(
+        !expressions.is_empty(),
+        "no expression in {}",
+        folder.display()
+    );
     Ok(expressions)
 }
 
@@ -50,7 +66,10 @@ pub fn of_rules(rules: &Value) -> anyhow::Result<Vec<Expression>> {
         for rule in group["rules"].as_array().context("a group has rules")? {
             expressions.push(Expression {
                 place: format!("alert {}", rule["alert"]),
-                promql: rule["expr"].as_str().context("a rule has an expression")?.to_owned(),
+                promql: rule["expr"]
+                    .as_str()
+                    .context("a rule has an expression")?
+                    .to_owned(),
             });
         }
     }
@@ -63,7 +82,11 @@ pub fn promised() -> Shown {
     let mut shown = Shown::new();
     for metric in telemetry::Metric::ALL {
         let spec = metric.spec();
-        let labels: BTreeSet<String> = spec.labels.iter().map(|label| label.name.to_owned()).collect();
+        let labels: BTreeSet<String> = spec
+            .labels
+            .iter()
+            .map(|label| label.name.to_owned())
+            .collect();
         match spec.kind {
             telemetry::Kind::Histogram(_) => {
                 for suffix in ["bucket", "sum", "count"] {
@@ -81,12 +104,19 @@ pub fn promised() -> Shown {
 /// What a text in Prometheus' format shows.
 pub fn shown_by(text: &str) -> Shown {
     let mut shown = Shown::new();
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
         let (name, rest) = line.split_once(['{', ' ']).unwrap_or((line, ""));
         let labels = shown.entry(name.to_owned()).or_default();
         if line.as_bytes().get(name.len()) == Some(&b'{') {
             let inside = rest.rsplit_once('}').map_or(rest, |(inside, _)| inside);
-            labels.extend(inside.split("\",").filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_owned())));
+            labels.extend(
+                inside
+                    .split("\",")
+                    .filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_owned())),
+            );
         }
     }
     shown
@@ -104,33 +134,58 @@ pub fn check(expression: &Expression, shown: &Shown) -> anyhow::Result<()> {
     };
     let mut names = BTreeSet::new();
     let mut grouped = BTreeSet::new();
-    walk(&parsed, &mut |selector: &VectorSelector| {
-        let name = selector.name.clone().unwrap_or_default();
-        let labels: Vec<(String, MatchOp)> =
-            selector.matchers.matchers.iter().map(|matcher| (matcher.name.clone(), matcher.op.clone())).collect();
-        names.insert((name, labels.into_iter().map(|(label, _)| label).collect::<Vec<_>>()));
-    }, &mut grouped);
+    walk(
+        &parsed,
+        &mut |selector: &VectorSelector| {
+            let name = selector.name.clone().unwrap_or_default();
+            let labels: Vec<(String, MatchOp)> = selector
+                .matchers
+                .matchers
+                .iter()
+                .map(|matcher| (matcher.name.clone(), matcher.op.clone()))
+                .collect();
+            names.insert((
+                name,
+                labels
+                    .into_iter()
+                    .map(|(label, _)| label)
+                    .collect::<Vec<_>>(),
+            ));
+        },
+        &mut grouped,
+    );
     ensure!(!names.is_empty(), "{place} asks for no metric");
     for (name, labels) in &names {
         if name == "up" {
             continue;
         }
-        let known = shown.get(name).with_context(|| format!("{place}: nothing shows the metric {name}"))?;
+        let known = shown
+            .get(name)
+            .with_context(|| format!("{place}: nothing shows the metric {name}"))?;
         for label in labels.iter().chain(&grouped) {
             let exists = known.contains(label)
                 || ADDED_BY_PROMETHEUS.contains(&label.as_str())
-                || names.iter().any(|(other, _)| shown.get(other).is_some_and(|labels| labels.contains(label)));
+                || names.iter().any(|(other, _)| {
+                    shown
+                        .get(other)
+                        .is_some_and(|labels| labels.contains(label))
+                });
             ensure!(exists, "{place}: {name} has no label {label}");
         }
     }
     Ok(())
 }
 
-fn walk(expression: &Expr, found: &mut impl FnMut(&VectorSelector), grouped: &mut BTreeSet<String>) {
+fn walk(
+    expression: &Expr,
+    found: &mut impl FnMut(&VectorSelector),
+    grouped: &mut BTreeSet<String>,
+) {
     match expression {
         Expr::Aggregate(aggregate) => {
             if let Some(modifier) = &aggregate.modifier {
-                let (parser::LabelModifier::Include(labels) | parser::LabelModifier::Exclude(labels)) = modifier;
+                let (parser::LabelModifier::Include(labels)
+                | parser::LabelModifier::Exclude(labels)) = modifier;
                 grouped.extend(labels.labels.iter().cloned());
             }
             walk(&aggregate.expr, found, grouped);
@@ -158,8 +213,15 @@ mod tests {
     use super::*;
 
     fn checked(promql: &str) -> anyhow::Result<()> {
-        let shown = shown_by("wherry_things{state=\"a, b\",kind=\"c\"} 1\nwherry_plain 2\n# HELP x y\n");
-        check(&Expression { place: "test".to_owned(), promql: promql.to_owned() }, &shown)
+        let shown =
+            shown_by("wherry_things{state=\"a, b\",kind=\"c\"} 1\nwherry_plain 2\n# HELP x y\n");
+        check(
+            &Expression {
+                place: "test".to_owned(),
+                promql: promql.to_owned(),
+            },
+            &shown,
+        )
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Databases, servers and whole clusters for tests: the real programs, never a mock.
 
+pub mod cluster;
 pub mod expressions;
 pub mod wait;
 

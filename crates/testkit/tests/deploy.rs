@@ -51,8 +51,9 @@ fn every_metric_has_a_place_where_an_operator_meets_it() {
 }
 
 #[test]
-fn every_alert_says_how_bad_it_is_and_what_to_do() {
+fn every_alert_is_tested_and_says_how_bad_it_is_and_what_to_do() {
     let rules = yaml("prometheus/alerts.yml");
+    let tests = yaml("prometheus/alerts_test.yml").to_string();
     for rule in rules["groups"]
         .as_array()
         .expect("groups")
@@ -65,6 +66,7 @@ fn every_alert_says_how_bad_it_is_and_what_to_do() {
             ["page", "ticket"].contains(&severity),
             "{name}: severity {severity:?}"
         );
+        assert!(tests.contains(name), "alerts_test.yml does not test {name}");
         for annotation in ["summary", "runbook"] {
             let text = rule["annotations"][annotation].as_str().unwrap_or_default();
             assert!(text.len() > 10, "{name} has no {annotation}");

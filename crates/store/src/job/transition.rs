@@ -8,6 +8,8 @@ use domain::job::{Event, Outcome, Reason, State, transition};
 use domain::message::{Command, JobChanged, Message, TraceHeaders};
 use domain::{Epoch, Failure, JobId, Run, TenantId};
 
+use sqlx::types::Json;
+
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
@@ -143,6 +145,8 @@ async fn move_job(
             state_since = now(),
             run = job.run + case when $4 = 'start' then 1 else 0 end,
             queued_at = case when $4 = 'start' then now() else job.queued_at end,
+            start_headers = case when $4 = 'start' then $10 else job.start_headers end,
+            asked_at = null,
             started_at = case when $4 = 'start' then now() else job.started_at end,
             ended_at = case
                 when moves.to_state in ('stopped', 'in_error', 'finished', 'waiting') then now()
@@ -179,6 +183,7 @@ async fn move_job(
         tenant,
         epoch,
         unleased,
+        Json(change.headers) as _,
     )
     .fetch_optional(&mut **transaction)
     .await?;

@@ -28,7 +28,10 @@ pub fn make(path: &Path, size: u64, seed: u64) -> anyhow::Result<()> {
                 file.write_all(&bytes)?;
             }
             2 | 3 => {
-                let line = format!("{:016x} the quick brown fox jumps over the lazy dog\n", random.random::<u64>());
+                let line = format!(
+                    "{:016x} the quick brown fox jumps over the lazy dog\n",
+                    random.random::<u64>()
+                );
                 let bytes: Vec<u8> = line.bytes().cycle().take(piece).collect();
                 file.write_all(&bytes)?;
             }
@@ -46,9 +49,14 @@ pub fn make(path: &Path, size: u64, seed: u64) -> anyhow::Result<()> {
 /// # Errors
 /// Names the first byte that differs.
 pub fn check_equal(source: &Path, image: &Path, size: u64) -> anyhow::Result<()> {
-    let actual = std::fs::metadata(image).with_context(|| format!("look at {}", image.display()))?.len();
+    let actual = std::fs::metadata(image)
+        .with_context(|| format!("look at {}", image.display()))?
+        .len();
     if actual != size {
-        bail!("{} has {actual} bytes, {size} were asked for", image.display());
+        bail!(
+            "{} has {actual} bytes, {size} were asked for",
+            image.display()
+        );
     }
     let source_size = std::fs::metadata(source)?.len();
     let mut source_file = BufReader::with_capacity(MIB, File::open(source)?);
@@ -56,16 +64,25 @@ pub fn check_equal(source: &Path, image: &Path, size: u64) -> anyhow::Result<()>
     let (mut expected, mut found) = (vec![0; MIB], vec![0; MIB]);
     let mut offset = 0;
     while offset < source_size {
-        let length = usize::try_from((source_size - offset).min(MIB as u64)).expect("at most a MiB");
+        let length =
+            usize::try_from((source_size - offset).min(MIB as u64)).expect("at most a MiB");
         source_file.read_exact(&mut expected[..length])?;
         image_file.read_exact(&mut found[..length])?;
         if let Some(index) = (0..length).find(|&index| expected[index] != found[index]) {
-            bail!("{} differs from {} at byte {}", image.display(), source.display(), offset + index as u64);
+            bail!(
+                "{} differs from {} at byte {}",
+                image.display(),
+                source.display(),
+                offset + index as u64
+            );
         }
         offset += length as u64;
     }
     match first_data(image_file.get_ref(), source_size)? {
-        Some(offset) => bail!("{} holds data behind the source's end, at byte {offset}", image.display()),
+        Some(offset) => bail!(
+            "{} holds data behind the source's end, at byte {offset}",
+            image.display()
+        ),
         None => Ok(()),
     }
 }
@@ -100,7 +117,10 @@ mod tests {
     #[test]
     fn a_copy_with_zeros_behind_is_equal_and_every_other_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let (source, image) = (directory.path().join("source"), directory.path().join("image"));
+        let (source, image) = (
+            directory.path().join("source"),
+            directory.path().join("image"),
+        );
         make(&source, 9 * MIB as u64 + 513, 7).unwrap();
         std::fs::copy(&source, &image).unwrap();
         let size = 32 * MIB as u64;
@@ -116,9 +136,18 @@ mod tests {
             file.read_exact_at(&mut byte, offset).unwrap();
             file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
         };
-        for offset in [0, 5 * MIB as u64, 9 * MIB as u64 + 512, 9 * MIB as u64 + 513, size - 1] {
+        for offset in [
+            0,
+            5 * MIB as u64,
+            9 * MIB as u64 + 512,
+            9 * MIB as u64 + 513,
+            size - 1,
+        ] {
             flip(offset);
-            assert!(check_equal(&source, &image, size).is_err(), "a flipped byte at {offset}");
+            assert!(
+                check_equal(&source, &image, size).is_err(),
+                "a flipped byte at {offset}"
+            );
             flip(offset);
         }
         check_equal(&source, &image, size).unwrap();

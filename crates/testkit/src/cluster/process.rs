@@ -52,7 +52,11 @@ impl Process {
         if self.is_running() {
             bail!("{} still runs", self.name);
         }
-        let log = File::options().create(true).append(true).open(&self.log).context("open the log of a process")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .context("open the log of a process")?;
         let mut command = Command::new(&self.binary);
         command
             .args(&self.arguments)
@@ -61,7 +65,11 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        self.child = Some(command.spawn().with_context(|| format!("start {}", self.name))?);
+        self.child = Some(
+            command
+                .spawn()
+                .with_context(|| format!("start {}", self.name))?,
+        );
         Ok(())
     }
 
@@ -72,25 +80,34 @@ impl Process {
 
     /// The argument that follows `flag`.
     pub fn argument_after(&self, flag: &str) -> Option<String> {
-        let position = self.arguments.iter().position(|argument| argument == flag)?;
+        let position = self
+            .arguments
+            .iter()
+            .position(|argument| argument == flag)?;
         self.arguments.get(position + 1).cloned()
     }
 
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Its process id.
     pub fn pid(&self) -> Option<Pid> {
         let id = self.child.as_ref()?.id();
-        Some(Pid::from_raw(i32::try_from(id).expect("a process id fits its C type")))
+        Some(Pid::from_raw(
+            i32::try_from(id).expect("a process id fits its C type"),
+        ))
     }
 
     /// Ends it with SIGKILL: it gets no chance to clean up.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(child) = &mut self.child {
-            child.kill().with_context(|| format!("kill {}", self.name))?;
+            child
+                .kill()
+                .with_context(|| format!("kill {}", self.name))?;
             child.wait()?;
         }
         self.child = None;
@@ -99,7 +116,9 @@ impl Process {
 
     /// Sends a signal, such as SIGSTOP and SIGCONT.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} does not run", self.name))?;
         kill(pid, signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
@@ -107,7 +126,12 @@ impl Process {
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         if self.is_running() {
             self.signal(Signal::SIGTERM)?;
-            wait::until(STOP_TIMEOUT, &format!("{} stops", self.name.clone()), async || Ok(!self.is_running())).await?;
+            wait::until(
+                STOP_TIMEOUT,
+                &format!("{} stops", self.name.clone()),
+                async || Ok(!self.is_running()),
+            )
+            .await?;
         }
         self.child = None;
         Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use domain::status_info::StatusInfo;
 use serde_json::Value;
 
@@ -37,6 +37,7 @@ pub struct Source {
     pub disks: Vec<PathBuf>,
     /// The agent.
     pub agent: Process,
+    tenant: domain::TenantId,
     client: smc::Client,
 }
 
@@ -45,6 +46,8 @@ pub struct Source {
 pub struct Job {
     /// The job's id.
     pub id: String,
+    /// Whose job.
+    pub tenant: domain::TenantId,
     client: smc::Client,
     disks: Vec<PathBuf>,
     images: PathBuf,
@@ -59,24 +62,48 @@ pub struct JobOptions {
 
 impl Tenant {
     pub(super) async fn create(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
-        let tenant = cluster.store.create_tenant(name, &store::tenant::Quotas::default()).await?;
+        let created = cluster
+            .store
+            .create_tenant(name, &store::tenant::Quotas::default())
+            .await?;
+        let store::tenant::CreateTenant::Created(tenant) = created else {
+            bail!("the cluster has a tenant {name}")
+        };
         let key = cluster.store.create_access_key(&tenant.id).await?;
-        let credentials =
-            smc::Credentials { access_key_id: key.id.clone(), access_key_secret: key.secret.clone() };
+        let credentials = smc::Credentials {
+            access_key_id: key.id.clone(),
+            access_key_secret: key.secret.clone(),
+        };
         let client = smc::Client::new(&cluster.endpoint(), credentials, REGION)?;
-        let token = client.call("CreateAccessToken", &[("Name", "testkit"), ("Count", "1000")]).await?;
+        let token = client
+            .call(
+                "CreateAccessToken",
+                &[("Name", "testkit"), ("Count", "1000")],
+            )
+            .await?;
         let activation_code = text(&token, "AccessTokenCode")?;
-        Ok(Self { id: tenant.id, client, activation_code })
+        Ok(Self {
+            id: tenant.id,
+            client,
+            activation_code,
+        })
     }
 
     /// Starts an agent over new disks of these sizes in bytes, and waits until its source is Available.
-    pub async fn source(&self, cluster: &Cluster, name: &str, sizes: &[u64]) -> anyhow::Result<Source> {
+    pub async fn source(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        sizes: &[u64],
+    ) -> anyhow::Result<Source> {
         let directory = cluster.path(name);
         std::fs::create_dir_all(&directory)?;
         let mut disks = Vec::new();
         for (index, &size) in sizes.iter().enumerate() {
             let path = directory.join(format!("disk-{index}"));
-            let seed = name.bytes().fold(index as u64, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
+            let seed = name.bytes().fold(index as u64, |seed, byte| {
+                seed.wrapping_mul(31) + u64::from(byte)
+            });
             disk::make(&path, size, seed)?;
             disks.push(path);
         }
@@ -99,26 +126,51 @@ impl Tenant {
         }
         let agent = Process::start(cluster.binary(), &directory, "agent", &arguments, &[])?;
         let client = self.client.clone();
-        let found = wait::some(ENROL_TIMEOUT, &format!("the source {name} is Available"), async || {
-            let answer = client.call("DescribeSourceServers", &[("Name", name), ("State", "Available")]).await?;
-            Ok(answer["SourceServers"]["SourceServer"][0]["SourceId"].as_str().map(str::to_owned))
-        })
+        let found = wait::some(
+            ENROL_TIMEOUT,
+            &format!("the source {name} is Available"),
+            async || {
+                let answer = client
+                    .call(
+                        "DescribeSourceServers",
+                        &[("Name", name), ("State", "Available")],
+                    )
+                    .await?;
+                Ok(answer["SourceServers"]["SourceServer"][0]["SourceId"]
+                    .as_str()
+                    .map(str::to_owned))
+            },
+        )
         .await;
         let id = found.with_context(|| format!("the agent printed:\n{}", agent.log()))?;
-        Ok(Source { id, disks, agent, client })
+        Ok(Source {
+            id,
+            disks,
+            agent,
+            tenant: self.id.clone(),
+            client,
+        })
     }
 }
 
 impl Source {
     /// Creates a job for all disks of the source; targets are 20 GiB or what the disk needs.
-    pub async fn create_job(&self, cluster: &Cluster, name: &str, options: &JobOptions) -> anyhow::Result<Job> {
+    pub async fn create_job(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        options: &JobOptions,
+    ) -> anyhow::Result<Job> {
         let mut parameters: Vec<(String, String)> = vec![
             ("SourceId".to_owned(), self.id.clone()),
             ("Name".to_owned(), name.to_owned()),
             ("ImageName".to_owned(), format!("{name}-image")),
         ];
         if !options.parameters.is_empty() {
-            parameters.push(("ReplicationParameters".to_owned(), options.parameters.clone()));
+            parameters.push((
+                "ReplicationParameters".to_owned(),
+                options.parameters.clone(),
+            ));
         }
         for (index, path) in self.disks.iter().enumerate() {
             let gib = target_gib(path)?.to_string();
@@ -129,9 +181,13 @@ impl Source {
                 parameters.push((format!("DataDisk.{index}.Size"), gib));
             }
         }
-        let answer = self.client.call("CreateReplicationJob", &parameters).await?;
+        let answer = self
+            .client
+            .call("CreateReplicationJob", &parameters)
+            .await?;
         Ok(Job {
             id: text(&answer, "JobId")?,
+            tenant: self.tenant.clone(),
             client: self.client.clone(),
             disks: self.disks.clone(),
             images: cluster.images(),
@@ -142,7 +198,9 @@ impl Source {
 impl Job {
     /// Calls an operation that takes only the job's id.
     pub async fn call(&self, action: &str) -> Result<Value, smc::CallError> {
-        self.client.call(action, &[("JobId", self.id.as_str())]).await
+        self.client
+            .call(action, &[("JobId", self.id.as_str())])
+            .await
     }
 
     /// Starts it.
@@ -153,7 +211,10 @@ impl Job {
 
     /// The job as the API shows it.
     pub async fn describe(&self) -> anyhow::Result<Value> {
-        let answer = self.client.call("DescribeReplicationJobs", &[("JobId.1", self.id.as_str())]).await?;
+        let answer = self
+            .client
+            .call("DescribeReplicationJobs", &[("JobId.1", self.id.as_str())])
+            .await?;
         let job = answer["ReplicationJobs"]["ReplicationJob"][0].clone();
         ensure!(job.is_object(), "job {} is not there", self.id);
         Ok(job)
@@ -162,53 +223,89 @@ impl Job {
     /// What its `StatusInfo` says.
     pub async fn status_info(&self) -> anyhow::Result<StatusInfo> {
         let job = self.describe().await?;
-        Ok(StatusInfo::from_json(job["StatusInfo"].as_str().unwrap_or_default())?)
+        Ok(StatusInfo::from_json(
+            job["StatusInfo"].as_str().unwrap_or_default(),
+        )?)
     }
 
     /// Waits until `Status`, or `BusinessStatus`, is one of `wanted`; a job that fails while it is not wanted ends the wait.
     pub async fn wait_for(&self, timeout: Duration, wanted: &[&str]) -> anyhow::Result<Value> {
         let mut last = Value::Null;
-        let found = wait::some(timeout, &format!("job {} is {}", self.id, wanted.join(" or ")), async || {
-            // A gateway that is being restarted is no reason to give up.
-            let Ok(job) = self.describe().await else { return Ok(None) };
-            last = job.clone();
-            let is = |field: &str| job[field].as_str().is_some_and(|status| wanted.contains(&status));
-            if is("Status") || is("BusinessStatus") {
-                return Ok(Some(job));
-            }
-            ensure!(job["Status"] != "InError", "job {} failed: {job:#}", self.id);
-            Ok(None)
-        })
+        let found = wait::some(
+            timeout,
+            &format!("job {} is {}", self.id, wanted.join(" or ")),
+            async || {
+                // A gateway that is being restarted is no reason to give up.
+                let Ok(job) = self.describe().await else {
+                    return Ok(None);
+                };
+                last = job.clone();
+                let is = |field: &str| {
+                    job[field]
+                        .as_str()
+                        .is_some_and(|status| wanted.contains(&status))
+                };
+                if is("Status") || is("BusinessStatus") {
+                    return Ok(Some(job));
+                }
+                ensure!(
+                    job["Status"] != "InError",
+                    "job {} failed: {job:#}",
+                    self.id
+                );
+                Ok(None)
+            },
+        )
         .await;
         found.with_context(|| format!("last seen: {last:#}"))
     }
 
     /// Waits until more than `bytes` of its disks are durable in the instance.
-    pub async fn wait_for_bytes(&self, timeout: Duration, bytes: u64) -> anyhow::Result<StatusInfo> {
-        wait::some(timeout, &format!("job {} has {bytes} durable bytes", self.id), async || {
-            let info = self.status_info().await?;
-            Ok((info.bytes_durable.unwrap_or(0) > bytes).then_some(info))
-        })
+    pub async fn wait_for_bytes(
+        &self,
+        timeout: Duration,
+        bytes: u64,
+    ) -> anyhow::Result<StatusInfo> {
+        wait::some(
+            timeout,
+            &format!("job {} has {bytes} durable bytes", self.id),
+            async || {
+                let info = self.status_info().await?;
+                Ok((info.bytes_durable.unwrap_or(0) > bytes).then_some(info))
+            },
+        )
         .await
     }
 
     /// Checks that every delivered disk, raw and qcow2, has the source's bytes with zeros behind them.
     pub async fn check_image(&self) -> anyhow::Result<()> {
         let job = self.describe().await?;
-        ensure!(job["Status"] == "Finished", "the job is not finished: {job:#}");
-        ensure!(job["Progress"].as_f64() == Some(100.0), "a finished job is at 100: {job:#}");
+        ensure!(
+            job["Status"] == "Finished",
+            "the job is not finished: {job:#}"
+        );
+        ensure!(
+            job["Progress"].as_f64() == Some(100.0),
+            "a finished job is at 100: {job:#}"
+        );
         let image = self.images.join(text(&job, "ImageId")?);
         for (index, source) in self.disks.iter().enumerate() {
             let size = target_gib(source)? * GIB;
             disk::check_equal(source, &image.join(format!("disk-{index}.raw")), size)?;
-            let unpacked = tempfile::Builder::new().suffix(".raw").tempfile_in(&self.images)?;
+            let unpacked = tempfile::Builder::new()
+                .suffix(".raw")
+                .tempfile_in(&self.images)?;
             let status = std::process::Command::new("qemu-img")
                 .args(["convert", "-f", "qcow2", "-O", "raw"])
                 .arg(image.join(format!("disk-{index}.qcow2")))
                 .arg(unpacked.path())
                 .status()
                 .context("run qemu-img")?;
-            ensure!(status.success(), "qemu-img can't read disk {index} of {}", image.display());
+            ensure!(
+                status.success(),
+                "qemu-img can't read disk {index} of {}",
+                image.display()
+            );
             disk::check_equal(source, unpacked.path(), size)?;
         }
         Ok(())
@@ -216,9 +313,15 @@ impl Job {
 }
 
 fn target_gib(path: &std::path::Path) -> anyhow::Result<u64> {
-    Ok(std::fs::metadata(path)?.len().div_ceil(GIB).max(SMALLEST_GIB))
+    Ok(std::fs::metadata(path)?
+        .len()
+        .div_ceil(GIB)
+        .max(SMALLEST_GIB))
 }
 
 fn text(answer: &Value, field: &str) -> anyhow::Result<String> {
-    answer[field].as_str().map(str::to_owned).with_context(|| format!("the answer has no {field}: {answer}"))
+    answer[field]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the answer has no {field}: {answer}"))
 }

@@ -1,0 +1,253 @@
+//! One attempt at sending the disks of an assignment.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use domain::disk::DiskIndex;
+use domain::{Failure, FailureCode};
+use proto::agent as wire;
+use proto::agent::assignment_report::State;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use transfer::quic::Identity;
+use transfer::sender::{Compression, DEFAULT_STREAMS, SendConfig, SendProgress, SourceDisk};
+
+use super::Key;
+use super::send::Sending;
+use crate::inventory::{self, Snapshot};
+
+/// Most streams that an assignment may ask for; each has a thread and a buffer.
+const MAX_STREAMS: u32 = 64;
+
+/// Longest wait for the address of a receiver's name.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An attempt that did not come to its end.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub failure: Failure,
+    /// Whether another attempt may come to its end.
+    pub is_retryable: bool,
+    /// Whether it got as far as sending, so that what broke it is new trouble.
+    pub has_sent: bool,
+}
+
+impl Broken {
+    fn before_sending(failure: Failure) -> Self {
+        Self {
+            is_retryable: failure.code.is_retryable(),
+            failure,
+            has_sent: false,
+        }
+    }
+}
+
+/// Sends the disks until the receiver has given its receipts. When it is cancelled it takes leave of the receiver, which keeps
+/// what it has; the outcome is without meaning then.
+pub(super) async fn send(
+    sending: &Sending,
+    key: &Key,
+    assignment: watch::Receiver<wire::Assignment>,
+    cancel: CancellationToken,
+) -> Result<(), Broken> {
+    let wanted = assignment.borrow().clone();
+    check_all(sending, wanted.disks.clone())
+        .await
+        .map_err(Broken::before_sending)?;
+    let receiver = resolve(&wanted.receiver_address)
+        .await
+        .map_err(Broken::before_sending)?;
+    let (limits, limit) = watch::channel(limit_of(&wanted));
+    let (progress, seen) = watch::channel(SendProgress::default());
+    let config = config(sending, wanted, receiver, limit);
+    let outcome = tokio::select! {
+        outcome = transfer::sender::send(config, cancel, progress) => outcome,
+        never = follow(sending, key, assignment, limits, seen.clone()) => match never {},
+    };
+    outcome.map(drop).map_err(|error| Broken {
+        failure: error.failure(),
+        is_retryable: error.is_retryable(),
+        has_sent: seen.borrow().bytes_wire > 0,
+    })
+}
+
+fn config(
+    sending: &Sending,
+    wanted: wire::Assignment,
+    receiver: SocketAddr,
+    bandwidth_limit: watch::Receiver<Option<u64>>,
+) -> SendConfig {
+    SendConfig {
+        receiver,
+        server_name: wanted.receiver_name,
+        identity: Identity {
+            authority_pem: wanted.authority_pem,
+            certificate_pem: wanted.certificate_pem,
+            key_pem: sending.key_pem.to_string(),
+        },
+        ticket: wanted.ticket,
+        disks: wanted.disks.into_iter().map(source_disk).collect(),
+        compression: match wanted.compress_level {
+            None => Compression::Auto,
+            Some(0) => Compression::Off,
+            Some(level) => Compression::Level(level),
+        },
+        streams: match wanted.streams {
+            0 => DEFAULT_STREAMS,
+            streams => streams.min(MAX_STREAMS) as usize,
+        },
+        bandwidth_limit,
+    }
+}
+
+fn source_disk(assigned: wire::AssignedDisk) -> SourceDisk {
+    SourceDisk {
+        // An index of the inventory, as `check` has seen.
+        index: DiskIndex(u16::try_from(assigned.index).unwrap_or(u16::MAX)),
+        path: assigned.path.into(),
+        size_bytes: assigned.size_bytes,
+    }
+}
+
+fn limit_of(assignment: &wire::Assignment) -> Option<u64> {
+    Some(assignment.bandwidth_limit_bytes_per_sec).filter(|limit| *limit > 0)
+}
+
+/// While a transfer runs, takes new limits to it and its progress to the board.
+async fn follow(
+    sending: &Sending,
+    key: &Key,
+    mut assignment: watch::Receiver<wire::Assignment>,
+    limits: watch::Sender<Option<u64>>,
+    mut progress: watch::Receiver<SendProgress>,
+) -> Infallible {
+    loop {
+        let ended = tokio::select! {
+            changed = assignment.changed() => changed,
+            changed = progress.changed() => changed,
+        };
+        limits.send_replace(limit_of(&assignment.borrow_and_update()));
+        let bytes_wire = progress.borrow_and_update().bytes_wire;
+        if bytes_wire > 0 {
+            sending.board.say(key, State::Sending, None);
+            sending.board.note_bytes(key, bytes_wire);
+        }
+        if ended.is_err() {
+            // One of the two is over, and with it, in a moment, the transfer.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, Failure> {
+    let looked_up = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(address)).await;
+    let reason = match looked_up {
+        Ok(Ok(mut found)) => match found.next() {
+            Some(address) => return Ok(address),
+            None => "it has no address".to_owned(),
+        },
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the name service does not answer".to_owned(),
+    };
+    Err(Failure::new(
+        FailureCode::ReceiverUnreachable,
+        format!(
+            "This source can't find the receiver {address}: {reason}. Check the name service of this server."
+        ),
+    ))
+}
+
+async fn check_all(sending: &Sending, disks: Vec<wire::AssignedDisk>) -> Result<(), Failure> {
+    let snapshot = sending.snapshots.borrow().clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        disks
+            .iter()
+            .try_for_each(|assigned| check(assigned, &snapshot))
+    });
+    checked.await.unwrap_or_else(|error| {
+        Err(Failure::new(
+            FailureCode::Internal,
+            format!("the disks could not be checked: {error}"),
+        ))
+    })
+}
+
+/// A disk that may be sent is one of this source's, can be read, and is what it was when the job was created.
+fn check(assigned: &wire::AssignedDisk, snapshot: &Snapshot) -> Result<(), Failure> {
+    let is_ours = snapshot
+        .inventory
+        .disks
+        .iter()
+        .any(|disk| disk.index == assigned.index && disk.path == assigned.path);
+    if !is_ours {
+        let changed = || {
+            changed(&format!(
+                "This source has no disk {} at {} any more.",
+                assigned.index, assigned.path
+            ))
+        };
+        return Err(snapshot.failure.clone().unwrap_or_else(changed));
+    }
+    let size_bytes = inventory::measure(Path::new(&assigned.path))?.size_bytes;
+    if size_bytes != assigned.size_bytes {
+        return Err(changed(&format!(
+            "The disk {} has {size_bytes} bytes and had {} when the job was created.",
+            assigned.path, assigned.size_bytes
+        )));
+    }
+    Ok(())
+}
+
+fn changed(what: &str) -> Failure {
+    Failure::new(
+        FailureCode::SourceDiskChanged,
+        format!("{what} Delete the job and create a new one."),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(path: &Path, size_bytes: u64) -> wire::AssignedDisk {
+        wire::AssignedDisk {
+            index: 0,
+            path: path.display().to_string(),
+            size_bytes,
+        }
+    }
+
+    fn snapshot(path: &Path) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.inventory.disks.push(wire::Disk {
+            index: 0,
+            path: path.display().to_string(),
+            ..wire::Disk::default()
+        });
+        snapshot
+    }
+
+    #[test]
+    fn only_an_unchanged_disk_of_this_source_is_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        std::fs::write(&path, [1; 100]).unwrap();
+        assert_eq!(check(&assigned(&path, 100), &snapshot(&path)), Ok(()));
+
+        let grown = check(&assigned(&path, 99), &snapshot(&path)).unwrap_err();
+        assert_eq!(grown.code, FailureCode::SourceDiskChanged);
+        assert!(
+            grown.message.contains("100") && grown.message.contains("99"),
+            "{grown}"
+        );
+
+        let foreign = check(&assigned(Path::new("/etc/shadow"), 100), &snapshot(&path));
+        assert_eq!(foreign.unwrap_err().code, FailureCode::SourceDiskChanged);
+
+        std::fs::remove_file(&path).unwrap();
+        let lost = check(&assigned(&path, 100), &snapshot(&path)).unwrap_err();
+        assert_eq!(lost.code, FailureCode::SourceDiskUnreadable);
+    }
+}

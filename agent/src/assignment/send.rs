@@ -1,0 +1,89 @@
+//! Working at one assignment until all disks are sent, or nothing more can be done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Failure;
+use proto::agent as wire;
+use proto::agent::assignment_report::State;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Board, Key, attempt};
+use crate::config::Pauses;
+use crate::inventory::Snapshot;
+
+/// Trouble that is over sooner is nobody's business: networks hiccup, and a receiver needs a moment to come back.
+const TELL_AFTER: Duration = Duration::from_secs(5);
+
+/// What every send needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Sending {
+    /// The agent's private key, PEM: the run's certificate is over it.
+    pub key_pem: Arc<str>,
+    pub board: Board,
+    /// The disks of this source. No others are read, whatever an assignment says.
+    pub snapshots: watch::Receiver<Snapshot>,
+    /// Longest pause between two attempts.
+    pub reconnect_most: Duration,
+}
+
+impl Sending {
+    /// Sends the disks; tries again for as long as trying again can help, or until it is cancelled.
+    pub async fn to_the_end(
+        &self,
+        key: &Key,
+        assignment: watch::Receiver<wire::Assignment>,
+        cancel: CancellationToken,
+    ) {
+        let mut pauses = Pauses::new(self.reconnect_most);
+        let mut trouble: Option<Instant> = None;
+        self.board.say(key, State::Connecting, None);
+        tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "sending begins");
+        loop {
+            let sent = attempt::send(self, key, assignment.clone(), cancel.clone()).await;
+            match sent {
+                _ if cancel.is_cancelled() => return,
+                Ok(()) => {
+                    tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
+                    self.board.say(key, State::Sent, None);
+                    return;
+                }
+                Err(broken) if !broken.is_retryable => {
+                    self.fail(key, &broken.failure);
+                    return;
+                }
+                Err(broken) => {
+                    if broken.has_sent {
+                        trouble = None;
+                        pauses.reset();
+                    }
+                    self.complain(key, &broken.failure, &mut trouble);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pauses.next()) => (),
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    fn fail(&self, key: &Key, failure: &Failure) {
+        tracing::warn!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, %failure, "the disks can't be sent");
+        self.board.say(key, State::Failed, Some(failure));
+    }
+
+    fn complain(&self, key: &Key, failure: &Failure, trouble: &mut Option<Instant>) {
+        match trouble {
+            None => {
+                tracing::warn!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, %failure, "sending broke off: trying again");
+                *trouble = Some(Instant::now());
+            }
+            Some(since) if since.elapsed() >= TELL_AFTER => {
+                self.board.say(key, State::Retrying, Some(failure));
+            }
+            Some(_) => tracing::debug!(job_id = %key.job_id, %failure, "sending broke off again"),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Settings of the agent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonic::transport::Uri;
+
+use crate::ActivationCode;
+
+/// Whom the agent calls, which disks it has, and how patient it is.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// Where the gateway listens for agents, such as `https://gateway.example:8701`.
+    #[arg(long, env = "WHERRY_SERVER", value_parser = server)]
+    pub server: Uri,
+    /// Activation code (`AccessTokenCode`) that makes this server a source. Needed once; a registered agent ignores it.
+    #[arg(long, env = "WHERRY_ACTIVATION_CODE", hide_env_values = true)]
+    pub activation_code: Option<ActivationCode>,
+    /// Directory of the agent's key and certificate; made with mode 0700. Who has it is this source.
+    #[arg(
+        long,
+        env = "WHERRY_STATE_DIR",
+        default_value = "/var/lib/wherry-agent"
+    )]
+    pub state_dir: PathBuf,
+    /// Name that the source gets when it registers. Without it, the host name.
+    #[arg(long, env = "WHERRY_NAME")]
+    pub name: Option<String>,
+    /// Disks of the source, block devices or files, at most 17; the first is the system disk. Without any, the agent finds the
+    /// machine's disks itself.
+    #[arg(long, env = "WHERRY_DISK", value_delimiter = ',')]
+    pub disk: Vec<PathBuf>,
+    /// Address that serves `/healthz`, `/readyz` and `/metrics`. Without it, none is served.
+    #[arg(long, env = "WHERRY_HEALTH")]
+    pub health: Option<SocketAddr>,
+    /// Seconds between heartbeats while nothing happens.
+    #[arg(long, env = "WHERRY_HEARTBEAT_SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub heartbeat_secs: u32,
+    /// Seconds that one call to the gateway may take, and the connection before it.
+    #[arg(long, env = "WHERRY_REQUEST_TIMEOUT_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub request_timeout_secs: u64,
+    /// Longest pause in seconds before a lost gateway or receiver is called again. The first pause is half a second.
+    #[arg(long, env = "WHERRY_RECONNECT_MAX_SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub reconnect_max_secs: u64,
+    /// Seconds that sends have to end when the agent is told to.
+    #[arg(long, env = "WHERRY_DRAIN_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub drain_secs: u64,
+}
+
+impl Config {
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        Duration::from_secs(self.heartbeat_secs.into())
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_secs)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_secs)
+    }
+
+    /// Pauses between attempts: half a second, then longer up to the limit, for ever, each stretched at random so that a fleet
+    /// that lost its gateway does not come back in one moment.
+    pub(crate) fn pauses(&self) -> Pauses {
+        Pauses::new(self.reconnect_max())
+    }
+
+    pub(crate) fn reconnect_max(&self) -> Duration {
+        Duration::from_secs(self.reconnect_max_secs)
+    }
+}
+
+/// Pauses between attempts at something that must be tried for ever.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    most: Duration,
+    next: backon::ExponentialBackoff,
+}
+
+impl Pauses {
+    pub fn new(most: Duration) -> Self {
+        Self {
+            most,
+            next: exponential(most),
+        }
+    }
+
+    /// The next pause.
+    pub fn next(&mut self) -> Duration {
+        self.next.next().unwrap_or(self.most)
+    }
+
+    /// Begins with short pauses again, after a success.
+    pub fn reset(&mut self) {
+        self.next = exponential(self.most);
+    }
+}
+
+fn exponential(most: Duration) -> backon::ExponentialBackoff {
+    use backon::BackoffBuilder as _;
+
+    backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500).min(most))
+        .with_max_delay(most)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+fn server(text: &str) -> Result<Uri, String> {
+    let hint = "give it as https://HOST:PORT, such as https://gateway.example:8701";
+    let uri: Uri = text.parse().map_err(|_| hint.to_owned())?;
+    let is_whole = uri.scheme_str() == Some("https")
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && uri.port().is_some();
+    if is_whole {
+        Ok(uri)
+    } else {
+        Err(hint.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_a_whole_https_url() {
+        for good in [
+            "https://gateway.example:8701",
+            "https://127.0.0.1:1",
+            "https://[::1]:8701/",
+        ] {
+            assert!(server(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "gateway:8701",
+            "http://gateway:8701",
+            "https://gateway",
+            "https://:8701",
+            "",
+        ] {
+            assert!(server(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pauses_never_end_and_stay_below_twice_their_limit() {
+        let mut pauses = Pauses::new(Duration::from_secs(4));
+        let seen: Vec<Duration> = (0..100).map(|_| pauses.next()).collect();
+        assert!(
+            seen.iter().all(|pause| *pause < Duration::from_secs(8)),
+            "{seen:?}"
+        );
+        assert!(seen[99] >= Duration::from_secs(4), "{seen:?}");
+        pauses.reset();
+        assert!(pauses.next() < Duration::from_secs(1));
+    }
+}

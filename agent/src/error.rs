@@ -1,0 +1,75 @@
+//! What ends an agent.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the agent can't go on. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server is not registered, and there is no code to register it with.
+    #[error(
+        "this server is not registered yet: give an activation code with --activation-code (CreateAccessToken makes one)"
+    )]
+    NotRegistered,
+    /// The gateway's certificate does not come from the authority that the activation code names.
+    #[error(
+        "{server} is not the deployment of this activation code: its certificate does not come from the authority with the code's fingerprint. \
+         Nothing was sent. Check --server and the code, and who answers at that address"
+    )]
+    WrongDeployment {
+        /// Who was called.
+        server: String,
+    },
+    /// The gateway refuses to register the server.
+    #[error("{server} does not register this server: {reason}")]
+    Refused {
+        /// Who was called.
+        server: String,
+        /// The gateway's sentence.
+        reason: String,
+    },
+    /// The state directory can't be used.
+    #[error("can't {action} {}: check that the directory exists and belongs to the user that runs the agent (--state-dir)", path.display())]
+    State {
+        /// Such as "write".
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent uses the state directory.
+    #[error("another agent runs with the state directory {}: end it, or give this one another with --state-dir", path.display())]
+    StateInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file of the state directory does not hold what it should.
+    #[error("{} is damaged: remove the state directory and register this server anew", path.display())]
+    StateDamaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A key could not be made.
+    #[error("no key could be made for this agent")]
+    Key(#[source] pki::Error),
+    /// Keys and certificates do not make a TLS configuration.
+    #[error("TLS can't be set up for {server}")]
+    Tls {
+        /// Who is to be called.
+        server: String,
+        /// What the library said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The address for metrics could not be bound.
+    #[error(transparent)]
+    Bind(#[from] service::BindError),
+    /// A part of the agent failed for good, or draining took too long.
+    #[error(transparent)]
+    Task(#[from] service::TaskFailure),
+}

@@ -1,0 +1,170 @@
+//! Staying in touch with the gateway.
+//!
+//! One connection carries the watch and the heartbeats. When it breaks everything is begun anew; sends go on meanwhile, since
+//! an assignment stands until a gateway says otherwise.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use domain::SourceId;
+use proto::agent as wire;
+use proto::agent::agent_service_client::AgentServiceClient;
+use service::Shutdown;
+use service::health::Condition;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tracing::Instrument as _;
+
+use super::{chain, trace};
+use crate::Config;
+use crate::assignment::{Assignments, Board};
+use crate::inventory::Snapshot;
+
+/// Shortest pause between two heartbeats, however much there is to say.
+const HEARTBEAT_GAP: Duration = Duration::from_millis(100);
+
+/// Pause before a gateway that says that the source is deleted is asked again. It may have lost its database for a while; it
+/// will hardly find the source again.
+const DELETED_PAUSE: Duration = Duration::from_secs(300);
+
+type Client = AgentServiceClient<InterceptedService<Channel, Interceptor>>;
+type Interceptor = fn(tonic::Request<()>) -> Result<tonic::Request<()>, Status>;
+
+/// The agent's side of the connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub config: Config,
+    pub source_id: SourceId,
+    pub endpoint: Endpoint,
+    pub snapshots: watch::Receiver<Snapshot>,
+    pub assignments: Assignments,
+    pub board: Board,
+    /// Whether the last heartbeat was answered.
+    pub connected: Condition,
+}
+
+/// Why a connection ended.
+enum Ended {
+    /// The gateway is gone, or can't answer now.
+    Lost(String),
+    /// The gateway does not know the source, and says why.
+    Deleted(String),
+}
+
+impl Link {
+    /// Keeps the connection until draining.
+    pub async fn hold(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        tokio::select! {
+            never = self.hold_for_ever() => never,
+            () = shutdown.draining() => Ok(()),
+        }
+    }
+
+    async fn hold_for_ever(&mut self) -> Result<(), Infallible> {
+        let mut pauses = self.config.pauses();
+        let mut complaint = None;
+        loop {
+            let began = Instant::now();
+            let ended = match self.connection(&mut complaint).await {
+                Ok(never) => match never {},
+                Err(ended) => ended,
+            };
+            self.connected.set(false);
+            // A connection that always breaks at once must not be made at once again.
+            if began.elapsed() > self.config.reconnect_max() {
+                pauses.reset();
+            }
+            let pause = match ended {
+                Ended::Lost(reason) => {
+                    if complaint.replace(reason.clone()).is_none() {
+                        tracing::warn!(source_id = %self.source_id, server = %self.config.server, reason, "lost the gateway: calling until it answers");
+                    }
+                    pauses.next()
+                }
+                Ended::Deleted(reason) => {
+                    if complaint.replace(reason.clone()).as_ref() != Some(&reason) {
+                        tracing::error!(source_id = %self.source_id, server = %self.config.server, reason, "this server is a source no longer");
+                    }
+                    self.assignments.drop_all();
+                    DELETED_PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One connection, from its start to its end. The first heartbeat that is answered settles the complaint about the last one.
+    async fn connection(&mut self, complaint: &mut Option<String>) -> Result<Infallible, Ended> {
+        let channel = self
+            .endpoint
+            .connect()
+            .await
+            .map_err(|error| Ended::Lost(chain(&error)))?;
+        let mut client =
+            AgentServiceClient::with_interceptor(channel, trace::inject as Interceptor);
+        // Opened before the first heartbeat, so that no change falls between the two.
+        let mut nudges = self
+            .in_time(client.watch(wire::WatchRequest {}))
+            .await?
+            .into_inner();
+        self.heartbeat(&mut client).await?;
+        self.connected.set(true);
+        let was_lost = complaint.take().is_some();
+        tracing::info!(source_id = %self.source_id, was_lost, "connected to the gateway");
+        let mut reports = self.board.subscribe();
+        loop {
+            let last = Instant::now();
+            tokio::select! {
+                nudge = nudges.message() => {
+                    nudge.map_err(ended)?.ok_or_else(|| Ended::Lost("the gateway closed the connection".to_owned()))?;
+                }
+                // Neither sender ends before this task: both are held by it or by the group that it is in.
+                _ = reports.changed() => (),
+                _ = self.snapshots.changed() => (),
+                () = tokio::time::sleep(self.config.heartbeat_interval()) => (),
+            }
+            tokio::time::sleep_until(last + HEARTBEAT_GAP).await;
+            reports.mark_unchanged();
+            self.heartbeat(&mut client).await?;
+        }
+    }
+
+    async fn heartbeat(&mut self, client: &mut Client) -> Result<(), Ended> {
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let request = wire::HeartbeatRequest {
+            inventory: Some(snapshot.inventory),
+            failure: snapshot.failure.map(|failure| wire::Failure {
+                code: failure.code.as_str().to_owned(),
+                message: failure.message,
+            }),
+            interval_secs: self.config.heartbeat_secs,
+            reports: self.board.reports(),
+        };
+        let span = tracing::info_span!("heartbeat", source_id = %self.source_id);
+        let answer = self
+            .in_time(client.heartbeat(request).instrument(span))
+            .await?
+            .into_inner();
+        self.assignments.become_those(answer.assignments);
+        Ok(())
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Ended> {
+        match tokio::time::timeout(self.config.request_timeout(), call).await {
+            Ok(answer) => answer.map_err(ended),
+            Err(_) => Err(Ended::Lost("the gateway did not answer in time".to_owned())),
+        }
+    }
+}
+
+fn ended(status: Status) -> Ended {
+    match status.code() {
+        Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => {
+            Ended::Deleted(status.message().to_owned())
+        }
+        code => Ended::Lost(format!("{code}: {}", status.message())),
+    }
+}

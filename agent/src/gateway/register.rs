@@ -1,0 +1,113 @@
+//! The server becomes a source.
+
+use std::sync::Arc;
+
+use pki::KeyPair;
+use proto::agent as wire;
+use proto::agent::agent_service_client::AgentServiceClient;
+use tonic::transport::ClientTlsConfig;
+use tonic::{Code, Request, Status};
+
+use super::pin::PinVerifier;
+use super::{chain, plain_endpoint, tls_failed, trace};
+use crate::state_dir::Registration;
+use crate::{ActivationCode, Config, Error};
+
+/// What one attempt came to, when it failed.
+enum Failed {
+    /// Trying again is no use.
+    ForGood(Error),
+    /// The gateway may answer in a moment.
+    ForNow(String),
+}
+
+/// Registers the key, trying again for as long as the gateway does not answer.
+///
+/// # Errors
+/// [`Error::WrongDeployment`], [`Error::Refused`] and [`Error::Tls`].
+pub(crate) async fn register(
+    config: &Config,
+    code: &ActivationCode,
+    key: &KeyPair,
+    inventory: wire::Inventory,
+) -> Result<Registration, Error> {
+    let request = wire::RegisterRequest {
+        activation_secret: code.secret.clone(),
+        certificate_request_pem: key.certificate_request("agent").map_err(Error::Key)?,
+        name: config.name.clone().unwrap_or_default(),
+        inventory: Some(inventory),
+    };
+    let mut pauses = config.pauses();
+    let mut has_complained = false;
+    loop {
+        match attempt(config, code, &request).await {
+            Ok(registration) => return Ok(registration),
+            Err(Failed::ForGood(error)) => return Err(error),
+            Err(Failed::ForNow(reason)) if !has_complained => {
+                has_complained = true;
+                tracing::warn!(server = %config.server, reason, "can't reach the gateway to register: trying until it answers");
+            }
+            Err(Failed::ForNow(reason)) => tracing::debug!(reason, "can't reach the gateway yet"),
+        }
+        tokio::time::sleep(pauses.next()).await;
+    }
+}
+
+async fn attempt(
+    config: &Config,
+    code: &ActivationCode,
+    request: &wire::RegisterRequest,
+) -> Result<Registration, Failed> {
+    let server = config.server.to_string();
+    let verifier = Arc::new(PinVerifier::new(&code.pin));
+    let tls = ClientTlsConfig::new().timeout(config.request_timeout());
+    let channel = plain_endpoint(config)
+        .tls_config_with_verifier(tls, verifier.clone())
+        .map_err(tls_failed(&config.server))
+        .map_err(Failed::ForGood)?
+        .connect()
+        .await
+        .map_err(|error| {
+            if verifier.has_refused() {
+                Failed::ForGood(Error::WrongDeployment {
+                    server: server.clone(),
+                })
+            } else {
+                Failed::ForNow(chain(&error))
+            }
+        })?;
+    let mut client = AgentServiceClient::with_interceptor(channel, trace::inject);
+    let call = client.register(Request::new(request.clone()));
+    let answer = tokio::time::timeout(config.request_timeout(), call)
+        .await
+        .map_err(|_| Failed::ForNow("the gateway did not answer in time".to_owned()))?
+        .map_err(|status| refused(server.clone(), &status))?
+        .into_inner();
+    registration(answer).map_err(|reason| Failed::ForGood(Error::Refused { server, reason }))
+}
+
+fn refused(server: String, status: &Status) -> Failed {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Unimplemented => Failed::ForGood(Error::Refused {
+            server,
+            reason: status.message().to_owned(),
+        }),
+        _ => Failed::ForNow(status.message().to_owned()),
+    }
+}
+
+fn registration(answer: wire::RegisterResponse) -> Result<Registration, String> {
+    Ok(Registration {
+        source_id: answer
+            .source_id
+            .parse()
+            .map_err(|error| format!("its answer can't be read: {error}"))?,
+        certificate_pem: answer.certificate_pem,
+        authority_pem: answer.authority_pem,
+    })
+}

@@ -1,0 +1,256 @@
+//! What this server is and which disks it has.
+//!
+//! Looked up by a task of its own on a thread of its own: a disk that hangs must not keep the agent from saying so.
+
+mod discover;
+mod disk;
+mod system;
+mod usage;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::disk::DiskIndex;
+use domain::{Failure, FailureCode};
+use proto::agent as wire;
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use crate::Config;
+use discover::Sysfs;
+use system::SystemInfo;
+
+pub(crate) use disk::measure;
+
+/// The API's `KernelLevel`, 1 for every system that there is.
+const KERNEL_LEVEL: i32 = 1;
+
+/// A look at the disks that takes longer than this hangs.
+const HUNG_AFTER: Duration = Duration::from_secs(20);
+
+/// What was found at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Snapshot {
+    /// The server and its disks that can be read.
+    pub inventory: wire::Inventory,
+    /// What keeps it from being migrated, if anything.
+    pub failure: Option<Failure>,
+}
+
+impl Snapshot {
+    /// Before the disks have answered.
+    pub fn unknown() -> Self {
+        Self {
+            inventory: inventory(Vec::new(), "{}".to_owned()),
+            failure: Some(hung()),
+        }
+    }
+
+    /// Whether the gateway should hear of this one sooner than with the next heartbeat.
+    fn differs_from(&self, other: &Self) -> bool {
+        self.failure != other.failure || self.inventory.disks != other.inventory.disks
+    }
+}
+
+/// Looks the server up.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    /// The disks that the operator named; empty: find them.
+    named: Vec<PathBuf>,
+    sysfs: Sysfs,
+    system: SystemInfo,
+}
+
+impl Collector {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            named: config.disk.clone(),
+            sysfs: Sysfs::of_this_machine(),
+            system: SystemInfo::new(&config.server),
+        }
+    }
+
+    /// Opens every disk and asks the system about itself. Blocks.
+    pub fn collect(&mut self) -> Snapshot {
+        let (disks, failure) = self.disks();
+        Snapshot {
+            inventory: inventory(disks, self.system.as_json()),
+            failure,
+        }
+    }
+
+    fn disks(&self) -> (Vec<wire::Disk>, Option<Failure>) {
+        let paths = match self.named.as_slice() {
+            [] => self.sysfs.disks(),
+            named => named.to_vec(),
+        };
+        if let Some(failure) = count_failure(paths.len()) {
+            return (Vec::new(), Some(failure));
+        }
+        let mut disks = Vec::new();
+        let mut complaints = Vec::new();
+        for (index, path) in (0..).zip(&paths) {
+            match measure(path) {
+                Ok(measured) => disks.push(wire::Disk {
+                    index,
+                    path: path.display().to_string(),
+                    size_bytes: measured.size_bytes,
+                    used_bytes: usage::of(&measured, &self.sysfs),
+                }),
+                Err(failure) => complaints.push(failure.message),
+            }
+        }
+        let failure = (!complaints.is_empty())
+            .then(|| Failure::new(FailureCode::SourceDiskUnreadable, complaints.join(" ")));
+        (disks, failure)
+    }
+}
+
+fn inventory(disks: Vec<wire::Disk>, system_info: String) -> wire::Inventory {
+    wire::Inventory {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        platform: system::platform(),
+        kernel_level: KERNEL_LEVEL,
+        disks,
+        system_info,
+    }
+}
+
+fn count_failure(disks: usize) -> Option<Failure> {
+    let most = usize::from(DiskIndex::MAX.0) + 1;
+    let message = match disks {
+        0 => "No disk was found on this server. Name its disks with --disk; the first is the system disk.".to_owned(),
+        count if count > most => {
+            format!("This server has {count} disks and a source has at most {most}. Name those to migrate with --disk.")
+        }
+        _ => return None,
+    };
+    Some(Failure::new(FailureCode::SourceDiskUnreadable, message))
+}
+
+fn hung() -> Failure {
+    Failure::new(
+        FailureCode::SourceDiskUnreadable,
+        "The disks of this server do not answer. Look for errors of a disk in the kernel's log (dmesg).",
+    )
+}
+
+/// Puts a new snapshot into `snapshots` now and at every interval, for ever.
+pub(crate) async fn keep_up(
+    collector: Arc<Mutex<Collector>>,
+    snapshots: Arc<watch::Sender<Snapshot>>,
+    interval: Duration,
+) -> Result<(), JoinError> {
+    loop {
+        let snapshot = look(&collector, &snapshots).await?;
+        publish(&snapshots, snapshot);
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Looks on a thread that may hang, and tells when it does.
+async fn look(
+    collector: &Arc<Mutex<Collector>>,
+    snapshots: &watch::Sender<Snapshot>,
+) -> Result<Snapshot, JoinError> {
+    let collector = Arc::clone(collector);
+    let mut looking = tokio::task::spawn_blocking(move || {
+        // A panic in the middle leaves nothing half done: everything is looked up anew.
+        collector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .collect()
+    });
+    loop {
+        match tokio::time::timeout(HUNG_AFTER, &mut looking).await {
+            Ok(snapshot) => return snapshot,
+            Err(_) => {
+                let inventory = snapshots.borrow().inventory.clone();
+                let failure = Some(hung());
+                publish(snapshots, Snapshot { inventory, failure });
+            }
+        }
+    }
+}
+
+fn publish(snapshots: &watch::Sender<Snapshot>, snapshot: Snapshot) {
+    snapshots.send_if_modified(|known| {
+        if known.failure != snapshot.failure {
+            tell(snapshot.failure.as_ref());
+        }
+        let is_news = snapshot.differs_from(known);
+        *known = snapshot;
+        is_news
+    });
+}
+
+fn tell(failure: Option<&Failure>) {
+    match failure {
+        Some(failure) => tracing::warn!(%failure, "this source can't be migrated"),
+        None => tracing::info!("this source can be migrated"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collector(named: Vec<PathBuf>) -> Collector {
+        let server = "https://127.0.0.1:1".parse().unwrap();
+        Collector {
+            named,
+            sysfs: Sysfs::of_this_machine(),
+            system: SystemInfo::new(&server),
+        }
+    }
+
+    #[test]
+    fn named_disks_come_in_the_order_given_and_a_missing_one_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (system, data) = (
+            directory.path().join("system"),
+            directory.path().join("data"),
+        );
+        std::fs::File::create(&system)
+            .unwrap()
+            .set_len(5000)
+            .unwrap();
+        let mut collector = collector(vec![system, data.clone()]);
+
+        let snapshot = collector.collect();
+        assert_eq!(snapshot.inventory.disks.len(), 1);
+        assert_eq!(snapshot.inventory.disks[0].size_bytes, 5000);
+        let failure = snapshot.failure.unwrap();
+        assert_eq!(failure.code, FailureCode::SourceDiskUnreadable);
+        assert!(
+            failure.message.contains(&data.display().to_string()),
+            "{failure}"
+        );
+        assert!(failure.message.contains("--disk"), "{failure}");
+
+        std::fs::File::create(&data).unwrap().set_len(7).unwrap();
+        let snapshot = collector.collect();
+        assert_eq!(snapshot.failure, None);
+        assert_eq!(snapshot.inventory.disks[1].index, 1);
+    }
+
+    #[test]
+    fn a_source_has_one_to_seventeen_disks() {
+        assert!(count_failure(0).unwrap().message.contains("--disk"));
+        assert_eq!(count_failure(1), None);
+        assert_eq!(count_failure(17), None);
+        assert!(count_failure(18).is_some());
+    }
+
+    #[test]
+    fn the_processor_s_load_is_no_news() {
+        let one = Snapshot::default();
+        let mut other = one.clone();
+        other.inventory.system_info = "{}".to_owned();
+        assert!(!other.differs_from(&one));
+        other.inventory.disks.push(wire::Disk::default());
+        assert!(other.differs_from(&one));
+    }
+}

@@ -1,0 +1,307 @@
+//! Finding the machine's disks.
+//!
+//! A disk is an entry of `/sys/block` that has a device behind it: that leaves out loop, RAM, zram and device-mapper entries. The
+//! system disk is the one that holds `/`, however many layers (partition, LVM, encryption, RAID) lie between.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What has a device behind it and still is no disk: optical drives, floppies, and the boot areas of flash chips.
+const NO_DISKS: [&str; 2] = ["sr", "fd"];
+const NO_DISKS_WITHIN: [&str; 2] = ["boot", "rpmb"];
+
+/// Layers between a file system and its disk. More than a few are a loop in `/sys`.
+const MOST_LAYERS: usize = 16;
+
+/// The kernel's view of block devices.
+#[derive(Debug)]
+pub(super) struct Sysfs {
+    sys: PathBuf,
+    mountinfo: PathBuf,
+}
+
+/// A mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// `major:minor` of its device.
+    pub device: String,
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// What was mounted, such as `/dev/vda1`.
+    pub source: String,
+}
+
+impl Sysfs {
+    pub fn of_this_machine() -> Self {
+        Self {
+            sys: PathBuf::from("/sys"),
+            mountinfo: PathBuf::from("/proc/self/mountinfo"),
+        }
+    }
+
+    /// The machine's disks, the system disk first, the others by name.
+    pub fn disks(&self) -> Vec<PathBuf> {
+        let mut names = self.entries(&self.sys.join("block"));
+        names.retain(|name| self.is_disk(name));
+        names.sort();
+        if let Some(system) = self.system_disk()
+            && let Some(position) = names.iter().position(|name| *name == system)
+        {
+            let system = names.remove(position);
+            names.insert(0, system);
+        }
+        // The kernel writes a slash in a device's name as an exclamation mark.
+        names
+            .iter()
+            .map(|name| Path::new("/dev").join(name.replace('!', "/")))
+            .collect()
+    }
+
+    /// `major:minor` of a block device and of everything that lies on it and nowhere else: partitions, and the layers on these.
+    pub fn devices_on(&self, device: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(entry) = self.entry_of(device) {
+            self.add_with_layers(&entry, 0, &mut found);
+        }
+        found
+    }
+
+    /// The mounted file systems.
+    pub fn mounts(&self) -> Vec<Mount> {
+        fs::read_to_string(&self.mountinfo)
+            .unwrap_or_default()
+            .lines()
+            .filter_map(mount)
+            .collect()
+    }
+
+    fn is_disk(&self, name: &str) -> bool {
+        let entry = self.sys.join("block").join(name);
+        let has_size = read(&entry.join("size")).is_some_and(|sectors| sectors != "0");
+        entry.join("device").exists()
+            && has_size
+            && !NO_DISKS.iter().any(|kind| name.starts_with(kind))
+            && !NO_DISKS_WITHIN.iter().any(|part| name.contains(part))
+    }
+
+    fn system_disk(&self) -> Option<String> {
+        let root = self
+            .mounts()
+            .into_iter()
+            .rfind(|mount| mount.point == Path::new("/"))?;
+        let mut entry = self.entry_of(&root.device).or_else(|| {
+            // Some file systems (btrfs) have a number of their own; the device that was mounted tells.
+            let name = root.source.strip_prefix("/dev/")?.replace('/', "!");
+            self.entry_named(&name)
+        })?;
+        for _ in 0..MOST_LAYERS {
+            if entry.join("partition").exists() {
+                entry = entry.parent()?.to_owned();
+            }
+            match self.entries(&entry.join("slaves")).into_iter().min() {
+                Some(lower) => entry = fs::canonicalize(entry.join("slaves").join(lower)).ok()?,
+                None => return Some(entry.file_name()?.to_str()?.to_owned()),
+            }
+        }
+        None
+    }
+
+    fn add_with_layers(&self, entry: &Path, depth: usize, found: &mut Vec<String>) {
+        if depth > MOST_LAYERS {
+            return;
+        }
+        found.extend(read(&entry.join("dev")));
+        for holder in self.entries(&entry.join("holders")) {
+            let Ok(holder) = fs::canonicalize(entry.join("holders").join(holder)) else {
+                continue;
+            };
+            // A volume over several disks can't be told apart by disk.
+            if self.entries(&holder.join("slaves")).len() == 1 {
+                self.add_with_layers(&holder, depth + 1, found);
+            }
+        }
+        for name in self.entries(entry) {
+            let part = entry.join(name);
+            if part.join("partition").exists() {
+                self.add_with_layers(&part, depth + 1, found);
+            }
+        }
+    }
+
+    fn entry_of(&self, device: &str) -> Option<PathBuf> {
+        fs::canonicalize(self.sys.join("dev/block").join(device)).ok()
+    }
+
+    fn entry_named(&self, name: &str) -> Option<PathBuf> {
+        fs::canonicalize(self.sys.join("class/block").join(name)).ok()
+    }
+
+    fn entries(&self, directory: &Path) -> Vec<String> {
+        fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// One line of mountinfo: `36 35 98:0 /root /point options … - type source options`.
+fn mount(line: &str) -> Option<Mount> {
+    let (fields, filesystem) = line.split_once(" - ")?;
+    let mut fields = fields.split(' ');
+    Some(Mount {
+        device: fields.nth(2)?.to_owned(),
+        point: PathBuf::from(unescaped(fields.nth(1)?)),
+        source: unescaped(filesystem.split(' ').nth(1)?),
+    })
+}
+
+/// The kernel writes blanks and backslashes in octal.
+fn unescaped(text: &str) -> String {
+    text.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A machine with a system disk `vda` (root on LVM on its second partition), a data disk `sdb`, an optical drive and a loop device.
+    struct Machine {
+        directory: TempDir,
+        sysfs: Sysfs,
+    }
+
+    impl Machine {
+        fn new(mountinfo: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let sysfs = Sysfs {
+                sys: directory.path().join("sys"),
+                mountinfo: directory.path().join("mountinfo"),
+            };
+            fs::write(&sysfs.mountinfo, mountinfo).unwrap();
+            for kind in ["sys/block", "sys/dev/block", "sys/class/block"] {
+                fs::create_dir_all(directory.path().join(kind)).unwrap();
+            }
+            let machine = Self { directory, sysfs };
+            machine.device("sdb", "8:16", true);
+            machine.device("sr0", "11:0", true);
+            machine.device("loop0", "7:0", false);
+            machine.device("dm-0", "253:0", false);
+            machine.device("vda", "252:0", true);
+            machine.partition("vda", "vda1", "252:1");
+            machine.partition("vda", "vda2", "252:2");
+            machine.layer("vda/vda2", "dm-0");
+            machine
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.directory.path().join(path)
+        }
+
+        fn device(&self, name: &str, number: &str, has_device: bool) {
+            let entry = format!("sys/devices/{name}");
+            self.entry(&entry, number);
+            symlink(self.path(&entry), self.path(&format!("sys/block/{name}"))).unwrap();
+            if has_device {
+                fs::create_dir(self.path(&entry).join("device")).unwrap();
+            }
+        }
+
+        fn partition(&self, disk: &str, name: &str, number: &str) {
+            let entry = format!("sys/devices/{disk}/{name}");
+            self.entry(&entry, number);
+            fs::write(self.path(&entry).join("partition"), "1\n").unwrap();
+        }
+
+        fn entry(&self, entry: &str, number: &str) {
+            for part in ["holders", "slaves"] {
+                fs::create_dir_all(self.path(entry).join(part)).unwrap();
+            }
+            fs::write(self.path(entry).join("size"), "2048\n").unwrap();
+            fs::write(self.path(entry).join("dev"), format!("{number}\n")).unwrap();
+            let name = entry.rsplit('/').next().unwrap();
+            symlink(
+                self.path(entry),
+                self.path(&format!("sys/dev/block/{number}")),
+            )
+            .unwrap();
+            symlink(
+                self.path(entry),
+                self.path(&format!("sys/class/block/{name}")),
+            )
+            .unwrap();
+        }
+
+        fn layer(&self, lower: &str, upper: &str) {
+            let lower_name = lower.rsplit('/').next().unwrap();
+            let (lower, upper_path) = (
+                self.path(&format!("sys/devices/{lower}")),
+                self.path(&format!("sys/devices/{upper}")),
+            );
+            symlink(&upper_path, lower.join("holders").join(upper)).unwrap();
+            symlink(&lower, upper_path.join("slaves").join(lower_name)).unwrap();
+        }
+    }
+
+    fn paths(names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn the_disk_under_the_root_file_system_comes_first() {
+        let machine = Machine::new("1 0 253:0 / / rw - ext4 /dev/mapper/root rw\n");
+        assert_eq!(machine.sysfs.disks(), paths(&["/dev/vda", "/dev/sdb"]));
+        let machine = Machine::new("1 0 8:16 / / rw - ext4 /dev/sdb rw\n");
+        assert_eq!(machine.sysfs.disks(), paths(&["/dev/sdb", "/dev/vda"]));
+        // btrfs: the number is no device's.
+        let machine = Machine::new("1 0 0:30 /@ / rw - btrfs /dev/vda1 rw\n");
+        assert_eq!(machine.sysfs.disks(), paths(&["/dev/vda", "/dev/sdb"]));
+    }
+
+    #[test]
+    fn without_a_root_on_a_disk_the_names_decide() {
+        let machine = Machine::new("1 0 0:30 / / rw - overlay overlay rw\n");
+        assert_eq!(machine.sysfs.disks(), paths(&["/dev/sdb", "/dev/vda"]));
+    }
+
+    #[test]
+    fn partitions_and_volumes_lie_on_their_disk() {
+        let machine = Machine::new("");
+        let mut found = machine.sysfs.devices_on("252:0");
+        found.sort();
+        assert_eq!(found, ["252:0", "252:1", "252:2", "253:0"]);
+        machine.layer("sdb", "dm-0");
+        let mut found = machine.sysfs.devices_on("252:0");
+        found.sort();
+        assert_eq!(
+            found,
+            ["252:0", "252:1", "252:2"],
+            "a volume over two disks"
+        );
+    }
+
+    #[test]
+    fn mount_points_with_blanks_are_read() {
+        let line = "36 35 8:17 / /mnt/a\\040b rw,noatime shared:1 - ext4 /dev/sdb1 rw";
+        assert_eq!(
+            mount(line),
+            Some(Mount {
+                device: "8:17".to_owned(),
+                point: PathBuf::from("/mnt/a b"),
+                source: "/dev/sdb1".to_owned(),
+            })
+        );
+        assert_eq!(mount("nonsense"), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! The agent's life: take the state directory, look at the disks, register once, stay in touch.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pki::KeyPair;
+use service::{Policy, Readiness, Shutdown, TaskGroup};
+use tokio::sync::watch;
+
+use crate::assignment::{Assignments, Board, Sending};
+use crate::gateway::{self, Link};
+use crate::inventory::{self, Collector, Snapshot};
+use crate::state_dir::{Registration, StateDir};
+use crate::{Config, Error};
+
+/// Longest wait for the health listener's end, which has nothing to finish.
+const HEALTH_END: Duration = Duration::from_secs(1);
+
+/// Longest pause between two looks at the disks: a heartbeat may be rare, a disk that fails is to be known soon.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// What a person must act on: see [`Error`]. A gateway or receiver that does not answer is no error; the agent keeps calling.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    // Ends with this call, whatever it ends with.
+    let shutdown = shutdown.child();
+    // Answers until the last send has ended, so that a drain can be watched.
+    let health = TaskGroup::new(shutdown.child());
+    let readiness = Readiness::new();
+    let connected = readiness.condition("agent.gateway");
+    if let Some(address) = config.health {
+        let listener = service::bind(address, "--health").await?;
+        let shown = service::health::serve(listener, readiness, health.shutdown().clone());
+        health.start_once("health", shown);
+    }
+    let ended = live(&config, &shutdown, connected).await;
+    shutdown.exit();
+    health.join(HEALTH_END).await?;
+    ended
+}
+
+async fn live(
+    config: &Config,
+    shutdown: &Shutdown,
+    connected: service::health::Condition,
+) -> Result<(), Error> {
+    let state = StateDir::open(&config.state_dir)?;
+    let key = state.key()?;
+    let tasks = TaskGroup::new(shutdown.clone());
+    let snapshots = look_at_the_disks(config, &tasks).await;
+    let registration = tokio::select! {
+        registered = registration(config, &state, &key, &snapshots) => registered?,
+        () = shutdown.draining() => return Ok(()),
+    };
+    tracing::info!(source_id = %registration.source_id, server = %config.server, "this server is a source");
+    let board = Board::default();
+    let sending = Sending {
+        key_pem: key.to_pem().into(),
+        board: board.clone(),
+        snapshots: snapshots.clone(),
+        reconnect_most: config.reconnect_max(),
+    };
+    let link = Link {
+        config: config.clone(),
+        source_id: registration.source_id.clone(),
+        endpoint: gateway::endpoint(config, &registration, &key)?,
+        snapshots,
+        assignments: Assignments::new(tasks.clone(), sending),
+        board,
+        connected,
+    };
+    tasks.start_once("link", link.hold(shutdown.clone()));
+    tasks.join(config.drain_timeout()).await?;
+    Ok(())
+}
+
+/// Starts the task that looks at the disks, and gives it a moment for its first look.
+async fn look_at_the_disks(config: &Config, tasks: &TaskGroup) -> watch::Receiver<Snapshot> {
+    let collector = Arc::new(Mutex::new(Collector::new(config)));
+    let (sender, mut snapshots) = watch::channel(Snapshot::unknown());
+    let interval = config.heartbeat_interval().min(LOOK_INTERVAL);
+    let sender = Arc::new(sender);
+    tasks.start("inventory", Policy::restart(), move || {
+        inventory::keep_up(Arc::clone(&collector), Arc::clone(&sender), interval)
+    });
+    // A disk that hangs must not keep the agent from saying so.
+    let _ = tokio::time::timeout(config.request_timeout(), snapshots.changed()).await;
+    snapshots
+}
+
+async fn registration(
+    config: &Config,
+    state: &StateDir,
+    key: &KeyPair,
+    snapshots: &watch::Receiver<Snapshot>,
+) -> Result<Registration, Error> {
+    if let Some(registration) = state.registration()? {
+        return Ok(registration);
+    }
+    let code = config
+        .activation_code
+        .as_ref()
+        .ok_or(Error::NotRegistered)?;
+    let inventory = snapshots.borrow().inventory.clone();
+    let registration = gateway::register(config, code, key, inventory).await?;
+    state.keep(&registration)?;
+    Ok(registration)
+}

@@ -1,0 +1,84 @@
+//! What the gateway learns of a source while its agent runs.
+
+use testkit::wait;
+
+use crate::deployment::{Deployment, SOON};
+
+#[tokio::test]
+async fn a_disk_that_grows_goes_and_comes_back_is_reported() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let (agent, _) = deployment.registered_agent(&disk, &[]).await;
+
+    deployment.disk("disk", &[1; 12288]);
+    let grown = "select source_id from source_disk where size_bytes = 12288";
+    deployment.look("the new size is known", grown).await;
+
+    std::fs::remove_file(&disk).unwrap();
+    let failed =
+        "select failure_code || ' ' || failure_message from source where failure_code is not null";
+    let failure = deployment.look("the failure is known", failed).await;
+    assert!(
+        failure.starts_with("SourceServer.DiskUnreadable"),
+        "{failure}"
+    );
+    assert!(failure.contains(&disk.display().to_string()), "{failure}");
+    let known = deployment.count("select count(*) from source_disk").await;
+    assert_eq!(known, 1, "a disk that can't be read is still the source's");
+
+    deployment.disk("disk", &[1; 4096]);
+    let well = "select s.id from source s join source_disk on source_id = s.id where failure_code is null and size_bytes = 4096";
+    deployment.look("the source is well again", well).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_comes_back_by_itself_when_its_gateway_does() {
+    let mut deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let (agent, source) = deployment.registered_agent(&disk, &[]).await;
+    deployment.stop_gateway().await;
+    sqlx::query("update source set last_seen_at = now() - interval '1 hour'")
+        .execute(&deployment.pool)
+        .await
+        .unwrap();
+    deployment.start_gateway().await;
+    let seen = "select id from source where last_seen_at > now() - interval '1 minute'";
+    assert_eq!(deployment.look("the agent is back", seen).await, source);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_agent_of_a_deleted_source_says_so_and_does_not_become_another_source() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let metrics = free_address();
+    let (agent, _) = deployment
+        .registered_agent(&disk, &["--health", &metrics])
+        .await;
+    let ready = format!("http://{metrics}/readyz");
+    wait::until(SOON, "the agent is ready", async || {
+        Ok(text_at(&ready).await.is_ok_and(|text| text == "ready\n"))
+    })
+    .await
+    .unwrap();
+
+    let delete = "delete from source";
+    sqlx::query(delete).execute(&deployment.pool).await.unwrap();
+    let not_ready = wait::some(SOON, "the agent is no longer ready", async || {
+        Ok(Some(text_at(&ready).await?).filter(|text| text != "ready\n"))
+    });
+    assert!(not_ready.await.unwrap().contains("agent.gateway"));
+    assert!(!agent.running.is_finished());
+    assert_eq!(deployment.count("select count(*) from source").await, 0);
+    agent.stop().await;
+}
+
+async fn text_at(url: &str) -> anyhow::Result<String> {
+    Ok(reqwest::get(url).await?.text().await?)
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}

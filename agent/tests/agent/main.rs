@@ -1,0 +1,6 @@
+//! The agent against a real gateway's listener and a real Postgres, over real TLS.
+
+mod assignment;
+mod deployment;
+mod heartbeat;
+mod registration;

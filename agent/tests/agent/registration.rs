@@ -1,0 +1,219 @@
+//! Who becomes a source, and what the others are told.
+
+use agent::Error;
+use api_gateway::agents;
+use proto::agent as wire;
+use proto::agent::agent_service_client::AgentServiceClient;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use crate::deployment::{Code, Deployment};
+
+/// Starts an agent with this code and returns the sentence that it ends with.
+async fn refusal(deployment: &Deployment, code: &str) -> String {
+    let disk = deployment.disk("disk", &[1; 4096]).display().to_string();
+    let agent = deployment.agent(&["--activation-code", code, "--disk", &disk]);
+    match agent.ended().await.unwrap_err() {
+        Error::Refused { reason, .. } => reason,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_a_code_becomes_a_source_with_its_disks() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 8192]);
+    let (agent, source) = deployment
+        .registered_agent(&disk, &["--name", "web-01"])
+        .await;
+    let (name, tenant, architecture): (String, String, String) =
+        sqlx::query_as("select name, tenant, architecture from source where id = $1")
+            .bind(&source)
+            .fetch_one(&deployment.pool)
+            .await
+            .unwrap();
+    assert_eq!(
+        (name.as_str(), tenant.as_str()),
+        ("web-01", deployment.tenant.as_str())
+    );
+    assert_eq!(architecture, std::env::consts::ARCH);
+    let (index, path, size): (i16, String, i64) =
+        sqlx::query_as("select index, path, size_bytes from source_disk where source_id = $1")
+            .bind(&source)
+            .fetch_one(&deployment.pool)
+            .await
+            .unwrap();
+    assert_eq!((index, path, size), (0, disk.display().to_string(), 8192));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn codes_that_do_not_count_are_refused_with_a_sentence() {
+    let deployment = Deployment::start().await;
+    let sentence = refusal(&deployment, &deployment.code_of("nobody")).await;
+    assert!(sentence.contains("no such activation code"), "{sentence}");
+
+    let expired = Code {
+        secret: "expired",
+        has_expired: true,
+        ..Code::default()
+    };
+    let sentence = refusal(&deployment, &deployment.code(expired).await).await;
+    assert!(sentence.contains("expired"), "{sentence}");
+
+    let disabled = Code {
+        secret: "disabled",
+        is_disabled: true,
+        ..Code::default()
+    };
+    let sentence = refusal(&deployment, &deployment.code(disabled).await).await;
+    assert!(sentence.contains("disabled"), "{sentence}");
+
+    let quota = "update tenant set max_sources = 0";
+    sqlx::query(quota).execute(&deployment.pool).await.unwrap();
+    let sentence = refusal(&deployment, &deployment.code(Code::default()).await).await;
+    assert!(sentence.contains("quota"), "{sentence}");
+    assert_eq!(deployment.count("select count(*) from source").await, 0);
+}
+
+#[tokio::test]
+async fn a_code_for_one_server_registers_one() {
+    let deployment = Deployment::start().await;
+    let code = deployment
+        .code(Code {
+            max_count: 1,
+            ..Code::default()
+        })
+        .await;
+    let disk = deployment.disk("disk", &[1; 4096]).display().to_string();
+    let first = deployment.agent(&["--activation-code", &code, "--disk", &disk]);
+    deployment.the_source().await;
+    first.stop().await;
+
+    std::fs::remove_dir_all(deployment.state_dir()).unwrap();
+    let sentence = refusal(&deployment, &code).await;
+    assert!(sentence.contains("used up"), "{sentence}");
+    assert_eq!(deployment.count("select count(*) from source").await, 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_lost_the_answer_registers_again_as_the_same_source() {
+    let deployment = Deployment::start().await;
+    let code = deployment
+        .code(Code {
+            max_count: 1,
+            ..Code::default()
+        })
+        .await;
+    let disk = deployment.disk("disk", &[1; 4096]).display().to_string();
+    let flags = ["--activation-code", &code, "--disk", &disk];
+    let first = deployment.agent(&flags);
+    let source = deployment.the_source().await;
+    first.stop().await;
+
+    let kept = deployment.state_dir().join("registration.json");
+    std::fs::remove_file(&kept).unwrap();
+    let second = deployment.agent(&flags);
+    let registered = testkit::wait::some(
+        crate::deployment::SOON,
+        "it has registered again",
+        async || Ok(std::fs::read_to_string(&kept).ok()),
+    );
+    assert!(registered.await.unwrap().contains(&source));
+    second.stop().await;
+    assert_eq!(deployment.count("select count(*) from source").await, 1);
+    let used = deployment
+        .count("select registered::bigint from access_token")
+        .await;
+    assert_eq!(used, 1, "registering again uses up nothing");
+}
+
+#[tokio::test]
+async fn a_restarted_agent_needs_no_code_and_stays_the_same_source() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let (first, source) = deployment.registered_agent(&disk, &[]).await;
+    first.stop().await;
+    let forget = "update source set agent_version = 'none'";
+    sqlx::query(forget).execute(&deployment.pool).await.unwrap();
+
+    let second = deployment.agent(&["--disk", &disk.display().to_string()]);
+    let seen = "select id from source where agent_version <> 'none'";
+    assert_eq!(
+        deployment.look("the source is seen again", seen).await,
+        source
+    );
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_without_code_and_registration_says_what_it_needs() {
+    let deployment = Deployment::start().await;
+    let ended = deployment.agent(&[]).ended().await;
+    assert!(matches!(ended, Err(Error::NotRegistered)));
+}
+
+#[tokio::test]
+async fn a_gateway_of_another_deployment_gets_nothing() {
+    let deployment = Deployment::start().await;
+    let stranger = Deployment::start().await;
+    let code = stranger.code(Code::default()).await;
+    let disk = deployment.disk("disk", &[1; 4096]).display().to_string();
+    let agent = deployment.agent(&["--activation-code", &code, "--disk", &disk]);
+    let ended = agent.ended().await;
+    assert!(
+        matches!(ended, Err(Error::WrongDeployment { .. })),
+        "{ended:?}"
+    );
+    assert_eq!(deployment.count("select count(*) from source").await, 0);
+}
+
+#[tokio::test]
+async fn two_gateways_on_an_empty_database_have_one_authority() {
+    let deployment = Deployment::start().await;
+    let erase = "delete from deployment_secret";
+    sqlx::query(erase).execute(&deployment.pool).await.unwrap();
+    let gateways = (0..4).map(|_| agents::authority(&deployment.store));
+    let fingerprints: std::collections::BTreeSet<String> = futures::future::join_all(gateways)
+        .await
+        .into_iter()
+        .map(|authority| authority.unwrap().fingerprint())
+        .collect();
+    assert_eq!(fingerprints.len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_without_a_certificate_of_this_deployment_is_refused() {
+    let deployment = Deployment::start().await;
+    let authority = agents::authority(&deployment.store).await.unwrap();
+    let endpoint = Endpoint::from_shared(format!("https://{}", deployment.address)).unwrap();
+    let trust =
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate_pem()));
+
+    let channel = endpoint
+        .clone()
+        .tls_config(trust.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let status = AgentServiceClient::new(channel)
+        .heartbeat(wire::HeartbeatRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+
+    // An authority of the same name with another key.
+    let forger = pki::Authority::generate("Wherry deployment", pki::RUN_VALIDITY).unwrap();
+    let forged = forger.issue_client("s-1").unwrap();
+    let identity = Identity::from_pem(forged.certificate_pem, forged.key_pem);
+    let tls = trust.identity(identity);
+    let outcome = match endpoint.tls_config(tls).unwrap().connect().await {
+        Ok(channel) => AgentServiceClient::new(channel)
+            .heartbeat(wire::HeartbeatRequest::default())
+            .await
+            .map(|_| ())
+            .map_err(|status| status.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    assert!(outcome.is_err(), "a forged certificate must not be taken");
+}

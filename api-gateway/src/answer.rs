@@ -1,0 +1,152 @@
+//! Answers, and how they look on the wire: JSON and XML from one tree.
+//!
+//! A list is an object that holds an array under the name of its items (`{"DataDisks":{"DataDisk":[…]}}`), which is what SDKs read
+//! and what makes XML a plain rendering of the same tree.
+
+mod xml;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use domain::RequestId;
+use serde_json::{Map, Value, json};
+
+use crate::Refusal;
+use crate::download::FileAnswer;
+
+/// What an operation answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// An object of fields; the request id is added.
+    Fields(Map<String, Value>),
+    /// The bytes of a file.
+    File(FileAnswer),
+}
+
+impl Answer {
+    /// Nothing but the request id.
+    pub fn done() -> Self {
+        Self::Fields(Map::new())
+    }
+
+    /// The fields of `object`, which is a JSON object. Fields that are null are left out: some SDKs can't read them.
+    pub fn fields(object: Value) -> Self {
+        match without_nulls(object) {
+            Value::Object(fields) => Self::Fields(fields),
+            other => Self::Fields(Map::from_iter([("Value".to_owned(), other)])),
+        }
+    }
+}
+
+/// A list as the wire has it.
+pub fn list(item: &str, items: impl IntoIterator<Item = Value>) -> Value {
+    let items: Vec<Value> = items.into_iter().collect();
+    json!({ item: items })
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| (name, without_nulls(value)))
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        scalar => scalar,
+    }
+}
+
+/// How the caller wants to read the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// The API's default.
+    #[default]
+    Json,
+    /// With `Format=XML`.
+    Xml,
+}
+
+impl Format {
+    /// The value of `Format`. Some clients send `None` when they mean none, so what is not XML is JSON.
+    pub fn parse(text: &str) -> Self {
+        if text.eq_ignore_ascii_case("xml") {
+            Self::Xml
+        } else {
+            Self::Json
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Json => "application/json;charset=utf-8",
+            Self::Xml => "text/xml;charset=utf-8",
+        })
+    }
+
+    fn render(self, root: &str, fields: &Map<String, Value>) -> String {
+        match self {
+            Self::Json => serde_json::to_string(fields).expect("a tree of JSON values has a text"),
+            Self::Xml => xml::render(root, fields),
+        }
+    }
+}
+
+/// The HTTP response of a call that was done.
+pub fn success(
+    action: &str,
+    answer: Answer,
+    format: Format,
+    request_id: &RequestId,
+) -> Response<Body> {
+    let mut response = match answer {
+        Answer::Fields(mut fields) => {
+            fields.insert("RequestId".to_owned(), Value::from(request_id.as_str()));
+            body(
+                StatusCode::OK,
+                format,
+                format.render(&format!("{action}Response"), &fields),
+            )
+        }
+        Answer::File(file) => file.into_response(),
+    };
+    name_request(&mut response, request_id);
+    response
+}
+
+/// The HTTP response of a call that was not. All five fields are texts: some SDKs stop at another type.
+pub fn failure(
+    refusal: &Refusal,
+    host: &str,
+    format: Format,
+    request_id: &RequestId,
+) -> Response<Body> {
+    let fields: Map<String, Value> = [
+        ("RequestId", request_id.as_str()),
+        ("HostId", host),
+        ("Code", &refusal.code),
+        ("Message", &refusal.message),
+        ("Recommend", ""),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), Value::from(value)))
+    .collect();
+    let mut response = body(refusal.status, format, format.render("Error", &fields));
+    name_request(&mut response, request_id);
+    response
+}
+
+fn body(status: StatusCode, format: Format, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, format.content_type());
+    response
+}
+
+fn name_request(response: &mut Response<Body>, request_id: &RequestId) {
+    if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
+        response.headers_mut().insert("x-acs-request-id", value);
+    }
+}

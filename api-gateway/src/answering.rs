@@ -1,0 +1,134 @@
+//! From a request to its response: read, verify, check, answer, render; with a span, a metric and a time limit around it.
+//!
+//! Limits on the rate of calls belong between verifying and checking: from there on the caller is known and the call costs something.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, Response, header};
+use domain::RequestId;
+use telemetry::Metric;
+use tokio::time::{Instant, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
+
+use crate::Refusal;
+use crate::answer::{Answer, Format, failure, success};
+use crate::arguments::Arguments;
+use crate::authentication::verify;
+use crate::gateway::Gateway;
+use crate::operation::{Call, Operation};
+use crate::request::Incoming;
+
+/// The label of calls that name no operation.
+const UNKNOWN: &str = "unknown";
+
+/// What has become known of a call while it was answered; it outlives a failure.
+#[derive(Debug, Default)]
+struct Known {
+    format: Format,
+    operation: Option<&'static Operation>,
+}
+
+/// Counts a request as being answered for as long as it lives: a caller that hangs up drops the answer half made.
+struct InFlight(telemetry::Gauge);
+
+impl InFlight {
+    fn enter() -> Self {
+        let gauge = telemetry::gauge(Metric::ApiRequestsInFlight, &[]);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// Answers one request.
+pub async fn respond(gateway: Arc<Gateway>, request: Request<Body>) -> Response<Body> {
+    let received = Instant::now();
+    let request_id = RequestId::generate();
+    let span = tracing::info_span!("api call", %request_id, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
+    telemetry::trace_context::extract(&span, &trace_of(request.headers()));
+    let host = host(&request);
+    let _in_flight = InFlight::enter();
+    let mut known = Known::default();
+    let limit = gateway.limits.request_timeout;
+    let outcome = async {
+        timeout(limit, done(&gateway, request, &mut known))
+            .await
+            .unwrap_or_else(|_| {
+                tracing::warn!(?limit, "a call was given up: it took too long");
+                Err(Refusal::unavailable())
+            })
+    }
+    .instrument(span.clone())
+    .await;
+    let action = known.operation.map_or(UNKNOWN, |operation| operation.name);
+    let code = outcome
+        .as_ref()
+        .map_or_else(|refusal| refusal.code.as_ref(), |_| "OK");
+    span.record("code", code);
+    telemetry::histogram(
+        Metric::ApiRequestSeconds,
+        &[("action", action), ("code", code)],
+    )
+    .record(received.elapsed().as_secs_f64());
+    if let Err(refusal) = &outcome {
+        tracing::debug!(parent: &span, code, message = refusal.message, "refused");
+    }
+    match outcome {
+        Ok(answer) => success(action, answer, known.format, &request_id),
+        Err(refusal) => failure(&refusal, &host, known.format, &request_id),
+    }
+}
+
+async fn done(
+    gateway: &Arc<Gateway>,
+    request: Request<Body>,
+    known: &mut Known,
+) -> Result<Answer, Refusal> {
+    let incoming = Incoming::read(request, gateway.limits).await?;
+    known.format = incoming.format();
+    let caller = verify(gateway, &incoming).await?;
+    known.operation = Some(caller.operation);
+    Span::current()
+        .record("action", caller.operation.name)
+        .record("tenant", caller.tenant.as_str());
+    let arguments = Arguments::parse(caller.operation.parameters, &incoming.pairs)?;
+    let call = Call {
+        gateway: Arc::clone(gateway),
+        tenant: caller.tenant,
+        headers: incoming.headers,
+    };
+    (caller.operation.handler)(call, arguments).await
+}
+
+/// `HostId` of error answers: the name under which the caller knows this service.
+fn host(request: &Request<Body>) -> String {
+    request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .or_else(|| {
+            request
+                .uri()
+                .authority()
+                .map(|authority| authority.as_str())
+        })
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn trace_of(headers: &HeaderMap) -> domain::message::TraceHeaders {
+    ["traceparent", "tracestate"]
+        .into_iter()
+        .filter_map(|name| {
+            let value = headers.get(name)?.to_str().ok()?;
+            Some((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,86 @@
+//! Settings of a gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use service::Readiness;
+use store::SealKey;
+
+use crate::agents;
+
+/// Settings of a gateway. Each can be given as a flag or in the environment.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// Address of the SMC API. Port 0 takes a free one.
+    #[arg(long, env = "WHERRY_API", default_value = "127.0.0.1:8700")]
+    pub api: SocketAddr,
+    /// Address of /healthz, /readyz and /metrics; none without it.
+    #[arg(long, env = "WHERRY_HEALTH")]
+    pub health: Option<SocketAddr>,
+    /// The agents' listener.
+    #[command(flatten)]
+    pub agents: agents::Config,
+    /// Postgres, as postgres://user:password@host:port/database.
+    #[arg(long, env = "WHERRY_DATABASE_URL", hide_env_values = true)]
+    pub database_url: SecretString,
+    /// Connections to Postgres at most.
+    #[arg(long, env = "WHERRY_DATABASE_CONNECTIONS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+    /// NATS, as nats://user:password@host:port.
+    #[arg(long, env = "WHERRY_NATS_URL", hide_env_values = true)]
+    pub nats_url: SecretString,
+    /// Key of secrets at rest: 64 hexadecimal digits, the same for every process of a deployment.
+    #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
+    pub seal_key: SealKey,
+    /// The region that this service is, `RegionId` on the wire.
+    #[arg(long, env = "WHERRY_REGION", default_value = "cn-wherry")]
+    pub region: String,
+    /// Directory of the image store, for DownloadImage; without it that operation is refused.
+    #[arg(long, env = "WHERRY_IMAGE_STORE")]
+    pub image_store: Option<PathBuf>,
+    /// Largest system disk that a job may ask for, in GiB. 500 is what SMC documents, 2048 what its newer versions take.
+    #[arg(long, env = "WHERRY_MAX_SYSTEM_DISK_GIB", default_value_t = 500, value_parser = clap::value_parser!(u32).range(20..=2048))]
+    pub max_system_disk_gib: u32,
+    /// Seconds from the head of a request to its answer at most; downloads may take longer.
+    #[arg(long, env = "WHERRY_API_TIMEOUT_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub api_timeout_secs: u64,
+    /// Seconds that a connection may stay silent before a request's head is complete.
+    #[arg(long, env = "WHERRY_API_IDLE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub api_idle_secs: u64,
+    /// Connections of API clients at once.
+    #[arg(long, env = "WHERRY_API_CONNECTIONS", default_value_t = 4096)]
+    pub api_connections: usize,
+    /// Bytes of a request's body at most.
+    #[arg(long, env = "WHERRY_API_BODY_BYTES", default_value_t = 64 * 1024)]
+    pub api_body_bytes: usize,
+    /// Parameters of a call at most.
+    #[arg(long, env = "WHERRY_API_PARAMETERS", default_value_t = 500)]
+    pub api_parameters: usize,
+    /// Seconds that calls under way have to end when the gateway drains.
+    #[arg(long, env = "WHERRY_DRAIN_SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub drain_secs: u64,
+    /// Conditions of readiness, shared by the roles of one process.
+    #[arg(skip)]
+    pub readiness: Readiness,
+}
+
+impl Config {
+    pub(crate) fn drain_deadline(&self) -> Duration {
+        Duration::from_secs(self.drain_secs)
+    }
+}
+
+/// Access keys that are kept after a look-up.
+pub(crate) const CACHED_KEYS: usize = 10_000;
+
+/// How long one is kept: a key that was switched off signs for at most that long.
+pub(crate) const KEY_CACHED_FOR: Duration = Duration::from_secs(5);
+
+/// Longest wait of a call for a connection to Postgres. JavaScript clients give up after three seconds, and should read why.
+pub(crate) const DATABASE_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest run of one of a call's statements.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,41 @@
+//! What every call shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Clock;
+use store::Store;
+use store::key::KeyCache;
+
+/// What every call shares.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The database.
+    pub store: Store,
+    /// Access keys that were looked up a moment ago.
+    pub keys: KeyCache,
+    /// For the time stamps of signatures.
+    pub clock: Arc<dyn Clock>,
+    /// The one region of this service.
+    pub region_id: String,
+    /// Where images lie, if this gateway sees it.
+    pub image_store: Option<PathBuf>,
+    /// Largest system disk that may be asked for, in GiB.
+    pub system_disk_limit_gib: u32,
+    /// Hexadecimal SHA-256 of the deployment authority's certificate: agents pin it.
+    pub authority_fingerprint: String,
+    /// Bounds of one request.
+    pub limits: Limits,
+}
+
+/// Bounds of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// Parameters of a call, in query and body together.
+    pub parameters: usize,
+    /// Longest time from the head of a request to its answer.
+    pub request_timeout: Duration,
+}

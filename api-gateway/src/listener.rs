@@ -1,0 +1,113 @@
+//! The HTTP listener: connections are bounded in number, and one that sends its head too slowly is closed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use service::{Policy, Shutdown, TaskGroup};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::answering::respond;
+use crate::gateway::Gateway;
+
+/// Bounds of connections.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Connections at once.
+    pub most: usize,
+    /// Longest time for the head of a request, and for the next one to begin.
+    pub head_timeout: Duration,
+}
+
+/// Pause after an accept failed: the process is out of file descriptors, and asking at once again would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until draining; each is a task of the group and ends with the request that it is on.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    limits: ConnectionLimits,
+    tasks: TaskGroup,
+) -> Result<(), Infallible> {
+    let places = Arc::new(Semaphore::new(limits.most));
+    let shutdown = tasks.shutdown().clone();
+    loop {
+        let accepted = async {
+            // A full house leaves new connections in the kernel's queue.
+            let place = Arc::clone(&places)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = shutdown.draining() => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, _peer)) => {
+                let gateway = Arc::clone(&gateway);
+                let mut once = Some((stream, place));
+                let shutdown = shutdown.clone();
+                tasks.start("api_connection", Policy::restart().finishes(), move || {
+                    let taken = once.take();
+                    let (gateway, shutdown) = (Arc::clone(&gateway), shutdown.clone());
+                    async move {
+                        if let Some((stream, _place)) = taken {
+                            converse(stream, gateway, limits.head_timeout, shutdown).await;
+                        }
+                        Ok::<(), Infallible>(())
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn converse(
+    stream: TcpStream,
+    gateway: Arc<Gateway>,
+    head_timeout: Duration,
+    shutdown: Shutdown,
+) {
+    // Answers are small and whole: waiting to fill a packet would only delay them.
+    let _slower_without = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let gateway = Arc::clone(&gateway);
+        async move { Ok::<_, Infallible>(respond(gateway, request.map(Body::new)).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(head_timeout)
+        .keep_alive_timeout(head_timeout)
+        .max_concurrent_streams(100);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.draining() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}

@@ -1,0 +1,101 @@
+//! What an operation is: one entry of the table from which calls are checked and answered, and `docs/api.md` is made.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use domain::TenantId;
+
+use crate::answer::Answer;
+use crate::arguments::{Arguments, Parameter, Rule};
+use crate::gateway::Gateway;
+use crate::{Refusal, operations};
+
+/// A call whose signature is verified.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What every call shares.
+    pub gateway: Arc<Gateway>,
+    /// Who calls. No statement runs without it.
+    pub tenant: TenantId,
+    /// The HTTP headers, for operations that answer with a stream.
+    pub headers: Arc<HeaderMap>,
+}
+
+/// Answers a call with checked parameters.
+pub type Handler =
+    fn(Call, Arguments) -> Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
+
+/// One field of an answer, for the reference.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its path, such as `SourceServers.SourceServer[].SourceId`.
+    pub path: &'static str,
+    /// `string`, `integer`, `number` or `boolean`.
+    pub kind: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// One operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// Its name, `Action` on the wire.
+    pub name: &'static str,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+    /// The fields of its answer beyond `RequestId`.
+    pub answer: &'static [Field],
+    /// Error codes of its own, beyond those of its parameters' rules and of every call.
+    pub refusals: &'static [&'static str],
+    /// Answers it.
+    pub handler: Handler,
+}
+
+impl Operation {
+    /// The operation of this name; names are case-sensitive.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        operations::ALL
+            .iter()
+            .copied()
+            .find(|operation| operation.name == name)
+    }
+}
+
+/// Describes a field, shortly.
+pub const fn field(path: &'static str, kind: &'static str, meaning: &'static str) -> Field {
+    Field {
+        path,
+        kind,
+        meaning,
+    }
+}
+
+/// `PageNumber` of every list.
+pub const PAGE_NUMBER: Parameter = Parameter::optional(
+    "PageNumber",
+    Rule::Integer(1, 1_000_000),
+    "The page, from 1; default 1.",
+);
+/// `PageSize` of every list.
+pub const PAGE_SIZE: Parameter = Parameter::optional(
+    "PageSize",
+    Rule::Integer(1, 50),
+    "Rows on a page; default 10.",
+);
+
+/// The page that the call asks for.
+pub fn page(arguments: &Arguments) -> store::Page {
+    let or = |name, default| {
+        arguments
+            .integer(name)
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(default)
+    };
+    store::Page {
+        number: or("PageNumber", 1),
+        size: or("PageSize", 10),
+    }
+}

@@ -1,0 +1,239 @@
+//! Activation codes, with which agents register: make, list, disable, delete.
+
+use domain::AccessTokenId;
+use domain::name::Name;
+use serde_json::{Value, json};
+use store::access_token::{AccessToken, AccessTokenFilter, AccessTokenStatus, NewAccessToken};
+
+use crate::Refusal;
+use crate::answer::{Answer, list};
+use crate::arguments::{Arguments, Parameter, Rule};
+use crate::operation::{Call, Operation, PAGE_NUMBER, field, page};
+
+pub(super) const CREATE: Operation = Operation {
+    name: "CreateAccessToken",
+    summary: "Makes an activation code with which agents register as sources of this account. The code is shown only here.",
+    parameters: &[
+        Parameter::optional(
+            "Name",
+            Rule::Name,
+            "The code's name; default Token_<AccessTokenId>.",
+        ),
+        Parameter::optional("Description", Rule::SourceDescription, "More about it."),
+        Parameter::optional(
+            "Count",
+            Rule::Integer(1, 1000),
+            "How many agents may register with it; default 100.",
+        ),
+        Parameter::optional(
+            "TimeToLiveInDays",
+            Rule::Integer(1, 90),
+            "How many days it is valid; default 30.",
+        ),
+    ],
+    answer: &[
+        field("AccessTokenId", "string", "The code's public name."),
+        field(
+            "AccessTokenCode",
+            "string",
+            "The code: a secret, and behind a dot the fingerprint of the authority that agents must find.",
+        ),
+    ],
+    refusals: &[],
+    handler: |call, arguments| Box::pin(create(call, arguments)),
+};
+
+async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let id = AccessTokenId::generate();
+    let generated = Name::parse(&format!("Token_{id}")).map_err(|_| Refusal::internal())?;
+    let number = |name, default| {
+        let number = arguments.integer(name).unwrap_or(default);
+        i32::try_from(number).unwrap_or(i32::MAX)
+    };
+    let secret = hex_secret();
+    let code_hash = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
+    let token = NewAccessToken {
+        id: &id,
+        name: arguments.name("Name").unwrap_or(&generated),
+        description: arguments.text("Description").unwrap_or_default(),
+        max_count: number("Count", 100),
+        valid_days: number("TimeToLiveInDays", 30),
+        code_hash: code_hash.as_ref(),
+    };
+    call.gateway
+        .store
+        .create_access_token(&call.tenant, token)
+        .await?;
+    Ok(Answer::fields(json!({
+        "AccessTokenId": id,
+        "AccessTokenCode": format!("{secret}.{}", call.gateway.authority_fingerprint),
+    })))
+}
+
+/// 192 bits, as 48 hexadecimal digits: nobody guesses it, and its plain SHA-256 tells nothing.
+fn hex_secret() -> String {
+    let bytes: [u8; 24] = rand::random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) const LIST: Operation = Operation {
+    name: "ListAccessTokens",
+    summary: "Lists activation codes, newest first, without the codes themselves.",
+    parameters: &[
+        Parameter::list("AccessTokenId.N", 100, Rule::Text(128), "Ids of codes."),
+        Parameter::optional("Name", Rule::Text(256), "The exact name."),
+        Parameter::optional(
+            "Status",
+            Rule::OneOf(&["activated", "unactivated", "expired"]),
+            "The state.",
+        ),
+        PAGE_NUMBER,
+        Parameter::optional(
+            "PageSize",
+            Rule::Integer(1, 50),
+            "Rows on a page; default 20.",
+        ),
+    ],
+    answer: &[
+        field("PageNumber", "integer", "The page."),
+        field("PageSize", "integer", "Rows on a page at most."),
+        field("TotalCount", "integer", "Rows on all pages."),
+        field(
+            "AccessTokens.AccessToken[].AccessTokenId",
+            "string",
+            "The code's public name.",
+        ),
+        field("AccessTokens.AccessToken[].Name", "string", "Its name."),
+        field(
+            "AccessTokens.AccessToken[].Description",
+            "string",
+            "Its description.",
+        ),
+        field(
+            "AccessTokens.AccessToken[].Count",
+            "string",
+            "How many agents may register with it.",
+        ),
+        field(
+            "AccessTokens.AccessToken[].RegisteredCount",
+            "string",
+            "How many have.",
+        ),
+        field(
+            "AccessTokens.AccessToken[].Status",
+            "string",
+            "activated, unactivated (disabled or used up) or expired.",
+        ),
+        field(
+            "AccessTokens.AccessToken[].TimeToLiveInDays",
+            "string",
+            "How many days it is valid from its making.",
+        ),
+        field(
+            "AccessTokens.AccessToken[].CreationTime",
+            "string",
+            "When it was made.",
+        ),
+    ],
+    refusals: &[],
+    handler: |call, arguments| Box::pin(list_tokens(call, arguments)),
+};
+
+async fn list_tokens(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let mut page = page(&arguments);
+    if arguments.integer("PageSize").is_none() {
+        page.size = 20;
+    }
+    let status = arguments.text("Status");
+    let filter = AccessTokenFilter {
+        ids: arguments.texts("AccessTokenId.N"),
+        name: arguments.text("Name").map(str::to_owned),
+        status: AccessTokenStatus::ALL
+            .into_iter()
+            .find(|known| Some(known.as_str()) == status),
+    };
+    let listed = call
+        .gateway
+        .store
+        .access_tokens(&call.tenant, &filter, page)
+        .await?;
+    Ok(Answer::fields(json!({
+        "PageNumber": page.number,
+        "PageSize": page.size,
+        "TotalCount": listed.total,
+        "AccessTokens": list("AccessToken", listed.rows.iter().map(show)),
+    })))
+}
+
+/// Counts and days are texts: that is how the API has them.
+fn show(token: &AccessToken) -> Value {
+    json!({
+        "AccessTokenId": token.id,
+        "Name": token.name,
+        "Description": token.description,
+        "Count": token.max_count.to_string(),
+        "RegisteredCount": token.registered.to_string(),
+        "Status": token.status.as_str(),
+        "TimeToLiveInDays": token.valid_days.to_string(),
+        "CreationTime": token.created_at,
+    })
+}
+
+const TOKEN_ID: &[Parameter] = &[Parameter::required(
+    "AccessTokenId",
+    Rule::Text(128),
+    "The code's public name.",
+)];
+
+pub(super) const DISABLE: Operation = Operation {
+    name: "DisableAccessToken",
+    summary: "Lets no more agents register with a code. Those that have stay.",
+    parameters: TOKEN_ID,
+    answer: &[],
+    refusals: &["InvalidAccessTokenId.NotFound"],
+    handler: |call, arguments| Box::pin(disable(call, arguments)),
+};
+
+async fn disable(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let id = token_id(&arguments)?;
+    if call
+        .gateway
+        .store
+        .disable_access_token(&call.tenant, &id)
+        .await?
+    {
+        Ok(Answer::done())
+    } else {
+        Err(Refusal::not_found("AccessTokenId"))
+    }
+}
+
+pub(super) const DELETE: Operation = Operation {
+    name: "DeleteAccessToken",
+    summary: "Removes a code. Agents that registered with it stay.",
+    parameters: TOKEN_ID,
+    answer: &[],
+    refusals: &["InvalidAccessTokenId.NotFound"],
+    handler: |call, arguments| Box::pin(delete(call, arguments)),
+};
+
+async fn delete(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let id = token_id(&arguments)?;
+    if call
+        .gateway
+        .store
+        .delete_access_token(&call.tenant, &id)
+        .await?
+    {
+        Ok(Answer::done())
+    } else {
+        Err(Refusal::not_found("AccessTokenId"))
+    }
+}
+
+fn token_id(arguments: &Arguments) -> Result<AccessTokenId, Refusal> {
+    arguments
+        .required_text("AccessTokenId")
+        .parse()
+        .map_err(|_| Refusal::not_found("AccessTokenId"))
+}

@@ -1,0 +1,215 @@
+//! CreateReplicationJob: one source to one image.
+
+use serde_json::json;
+use store::client_token::ClientToken;
+use store::job::create::{CreateJob, CreateRefusal, NewJob};
+
+use super::{disks, source};
+use crate::Refusal;
+use crate::answer::Answer;
+use crate::arguments::{Arguments, Parameter, Rule};
+use crate::operation::{Call, Operation, field};
+
+const NAME: &str = "CreateReplicationJob";
+
+pub(super) const NO_INCREMENTS: &str = "Incremental jobs are not offered by this service yet: leave RunOnce out or true, and Frequency and MaxNumberOfImageToKeep out.";
+pub(super) const NO_CONTAINERS: &str =
+    "Container images are not offered by this service: leave it out.";
+pub(super) const NO_CLOUD_INSTANCES: &str =
+    "Intermediate instances are not chosen by the caller of this service: leave it out.";
+pub(super) const NO_INSTANCE_TARGET: &str =
+    "A job delivers an image here, not an instance: leave it out, and TargetType out or Image.";
+pub(super) const NO_NETWORKS: &str =
+    "This service has no private networks: leave VSwitchId and VpcId out, and NetMode out or 0.";
+const NO_TAGS: &str = "Tags and resource groups are not offered by this service yet: leave it out.";
+
+pub(super) const CREATE: Operation = Operation {
+    name: NAME,
+    summary: "Makes a job that migrates a source to an image. It is started by StartReplicationJob, or by itself at ScheduledStartTime.",
+    parameters: &[
+        Parameter::required(
+            "RegionId",
+            Rule::Text(64),
+            "The region of the image: the one of this service.",
+        ),
+        Parameter::required(
+            "SourceId",
+            Rule::Text(128),
+            "The source, which must be Available.",
+        ),
+        Parameter::required(
+            "SystemDiskSize",
+            disks::SYSTEM_DISK_GIB,
+            "GiB of the image's system disk: 20 to 500, unless the operator allows more; not smaller than the source's disk.",
+        ),
+        disks::DATA_DISK_INDEX,
+        disks::DATA_DISK_SIZE,
+        Parameter::optional(
+            "ClientToken",
+            Rule::Token(64),
+            "Makes repeating the call safe: the same token with the same parameters answers with the same job, for 24 hours.",
+        ),
+        Parameter::optional(
+            "Name",
+            Rule::Name,
+            "The job's name, unique in the account; default Job_<JobId>.",
+        ),
+        Parameter::optional(
+            "Description",
+            Rule::Name,
+            "The job's description; the rule is that of names.",
+        ),
+        Parameter::optional(
+            "TargetType",
+            Rule::OneOfAnyCase(&["Image"]),
+            "What the job delivers; default Image.",
+        ),
+        Parameter::optional(
+            "ImageName",
+            Rule::Name,
+            "The image's name; default Image_<JobId>. If another image has it, the job's id is added.",
+        ),
+        Parameter::optional(
+            "NetMode",
+            Rule::Only("0", NO_NETWORKS),
+            "0, the network between agent and receiver as it is.",
+        ),
+        Parameter::optional(
+            "ReplicationParameters",
+            Rule::ReplicationParameters,
+            "JSON text of at most 2048 characters: bandwidth_limit (Kbit/s, 0 for none), compress_level (0 to 19), checksum, use_ssh_tunnel, efficiency_level (1 to 3).",
+        ),
+        Parameter::optional(
+            "ScheduledStartTime",
+            Rule::Time,
+            "When the job starts by itself: in the future, within 30 days and within its validity.",
+        ),
+        Parameter::optional(
+            "ValidTime",
+            Rule::Time,
+            "When the job expires: 7 to 90 days from now; default 30 days.",
+        ),
+        Parameter::optional(
+            "RunOnce",
+            Rule::Only("true", NO_INCREMENTS),
+            "true, a job that delivers once.",
+        ),
+        Parameter::optional(
+            "JobType",
+            Rule::Only(
+                "0",
+                "Server migrations are what this service offers: leave JobType out or 0.",
+            ),
+            "0, a server migration.",
+        ),
+        Parameter::not_offered("Frequency", NO_INCREMENTS),
+        Parameter::not_offered("MaxNumberOfImageToKeep", NO_INCREMENTS),
+        Parameter::not_offered("InstanceId", NO_INSTANCE_TARGET),
+        Parameter::not_offered("VSwitchId", NO_NETWORKS),
+        Parameter::not_offered("VpcId", NO_NETWORKS),
+        Parameter::not_offered("InstanceType", NO_CLOUD_INSTANCES),
+        Parameter::not_offered("InstanceRamRole", NO_CLOUD_INSTANCES),
+        Parameter::not_offered("LaunchTemplateId", NO_CLOUD_INSTANCES),
+        Parameter::not_offered("LaunchTemplateVersion", NO_CLOUD_INSTANCES),
+        Parameter::not_offered("LicenseType", NO_CLOUD_INSTANCES),
+        Parameter::not_offered("ContainerNamespace", NO_CONTAINERS),
+        Parameter::not_offered("ContainerRepository", NO_CONTAINERS),
+        Parameter::not_offered("ContainerTag", NO_CONTAINERS),
+        Parameter::not_offered("ResourceGroupId", NO_TAGS),
+        Parameter::not_offered("Tag", NO_TAGS),
+        Parameter::not_offered("SystemDiskPart", disks::NO_PARTITIONS),
+        Parameter::not_offered("DataDisk.N.Part", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks", disks::NO_PARTITIONS),
+    ],
+    answer: &[field("JobId", "string", "The job.")],
+    refusals: &[
+        "InvalidRegionId.NotFound",
+        "InvalidSourceId.NotFound",
+        "SourceServerState.Invalid",
+        "ReplicationJobDataDiskIndex.Invalid",
+        "DataDisk.DuplicateIndex",
+        "InvalidSystemDiskSize",
+        "InvalidDataDisk.Size",
+        "MissingDataDisk.Index",
+        "MissingDataDisk.Size",
+        "QuotaExceeded.ReplicationJob",
+        "ReplicationJobName.Duplicate",
+        "IdempotentParameterMismatch",
+    ],
+    handler: |call, arguments| Box::pin(create(call, arguments)),
+};
+
+async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let region_id = arguments.required_text("RegionId");
+    if region_id != call.gateway.region_id {
+        return Err(Refusal::not_found("RegionId"));
+    }
+    let source_id = source::source_id(&arguments)?;
+    let asked = disks::asked(&arguments, call.gateway.system_disk_limit_gib)?;
+    let digest = arguments.digest();
+    let new = NewJob {
+        source_id: &source_id,
+        region_id,
+        name: arguments.name("Name"),
+        description: arguments.text("Description").unwrap_or_default(),
+        image_name: arguments.name("ImageName"),
+        replication_parameters: arguments.text("ReplicationParameters").unwrap_or_default(),
+        disks: &asked,
+        scheduled_start: arguments.time("ScheduledStartTime"),
+        valid_until: arguments.time("ValidTime"),
+        client_token: arguments.text("ClientToken").map(|token| ClientToken {
+            token,
+            operation: NAME,
+            digest: &digest,
+        }),
+    };
+    match call.gateway.store.create_job(&call.tenant, &new).await? {
+        CreateJob::Created(id) => {
+            tracing::info!(job_id = %id, source_id = %source_id, "job made");
+            Ok(Answer::fields(json!({ "JobId": id })))
+        }
+        CreateJob::Repeated(id) => Ok(Answer::fields(json!({ "JobId": id }))),
+        CreateJob::Refused(refusal) => Err(refused(refusal)),
+    }
+}
+
+fn refused(refusal: CreateRefusal) -> Refusal {
+    match refusal {
+        CreateRefusal::TokenMismatch => Refusal::new(
+            "IdempotentParameterMismatch",
+            "The request uses the same client token as a previous, but non-identical request.",
+        ),
+        CreateRefusal::SourceNotFound => Refusal::not_found("SourceId"),
+        CreateRefusal::SourceState(state) => {
+            source::invalid_state(state, &[domain::source::SourceState::Available])
+        }
+        CreateRefusal::Quota { limit } => Refusal::new(
+            "QuotaExceeded.ReplicationJob",
+            format!(
+                "The maximum number of replication jobs is exceeded. Please submit a ticket to raise the quota. This account may have {limit} jobs: delete some first."
+            ),
+        ),
+        CreateRefusal::NameTaken => name_taken(),
+        CreateRefusal::Disks(invalid) => disks::refusal(&invalid),
+        CreateRefusal::ScheduledStart => invalid_scheduled_start(),
+        CreateRefusal::ValidUntil => invalid_valid_time(),
+    }
+}
+
+pub(super) fn name_taken() -> Refusal {
+    Refusal::new(
+        "ReplicationJobName.Duplicate",
+        "The specified replication job name already exists.",
+    )
+}
+
+pub(super) fn invalid_scheduled_start() -> Refusal {
+    Refusal::invalid(
+        "ScheduledStartTime",
+        "It lies in the future, within 30 days, and before the job expires.",
+    )
+}
+
+pub(super) fn invalid_valid_time() -> Refusal {
+    Refusal::invalid("ValidTime", "It lies 7 to 90 days after the job was made.")
+}

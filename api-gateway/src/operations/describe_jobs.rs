@@ -1,0 +1,286 @@
+//! DescribeReplicationJobs.
+
+use domain::disk::{DiskIndex, TargetDisk};
+use domain::job::State;
+use domain::job::progress::progress;
+use domain::status_info::StatusInfo;
+use serde_json::{Value, json};
+use store::job::describe::{Job, JobFilter};
+
+use crate::Refusal;
+use crate::answer::{Answer, list};
+use crate::arguments::{Arguments, Parameter, Rule};
+use crate::operation::{Call, Operation, PAGE_NUMBER, PAGE_SIZE, field, page};
+
+const NOT_HERE: &str = "This service has nothing to filter by it: leave it out.";
+
+pub(super) const DESCRIBE: Operation = Operation {
+    name: "DescribeReplicationJobs",
+    summary: "Lists jobs, newest first. Filters are ANDed.",
+    parameters: &[
+        Parameter::list("JobId.N", 50, Rule::Text(128), "Ids of jobs."),
+        Parameter::list("SourceId.N", 50, Rule::Text(128), "Ids of their sources."),
+        Parameter::optional("Name", Rule::Text(256), "The exact name."),
+        Parameter::optional(
+            "RegionId",
+            Rule::Text(64),
+            "The region. Many clients send theirs with every call, and see that region's jobs only.",
+        ),
+        Parameter::optional(
+            "Status",
+            Rule::OneOf(&[
+                "Ready", "Running", "Stopped", "InError", "Waiting", "Finished", "Expired",
+                "Deleting",
+            ]),
+            "The status.",
+        ),
+        Parameter::optional(
+            "BusinessStatus",
+            Rule::OneOf(&["Preparing", "Syncing", "Processing", "Cleaning"]),
+            "The business status, which running jobs have.",
+        ),
+        PAGE_NUMBER,
+        PAGE_SIZE,
+        Parameter::optional(
+            "JobType",
+            Rule::Only(
+                "0",
+                "Server migrations are what this service offers: leave JobType out or 0.",
+            ),
+            "0, server migrations.",
+        ),
+        Parameter::not_offered("InstanceId", NOT_HERE),
+        Parameter::not_offered("ResourceGroupId", NOT_HERE),
+        Parameter::not_offered("Tag", NOT_HERE),
+    ],
+    answer: &[
+        field("PageNumber", "integer", "The page."),
+        field("PageSize", "integer", "Rows on a page at most."),
+        field("TotalCount", "integer", "Rows on all pages."),
+        field(
+            "ReplicationJobs.ReplicationJob[].JobId",
+            "string",
+            "The job.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].SourceId",
+            "string",
+            "Its source.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Name",
+            "string",
+            "Its name.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Description",
+            "string",
+            "Its description.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].RegionId",
+            "string",
+            "The region of its image.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Status",
+            "string",
+            "Ready, Running, Stopped, InError, Waiting, Finished, Expired or Deleting.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].BusinessStatus",
+            "string",
+            "While Running: Preparing, Syncing, Processing or Cleaning.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Progress",
+            "number",
+            "Percent, 0 to 100: in Syncing the share of durable bytes. Never falls inside a run; 100 is Finished.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].TargetType",
+            "string",
+            "Image.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].SystemDiskSize",
+            "integer",
+            "GiB.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].DataDisks.DataDisk[].Index",
+            "integer",
+            "Which disk, from 1.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].DataDisks.DataDisk[].Size",
+            "integer",
+            "GiB.",
+        ),
+        field("ReplicationJobs.ReplicationJob[].NetMode", "integer", "0."),
+        field(
+            "ReplicationJobs.ReplicationJob[].ImageName",
+            "string",
+            "The image's name.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ImageId",
+            "string",
+            "The image, once it is delivered.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].TransitionInstanceId",
+            "string",
+            "The intermediate instance, while there is one.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ReplicationParameters",
+            "string",
+            "As given.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].RunOnce",
+            "boolean",
+            "true.",
+        ),
+        field("ReplicationJobs.ReplicationJob[].JobType", "integer", "0."),
+        field(
+            "ReplicationJobs.ReplicationJob[].CreationTime",
+            "string",
+            "When it was made.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].StartTime",
+            "string",
+            "When it was last started.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].EndTime",
+            "string",
+            "When its last run ended.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ScheduledStartTime",
+            "string",
+            "When it starts by itself.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ValidTime",
+            "string",
+            "When it expires.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ErrorCode",
+            "string",
+            "Why the last run failed; else empty.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].StatusInfo",
+            "string",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, rate_bytes_per_sec, eta_secs, carrier.",
+        ),
+    ],
+    refusals: &[],
+    handler: |call, arguments| Box::pin(describe(call, arguments)),
+};
+
+async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let page = page(&arguments);
+    let filter = JobFilter {
+        ids: arguments.texts("JobId.N"),
+        source_ids: arguments.texts("SourceId.N"),
+        name: arguments.text("Name").map(str::to_owned),
+        region_id: arguments.text("RegionId").map(str::to_owned),
+        status: arguments
+            .text("Status")
+            .and_then(|status| status.parse().ok()),
+        business_status: arguments
+            .text("BusinessStatus")
+            .and_then(|status| status.parse().ok()),
+    };
+    let listed = call.gateway.store.jobs(&call.tenant, &filter, page).await?;
+    Ok(Answer::fields(json!({
+        "PageNumber": page.number,
+        "PageSize": page.size,
+        "TotalCount": listed.total,
+        "ReplicationJobs": list("ReplicationJob", listed.rows.iter().map(show)),
+    })))
+}
+
+fn show(job: &Job) -> Value {
+    let size = |disk: &TargetDisk| disk.size_gib;
+    let system = job
+        .disks
+        .iter()
+        .find(|disk| disk.index == DiskIndex::SYSTEM);
+    let data = job
+        .disks
+        .iter()
+        .filter(|disk| disk.index != DiskIndex::SYSTEM);
+    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "JobId": job.id,
+        "SourceId": job.source_id,
+        "Name": job.name,
+        "Description": job.description,
+        "RegionId": job.region_id,
+        "Status": job.state.status().as_str(),
+        "BusinessStatus": job.state.business_status().map(domain::job::BusinessStatus::as_str),
+        "Progress": progress(job.state, job.furthest, job.bytes_durable, job.bytes_total),
+        "TargetType": job.target_type,
+        "SystemDiskSize": system.map(size),
+        "DataDisks": list("DataDisk", data.map(|disk| json!({ "Index": disk.index, "Size": disk.size_gib }))),
+        "NetMode": job.net_mode,
+        "VSwitchId": optional(&job.vswitch_id),
+        "VpcId": optional(&job.vpc_id),
+        "ImageName": job.image_name,
+        "ImageId": job.image_id,
+        "TransitionInstanceId": job.instance_id,
+        "ReplicationParameters": job.replication_parameters,
+        "RunOnce": true,
+        "JobType": 0,
+        "CreationTime": job.created_at,
+        "StartTime": job.started_at,
+        "EndTime": job.ended_at,
+        "ScheduledStartTime": job.scheduled_start_at,
+        "ValidTime": job.valid_until,
+        "ErrorCode": job.failure.as_ref().map_or("", |(code, _)| code),
+        "StatusInfo": status_info(job),
+    })
+}
+
+/// What is known of the run, and why it failed. What an earlier run reported does not count.
+fn status_info(job: &Job) -> Option<String> {
+    let is_of_this_run = job.observed.run.is_none_or(|run| run == job.run.0);
+    let mut info = if is_of_this_run {
+        job.observed.clone()
+    } else {
+        StatusInfo::default()
+    };
+    if !job.state.is_running() {
+        info.doing = None;
+        info.rate_bytes_per_sec = None;
+        info.eta_secs = None;
+    }
+    if let Some((code, message)) = &job.failure {
+        info.error_code = Some(code.clone());
+        info.error_msg = Some(message.clone());
+    }
+    if let Some(position) = job.queue_position {
+        info.queue_position = Some(position);
+        info.doing = Some(format!(
+            "waiting for a slot, number {position} in the queue"
+        ));
+    }
+    if job.state == State::Preparing && info.doing.is_none() {
+        info.doing = Some("waiting for a worker".to_owned());
+    }
+    if job.bytes_total > 0 {
+        info.bytes_durable = Some(job.bytes_durable);
+        info.bytes_total = Some(job.bytes_total);
+    }
+    if job.run.0 > 0 {
+        info.run = Some(job.run.0);
+    }
+    (info != StatusInfo::default()).then(|| info.to_json())
+}

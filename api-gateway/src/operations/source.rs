@@ -1,0 +1,340 @@
+//! Migration sources: list, change, delete.
+
+use domain::SourceId;
+use domain::disk::{DiskIndex, gib_rounded_up};
+use domain::source::SourceState;
+use domain::status_info::StatusInfo;
+use serde_json::{Value, json};
+use store::source::{DeleteSource, ModifySource, Source, SourceChange, SourceFilter};
+
+use crate::answer::{Answer, list};
+use crate::arguments::{Arguments, Parameter, Rule};
+use crate::operation::{Call, Operation, PAGE_NUMBER, PAGE_SIZE, field, page};
+use crate::{Refusal, trace};
+
+const NO_GROUPS: &str =
+    "Resource groups, workgroups and tags are not offered by this service: leave it out.";
+
+pub(super) const DESCRIBE: Operation = Operation {
+    name: "DescribeSourceServers",
+    summary: "Lists migration sources, newest first. Filters are ANDed.",
+    parameters: &[
+        Parameter::list("SourceId.N", 100, Rule::Text(128), "Ids of sources."),
+        Parameter::optional(
+            "JobId",
+            Rule::Text(128),
+            "Sources whose most recent job this is.",
+        ),
+        Parameter::optional("Name", Rule::Text(256), "The exact name."),
+        Parameter::optional(
+            "State",
+            Rule::OneOf(&["Unavailable", "Available", "InUse", "Deleting"]),
+            "The state.",
+        ),
+        PAGE_NUMBER,
+        PAGE_SIZE,
+        Parameter::not_offered("ResourceGroupId", NO_GROUPS),
+        Parameter::not_offered("WorkgroupId", NO_GROUPS),
+        Parameter::not_offered("RelatedJobType", "Jobs are of one type here: leave it out."),
+        Parameter::not_offered("Tag", NO_GROUPS),
+    ],
+    answer: &[
+        field("PageNumber", "integer", "The page."),
+        field("PageSize", "integer", "Rows on a page at most."),
+        field("TotalCount", "integer", "Rows on all pages."),
+        field(
+            "SourceServers.SourceServer[].SourceId",
+            "string",
+            "The source.",
+        ),
+        field("SourceServers.SourceServer[].Name", "string", "Its name."),
+        field(
+            "SourceServers.SourceServer[].Description",
+            "string",
+            "Its description.",
+        ),
+        field(
+            "SourceServers.SourceServer[].State",
+            "string",
+            "Unavailable, Available, InUse or Deleting.",
+        ),
+        field(
+            "SourceServers.SourceServer[].JobId",
+            "string",
+            "Its most recent job.",
+        ),
+        field(
+            "SourceServers.SourceServer[].AgentVersion",
+            "string",
+            "Version of its agent.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Architecture",
+            "string",
+            "Such as x86_64.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Platform",
+            "string",
+            "Such as Debian.",
+        ),
+        field(
+            "SourceServers.SourceServer[].ReplicationDriver",
+            "string",
+            "Always SMT.",
+        ),
+        field(
+            "SourceServers.SourceServer[].CreationTime",
+            "string",
+            "When it registered.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemDiskSize",
+            "integer",
+            "GiB, rounded up.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Index",
+            "integer",
+            "Which disk, from 1.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Size",
+            "integer",
+            "GiB, rounded up.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "SourceServers.SourceServer[].HeartbeatRate",
+            "integer",
+            "Seconds between two heartbeats.",
+        ),
+        field(
+            "SourceServers.SourceServer[].KernelLevel",
+            "integer",
+            "1 or more: its disks can be read.",
+        ),
+        field(
+            "SourceServers.SourceServer[].ErrorCode",
+            "string",
+            "Why it is Unavailable; else empty.",
+        ),
+        field(
+            "SourceServers.SourceServer[].StatusInfo",
+            "string",
+            "JSON text with error_code and error_msg, when it is Unavailable.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemInfo",
+            "string",
+            "JSON text with cores, hostname, ipv4, memory …",
+        ),
+    ],
+    refusals: &[],
+    handler: |call, arguments| Box::pin(describe(call, arguments)),
+};
+
+async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let page = page(&arguments);
+    let filter = SourceFilter {
+        ids: arguments.texts("SourceId.N"),
+        job_id: arguments.text("JobId").map(str::to_owned),
+        name: arguments.text("Name").map(str::to_owned),
+        state: arguments.text("State").and_then(|state| state.parse().ok()),
+    };
+    let listed = call
+        .gateway
+        .store
+        .sources(&call.tenant, &filter, page)
+        .await?;
+    Ok(Answer::fields(json!({
+        "PageNumber": page.number,
+        "PageSize": page.size,
+        "TotalCount": listed.total,
+        "SourceServers": list("SourceServer", listed.rows.into_iter().map(show)),
+    })))
+}
+
+fn show(source: Source) -> Value {
+    let system = source
+        .disks
+        .iter()
+        .find(|disk| disk.index == DiskIndex::SYSTEM);
+    let data = source
+        .disks
+        .iter()
+        .filter(|disk| disk.index != DiskIndex::SYSTEM);
+    let trouble = trouble(&source);
+    json!({
+        "SourceId": source.id,
+        "Name": source.name,
+        "Description": source.description,
+        "State": source.state.as_str(),
+        "JobId": source.job_id,
+        "AgentVersion": source.agent_version,
+        "Architecture": source.architecture,
+        "Platform": source.platform,
+        "ReplicationDriver": "SMT",
+        "CreationTime": source.created_at,
+        "SystemDiskSize": system.map(|disk| gib_rounded_up(disk.size_bytes)),
+        "DataDisks": list("DataDisk", data.map(|disk| json!({
+            "Index": disk.index,
+            "Size": gib_rounded_up(disk.size_bytes),
+            "Path": disk.path,
+        }))),
+        "HeartbeatRate": source.heartbeat_secs,
+        "KernelLevel": source.kernel_level,
+        "ErrorCode": trouble.as_ref().map_or("", |(code, _)| code),
+        "StatusInfo": trouble.as_ref().map(|(code, message)| StatusInfo {
+            error_code: Some(code.clone()),
+            error_msg: Some(message.clone()),
+            ..StatusInfo::default()
+        }.to_json()),
+        "SystemInfo": source.system_info.to_string(),
+    })
+}
+
+/// Why the source is Unavailable, if it is.
+fn trouble(source: &Source) -> Option<(String, String)> {
+    if !source.online && source.state == SourceState::Unavailable {
+        let message = format!(
+            "The agent is silent since {}: start it, or check that it reaches the gateway.",
+            source.last_seen_at
+        );
+        return Some(("SourceServer.Offline".to_owned(), message));
+    }
+    source.failure.clone()
+}
+
+pub(super) const MODIFY: Operation = Operation {
+    name: "ModifySourceServerAttribute",
+    summary: "Changes name or description of a source. What is not given stays.",
+    parameters: &[
+        Parameter::required("SourceId", Rule::Text(128), "The source."),
+        Parameter::optional("Name", Rule::Name, "The new name, unique in the account."),
+        Parameter::optional(
+            "Description",
+            Rule::SourceDescription,
+            "The new description; empty clears it.",
+        ),
+    ],
+    answer: &[],
+    refusals: &[
+        "InvalidSourceId.NotFound",
+        "SourceServerState.Invalid",
+        "SourceServerName.Duplicate",
+    ],
+    handler: |call, arguments| Box::pin(modify(call, arguments)),
+};
+
+async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let id = source_id(&arguments)?;
+    let change = SourceChange {
+        name: arguments.name("Name").cloned(),
+        description: arguments.text("Description").map(str::to_owned),
+    };
+    match call
+        .gateway
+        .store
+        .modify_source(&call.tenant, &id, &change)
+        .await?
+    {
+        ModifySource::Modified => Ok(Answer::done()),
+        ModifySource::NameTaken => Err(Refusal::new(
+            "SourceServerName.Duplicate",
+            "The specified source server name already exists. Please modify the source server name.",
+        )),
+        ModifySource::Deleting => Err(invalid_state(
+            SourceState::Deleting,
+            &[
+                SourceState::Unavailable,
+                SourceState::Available,
+                SourceState::InUse,
+            ],
+        )),
+        ModifySource::NotFound => Err(Refusal::not_found("SourceId")),
+    }
+}
+
+pub(super) const DELETE: Operation = Operation {
+    name: "DeleteSourceServer",
+    summary: "Deletes a source; with Force also its jobs and their intermediate resources, unless one runs.",
+    parameters: &[
+        Parameter::required("SourceId", Rule::Text(128), "The source."),
+        Parameter::optional(
+            "Force",
+            Rule::Boolean,
+            "Delete its jobs as well; default false.",
+        ),
+    ],
+    answer: &[],
+    refusals: &[
+        "InvalidSourceId.NotFound",
+        "SourceServerState.Invalid",
+        "SourceServer.WithRunningReplicationJob",
+        "ReplicationJob.Related",
+    ],
+    handler: |call, arguments| Box::pin(delete(call, arguments)),
+};
+
+async fn delete(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let id = source_id(&arguments)?;
+    let force = arguments.boolean("Force").unwrap_or(false);
+    let deleted = call
+        .gateway
+        .store
+        .delete_source(&call.tenant, &id, force, &trace::headers())
+        .await?;
+    match deleted {
+        DeleteSource::Deleted => Ok(Answer::done()),
+        DeleteSource::JobRuns(job) => Err(Refusal::new(
+            "SourceServer.WithRunningReplicationJob",
+            format!(
+                "The specified source server has related replication jobs that are running. Job {job} runs: stop it, or wait for its end."
+            ),
+        )),
+        DeleteSource::HasJobs(jobs) => {
+            let jobs: Vec<&str> = jobs.iter().map(domain::JobId::as_str).collect();
+            Err(Refusal::new(
+                "ReplicationJob.Related",
+                format!(
+                    "The specified source server has related replication jobs. Please delete replication jobs: {} before delete this source server.",
+                    jobs.join(", ")
+                ),
+            ))
+        }
+        DeleteSource::Deleting => Err(invalid_state(
+            SourceState::Deleting,
+            &[
+                SourceState::Unavailable,
+                SourceState::Available,
+                SourceState::InUse,
+            ],
+        )),
+        DeleteSource::NotFound => Err(Refusal::not_found("SourceId")),
+    }
+}
+
+/// The id that the call names. A text that is no id names nothing.
+pub(super) fn source_id(arguments: &Arguments) -> Result<SourceId, Refusal> {
+    arguments
+        .required_text("SourceId")
+        .parse()
+        .map_err(|_| Refusal::not_found("SourceId"))
+}
+
+/// The source's state does not allow it.
+pub(super) fn invalid_state(state: SourceState, allowed: &[SourceState]) -> Refusal {
+    let allowed: Vec<&str> = allowed.iter().map(|state| state.as_str()).collect();
+    Refusal::new(
+        "SourceServerState.Invalid",
+        format!(
+            "The specified source server status: {state} is invalid. This operation can only be performed in the following status: {}.",
+            allowed.join(", ")
+        ),
+    )
+}

@@ -1,0 +1,167 @@
+//! `docs/api.md`, made from the table of operations.
+
+use std::fmt::Write as _;
+
+use crate::arguments::{Parameter, Rule};
+use crate::operation::Operation;
+use crate::operations;
+
+const HEAD: &str = "\
+# The API
+
+<!-- Made from the table of operations in api-gateway/src/operations. UPDATE=1 cargo nextest run -p api-gateway reference writes it. -->
+
+SMC, version 2019-06-01: `http://<endpoint>/?Action=…&Version=2019-06-01&…`, GET or POST, parameters in the query or in a form body,
+signed V1 (HMAC-SHA1) or V3 (ACS3-HMAC-SHA256). Answers are JSON, or XML with `Format=XML`. Each has a `RequestId`, which is also in the
+header `x-acs-request-id` and in the gateway's log. Lists are wrapped twice: `{\"Images\":{\"Image\":[…]}}`. Times are UTC, `YYYY-MM-DDThh:mm:ssZ`.
+
+An error has an HTTP status of its own and the fields `Code`, `Message`, `RequestId`, `HostId`, `Recommend`. Unknown parameters are
+ignored. An empty parameter counts as not given. Every operation can answer with:
+
+| code | HTTP | when |
+|---|---|---|
+| UnsupportedHTTPMethod | 400 | neither GET nor POST |
+| Missing… | 400 | a mandatory parameter is not given |
+| Invalid… | 400 | a parameter breaks its rule, or asks for what is not offered |
+| InvalidVersion, InvalidAction.NotFound | 400, 404 | another version, or no such operation |
+| InvalidSignatureMethod, InvalidSignatureVersion, IncompleteSignature | 400 | another signature scheme, or one that signs too little |
+| InvalidAccessKeyId.NotFound, InvalidAccessKeyId.Inactive | 404, 400 | the access key does not exist, or is switched off |
+| InvalidSecurityToken.MismatchWithAccessKey | 400 | a temporary key's token: there are no temporary keys |
+| InvalidTimeStamp.Format, InvalidTimeStamp.Expired | 400 | the time stamp can't be read, or is more than 15 minutes off |
+| SignatureDoesNotMatch, SignatureNonceUsed | 400 | the signature is wrong, or its nonce was used before |
+| InvalidParameter | 400 | a parameter is not UTF-8 |
+| RequestTooLarge | 413 | the body is too large, or there are too many parameters |
+| InternalError, ServiceUnavailable | 500, 503 | a defect; or the database is away or slow: try again |
+";
+
+/// The page.
+pub fn markdown() -> String {
+    let mut page = HEAD.to_owned();
+    page.push_str("\n## Operations\n\n");
+    for operation in operations::ALL {
+        line(
+            &mut page,
+            format_args!(
+                "- [{0}](#{1})",
+                operation.name,
+                operation.name.to_lowercase()
+            ),
+        );
+    }
+    for operation in operations::ALL {
+        section(&mut page, operation);
+    }
+    page
+}
+
+fn section(page: &mut String, operation: &Operation) {
+    line(
+        page,
+        format_args!("\n## {}\n\n{}", operation.name, operation.summary),
+    );
+    let (refused, offered): (Vec<&Parameter>, Vec<&Parameter>) = operation
+        .parameters
+        .iter()
+        .partition(|parameter| matches!(parameter.rule, Rule::NotOffered(_)));
+    line(
+        page,
+        format_args!("\n| parameter | required | value | meaning |\n|---|---|---|---|"),
+    );
+    for parameter in offered {
+        let required = if parameter.is_required { "yes" } else { "no" };
+        line(
+            page,
+            format_args!(
+                "| {} | {required} | {} | {} |",
+                parameter.name,
+                value(parameter),
+                parameter.meaning
+            ),
+        );
+    }
+    if !refused.is_empty() {
+        let names: Vec<&str> = refused.iter().map(|parameter| parameter.name).collect();
+        line(
+            page,
+            format_args!(
+                "\nRefused, because it is not offered: {}.",
+                names.join(", ")
+            ),
+        );
+    }
+    if !operation.answer.is_empty() {
+        line(
+            page,
+            format_args!("\n| field of the answer | type | meaning |\n|---|---|---|"),
+        );
+        for field in operation.answer {
+            line(
+                page,
+                format_args!("| {} | {} | {} |", field.path, field.kind, field.meaning),
+            );
+        }
+    }
+    if !operation.refusals.is_empty() {
+        line(
+            page,
+            format_args!("\nIts own errors: {}.", operation.refusals.join(", ")),
+        );
+    }
+}
+
+fn value(parameter: &Parameter) -> String {
+    let value = match parameter.rule {
+        Rule::Text(most) => format!("text, at most {most} characters"),
+        Rule::Name => "name: 2–128 letters, digits, `:` `_` `-`, a letter first".to_owned(),
+        Rule::SourceDescription => "text, at most 256 characters, may be empty, no URL".to_owned(),
+        Rule::Token(most) => format!("at most {most} ASCII characters"),
+        Rule::Integer(least, most) => format!("integer, {least}–{most}"),
+        Rule::Boolean => "`true` or `false`".to_owned(),
+        Rule::Time => "time".to_owned(),
+        Rule::OneOf(texts) => texts.join(", "),
+        Rule::OneOfAnyCase(texts) => format!("{}, in any case", texts.join(", ")),
+        Rule::ReplicationParameters => "JSON text".to_owned(),
+        Rule::Only(value, _) => format!("only `{value}`"),
+        Rule::NotOffered(_) => "not offered".to_owned(),
+    };
+    if parameter.most > 0 {
+        format!("{value}; N from 1 to {}", parameter.most)
+    } else {
+        value
+    }
+}
+
+fn line(page: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(page, "{text}").expect("writing to a text can't fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_is_named_once() {
+        let names: BTreeSet<&str> = operations::ALL
+            .iter()
+            .map(|operation| operation.name)
+            .collect();
+        assert_eq!(names.len(), operations::ALL.len());
+    }
+
+    /// `UPDATE=1` writes the page.
+    #[test]
+    fn the_reference_in_docs_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        let wanted = markdown();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &wanted).expect("docs/ can be written");
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == wanted,
+            "docs/api.md is stale: UPDATE=1 cargo nextest run -p api-gateway reference writes it"
+        );
+    }
+}

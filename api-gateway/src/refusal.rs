@@ -1,0 +1,136 @@
+//! Error answers: code, sentence and HTTP status as SDKs expect them (SMC API §1, §3.4, §4.1, §6).
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+use store::{ErrorKind, StoreError};
+
+/// A call that is not done, as its caller reads it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// The stable code.
+    pub code: Cow<'static, str>,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with HTTP status 400, as most are.
+    pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+
+    fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// A parameter that must be given is not.
+    pub fn missing(parameter: &str) -> Self {
+        Self::new(
+            format!("Missing{parameter}"),
+            format!("{parameter} is mandatory for this action."),
+        )
+    }
+
+    /// A parameter breaks its rule. `because` says which, in a sentence.
+    pub fn invalid(parameter: &str, because: impl AsRef<str>) -> Self {
+        Self::new(
+            format!("Invalid{parameter}"),
+            format!(
+                "Specified parameter {parameter} is not valid. {}",
+                because.as_ref()
+            ),
+        )
+    }
+
+    /// An id names nothing that this tenant has. The same whether it is another tenant's or nobody's.
+    pub fn not_found(parameter: &str) -> Self {
+        Self::new(
+            format!("Invalid{parameter}.NotFound"),
+            format!("The specified {parameter} does not exist."),
+        )
+        .with_status(StatusCode::NOT_FOUND)
+    }
+
+    /// No operation has this name, or the path is another than `/`.
+    pub fn unknown_action() -> Self {
+        Self::new(
+            "InvalidAction.NotFound",
+            "Specified api is not found, please check your url and method.",
+        )
+        .with_status(StatusCode::NOT_FOUND)
+    }
+
+    /// The call is larger than what is read of one.
+    pub fn too_large(what: &str) -> Self {
+        Self::new(
+            "RequestTooLarge",
+            format!("The request is too large: {what}."),
+        )
+        .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// A range that the file does not have.
+    pub fn range(message: String) -> Self {
+        Self::new("InvalidRange", message).with_status(StatusCode::RANGE_NOT_SATISFIABLE)
+    }
+
+    /// The access key does not exist.
+    pub fn unknown_access_key() -> Self {
+        Self::new(
+            "InvalidAccessKeyId.NotFound",
+            "Specified access key is not found.",
+        )
+        .with_status(StatusCode::NOT_FOUND)
+    }
+
+    /// A defect of ours; the log has the cause under the call's request id.
+    pub fn internal() -> Self {
+        Self::new(
+            "InternalError",
+            "An error occurred while processing your request. Please try again. If the problem still exists, please submit a ticket.",
+        )
+        .with_status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Postgres is away or busy, or the call took too long.
+    pub fn unavailable() -> Self {
+        Self::new(
+            "ServiceUnavailable",
+            "The request has failed due to a temporary failure of the server.",
+        )
+        .with_status(StatusCode::SERVICE_UNAVAILABLE)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    /// The one place where a failed statement is logged: here it is decided what becomes of the call.
+    fn from(error: StoreError) -> Self {
+        let causes = causes(&error);
+        match error.kind() {
+            ErrorKind::Retry => {
+                tracing::warn!(error = causes, "a call failed: Postgres is away or busy");
+                Self::unavailable()
+            }
+            ErrorKind::Conflict | ErrorKind::Corrupt | ErrorKind::Internal => {
+                tracing::error!(error = causes, "a call failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+/// An error and all its causes in one line.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

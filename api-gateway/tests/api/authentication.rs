@@ -1,0 +1,232 @@
+//! Who may call: the checks of SMC API §3.3, each single fault with its documented code.
+
+use std::collections::HashMap;
+
+use smc::{SignatureVersion, v1};
+
+use crate::fixture::{Fixture, form};
+
+const ACTION: &str = "DescribeSourceServers";
+
+#[tokio::test]
+async fn each_single_fault_has_its_documented_code() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let good = tenant.signed("GET", ACTION, &[]);
+    assert_eq!(fixture.raw("GET", &form(&good), &[], "").await.status, 200);
+
+    for name in [
+        "Action",
+        "Version",
+        "AccessKeyId",
+        "Signature",
+        "SignatureMethod",
+        "SignatureVersion",
+        "SignatureNonce",
+        "Timestamp",
+    ] {
+        let mut pairs = tenant.signed("GET", ACTION, &[]);
+        pairs.retain(|(known, _)| known != name);
+        let answer = fixture.raw("GET", &form(&pairs), &[], "").await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, format!("Missing{name}"))
+        );
+    }
+    for (changes, status, code) in [
+        (&[("Version", "2014-05-26")][..], 400, "InvalidVersion"),
+        (
+            &[("Action", "DescribeRegions")],
+            404,
+            "InvalidAction.NotFound",
+        ),
+        (
+            &[("Action", "describesourceservers")],
+            404,
+            "InvalidAction.NotFound",
+        ),
+        (
+            &[("SignatureMethod", "HMAC-MD5")],
+            400,
+            "InvalidSignatureMethod",
+        ),
+        (
+            &[("SignatureVersion", "2.0")],
+            400,
+            "InvalidSignatureVersion",
+        ),
+        (
+            &[("AccessKeyId", "nobody")],
+            404,
+            "InvalidAccessKeyId.NotFound",
+        ),
+        (
+            &[("SecurityToken", "x")],
+            400,
+            "InvalidSecurityToken.MismatchWithAccessKey",
+        ),
+        (
+            &[("Timestamp", "2026-11-23 12:00:00")],
+            400,
+            "InvalidTimeStamp.Format",
+        ),
+        (
+            &[("Timestamp", "2020-01-01T00:00:00Z")],
+            400,
+            "InvalidTimeStamp.Expired",
+        ),
+        (
+            &[("Timestamp", "2099-01-01T00:00:00Z")],
+            400,
+            "InvalidTimeStamp.Expired",
+        ),
+    ] {
+        let pairs = tenant.signed("GET", ACTION, changes);
+        let answer = fixture.raw("GET", &form(&pairs), &[], "").await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (status, code),
+            "{changes:?}"
+        );
+    }
+    let answer = fixture
+        .raw("PUT", &form(&tenant.signed("PUT", ACTION, &[])), &[], "")
+        .await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (400, "UnsupportedHTTPMethod")
+    );
+    let answer = fixture.raw("GET", "", &[], "").await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (400, "MissingAction")
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_signature_is_answered_with_the_text_that_sdks_parse() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let mut pairs = tenant.signed("GET", ACTION, &[("Name", "a b")]);
+    let text = v1::string_to_sign("GET", &pairs);
+    pairs.retain(|(name, _)| name != v1::SIGNATURE);
+    pairs.push((v1::SIGNATURE.to_owned(), v1::sign("another secret", &text)));
+    let answer = fixture.raw("GET", &form(&pairs), &[], "").await;
+    assert_eq!(answer.code(), "SignatureDoesNotMatch");
+    let message = answer.json()["Message"]
+        .as_str()
+        .expect("a message")
+        .to_owned();
+    assert_eq!(
+        message,
+        format!(
+            "Specified signature is not matched with our calculation. server string to sign is:{text}"
+        )
+    );
+    // What the SDK compares with its own text.
+    assert_eq!(message.split_once(':').expect("a colon").1, text);
+
+    let wrong = fixture
+        .client(&tenant.key.id, "another secret")
+        .signing(SignatureVersion::V3);
+    let refusal = wrong
+        .call(ACTION, &[] as &[(&str, &str)])
+        .await
+        .expect_err("a wrong secret");
+    let message = &refusal.refusal().expect("an answer").message;
+    assert!(
+        message.contains("server StringToSign is [ACS3-HMAC-SHA256\n"),
+        "{message}"
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn of_eight_copies_sent_at_once_exactly_one_passes() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let query = form(&tenant.signed("GET", ACTION, &[]));
+    let calls = (0..8).map(|_| fixture.raw("GET", &query, &[], ""));
+    let mut codes: HashMap<String, usize> = HashMap::new();
+    for answer in futures::future::join_all(calls).await {
+        *codes.entry(answer.code()).or_default() += 1;
+    }
+    let wanted = HashMap::from([(String::new(), 1), ("SignatureNonceUsed".to_owned(), 7)]);
+    assert_eq!(codes, wanted);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_burn_a_nonce() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let good = tenant.signed("GET", ACTION, &[]);
+    let mut forged = good.clone();
+    for (name, value) in &mut forged {
+        if name == v1::SIGNATURE {
+            *value = "AAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned();
+        }
+    }
+    assert_eq!(
+        fixture.raw("GET", &form(&forged), &[], "").await.code(),
+        "SignatureDoesNotMatch"
+    );
+    assert_eq!(fixture.raw("GET", &form(&good), &[], "").await.status, 200);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_switched_off_signs_nothing_within_seconds() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let switched = fixture
+        .store
+        .set_access_key_active(&tenant.id, &tenant.key.id, false)
+        .await
+        .expect("the database");
+    assert!(switched);
+    assert_eq!(
+        tenant.code(ACTION, &[]).await,
+        "InvalidAccessKeyId.Inactive"
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn v3_signs_what_decides_about_the_call() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[1]).await;
+    let client = tenant.signing(SignatureVersion::V3);
+    let answer = client
+        .call(ACTION, &[("SourceId.1", source.as_str())])
+        .await
+        .expect("a V3 call");
+    assert_eq!(answer["TotalCount"], 1);
+
+    let unsigned_action = [
+        (
+            "authorization",
+            "ACS3-HMAC-SHA256 Credential=ak,SignedHeaders=host,Signature=00",
+        ),
+        ("x-acs-action", ACTION),
+        ("x-acs-version", smc::API_VERSION),
+        ("x-acs-date", "2026-11-23T12:00:00Z"),
+        ("x-acs-signature-nonce", "n"),
+    ];
+    let answer = fixture.raw("POST", "", &unsigned_action, "").await;
+    assert_eq!(answer.code(), "IncompleteSignature");
+    let answer = fixture
+        .raw(
+            "POST",
+            "",
+            &[("authorization", "ACS3-HMAC-SHA256 nonsense")],
+            "",
+        )
+        .await;
+    assert_eq!(answer.code(), "IncompleteSignature");
+    let answer = fixture.raw("POST", "", &unsigned_action[..1], "").await;
+    assert_eq!(answer.code(), "MissingAction");
+    fixture.stop().await;
+}

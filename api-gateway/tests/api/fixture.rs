@@ -1,0 +1,302 @@
+//! A gateway with its own database, and the people who call it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use api_gateway::{Config, Server};
+use clap::Parser as _;
+use domain::{JobId, SourceId, TenantId};
+use serde_json::Value;
+use service::Shutdown;
+use smc::{CallError, Client, Credentials, Pairs, Refusal, SignatureVersion, v1};
+use sqlx::PgPool;
+use store::key::AccessKey;
+use store::{ConnectConfig, SealKey, Store};
+use tempfile::TempDir;
+use testkit::Database;
+
+pub const REGION: &str = "local";
+pub const GIB: i64 = 1 << 30;
+
+#[derive(clap::Parser)]
+struct Arguments {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// Settings of a gateway on free ports, with these flags.
+pub fn config(flags: &[&str]) -> Config {
+    // The first test of the process installs it; later ones find it there.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let free_ports = ["--api=127.0.0.1:0", "--agents=127.0.0.1:0"]
+        .into_iter()
+        .filter(|fixed| {
+            !flags
+                .iter()
+                .any(|flag| flag.split('=').next() == fixed.split('=').next())
+        });
+    let others = [
+        "--nats-url=nats://127.0.0.1:1",
+        "--drain-secs=5",
+        "--region=local",
+    ];
+    let all = ["gateway"].into_iter().chain(free_ports).chain(others);
+    Arguments::parse_from(all.chain(flags.iter().copied())).config
+}
+
+/// A running gateway.
+pub struct Fixture {
+    pub store: Store,
+    pub pool: PgPool,
+    pub address: SocketAddr,
+    pub health: SocketAddr,
+    pub image_store: TempDir,
+    shutdown: Shutdown,
+    served: tokio::task::JoinHandle<()>,
+    // Goes last: the gateway still talks to it while it drains.
+    pub database: Database,
+}
+
+/// An account with a key.
+pub struct Tenant {
+    pub id: TenantId,
+    pub key: AccessKey,
+    pub client: Client,
+}
+
+impl Fixture {
+    pub async fn start() -> Self {
+        let database = testkit::postgres().await;
+        let image_store = tempfile::tempdir().expect("a temporary directory");
+        let seal = SealKey::generate_hex();
+        let config = config(&[
+            &format!("--database-url={}", database.url()),
+            &format!("--seal-key={seal}"),
+            &format!("--image-store={}", image_store.path().display()),
+            "--health=127.0.0.1:0",
+        ]);
+        let seal = SealKey::from_hex(&seal).expect("a generated key");
+        let store = Store::connect(&ConnectConfig::new(database.url(), "test"), seal)
+            .await
+            .expect("the test's database");
+        let server = Server::bind(config)
+            .await
+            .expect("a gateway that can start");
+        let address = server.api_address();
+        let health = server.health_address().expect("it was asked for");
+        let shutdown = Shutdown::new();
+        let serving = server.serve(shutdown.clone());
+        let served =
+            tokio::spawn(async move { serving.await.expect("a gateway that drains in time") });
+        Self {
+            pool: database.pool().await,
+            store,
+            address,
+            health,
+            image_store,
+            shutdown,
+            served,
+            database,
+        }
+    }
+
+    /// Ends the gateway and checks that it drains.
+    pub async fn stop(self) {
+        self.shutdown.drain();
+        tokio::time::timeout(Duration::from_secs(10), self.served)
+            .await
+            .expect("the gateway drains in time")
+            .expect("the gateway does not panic");
+    }
+
+    pub async fn tenant(&self, name: &str) -> Tenant {
+        let id = TenantId::generate();
+        sqlx::query("insert into tenant (id, name) values ($1, $2)")
+            .bind(id.as_str())
+            .bind(name)
+            .execute(&self.pool)
+            .await
+            .expect("a tenant");
+        let key = self.store.create_access_key(&id).await.expect("a key");
+        Tenant {
+            client: self.client(&key.id, &key.secret),
+            id,
+            key,
+        }
+    }
+
+    pub fn client(&self, access_key_id: &str, access_key_secret: &str) -> Client {
+        let credentials = Credentials {
+            access_key_id: access_key_id.to_owned(),
+            access_key_secret: access_key_secret.to_owned(),
+        };
+        Client::new(&self.address.to_string(), credentials, REGION).expect("an endpoint")
+    }
+
+    /// A source that its agent was heard from just now, with disks of these sizes in bytes; the first is the system disk.
+    pub async fn source(&self, tenant: &Tenant, name: &str, disks: &[i64]) -> SourceId {
+        let id = SourceId::generate();
+        sqlx::query(
+            "insert into source (id, tenant, name, description, public_key, agent_version, architecture, platform, system_info)
+             values ($1, $2, $3, 'A server', $4, '0.1.0', 'x86_64', 'Debian', '{\"cores\":\"2\",\"hostname\":\"web\"}')",
+        )
+        .bind(id.as_str())
+        .bind(tenant.id.as_str())
+        .bind(name)
+        .bind(id.as_str().as_bytes())
+        .execute(&self.pool)
+        .await
+        .expect("a source");
+        for (index, size) in disks.iter().enumerate() {
+            sqlx::query("insert into source_disk (source_id, index, path, size_bytes) values ($1, $2, $3, $4)")
+                .bind(id.as_str())
+                .bind(i16::try_from(index).expect("few disks"))
+                .bind(format!("/dev/vd{index}"))
+                .bind(size)
+                .execute(&self.pool)
+                .await
+                .expect("a disk");
+        }
+        id
+    }
+
+    /// Runs a statement with one text, to bring about what other parts of Wherry do.
+    pub async fn execute(&self, statement: &'static str, id: &str) {
+        sqlx::query(statement)
+            .bind(id)
+            .execute(&self.pool)
+            .await
+            .expect("a valid statement");
+    }
+
+    /// Puts a job into a state as if its life had led there.
+    pub async fn set_state(&self, job: &JobId, state: domain::job::State) {
+        sqlx::query("update job set state = $2 where id = $1")
+            .bind(job.as_str())
+            .bind(state.as_str())
+            .execute(&self.pool)
+            .await
+            .expect("a state");
+    }
+
+    /// Sends a request as it is.
+    pub async fn raw(
+        &self,
+        method: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Raw {
+        let method = method.parse().expect("a method");
+        let mut request =
+            reqwest::Client::new().request(method, format!("http://{}/?{query}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.body(body).send().await.expect("an answer");
+        Raw {
+            status: response.status().as_u16(),
+            content_type: header(&response, "content-type"),
+            request_id: header(&response, "x-acs-request-id"),
+            text: response.text().await.expect("a text"),
+        }
+    }
+}
+
+fn header(response: &reqwest::Response, name: &str) -> String {
+    let value = response
+        .headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Raw {
+    pub status: u16,
+    pub content_type: String,
+    pub request_id: String,
+    pub text: String,
+}
+
+impl Raw {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    pub fn code(&self) -> String {
+        self.json()["Code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Tenant {
+    pub async fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Value {
+        match self.client.call(action, parameters).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{action} {parameters:?}: {error}"),
+        }
+    }
+
+    pub async fn refusal(&self, action: &str, parameters: &[(&str, &str)]) -> Refusal {
+        match self.client.call(action, parameters).await {
+            Err(CallError::Refused(refusal)) => refusal,
+            other => panic!("{action} {parameters:?} should be refused: {other:?}"),
+        }
+    }
+
+    /// Code of the refusal.
+    pub async fn code(&self, action: &str, parameters: &[(&str, &str)]) -> String {
+        self.refusal(action, parameters).await.code
+    }
+
+    /// A new job of the source, Ready.
+    pub async fn job(&self, source: &SourceId) -> JobId {
+        let parameters = [("SourceId", source.as_str()), ("SystemDiskSize", "20")];
+        let answer = self.call("CreateReplicationJob", &parameters).await;
+        answer["JobId"]
+            .as_str()
+            .expect("a job")
+            .parse()
+            .expect("a job's id")
+    }
+
+    /// The one job of this id, as it is described.
+    pub async fn describe(&self, job: &JobId) -> Value {
+        let answer = self
+            .call("DescribeReplicationJobs", &[("JobId.1", job.as_str())])
+            .await;
+        answer["ReplicationJobs"]["ReplicationJob"][0].clone()
+    }
+
+    pub fn signing(&self, version: SignatureVersion) -> Client {
+        self.client.clone().signing(version)
+    }
+
+    /// The parameters of a V1 call, signed; `changes` replace or add parameters before signing.
+    pub fn signed(&self, method: &str, action: &str, changes: &[(&str, &str)]) -> Pairs {
+        let mut pairs: Pairs = [
+            ("Action", action),
+            ("Version", smc::API_VERSION),
+            ("AccessKeyId", &self.key.id),
+            ("SignatureMethod", "HMAC-SHA1"),
+            ("SignatureVersion", "1.0"),
+            ("SignatureNonce", &smc::nonce()),
+            ("Timestamp", &smc::timestamp()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        for (name, value) in changes {
+            pairs.retain(|(known, _)| known != name);
+            pairs.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let text = v1::string_to_sign(method, &pairs);
+        pairs.push((v1::SIGNATURE.to_owned(), v1::sign(&self.key.secret, &text)));
+        pairs
+    }
+}
+
+/// The text of a query or form.
+pub fn form(pairs: &Pairs) -> String {
+    smc::pairs::canonical(pairs)
+}

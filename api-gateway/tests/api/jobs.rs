@@ -1,0 +1,296 @@
+//! DescribeReplicationJobs, ModifyReplicationJobAttribute, ExplainReplicationJob.
+
+use domain::job::State;
+use domain::status_info::StatusInfo;
+
+use crate::fixture::{Fixture, GIB};
+
+const MODIFY: &str = "ModifyReplicationJobAttribute";
+
+#[tokio::test]
+async fn jobs_are_found_by_every_filter() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let web = fixture.source(&tenant, "web", &[GIB]).await;
+    let database = fixture.source(&tenant, "database", &[GIB]).await;
+    let first = tenant.job(&web).await;
+    let second = tenant.job(&database).await;
+    tenant
+        .call("StartReplicationJob", &[("JobId", second.as_str())])
+        .await;
+    fixture.set_state(&second, State::Syncing).await;
+    let first_name = format!("Job_{first}");
+    for (filters, wanted) in [
+        (&[][..], vec![&second, &first]),
+        (
+            &[("JobId.1", first.as_str()), ("JobId.3", "j-none")],
+            vec![&first],
+        ),
+        (&[("SourceId.1", web.as_str())], vec![&first]),
+        (&[("Name", first_name.as_str())], vec![&first]),
+        (&[("Status", "Running")], vec![&second]),
+        (&[("Status", "Ready")], vec![&first]),
+        (&[("BusinessStatus", "Syncing")], vec![&second]),
+        (&[("BusinessStatus", "Cleaning")], vec![]),
+        (
+            &[("Status", "Ready"), ("BusinessStatus", "Syncing")],
+            vec![],
+        ),
+        (&[("RegionId", "elsewhere")], vec![]),
+        (&[("PageSize", "1"), ("PageNumber", "2")], vec![&first]),
+    ] {
+        let answer = tenant.call("DescribeReplicationJobs", filters).await;
+        let found: Vec<&str> = answer["ReplicationJobs"]["ReplicationJob"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|job| job["JobId"].as_str().expect("an id"))
+            .collect();
+        assert_eq!(
+            found,
+            wanted.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+            "{filters:?}"
+        );
+    }
+    for (filter, code) in [
+        (("Status", "running"), "InvalidStatus"),
+        (("BusinessStatus", "Copying"), "InvalidBusinessStatus"),
+        (("JobId.51", "j-1"), "InvalidJobId"),
+        (("PageSize", "51"), "InvalidPageSize"),
+    ] {
+        assert_eq!(
+            tenant.code("DescribeReplicationJobs", &[filter]).await,
+            code,
+            "{filter:?}"
+        );
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_running_job_shows_measured_progress_and_what_it_does() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let job = tenant.job(&source).await;
+    tenant
+        .call("StartReplicationJob", &[("JobId", job.as_str())])
+        .await;
+    let shown = tenant.describe(&job).await;
+    assert_eq!(
+        (&shown["Status"], &shown["BusinessStatus"]),
+        (&"Running".into(), &"Preparing".into())
+    );
+    let info = StatusInfo::from_json(shown["StatusInfo"].as_str().expect("a text")).expect("JSON");
+    assert_eq!((info.queue_position, info.run), (Some(1), Some(1)));
+
+    // What a worker writes while it copies.
+    fixture
+        .execute(
+            "update job set state = 'syncing', admitted_at = now(), bytes_durable = 250, bytes_total = 1000, instance_id = 'i-abc',
+                 observed = '{\"run\":1,\"doing\":\"first pass\",\"rate_bytes_per_sec\":10}' where id = $1",
+            job.as_str(),
+        )
+        .await;
+    fixture
+        .execute(
+            "insert into job_event (job_id, tenant, event, from_state, to_state, run, epoch, actor)
+             select id, tenant, 'prepared', 'preparing', 'syncing', 1, 1, 'worker w-1' from job where id = $1",
+            job.as_str(),
+        )
+        .await;
+    let shown = tenant.describe(&job).await;
+    assert_eq!(shown["Progress"], 22.5);
+    assert_eq!(shown["BusinessStatus"], "Syncing");
+    assert_eq!(shown["TransitionInstanceId"], "i-abc");
+    let info = StatusInfo::from_json(shown["StatusInfo"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(info.doing.as_deref(), Some("first pass"));
+    assert_eq!(
+        (info.bytes_durable, info.bytes_total, info.queue_position),
+        (Some(250), Some(1000), None)
+    );
+
+    fixture
+        .execute(
+            "update job set state = 'in_error', admitted_at = null, failure_code = 'ReplicationJob.TargetFull',
+                 failure_message = 'The store is full.' where id = $1",
+            job.as_str(),
+        )
+        .await;
+    let shown = tenant.describe(&job).await;
+    assert_eq!(
+        (&shown["Status"], &shown["ErrorCode"]),
+        (&"InError".into(), &"ReplicationJob.TargetFull".into())
+    );
+    assert!(shown.get("BusinessStatus").is_none());
+    let info = StatusInfo::from_json(shown["StatusInfo"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(info.error_msg.as_deref(), Some("The store is full."));
+    assert_eq!(info.doing, None, "a job that does not run does nothing");
+
+    // The next run begins with a clean slate.
+    tenant
+        .call("StartReplicationJob", &[("JobId", job.as_str())])
+        .await;
+    let shown = tenant.describe(&job).await;
+    assert_eq!(
+        (&shown["ErrorCode"], &shown["Progress"]),
+        (&"".into(), &0.0.into())
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_change_depends_on_how_far_the_job_is() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[30 * GIB, GIB]).await;
+    let create = [("SourceId", source.as_str()), ("SystemDiskSize", "30")];
+    let answer = tenant.call("CreateReplicationJob", &create).await;
+    let job: domain::JobId = answer["JobId"]
+        .as_str()
+        .expect("a job")
+        .parse()
+        .expect("an id");
+    let id = ("JobId", job.as_str());
+    let valid = tenant.describe(&job).await["ValidTime"]
+        .as_str()
+        .expect("a time")
+        .to_owned();
+    let changes = [
+        ("Name", "renamed"),
+        ("Description", "described"),
+        ("ValidTime", valid.as_str()),
+        ("ImageName", "image"),
+        ("SystemDiskSize", "50"),
+        ("ReplicationParameters", "{\"checksum\":true}"),
+    ];
+    for state in State::ALL {
+        fixture.set_state(&job, state).await;
+        for change in changes {
+            let allowed = match change.0 {
+                "Name" | "Description" => state != State::Deleting,
+                "ValidTime" => !matches!(state, State::Deleting | State::Finished | State::Expired),
+                _ => state == State::Ready,
+            };
+            if allowed {
+                tenant.call(MODIFY, &[id, change]).await;
+            } else {
+                let code = tenant.code(MODIFY, &[id, change]).await;
+                assert_eq!(
+                    code, "ReplicationJob.InvalidStatus",
+                    "{change:?} in {state}"
+                );
+            }
+        }
+    }
+    let shown = tenant.describe(&job).await;
+    assert_eq!(
+        (&shown["Name"], &shown["SystemDiskSize"]),
+        (&"renamed".into(), &50.into())
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_job_keeps_every_rule() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB, 25 * GIB, GIB]).await;
+    let job = tenant.job(&source).await;
+    let other = fixture.source(&tenant, "other", &[GIB]).await;
+    let taken = format!("Job_{}", tenant.job(&other).await);
+    let id = ("JobId", job.as_str());
+    tenant
+        .call(
+            MODIFY,
+            &[id, ("DataDisk.1.Index", "2"), ("DataDisk.1.Size", "60")],
+        )
+        .await;
+    assert_eq!(
+        tenant.describe(&job).await["DataDisks"]["DataDisk"],
+        serde_json::json!([{ "Index": 1, "Size": 25 }, { "Index": 2, "Size": 60 }])
+    );
+    for (change, code) in [
+        (
+            &[("Name", taken.as_str())][..],
+            "ReplicationJobName.Duplicate",
+        ),
+        (
+            &[("DataDisk.1.Index", "1"), ("DataDisk.1.Size", "24")],
+            "InvalidDataDisk.Size",
+        ),
+        (
+            &[("DataDisk.1.Index", "9"), ("DataDisk.1.Size", "24")],
+            "ReplicationJobDataDiskIndex.Invalid",
+        ),
+        (
+            &[
+                ("DataDisk.1.Index", "1"),
+                ("DataDisk.1.Size", "25"),
+                ("DataDisk.2.Index", "1"),
+                ("DataDisk.2.Size", "26"),
+            ],
+            "DataDisk.DuplicateIndex",
+        ),
+        (
+            &[("ScheduledStartTime", "2020-01-01T00:00:00Z")],
+            "InvalidScheduledStartTime",
+        ),
+        (&[("ValidTime", "2020-01-01T00:00:00Z")], "InvalidValidTime"),
+        (&[("Frequency", "2")], "InvalidFrequency"),
+        (&[("JobId", "")], "MissingJobId"),
+    ] {
+        let mut parameters = vec![id];
+        parameters.retain(|(name, _)| change.iter().all(|(changed, _)| changed != name));
+        parameters.extend(change);
+        assert_eq!(tenant.code(MODIFY, &parameters).await, code, "{change:?}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_is_explained_with_its_history() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    fixture
+        .execute(
+            "update tenant set max_running = 1 where id = $1",
+            tenant.id.as_str(),
+        )
+        .await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let job = tenant.job(&source).await;
+    let id = [("JobId", job.as_str())];
+    let answer = tenant.call("ExplainReplicationJob", &id).await;
+    assert_eq!(answer["Now"], "The job has not started.");
+    tenant.call("StartReplicationJob", &id).await;
+    fixture
+        .execute(
+            "update source set last_seen_at = now() - interval '2 minutes' where id = $1",
+            source.as_str(),
+        )
+        .await;
+    let answer = tenant.call("ExplainReplicationJob", &id).await;
+    assert_eq!(
+        answer["Now"],
+        "The job is started and waits for a slot: it is number 1 in the queue, and 0 of 1 slots are taken."
+    );
+    let reasons = answer["Reasons"]["Reason"].to_string();
+    assert!(
+        reasons.contains("The agent of the source is silent since"),
+        "{reasons}"
+    );
+    let event = &answer["Events"]["Event"][0];
+    assert_eq!(
+        (&event["Event"], &event["From"], &event["To"]),
+        (&"start".into(), &"ready".into(), &"preparing".into())
+    );
+    assert_eq!((&event["Actor"], &event["Run"]), (&"api".into(), &1.into()));
+    assert_eq!(
+        tenant
+            .code("ExplainReplicationJob", &[("JobId", "j-none")])
+            .await,
+        "InvalidJobId.NotFound"
+    );
+    fixture.stop().await;
+}

@@ -1,0 +1,13 @@
+//! Every operation over real HTTP against a real Postgres, by the signed client and by raw requests.
+
+mod access_tokens;
+mod authentication;
+mod create_job;
+mod fixture;
+mod images;
+mod job_states;
+mod jobs;
+mod operating;
+mod sources;
+mod tenancy;
+mod wire;

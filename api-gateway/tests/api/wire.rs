@@ -1,0 +1,176 @@
+//! How calls arrive and how answers look: query and form, JSON and XML, limits.
+
+use futures::stream;
+
+use crate::fixture::{Fixture, form};
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+#[tokio::test]
+async fn parameters_arrive_in_query_form_or_both_and_in_chunks() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let action = "DescribeSourceServers";
+    let extra = [
+        ("Name", "naïve 名字 a+b&c=d*e~f!g(h)'i\"/%25"),
+        ("SignatureType", ""),
+        ("OwnerId", "7"),
+    ];
+
+    let all_in_form = form(&tenant.signed("POST", action, &extra));
+    let answer = fixture.raw("POST", "", &[FORM], all_in_form).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+
+    let with_plus = form(&tenant.signed("GET", action, &extra))
+        .replace("%20", "+")
+        .replace("%2A", "*");
+    assert_eq!(fixture.raw("GET", &with_plus, &[], "").await.status, 200);
+
+    let pairs = tenant.signed("POST", action, &extra);
+    let (query, body): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(name, _)| name != "Name");
+    let answer = fixture
+        .raw("POST", &form(&query), &[FORM], form(&body))
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+
+    let body = form(&tenant.signed("POST", action, &extra));
+    let pieces: Vec<Result<Vec<u8>, std::io::Error>> = body
+        .as_bytes()
+        .chunks(7)
+        .map(|piece| Ok(piece.to_vec()))
+        .collect();
+    let chunked = reqwest::Body::wrap_stream(stream::iter(pieces));
+    assert_eq!(fixture.raw("POST", "", &[FORM], chunked).await.status, 200);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn answers_name_their_request_in_body_and_header() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let query = form(&tenant.signed("GET", "DescribeSourceServers", &[]));
+    let answer = fixture.raw("GET", &query, &[], "").await;
+    assert_eq!(answer.content_type, "application/json;charset=utf-8");
+    assert_eq!(answer.json()["RequestId"], answer.request_id.as_str());
+    assert_eq!(answer.request_id.len(), 36);
+    assert!(
+        answer.json().get("Code").is_none(),
+        "some clients take any Code for an error"
+    );
+
+    let answer = fixture.raw("GET", "Action=x", &[], "").await;
+    let body = answer.json();
+    for name in ["RequestId", "HostId", "Code", "Message", "Recommend"] {
+        assert!(body[name].is_string(), "{name} in {body}");
+    }
+    assert_eq!(body["HostId"], fixture.address.to_string().as_str());
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn xml_is_the_same_tree() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let empty = form(&tenant.signed("GET", "DescribeSourceServers", &[("Format", "xml")]));
+    let answer = fixture.raw("GET", &empty, &[], "").await;
+    assert_eq!(answer.content_type, "text/xml;charset=utf-8");
+    assert_eq!(
+        answer.text,
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><DescribeSourceServersResponse><PageNumber>1</PageNumber><PageSize>10</PageSize>\
+             <RequestId>{}</RequestId><SourceServers></SourceServers><TotalCount>0</TotalCount></DescribeSourceServersResponse>",
+            answer.request_id
+        )
+    );
+    fixture.source(&tenant, "web", &[1, 2, 3]).await;
+    let full = form(&tenant.signed("GET", "DescribeSourceServers", &[("Format", "XML")]));
+    let text = fixture.raw("GET", &full, &[], "").await.text;
+    assert!(text.contains("<DataDisk><Index>1</Index><Path>/dev/vd1</Path><Size>1</Size></DataDisk><DataDisk><Index>2</Index>"), "{text}");
+    let wrong = form(&tenant.signed("GET", "StopReplicationJob", &[("Format", "XML")]));
+    let answer = fixture.raw("GET", &wrong, &[], "").await;
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.text.contains("<Error><Code>MissingJobId</Code>"),
+        "{}",
+        answer.text
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn large_requests_and_other_paths_are_refused() {
+    let fixture = Fixture::start().await;
+    let answer = fixture
+        .raw("POST", "", &[FORM], "a=".to_owned() + &"x".repeat(70_000))
+        .await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (413, "RequestTooLarge")
+    );
+    let answer = fixture.raw("POST", "", &[FORM], "a=1&".repeat(501)).await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (413, "RequestTooLarge")
+    );
+    let answer = fixture.raw("POST", "", &[FORM], "Action=%ff").await;
+    assert_eq!(answer.code(), "InvalidParameter");
+    let response = reqwest::get(format!("http://{}/elsewhere", fixture.address))
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 404);
+    fixture.stop().await;
+}
+
+/// Every field that an answer carries is in the reference, and every error code of an operation as well.
+#[tokio::test]
+async fn answers_hold_what_the_reference_says() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[1, 1]).await;
+    let job = tenant.job(&source).await;
+    tenant
+        .call("StartReplicationJob", &[("JobId", job.as_str())])
+        .await;
+    tenant.call("CreateAccessToken", &[]).await;
+    let reference = api_gateway::reference::markdown();
+    for (action, parameters) in [
+        ("DescribeSourceServers", &[][..]),
+        ("DescribeReplicationJobs", &[]),
+        ("ExplainReplicationJob", &[("JobId", job.as_str())]),
+        ("ListAccessTokens", &[]),
+        ("DescribeImages", &[]),
+    ] {
+        let answer = tenant.call(action, parameters).await;
+        let section = reference
+            .split(&format!("\n## {action}\n"))
+            .nth(1)
+            .expect("a section");
+        let section = section.split("\n## ").next().expect("its text");
+        let mut paths = Vec::new();
+        collect_paths(&answer, String::new(), &mut paths);
+        for path in paths.iter().filter(|path| *path != "RequestId") {
+            assert!(
+                section.contains(&format!("| {path} |")),
+                "{action} answers {path}, which docs/api.md does not name"
+            );
+        }
+    }
+    fixture.stop().await;
+}
+
+fn collect_paths(value: &serde_json::Value, path: String, paths: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                let dot = if path.is_empty() { "" } else { "." };
+                collect_paths(value, format!("{path}{dot}{name}"), paths);
+            }
+        }
+        serde_json::Value::Array(items) => {
+            for item in items {
+                collect_paths(item, format!("{path}[]"), paths);
+            }
+        }
+        _ => paths.push(path),
+    }
+}

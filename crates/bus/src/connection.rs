@@ -1,0 +1,260 @@
+//! The connection, publishing, and nudges.
+
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr, jetstream};
+use domain::message::{Message, TraceHeaders};
+use domain::{SourceId, message};
+use futures::{Stream, StreamExt as _};
+use uuid::Uuid;
+
+use crate::{envelope, streams};
+
+/// How to reach NATS.
+#[derive(Debug, Clone)]
+pub struct BusConfig {
+    /// `nats://user:password@host:port`; several servers of one cluster with commas between them.
+    pub url: String,
+    /// Name of this process's connection in NATS' monitoring.
+    pub name: String,
+    /// Longest wait for a connection, an acknowledgement or an answer.
+    pub timeout: Duration,
+}
+
+impl BusConfig {
+    /// The defaults: 5 s for an answer.
+    pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            name: name.into(),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// NATS, or a stream of it, does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The text is no URL.
+    #[error("{url} is not a NATS URL: give it as nats://user:password@host:4222, several with commas between them")]
+    InvalidUrl {
+        /// The text, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No connection could be made.
+    #[error("can't connect to NATS at {url}: is nats-server running there, with JetStream (-js)?")]
+    Connect {
+        /// The URL, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// JetStream refused or did not answer.
+    #[error("NATS failed to {doing}: {message}")]
+    JetStream {
+        /// What was asked.
+        doing: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// No answer in time.
+    #[error("NATS did not {doing} in {timeout:?}")]
+    TimedOut {
+        /// What was asked.
+        doing: &'static str,
+        /// How long was waited.
+        timeout: Duration,
+    },
+}
+
+impl BusError {
+    pub(crate) fn jetstream(doing: &'static str, error: impl std::fmt::Display) -> Self {
+        Self::JetStream {
+            doing,
+            message: error.to_string(),
+        }
+    }
+}
+
+/// The bus: a cheap handle to one connection, which makes itself anew when it breaks.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    client: async_nats::Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) timeout: Duration,
+}
+
+impl Bus {
+    /// Connects, and makes the streams where they are missing.
+    ///
+    /// # Errors
+    /// [`BusError::Connect`], or JetStream refuses the streams.
+    pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
+        let servers = servers(&config.url)?;
+        let client = credentials(&servers)
+            .name(&config.name)
+            .connection_timeout(config.timeout)
+            .request_timeout(Some(config.timeout))
+            .connect(servers)
+            .await
+            .map_err(|source| BusError::Connect {
+                url: without_credentials(&config.url),
+                source,
+            })?;
+        let jetstream = jetstream::new(client.clone());
+        let bus = Self {
+            client,
+            jetstream,
+            timeout: config.timeout,
+        };
+        bus.ensure_streams().await?;
+        Ok(bus)
+    }
+
+    /// Makes the streams where they are missing; changes nothing where they are there.
+    ///
+    /// # Errors
+    /// JetStream refuses or does not answer.
+    pub async fn ensure_streams(&self) -> Result<(), BusError> {
+        for config in streams::all() {
+            self.bounded("make a stream", async {
+                self.jetstream
+                    .get_or_create_stream(config)
+                    .await
+                    .map_err(|error| BusError::jetstream("make a stream", error))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a message and waits until the stream has it. The id makes a second publication of the same message within the
+    /// stream's window a no-op.
+    ///
+    /// # Errors
+    /// The stream is full, gone or silent. A stream that is gone has been made again when this returns: try once more.
+    pub async fn publish(
+        &self,
+        message: &Message,
+        id: Uuid,
+        headers: &TraceHeaders,
+    ) -> Result<(), BusError> {
+        let (subject, payload) = envelope::encode(message);
+        let headers = envelope::headers(id, headers);
+        let published = self
+            .bounded("take a message", async {
+                let acknowledged = self
+                    .jetstream
+                    .publish_with_headers(subject, headers, payload.into())
+                    .await
+                    .map_err(|error| BusError::jetstream("take a message", error))?;
+                acknowledged
+                    .await
+                    .map_err(|error| BusError::jetstream("take a message", error))
+            })
+            .await;
+        if published.is_err() {
+            self.ensure_streams().await?;
+        }
+        published.map(|_acknowledgement| ())
+    }
+
+    /// Tells whoever speaks with this source's agent that its assignments have changed. Heard or not: the next heartbeat finds out.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn nudge(&self, source_id: &SourceId) -> Result<(), BusError> {
+        let subject = format!("{}{source_id}", streams::NUDGE_PREFIX);
+        self.client
+            .publish(subject, Vec::new().into())
+            .await
+            .map_err(|error| BusError::jetstream("pass on a nudge", error))
+    }
+
+    /// Every nudge from now on.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn nudges(
+        &self,
+    ) -> Result<impl Stream<Item = SourceId> + Send + Unpin + use<>, BusError> {
+        let subscription = self
+            .client
+            .subscribe(format!("{}*", streams::NUDGE_PREFIX))
+            .await
+            .map_err(|error| BusError::jetstream("listen for nudges", error))?;
+        Ok(Box::pin(subscription.filter_map(async |message| {
+            message
+                .subject
+                .strip_prefix(streams::NUDGE_PREFIX)?
+                .parse()
+                .ok()
+        })))
+    }
+
+    /// Every change of one job from now on.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub async fn job_changes(
+        &self,
+        tenant: &domain::TenantId,
+        job_id: &domain::JobId,
+    ) -> Result<impl Stream<Item = message::JobChanged> + Send + Unpin + use<>, BusError> {
+        let subscription = self
+            .client
+            .subscribe(streams::event_subject(tenant, job_id))
+            .await
+            .map_err(|error| BusError::jetstream("listen for changes", error))?;
+        Ok(Box::pin(subscription.filter_map(async |message| {
+            envelope::decode_change(&message.payload).ok()
+        })))
+    }
+
+    /// Whether the connection stands right now.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    pub(crate) async fn bounded<T>(
+        &self,
+        doing: &'static str,
+        work: impl Future<Output = Result<T, BusError>>,
+    ) -> Result<T, BusError> {
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or(Err(BusError::TimedOut { doing, timeout }))
+    }
+}
+
+fn servers(url: &str) -> Result<Vec<ServerAddr>, BusError> {
+    url.split(',')
+        .map(|server| server.trim().parse())
+        .collect::<Result<_, _>>()
+        .map_err(|source| BusError::InvalidUrl {
+            url: without_credentials(url),
+            source,
+        })
+}
+
+/// Options with the first user and password of the URLs: the client does not read them there by itself.
+fn credentials(servers: &[ServerAddr]) -> ConnectOptions {
+    servers
+        .iter()
+        .find_map(|server| Some((server.username()?, server.password()?)))
+        .map_or_else(ConnectOptions::new, |(user, password)| {
+            ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        })
+}
+
+fn without_credentials(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    }
+}

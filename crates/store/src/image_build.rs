@@ -1,0 +1,103 @@
+//! Images from the worker's side: one for each run, with a row before its first byte and until after its last.
+
+use domain::{Epoch, ImageId, JobId};
+
+use crate::row::parse;
+use crate::{Store, StoreError};
+
+impl Store {
+    /// The image that this run makes: `candidate`, or the one that an earlier owner of the run began. `None` if the epoch is over.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn begin_image(
+        &self,
+        job_id: &JobId,
+        epoch: Epoch,
+        candidate: &ImageId,
+    ) -> Result<Option<ImageId>, StoreError> {
+        let id = sqlx::query_scalar!(
+            r#"
+            insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name)
+            select $3, tenant, id, source_id, run, epoch, region_id,
+                -- A name that another image has gets the job's id appended (SMC API §1.4).
+                case when exists (select 1 from image as other where other.tenant = job.tenant
+                        and other.region_id = job.region_id and other.name = job.image_name and other.job_id <> job.id)
+                    then job.image_name || '_' || job.id else job.image_name end
+            from job where id = $1 and epoch = $2
+            on conflict (job_id, run) do update set epoch = excluded.epoch where image.epoch <= excluded.epoch
+            returning id
+            "#,
+            job_id.as_str(),
+            epoch.0,
+            candidate.as_str(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        id.map(|id| parse("image.id", &id)).transpose()
+    }
+
+    /// Says that the image is in the store, and gives it to the job. `false` if the epoch is over.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn finish_image(
+        &self,
+        image_id: &ImageId,
+        epoch: Epoch,
+        location: &str,
+        description: &serde_json::Value,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let given = sqlx::query!(
+            "update job set image_id = image.id from image
+             where image.id = $1 and job.id = image.job_id and job.epoch = $2",
+            image_id.as_str(),
+            epoch.0,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if given.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query!(
+            "update image set state = 'available', location = $2, description = $3
+             where id = $1 and state = 'creating'",
+            image_id.as_str(),
+            location,
+            description,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Whether the image is to go.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn image_is_to_go(&self, image_id: &ImageId) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"select true as "found!" from image where id = $1 and state = 'deleting'"#,
+            image_id.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.is_some())
+    }
+
+    /// Removes the row of an image whose files are gone.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn remove_image(&self, image_id: &ImageId) -> Result<(), StoreError> {
+        sqlx::query!(
+            "delete from image where id = $1 and state = 'deleting'",
+            image_id.as_str()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}

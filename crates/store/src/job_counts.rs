@@ -1,0 +1,63 @@
+//! Figures for the dashboard, read in one go.
+
+use crate::{Store, StoreError};
+
+/// How many there are, and how old the oldest is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Jobs by state.
+    pub jobs: Vec<(String, i64)>,
+    /// Started jobs without a slot, and the age of the oldest in seconds.
+    pub waiting_for_slot: (i64, f64),
+    /// Jobs with a slot and without a worker, and the age of the oldest in seconds.
+    pub waiting_for_worker: (i64, f64),
+    /// Jobs that a worker drives.
+    pub leased: i64,
+    /// Messages not yet published, and the age of the oldest in seconds.
+    pub outbox: (i64, f64),
+    /// Sources whose agent was heard lately, and the others.
+    pub agents: (i64, i64),
+}
+
+impl Store {
+    /// Reads all figures.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn figures(&self) -> Result<Figures, StoreError> {
+        let jobs = sqlx::query!(r#"select state, count(*) as "count!" from job group by state"#)
+            .fetch_all(&self.pool)
+            .await?;
+        let row = sqlx::query!(
+            r#"
+            with queued as (
+                select queued_at, admitted_at,
+                    exists (select 1 from job_lease where job_lease.job_id = job.id) as is_leased
+                from job where state in ('preparing', 'syncing', 'processing', 'cleaning')
+            )
+            select
+                count(*) filter (where admitted_at is null) as "slot!",
+                coalesce(extract(epoch from now() - min(queued_at) filter (where admitted_at is null)), 0)::float8 as "slot_secs!",
+                count(*) filter (where admitted_at is not null and not is_leased) as "worker!",
+                coalesce(extract(epoch from now() - min(admitted_at) filter (where not is_leased)), 0)::float8 as "worker_secs!",
+                count(*) filter (where is_leased) as "leased!",
+                (select count(*) from outbox) as "outbox!",
+                coalesce((select extract(epoch from now() - min(created_at)) from outbox), 0)::float8 as "outbox_secs!",
+                (select count(*) from source where last_seen_at > now() - make_interval(secs => $1)) as "online!",
+                (select count(*) from source where last_seen_at <= now() - make_interval(secs => $1)) as "offline!"
+            from queued
+            "#,
+            domain::source::OFFLINE_AFTER.as_secs_f64(),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Figures {
+            jobs: jobs.into_iter().map(|row| (row.state, row.count)).collect(),
+            waiting_for_slot: (row.slot, row.slot_secs),
+            waiting_for_worker: (row.worker, row.worker_secs),
+            leased: row.leased,
+            outbox: (row.outbox, row.outbox_secs),
+            agents: (row.online, row.offline),
+        })
+    }
+}

@@ -1,0 +1,283 @@
+//! Leases: the right of one worker to drive one run.
+//!
+//! A lease is granted with an epoch above every earlier one of its job. From then on nothing that carries a lower epoch changes anything.
+//! A lease that has run out is never renewed, even if nobody took it: its worker must claim again, with a new epoch.
+
+use std::time::Duration;
+
+use domain::job::{Event, Intent, State};
+use domain::message::{Command, Message, TraceHeaders};
+use domain::{Epoch, JobId, Run};
+
+use crate::job::transition::{self, Change, Guard};
+use crate::row::parse;
+use crate::{Store, StoreError, Transaction, outbox};
+
+/// What a worker was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job_id: JobId,
+    /// The run to drive; 0 for a job that never ran and is being deleted.
+    pub run: Run,
+    /// The fencing number.
+    pub epoch: Epoch,
+    /// Time since the job was started, when this is the run's first lease.
+    pub waited: Option<Duration>,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The lease is the worker's.
+    Granted(Lease),
+    /// Another worker holds a live lease.
+    Held,
+    /// The job is not there, or not in a state that asks for a worker.
+    NotWanted,
+}
+
+/// A lease that was renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    /// The job.
+    pub job_id: JobId,
+    /// The epoch that was renewed.
+    pub epoch: Epoch,
+    /// What the API asks of the job now.
+    pub intent: Intent,
+}
+
+impl Store {
+    /// Claims a job that has a slot, to drive its run.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn claim_run(
+        &self,
+        job_id: &JobId,
+        worker: &str,
+        ttl: Duration,
+    ) -> Result<Claim, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let Some(job) = lock(&mut transaction, job_id).await? else {
+            return Ok(Claim::NotWanted);
+        };
+        if !job.state.is_running() || !job.has_slot {
+            return Ok(Claim::NotWanted);
+        }
+        if job.is_leased {
+            return Ok(Claim::Held);
+        }
+        if job.state != State::Preparing {
+            // Nobody has swept the dead lease yet: what the sweeper would do comes first.
+            let change = Change {
+                event: Event::LeaseLost,
+                guard: Guard::Unleased,
+                actor: worker,
+                detail: "taken over before the sweep",
+                failure: None,
+                headers: &TraceHeaders::new(),
+            };
+            transition::apply(&mut transaction, job_id, change).await?;
+        }
+        grant(transaction, job, job_id, worker, ttl).await
+    }
+
+    /// Claims a job that is being deleted, to release what it holds.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn claim_removal(
+        &self,
+        job_id: &JobId,
+        worker: &str,
+        ttl: Duration,
+    ) -> Result<Claim, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let Some(job) = lock(&mut transaction, job_id).await? else {
+            return Ok(Claim::NotWanted);
+        };
+        if job.state != State::Deleting {
+            return Ok(Claim::NotWanted);
+        }
+        if job.is_leased {
+            return Ok(Claim::Held);
+        }
+        grant(transaction, job, job_id, worker, ttl).await
+    }
+
+    /// Renews leases that have not run out, and says what the API asks of each job now. What is missing in the answer is lost.
+    ///
+    /// # Errors
+    /// The database fails; then nothing is known and the leases must be taken to run out.
+    pub async fn renew_leases(
+        &self,
+        worker: &str,
+        held: &[(JobId, Epoch)],
+        ttl: Duration,
+    ) -> Result<Vec<Renewed>, StoreError> {
+        let (jobs, epochs): (Vec<String>, Vec<i64>) = held
+            .iter()
+            .map(|(job_id, epoch)| (job_id.to_string(), epoch.0))
+            .unzip();
+        let rows = sqlx::query!(
+            r#"
+            update job_lease set expires_at = now() + make_interval(secs => $4)
+            from job, unnest($1::text[], $2::bigint[]) as held (job_id, epoch)
+            where job_lease.job_id = held.job_id and job_lease.epoch = held.epoch and job_lease.worker = $3
+              and job_lease.expires_at > now() and job.id = job_lease.job_id
+            returning job_lease.job_id, job_lease.epoch, job.intent
+            "#,
+            &jobs,
+            &epochs,
+            worker,
+            ttl.as_secs_f64(),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Renewed {
+                    job_id: parse("job_lease.job_id", &row.job_id)?,
+                    epoch: Epoch(row.epoch),
+                    intent: parse("job.intent", &row.intent)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Gives a lease back when the run is over, or was never begun. A lease of another epoch stays.
+    ///
+    /// # Errors
+    /// The database fails; the lease runs out by itself.
+    pub async fn release_lease(&self, job_id: &JobId, epoch: Epoch) -> Result<(), StoreError> {
+        sqlx::query!(
+            "delete from job_lease where job_id = $1 and epoch = $2",
+            job_id.as_str(),
+            epoch.0
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Gives a lease back in the middle of its run, and asks for another worker at once: a drain is no loss.
+    ///
+    /// # Errors
+    /// The database fails; the sweeper does it when the lease has run out.
+    pub async fn hand_over(
+        &self,
+        job_id: &JobId,
+        epoch: Epoch,
+        worker: &str,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let Some(job) = lock(&mut transaction, job_id).await? else {
+            return Ok(());
+        };
+        let released = sqlx::query!(
+            "delete from job_lease where job_id = $1 and epoch = $2",
+            job_id.as_str(),
+            epoch.0
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if released.rows_affected() == 0 || !job.state.is_running() {
+            return Ok(());
+        }
+        let headers = TraceHeaders::new();
+        let change = Change {
+            event: Event::LeaseLost,
+            guard: Guard::Unleased,
+            actor: worker,
+            detail: "handed over by a worker that drains",
+            failure: None,
+            headers: &headers,
+        };
+        transition::apply(&mut transaction, job_id, change).await?;
+        let command = Command::StartRun {
+            job_id: job_id.clone(),
+            run: job.run,
+        };
+        outbox::append(&mut transaction, &Message::Command(command), &headers).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+struct Locked {
+    state: State,
+    run: Run,
+    has_slot: bool,
+    is_leased: bool,
+    first_lease_waited_secs: Option<f64>,
+}
+
+async fn lock(
+    transaction: &mut Transaction<'_>,
+    job_id: &JobId,
+) -> Result<Option<Locked>, StoreError> {
+    let row = sqlx::query!(
+        r#"
+        select state, run, admitted_at is not null as "has_slot!",
+            exists (select 1 from job_lease where job_id = job.id and expires_at > now()) as "is_leased!",
+            case when not exists (
+                select 1 from job_event where job_id = job.id and run = job.run and event = 'prepared')
+            then extract(epoch from now() - queued_at)::float8 end as waited_secs
+        from job where id = $1 for update
+        "#,
+        job_id.as_str(),
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    row.map(|row| {
+        Ok(Locked {
+            state: parse("job.state", &row.state)?,
+            run: Run(row.run),
+            has_slot: row.has_slot,
+            is_leased: row.is_leased,
+            first_lease_waited_secs: row.waited_secs,
+        })
+    })
+    .transpose()
+}
+
+async fn grant(
+    mut transaction: Transaction<'_>,
+    job: Locked,
+    job_id: &JobId,
+    worker: &str,
+    ttl: Duration,
+) -> Result<Claim, StoreError> {
+    let epoch = sqlx::query_scalar!(
+        "update job set epoch = epoch + 1 where id = $1 returning epoch",
+        job_id.as_str()
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    sqlx::query!(
+        r#"
+        insert into job_lease (job_id, run, epoch, worker, expires_at)
+        values ($1, $2, $3, $4, now() + make_interval(secs => $5))
+        on conflict (job_id) do update set
+            run = excluded.run, epoch = excluded.epoch, worker = excluded.worker, expires_at = excluded.expires_at
+        "#,
+        job_id.as_str(),
+        job.run.0,
+        epoch,
+        worker,
+        ttl.as_secs_f64(),
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(Claim::Granted(Lease {
+        job_id: job_id.clone(),
+        run: job.run,
+        epoch: Epoch(epoch),
+        waited: job
+            .first_lease_waited_secs
+            .and_then(|secs| Duration::try_from_secs_f64(secs).ok()),
+    }))
+}

@@ -1,0 +1,200 @@
+//! What a run needs to know, what it observes, and the end of a job.
+
+use domain::disk::{DiskIndex, TargetDisk};
+use domain::parameters::ReplicationParameters;
+use domain::status_info::StatusInfo;
+use domain::{Epoch, InstanceId, JobId, SourceId, TenantId};
+use sqlx::types::Json;
+
+use crate::row::{parse, signed, unsigned};
+use crate::{Store, StoreError};
+
+/// A disk to copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDisk {
+    /// Where it is on the source.
+    pub path: String,
+    /// Bytes of the source's disk.
+    pub source_bytes: u64,
+    /// The disk of the image.
+    pub target: TargetDisk,
+}
+
+/// Everything that a worker needs to drive a run.
+#[derive(Debug, Clone)]
+pub struct RunFacts {
+    /// Whose job.
+    pub tenant: TenantId,
+    /// From which source.
+    pub source_id: SourceId,
+    /// Key of its agent (SubjectPublicKeyInfo, DER).
+    pub public_key: Vec<u8>,
+    /// Name that the image is to have.
+    pub image_name: String,
+    /// How the copy is tuned.
+    pub parameters: ReplicationParameters,
+    /// All disks.
+    pub disks: Vec<RunDisk>,
+}
+
+/// What the lease holder sees.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observation {
+    /// Progress and what is being done, as the API shows it.
+    pub info: StatusInfo,
+    /// Bytes of the source's disks that are durable on the target.
+    pub bytes_durable: u64,
+    /// Bytes of all disks of the source.
+    pub bytes_total: u64,
+    /// The run's instance.
+    pub instance_id: Option<InstanceId>,
+    /// Whether this is the first look of this lease at the disks: then the bytes may be fewer than before.
+    pub is_first: bool,
+}
+
+impl Store {
+    /// What there is to know about a job for its run; `None` when it is gone.
+    ///
+    /// # Errors
+    /// The database fails, or holds what can't be read.
+    pub async fn run_facts(&self, job_id: &JobId) -> Result<Option<RunFacts>, StoreError> {
+        let job = sqlx::query!(
+            "select job.tenant, job.source_id, job.image_name, job.replication_parameters, source.public_key
+             from job join source on source.id = job.source_id where job.id = $1",
+            job_id.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(job) = job else { return Ok(None) };
+        let disks = sqlx::query!(
+            "select job_disk.index, job_disk.size_gib, source_disk.path, source_disk.size_bytes
+             from job_disk join source_disk on source_disk.source_id = $2 and source_disk.index = job_disk.index
+             where job_disk.job_id = $1 order by job_disk.index",
+            job_id.as_str(),
+            job.source_id,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let disks = disks
+            .into_iter()
+            .map(|disk| {
+                let unknown = |column, value: i64| StoreError::UnknownValue {
+                    column,
+                    value: value.to_string(),
+                };
+                let index = u16::try_from(disk.index)
+                    .map_err(|_| unknown("job_disk.index", disk.index.into()))?;
+                let size_gib = u32::try_from(disk.size_gib)
+                    .map_err(|_| unknown("job_disk.size_gib", disk.size_gib.into()))?;
+                Ok(RunDisk {
+                    path: disk.path,
+                    source_bytes: unsigned("source_disk.size_bytes", disk.size_bytes)?,
+                    target: TargetDisk {
+                        index: DiskIndex(index),
+                        size_gib,
+                    },
+                })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        let parameters =
+            ReplicationParameters::parse(&job.replication_parameters).map_err(|error| {
+                StoreError::UnknownValue {
+                    column: "job.replication_parameters",
+                    value: error.to_string(),
+                }
+            })?;
+        Ok(Some(RunFacts {
+            tenant: parse("job.tenant", &job.tenant)?,
+            source_id: parse("job.source_id", &job.source_id)?,
+            public_key: job.public_key,
+            image_name: job.image_name,
+            parameters,
+            disks,
+        }))
+    }
+
+    /// Whether the source's agent was heard lately.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn source_is_online(&self, source_id: &SourceId) -> Result<bool, StoreError> {
+        let online = sqlx::query_scalar!(
+            r#"select last_seen_at > now() - make_interval(secs => $2) as "online!" from source where id = $1"#,
+            source_id.as_str(),
+            domain::source::OFFLINE_AFTER.as_secs_f64(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(online.unwrap_or(false))
+    }
+
+    /// Writes what the lease holder sees. Progress forgives lost leases. `false` if the epoch is over.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn observe(
+        &self,
+        job_id: &JobId,
+        epoch: Epoch,
+        observation: &Observation,
+    ) -> Result<bool, StoreError> {
+        let written = sqlx::query!(
+            r#"
+            update job set
+                observed = $3,
+                bytes_durable = case when $7 then $4 else greatest(bytes_durable, $4) end,
+                bytes_total = $5,
+                instance_id = $6,
+                leases_lost = case when not $7 and $4 > bytes_durable then 0 else leases_lost end
+            where id = $1 and epoch = $2
+            "#,
+            job_id.as_str(),
+            epoch.0,
+            Json(&observation.info) as _,
+            signed(observation.bytes_durable),
+            signed(observation.bytes_total),
+            observation.instance_id.as_ref().map(InstanceId::as_str),
+            observation.is_first,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    /// Removes a job whose resources are all gone; its history stays. `false` if it was gone already or the epoch is over.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn remove_job(
+        &self,
+        job_id: &JobId,
+        epoch: Epoch,
+        worker: &str,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let removed = sqlx::query!(
+            "delete from job where id = $1 and epoch = $2 and state = 'deleting' returning tenant, source_id, run",
+            job_id.as_str(),
+            epoch.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(removed) = removed else {
+            return Ok(false);
+        };
+        sqlx::query!(
+            "insert into job_event (job_id, tenant, event, from_state, to_state, run, epoch, actor)
+             values ($1, $2, 'removed', 'deleting', 'deleting', $3, $4, $5)",
+            job_id.as_str(),
+            removed.tenant,
+            removed.run,
+            epoch.0,
+            worker,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        crate::source::delete::remove_if_over(&mut transaction, &removed.source_id).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,127 @@
+//! Tenants and their quotas.
+
+use domain::{TenantId, Timestamp};
+
+use crate::row::parse;
+use crate::{Store, StoreError};
+
+/// What a tenant may have (SMC API §5.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Sources.
+    pub max_sources: i32,
+    /// Jobs, in whatever state.
+    pub max_jobs: i32,
+    /// Jobs running at once; more wait in their queue.
+    pub max_running: i32,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { max_sources: 1000, max_jobs: 1000, max_running: 50 }
+    }
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name, which no other tenant has.
+    pub name: String,
+    /// What it may have.
+    pub quotas: Quotas,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What became of making a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateTenant {
+    /// It is there.
+    Created(Tenant),
+    /// Another tenant has the name.
+    NameTaken,
+}
+
+impl Store {
+    /// Makes a tenant.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn create_tenant(&self, name: &str, quotas: &Quotas) -> Result<CreateTenant, StoreError> {
+        let id = TenantId::generate();
+        let created_at = sqlx::query_scalar!(
+            "insert into tenant (id, name, max_sources, max_jobs, max_running) values ($1, $2, $3, $4, $5)
+             on conflict (name) do nothing returning created_at",
+            id.as_str(),
+            name,
+            quotas.max_sources,
+            quotas.max_jobs,
+            quotas.max_running,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(match created_at {
+            Some(created_at) => CreateTenant::Created(Tenant {
+                id,
+                name: name.to_owned(),
+                quotas: *quotas,
+                created_at: created_at.into(),
+            }),
+            None => CreateTenant::NameTaken,
+        })
+    }
+
+    /// Every tenant, by name.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        let rows = sqlx::query!(
+            "select id, name, max_sources, max_jobs, max_running, created_at from tenant order by name limit 10000"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Tenant {
+                    id: parse("tenant.id", &row.id)?,
+                    name: row.name,
+                    quotas: Quotas {
+                        max_sources: row.max_sources,
+                        max_jobs: row.max_jobs,
+                        max_running: row.max_running,
+                    },
+                    created_at: row.created_at.into(),
+                })
+            })
+            .collect()
+    }
+
+    /// The tenant with this name.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tenant_named(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
+        Ok(self.tenants().await?.into_iter().find(|tenant| tenant.name == name))
+    }
+
+    /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit run on, none starts until it fits.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_quotas(&self, id: &TenantId, quotas: &Quotas) -> Result<bool, StoreError> {
+        let updated = sqlx::query!(
+            "update tenant set max_sources = $2, max_jobs = $3, max_running = $4 where id = $1",
+            id.as_str(),
+            quotas.max_sources,
+            quotas.max_jobs,
+            quotas.max_running,
+        )
+        .execute(&self.pool)
+        .await?;
+        sqlx::query!("select pg_notify($1, '')", crate::job::QUEUE_CHANNEL).execute(&self.pool).await?;
+        Ok(updated.rows_affected() == 1)
+    }
+}

@@ -1,0 +1,171 @@
+//! Timers: scheduled starts, expiries and purges are rows with a due time. Only Postgres compares clocks.
+
+use std::time::Duration;
+
+use domain::job::Event;
+use domain::message::TraceHeaders;
+use domain::{Failure, FailureCode, JobId};
+
+use crate::job::transition::{self, Change, Guard, Transitioned};
+use crate::row::parse;
+use crate::{Store, StoreError};
+
+/// Pause before a start that its source does not allow yet is tried again.
+const START_RETRY_SECS: f64 = 30.0;
+
+/// What a timer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimerKind {
+    /// Starts the job.
+    Start,
+    /// Ends its validity.
+    Expire,
+    /// Deletes it, after its time as an expired job.
+    Purge,
+}
+
+impl TimerKind {
+    /// As it is stored, and as a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Expire => "expire",
+            Self::Purge => "purge",
+        }
+    }
+
+    fn event(self) -> Event {
+        match self {
+            Self::Start => Event::Start,
+            Self::Expire => Event::Expire,
+            Self::Purge => Event::Delete,
+        }
+    }
+}
+
+impl std::str::FromStr for TimerKind {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Start, Self::Expire, Self::Purge]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// A timer that was acted upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fired {
+    /// The job.
+    pub job_id: JobId,
+    /// What was due.
+    pub kind: TimerKind,
+    /// How late.
+    pub lateness: Duration,
+    /// What came of it; `None` if it waits for its source, or for the end of the run.
+    pub transitioned: Option<Transitioned>,
+}
+
+impl Store {
+    /// Time until the next timer is due; `None` without timers.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn until_next_timer(&self) -> Result<Option<Duration>, StoreError> {
+        let seconds = sqlx::query_scalar!(
+            "select extract(epoch from min(due_at) - now())::float8 from timer"
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+    }
+
+    /// Acts upon the timer that is due longest; `None` if none is. Two schedulers at once take different timers.
+    ///
+    /// # Errors
+    /// The database fails; the timer stays.
+    pub async fn fire_next_timer(&self) -> Result<Option<Fired>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let row = sqlx::query!(
+            r#"
+            select timer.job_id, timer.kind, extract(epoch from now() - timer.due_at)::float8 as "late_secs!",
+                job.state in ('preparing', 'syncing', 'processing', 'cleaning') as "is_running!",
+                source.last_seen_at > now() - make_interval(secs => $1) and source.failure_code is null as "is_online!"
+            from timer join job on job.id = timer.job_id join source on source.id = job.source_id
+            where timer.due_at <= now()
+            order by timer.due_at limit 1
+            for update of timer, job skip locked
+            "#,
+            domain::source::OFFLINE_AFTER.as_secs_f64(),
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let job_id: JobId = parse("timer.job_id", &row.job_id)?;
+        let kind: TimerKind = parse("timer.kind", &row.kind)?;
+        let lateness = Duration::try_from_secs_f64(row.late_secs).unwrap_or_default();
+        let waits = match kind {
+            // An offline source can't start. The validity ends the waiting.
+            TimerKind::Start => !row.is_online && !row.is_running,
+            // Running at ValidTime: nothing happens now. A run that ends without an image expires then.
+            TimerKind::Expire => row.is_running,
+            TimerKind::Purge => false,
+        };
+        if waits {
+            sqlx::query!(
+                "update timer set due_at = now() + make_interval(secs => $3) where job_id = $1 and kind = $2",
+                row.job_id,
+                row.kind,
+                START_RETRY_SECS,
+            )
+            .execute(&mut *transaction)
+            .await?;
+            if kind == TimerKind::Start {
+                let waiting = Failure::new(
+                    FailureCode::SourceOffline,
+                    "The scheduled start waits for the source's agent, which is offline or reports an error. Start the agent.",
+                );
+                sqlx::query!(
+                    "update job set failure_code = $2, failure_message = $3 where id = $1",
+                    row.job_id,
+                    waiting.code.as_str(),
+                    waiting.message,
+                )
+                .execute(&mut *transaction)
+                .await?;
+            }
+            transaction.commit().await?;
+            return Ok(Some(Fired {
+                job_id,
+                kind,
+                lateness,
+                transitioned: None,
+            }));
+        }
+        let headers = TraceHeaders::new();
+        let change = Change {
+            event: kind.event(),
+            guard: Guard::Unleased,
+            actor: "schedule",
+            detail: "",
+            failure: None,
+            headers: &headers,
+        };
+        let transitioned = transition::apply(&mut transaction, &job_id, change).await?;
+        sqlx::query!(
+            "delete from timer where job_id = $1 and kind = $2",
+            row.job_id,
+            row.kind
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Some(Fired {
+            job_id,
+            kind,
+            lateness,
+            transitioned: Some(transitioned),
+        }))
+    }
+}

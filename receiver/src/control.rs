@@ -1,0 +1,281 @@
+//! The worker's service: every call carries the epoch of its lease, and one below the fence is refused.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, Failure, FailureCode, Run};
+use proto::receiver as wire;
+use proto::receiver::receiver_service_server::ReceiverService;
+use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
+use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
+use transfer::TicketSecret;
+use transfer::receiver::{Admission, ReceiveStatus, Server, TargetDisk};
+
+use crate::image::{Builder, Order, Progress};
+
+/// The carrier that this receiver offers.
+const CARRIER: &str = "QUIC";
+
+/// The service; clones share one receiver.
+#[derive(Debug, Clone)]
+pub(crate) struct Control {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: Server,
+    builder: Builder,
+    /// What was admitted last; the image is made of it.
+    disks: Mutex<Vec<TargetDisk>>,
+}
+
+impl Control {
+    pub(crate) fn new(server: Server, builder: Builder) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                server,
+                builder,
+                disks: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Flushes, before the process ends.
+    pub(crate) async fn halt_for_good(&self) {
+        if let Err(error) = self.shared.server.halt().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last flush failed; what it held is sent again"
+            );
+        }
+    }
+
+    fn check(&self, epoch: i64) -> Result<(), Status> {
+        let fence = self.shared.server.epoch();
+        if Epoch(epoch) < fence {
+            return Err(Status::failed_precondition(format!(
+                "epoch {epoch} is over, the fence stands at {fence}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl ReceiverService for Control {
+    async fn admit(
+        &self,
+        request: Request<wire::AdmitRequest>,
+    ) -> Result<Response<wire::AdmitResponse>, Status> {
+        let span = span("receiver.admit", request.metadata());
+        let request = request.into_inner();
+        self.check(request.epoch)?;
+        let admission = admission(&request)?;
+        let disks = admission.disks.clone();
+        self.shared
+            .server
+            .admit(admission)
+            .instrument(span)
+            .await
+            .map_err(|error| refuse(&error))?;
+        *self
+            .shared
+            .disks
+            .lock()
+            .expect("no holder of this lock can panic") = disks;
+        let address = self
+            .shared
+            .server
+            .address()
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(wire::AdmitResponse {
+            data_port: address.port().into(),
+        }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
+        self.check(request.into_inner().epoch)?;
+        let receive = self.shared.server.status().borrow().clone();
+        Ok(Response::new(status(
+            receive,
+            &self.shared.builder.progress(),
+        )))
+    }
+
+    async fn halt(
+        &self,
+        request: Request<wire::HaltRequest>,
+    ) -> Result<Response<wire::HaltResponse>, Status> {
+        let span = span("receiver.halt", request.metadata());
+        self.check(request.into_inner().epoch)?;
+        self.shared
+            .server
+            .halt()
+            .instrument(span)
+            .await
+            .map_err(|error| refuse(&error))?;
+        Ok(Response::new(wire::HaltResponse {}))
+    }
+
+    async fn build_image(
+        &self,
+        request: Request<wire::BuildImageRequest>,
+    ) -> Result<Response<wire::BuildImageResponse>, Status> {
+        let span = span("receiver.build_image", request.metadata());
+        let request = request.into_inner();
+        self.check(request.epoch)?;
+        let order = self.order(request)?;
+        self.shared.builder.start(order, span);
+        Ok(Response::new(wire::BuildImageResponse {}))
+    }
+}
+
+impl Control {
+    /// What the image is made of. Without a receipt for every disk there is none.
+    fn order(&self, request: wire::BuildImageRequest) -> Result<Order, Status> {
+        let server = &self.shared.server;
+        if !server.status().borrow().is_complete() {
+            return Err(Status::unavailable("not every disk has its receipt"));
+        }
+        let disks = self
+            .shared
+            .disks
+            .lock()
+            .expect("no holder of this lock can panic")
+            .clone();
+        let disks = disks
+            .into_iter()
+            .map(|disk| {
+                let manifest = server.manifest(disk.index)?;
+                Some((disk, server.disk_path(disk.index), manifest))
+            })
+            .collect::<Option<_>>()
+            .ok_or_else(|| Status::unavailable("a disk has no manifest"))?;
+        let image_id = request
+            .image_id
+            .parse()
+            .map_err(|_| Status::invalid_argument("the image's id can't be read"))?;
+        Ok(Order {
+            image_id,
+            image_name: request.image_name,
+            job_id: request.job_id,
+            source_id: request.source_id,
+            disks,
+        })
+    }
+}
+
+fn admission(request: &wire::AdmitRequest) -> Result<Admission, Status> {
+    let invalid = |what: &str| Status::invalid_argument(format!("{what} can't be read"));
+    let disks = request
+        .disks
+        .iter()
+        .map(|disk| {
+            let index = u16::try_from(disk.index).map_err(|_| invalid("a disk's index"))?;
+            Ok(TargetDisk {
+                index: DiskIndex(index),
+                source_bytes: disk.source_size_bytes,
+                target_bytes: disk.target_size_bytes,
+            })
+        })
+        .collect::<Result<_, Status>>()?;
+    Ok(Admission {
+        epoch: Epoch(request.epoch),
+        job_id: request
+            .job_id
+            .parse()
+            .map_err(|_| invalid("the job's id"))?,
+        run: Run(request.run),
+        secret: TicketSecret::from_bytes(&request.ticket_secret)
+            .ok_or_else(|| invalid("the ticket's secret"))?,
+        disks,
+        checksum: request.checksum,
+    })
+}
+
+fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
+    let disks = receive
+        .disks
+        .iter()
+        .map(|disk| wire::DiskStatus {
+            index: disk.index.0.into(),
+            size_bytes: disk.size_bytes,
+            bytes_durable: disk.bytes_durable,
+            receipt: disk.receipt.map(|receipt| wire::Receipt {
+                root_hash: receipt.root().to_vec(),
+                size_bytes: receipt.size_bytes(),
+                chunks: receipt.chunks(),
+            }),
+        })
+        .collect();
+    let failure = receive.failure.or_else(|| match image {
+        Progress::Failed(failure) => Some(failure.clone()),
+        Progress::None | Progress::Building(_) | Progress::Stored { .. } => None,
+    });
+    wire::StatusResponse {
+        disks,
+        agent_connected: receive.connected,
+        bytes_wire: receive.bytes_wire,
+        carrier: CARRIER.to_owned(),
+        failure: failure.map(|Failure { code, message }| wire::Failure {
+            code: code.to_string(),
+            message,
+        }),
+        image: Some(image_status(image)),
+    }
+}
+
+fn image_status(progress: &Progress) -> wire::ImageStatus {
+    use wire::image_status::State;
+
+    let (state, fraction, location, description) = match progress {
+        Progress::None => (State::None, 0.0, "", ""),
+        Progress::Building(fraction) => (State::Building, *fraction, "", ""),
+        Progress::Stored {
+            location,
+            description,
+        } => (State::Stored, 1.0, location.as_str(), description.as_str()),
+        Progress::Failed(_) => (State::Failed, 0.0, "", ""),
+    };
+    wire::ImageStatus {
+        state: state.into(),
+        progress: fraction,
+        location: location.to_owned(),
+        description: description.to_owned(),
+    }
+}
+
+/// A failure of the data path, with its code for the worker.
+fn refuse(error: &transfer::TransferError) -> Status {
+    if matches!(error, transfer::TransferError::Fenced { .. }) {
+        return Status::failed_precondition(error.to_string());
+    }
+    let code: FailureCode = error.code();
+    let mut status = Status::unavailable(error.to_string());
+    if let Ok(value) = MetadataValue::try_from(code.as_str()) {
+        status.metadata_mut().insert("wherry-failure", value);
+    }
+    status
+}
+
+/// A span in the worker's trace.
+fn span(name: &'static str, metadata: &MetadataMap) -> tracing::Span {
+    let headers: HashMap<String, String> = metadata
+        .iter()
+        .filter_map(|entry| match entry {
+            KeyAndValueRef::Ascii(key, value) => {
+                Some((key.to_string(), value.to_str().ok()?.to_owned()))
+            }
+            KeyAndValueRef::Binary(..) => None,
+        })
+        .collect();
+    let span = tracing::info_span!("receiver", otel.name = name);
+    telemetry::trace_context::extract(&span, &headers);
+    span
+}

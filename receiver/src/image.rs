@@ -1,0 +1,140 @@
+//! Images: what is made of the received disks, and how it gets into the store.
+//!
+//! An image is a directory of the store: for each disk `disk-N.raw`, `disk-N.qcow2` and `disk-N.manifest.json`, and `image.json` about them all. It is made
+//! under another name and renamed when it is whole and flushed, so a directory with an image's name is always an image. A
+//! build that fell is begun anew; one that was renamed is found.
+
+mod build;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use domain::{Failure, ImageId};
+use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
+use transfer::manifest::Manifest;
+use transfer::receiver::TargetDisk;
+
+/// `image.json`: what an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDescription {
+    /// The image's id.
+    pub image_id: String,
+    /// Its name.
+    pub name: String,
+    /// The job that made it.
+    pub job_id: String,
+    /// The source that it was made of.
+    pub source_id: String,
+    /// When it was made, UTC.
+    pub created: String,
+    /// Its disks, by index.
+    pub disks: Vec<ImageDisk>,
+}
+
+/// A disk of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDisk {
+    /// Which disk; 0 is the system disk.
+    pub index: u16,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Bytes of the source's disk; zeros lie behind them.
+    pub source_bytes: u64,
+    /// BLAKE3 root over the source's bytes, in hexadecimal; see the manifest's format.
+    pub root_hash: String,
+    /// Bytes of a chunk.
+    pub chunk_bytes: u32,
+    /// File with the disk as it is.
+    pub raw: String,
+    /// File with the disk as qcow2.
+    pub qcow2: String,
+    /// File with a hash for each chunk.
+    pub manifest: String,
+}
+
+/// What is to be made.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) image_id: ImageId,
+    pub(crate) image_name: String,
+    pub(crate) job_id: String,
+    pub(crate) source_id: String,
+    pub(crate) disks: Vec<(TargetDisk, PathBuf, Manifest)>,
+}
+
+/// How far an image is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Progress {
+    /// Nobody asked for one.
+    None,
+    /// 0 to 1.
+    Building(f64),
+    /// Whole, and in the store.
+    Stored {
+        location: String,
+        description: String,
+    },
+    /// It can't be made.
+    Failed(Failure),
+}
+
+/// Makes one image at a time.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    store: PathBuf,
+    qemu_img: PathBuf,
+    progress: Arc<Mutex<Progress>>,
+}
+
+impl Builder {
+    pub(crate) fn new(store: PathBuf, qemu_img: PathBuf) -> Self {
+        Self {
+            store,
+            qemu_img,
+            progress: Arc::new(Mutex::new(Progress::None)),
+        }
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress
+            .lock()
+            .expect("no holder of this lock can panic")
+            .clone()
+    }
+
+    /// Begins to make the image, unless it is being made or there already.
+    pub(crate) fn start(&self, order: Order, span: tracing::Span) {
+        {
+            let mut progress = self
+                .progress
+                .lock()
+                .expect("no holder of this lock can panic");
+            if matches!(*progress, Progress::Building(_) | Progress::Stored { .. }) {
+                return;
+            }
+            *progress = Progress::Building(0.0);
+        }
+        let (store, qemu_img, progress) = (
+            self.store.clone(),
+            self.qemu_img.clone(),
+            Arc::clone(&self.progress),
+        );
+        let told = Arc::clone(&progress);
+        let building = async move {
+            let tell = move |fraction| {
+                *told.lock().expect("no holder of this lock can panic") =
+                    Progress::Building(fraction);
+            };
+            let built = build::build(&store, &qemu_img, order, tell).await;
+            *progress.lock().expect("no holder of this lock can panic") = match built {
+                Ok((location, description)) => Progress::Stored {
+                    location,
+                    description,
+                },
+                Err(error) => Progress::Failed(error.failure()),
+            };
+        };
+        tokio::spawn(building.instrument(span));
+    }
+}

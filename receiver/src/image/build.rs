@@ -1,0 +1,262 @@
+//! Making one image.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use domain::{Clock as _, Failure, FailureCode};
+use tokio::io::AsyncReadExt as _;
+
+use super::{ImageDescription, ImageDisk, Order};
+
+/// Room that must be left over when an image is made.
+const SPARE_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BuildError {
+    #[error(
+        "the image store {store} has {free} bytes free, the image may need {needed}. Free some or add space, then start the job again; what was \
+         copied is kept"
+    )]
+    NoRoom {
+        store: String,
+        free: u64,
+        needed: u64,
+    },
+    #[error("can't {doing} {path}: {source}")]
+    File {
+        doing: &'static str,
+        path: String,
+        source: io::Error,
+    },
+    #[error(
+        "can't run {program}: {source}. Install it (Debian: apt install qemu-utils) or name it with WHERRY_QEMU_IMG"
+    )]
+    NoQemuImg { program: String, source: io::Error },
+    #[error("qemu-img could not make {path}: {message}")]
+    QemuImg { path: String, message: String },
+}
+
+impl BuildError {
+    pub(super) fn failure(&self) -> Failure {
+        let code = match self {
+            Self::NoRoom { .. } => FailureCode::TargetFull,
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                FailureCode::TargetFull
+            }
+            Self::File { .. } => FailureCode::TargetUnwritable,
+            Self::NoQemuImg { .. } | Self::QemuImg { .. } => FailureCode::ImageFailed,
+        };
+        Failure::new(code, format!("The image can't be made: {self}."))
+    }
+}
+
+/// Makes the image; answers with where it lies and its description as JSON.
+pub(super) async fn build(
+    store: &Path,
+    qemu_img: &Path,
+    order: Order,
+    mut tell: impl FnMut(f64) + Send,
+) -> Result<(String, String), BuildError> {
+    let location = store.join(order.image_id.as_str());
+    let description_path = location.join("image.json");
+    if let Ok(description) = std::fs::read_to_string(&description_path) {
+        return Ok((location.display().to_string(), description));
+    }
+    check_room(store, &order)?;
+    let partial = store.join(format!("{}.partial", order.image_id));
+    match std::fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("clear", &partial)(error));
+        }
+        _ => {}
+    }
+    std::fs::create_dir_all(&partial).map_err(failed("make", &partial))?;
+
+    let count = order.disks.len() as f64;
+    let mut disks = Vec::new();
+    for (number, (disk, path, manifest)) in order.disks.iter().enumerate() {
+        let made = ImageDisk {
+            index: disk.index.0,
+            size_bytes: disk.target_bytes,
+            source_bytes: manifest.size_bytes,
+            root_hash: manifest.root_hex().to_owned(),
+            chunk_bytes: manifest.chunk_bytes,
+            raw: format!("disk-{}.raw", disk.index),
+            qcow2: format!("disk-{}.qcow2", disk.index),
+            manifest: format!("disk-{}.manifest.json", disk.index),
+        };
+        let manifest_path = partial.join(&made.manifest);
+        std::fs::write(&manifest_path, manifest.to_json())
+            .map_err(failed("write", &manifest_path))?;
+        let whole = |fraction: f64| (number as f64 + fraction) / count;
+        convert(qemu_img, path, &partial.join(&made.qcow2), |fraction| {
+            tell(whole(fraction))
+        })
+        .await?;
+        place(path, &partial.join(&made.raw)).await?;
+        disks.push(made);
+    }
+    let description = ImageDescription {
+        image_id: order.image_id.to_string(),
+        name: order.image_name,
+        job_id: order.job_id,
+        source_id: order.source_id,
+        created: domain::clock::SystemClock.now().to_string(),
+        disks,
+    };
+    let text = serde_json::to_string_pretty(&description)
+        .expect("a struct of strings and integers has a JSON form");
+    let written = partial.join("image.json");
+    std::fs::write(&written, &text).map_err(failed("write", &written))?;
+    let (from, to) = (partial.clone(), location.clone());
+    let published = tokio::task::spawn_blocking(move || publish(&from, &to)).await;
+    published
+        .unwrap_or_else(|died| Err(io::Error::other(died)))
+        .map_err(failed("publish", &location))?;
+    Ok((location.display().to_string(), text))
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> BuildError + use<> {
+    let path = path.display().to_string();
+    move |source| BuildError::File {
+        doing,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// qcow2 needs as much as the disks hold; raw as well, where it can't be a link.
+fn check_room(store: &Path, order: &Order) -> Result<(), BuildError> {
+    let found =
+        rustix::fs::statvfs(store).map_err(|error| failed("look at", store)(error.into()))?;
+    let free = found.f_bavail * found.f_frsize;
+    let store_device = std::fs::metadata(store)
+        .map_err(failed("look at", store))?
+        .dev();
+    let mut needed = SPARE_BYTES;
+    for (_, path, _) in &order.disks {
+        let metadata = std::fs::metadata(path).map_err(failed("look at", path))?;
+        let held = metadata.blocks() * 512;
+        needed += if metadata.dev() == store_device {
+            held
+        } else {
+            2 * held
+        };
+    }
+    if free < needed {
+        return Err(BuildError::NoRoom {
+            store: store.display().to_string(),
+            free,
+            needed,
+        });
+    }
+    Ok(())
+}
+
+/// The raw disk: a second name for the same file where the store is on the same file system, else a sparse copy.
+async fn place(disk: &Path, to: &Path) -> Result<(), BuildError> {
+    match std::fs::hard_link(disk, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let copied = tokio::process::Command::new("cp")
+                .args(["--sparse=always", "--reflink=auto"])
+                .arg(disk)
+                .arg(to)
+                .stdin(Stdio::null())
+                .kill_on_drop(true)
+                .output()
+                .await
+                .map_err(failed("copy", to))?;
+            if copied.status.success() {
+                Ok(())
+            } else {
+                Err(failed("copy", to)(io::Error::other(
+                    String::from_utf8_lossy(&copied.stderr).trim().to_owned(),
+                )))
+            }
+        }
+        Err(error) => Err(failed("link", to)(error)),
+    }
+}
+
+/// Runs qemu-img, which says how far it is as `(12.34/100%)`.
+async fn convert(
+    qemu_img: &Path,
+    disk: &Path,
+    to: &Path,
+    mut tell: impl FnMut(f64),
+) -> Result<(), BuildError> {
+    let mut child = tokio::process::Command::new(qemu_img)
+        .args(["convert", "-p", "-f", "raw", "-O", "qcow2"])
+        .arg(disk)
+        .arg(to)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| BuildError::NoQemuImg {
+            program: qemu_img.display().to_string(),
+            source,
+        })?;
+    let mut output = child.stdout.take().expect("standard output was asked for");
+    let mut errors = child.stderr.take().expect("standard error was asked for");
+    let reading_errors = tokio::spawn(async move {
+        let mut text = String::new();
+        // What can't be read is not shown; the exit code decides.
+        let _unreadable = errors.read_to_string(&mut text).await;
+        text
+    });
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = output.read(&mut buffer).await {
+        if let Some(fraction) = last_percentage(&buffer[..length]) {
+            tell(fraction);
+        }
+    }
+    let status = child.wait().await.map_err(failed("wait for", qemu_img))?;
+    let message = reading_errors.await.unwrap_or_default();
+    if status.success() {
+        Ok(())
+    } else {
+        Err(BuildError::QemuImg {
+            path: to.display().to_string(),
+            message: message.trim().to_owned(),
+        })
+    }
+}
+
+fn last_percentage(output: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(output).ok()?;
+    let number = text.rsplit_once('(')?.1.split_once('/')?.0;
+    Some(number.trim().parse::<f64>().ok()? / 100.0)
+}
+
+/// Flushes everything and gives the directory its name.
+fn publish(partial: &Path, location: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(partial)? {
+        std::fs::File::open(entry?.path())?.sync_all()?;
+    }
+    std::fs::File::open(partial)?.sync_all()?;
+    std::fs::rename(partial, location)?;
+    let store: PathBuf = location
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_owned);
+    std::fs::File::open(store)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_what_qemu_img_prints() {
+        assert_eq!(
+            last_percentage(b"    (0.00/100%)\r    (12.50/100%)\r"),
+            Some(0.125)
+        );
+        assert_eq!(last_percentage(b""), None);
+        assert_eq!(last_percentage(b"(abc/100%)"), None);
+    }
+}

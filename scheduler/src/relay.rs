@@ -1,0 +1,68 @@
+//! The relay: from the outbox to NATS, oldest first.
+//!
+//! The rows of a batch stay locked while it is published: that is what keeps two relays apart, and the one transaction of Wherry that waits
+//! for another system. The bus bounds how long; nobody else ever waits for these rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use telemetry::Metric;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::role::Scheduler;
+use crate::wake::Wake;
+
+/// Publications under way at once.
+const IN_FLIGHT: usize = 32;
+
+/// Pause after NATS has refused or was away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Error> {
+    loop {
+        let batch = scheduler
+            .store
+            .take_messages(scheduler.config.relay_batch)
+            .await?;
+        if batch.messages.is_empty() {
+            drop(batch);
+            wake.wait(scheduler.config.poll()).await;
+            continue;
+        }
+        let publications = futures::stream::iter(batch.messages.clone()).map(|waiting| {
+            let bus = scheduler.bus.clone();
+            async move {
+                (
+                    waiting.id,
+                    bus.publish(&waiting.message, waiting.id, &waiting.headers)
+                        .await,
+                )
+            }
+        });
+        let outcomes: Vec<(Uuid, Result<(), bus::BusError>)> =
+            publications.buffered(IN_FLIGHT).collect().await;
+        let published: Vec<Uuid> = outcomes
+            .iter()
+            .filter(|(_, outcome)| outcome.is_ok())
+            .map(|(id, _)| *id)
+            .collect();
+        let failed = outcomes.len() - published.len();
+        count("published", published.len());
+        count("failed", failed);
+        batch.published(&published).await?;
+        if let Some((_, Err(error))) = outcomes.iter().find(|(_, outcome)| outcome.is_err()) {
+            tracing::warn!(
+                failed,
+                error = error as &dyn std::error::Error,
+                "messages wait in the outbox"
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn count(outcome: &'static str, messages: usize) {
+    telemetry::counter(Metric::RelayPublished, &[("outcome", outcome)]).increment(messages as u64);
+}

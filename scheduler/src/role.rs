@@ -1,0 +1,117 @@
+//! The scheduler's process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, BusConfig};
+use secrecy::ExposeSecret as _;
+use service::{Policy, Shutdown, TaskGroup};
+use store::job::Transitioned;
+use store::{ConnectConfig, Store};
+use telemetry::Metric;
+
+use crate::wake::{self, Wakes};
+use crate::{Config, Error, admission, figures, reconcile, relay, sweep, timers};
+
+/// What all tasks share.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+}
+
+/// Runs the scheduler until it is told to end.
+///
+/// # Errors
+/// What a person must act on: see [`Error`]. A database or NATS that goes away later is no error; the tasks try again.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let health = TaskGroup::new(shutdown.child());
+    if let Some(address) = config.health {
+        let listener = service::bind(address, "--health").await?;
+        let shown = service::health::serve(
+            listener,
+            config.readiness.clone(),
+            health.shutdown().clone(),
+        );
+        health.start_once("health", shown);
+    }
+    let scheduled = schedule(config, &shutdown).await;
+    health.shutdown().exit();
+    health.join(Duration::from_secs(1)).await?;
+    scheduled
+}
+
+async fn schedule(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
+    let ready = config.readiness.condition("scheduler");
+    let connect = ConnectConfig::new(config.database_url.expose_secret(), "wherry scheduler");
+    let store = Store::connect(&connect, config.seal_key.clone()).await?;
+    let bus = Bus::connect(&BusConfig::new(
+        config.nats_url.expose_secret(),
+        "wherry scheduler",
+    ))
+    .await?;
+    let drain = Duration::from_secs(config.drain_secs);
+    let scheduler = Arc::new(Scheduler { config, store, bus });
+    let wakes = Wakes::default();
+    let tasks = TaskGroup::new(shutdown.clone());
+
+    // Each round of a task is one transaction, so cutting a task off loses nothing.
+    let (store, listening) = (scheduler.store.clone(), wakes.clone());
+    tasks.start("listen", Policy::restart(), move || {
+        wake::listen(store.clone(), listening.clone())
+    });
+    let (shared, woken) = (Arc::clone(&scheduler), wakes.relay.clone());
+    tasks.start("relay", Policy::restart(), move || {
+        relay::run(Arc::clone(&shared), woken.clone())
+    });
+    let (shared, woken) = (Arc::clone(&scheduler), wakes.admission.clone());
+    tasks.start("admission", Policy::restart(), move || {
+        admission::run(Arc::clone(&shared), woken.clone())
+    });
+    let (shared, woken) = (Arc::clone(&scheduler), wakes.timers.clone());
+    tasks.start("timers", Policy::restart(), move || {
+        timers::run(Arc::clone(&shared), woken.clone())
+    });
+    let shared = Arc::clone(&scheduler);
+    tasks.start("sweep", Policy::restart(), move || {
+        sweep::run(Arc::clone(&shared))
+    });
+    let shared = Arc::clone(&scheduler);
+    tasks.start("reconcile", Policy::restart(), move || {
+        reconcile::run(Arc::clone(&shared))
+    });
+    let shared = Arc::clone(&scheduler);
+    tasks.start("figures", Policy::restart(), move || {
+        figures::run(Arc::clone(&shared))
+    });
+    ready.set(true);
+    tracing::info!("the scheduler is ready");
+    let ended = tasks.join(drain).await;
+    scheduler.store.close().await;
+    Ok(ended?)
+}
+
+/// Counts what became of an event.
+pub(crate) fn count_transition(transitioned: &Transitioned, event: &str) {
+    match transitioned {
+        Transitioned::Moved(changed) => {
+            let labels = [
+                ("event", changed.event.as_str()),
+                ("state", changed.to.as_str()),
+            ];
+            telemetry::counter(Metric::JobTransitions, &labels).increment(1);
+        }
+        Transitioned::Ignored { reason, .. } => {
+            telemetry::counter(
+                Metric::JobEventsIgnored,
+                &[("event", event), ("reason", reason.as_str())],
+            )
+            .increment(1);
+        }
+        Transitioned::Recorded
+        | Transitioned::Fenced
+        | Transitioned::Refused(_)
+        | Transitioned::NotFound => {}
+    }
+}

@@ -1,0 +1,92 @@
+//! The command line as a whole.
+
+use clap::{Args, Parser, Subcommand};
+use service::ExitCode;
+
+use crate::{admin, connection, image, job, roles, source, up};
+
+/// A self-hosted service that migrates servers: it speaks the SMC API, so SDKs and command lines for it work by changing the endpoint.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wherry",
+    version,
+    max_term_width = 110,
+    after_help = "Start here:\n  \
+        wherry up --data-dir ./data                 everything on this machine\n  \
+        wherry agent --server URL --activation-code CODE --state-dir DIR\n  \
+        export WHERRY_BOOTSTRAP=./data/bootstrap.json\n  \
+        wherry source list; wherry job create --source NAME --start; wherry job watch NAME\n\n\
+        `wherry help COMMAND` explains each command and its settings. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an address is taken, \
+        4 a service can't be reached, 5 draining took too long, 130 ended by a second signal."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs every role on this machine, with a private Postgres and NATS unless it is given others.
+    Up(Box<up::Up>),
+    /// Runs the SMC API and the agents' listener.
+    Gateway(Box<roles::Gateway>),
+    /// Runs the scheduler: slots, timers, lost leases, messages.
+    Scheduler(Box<roles::Scheduler>),
+    /// Runs a worker: takes jobs, provisions instances, delivers images.
+    Worker(Box<roles::Worker>),
+    /// Runs the agent on a server that is to be migrated.
+    Agent(Box<roles::Agent>),
+    /// Runs the receiver of an instance. Workers start it; people have no need to.
+    Receiver(Box<roles::Receiver>),
+    /// Brings the database to this version's schema.
+    Migrate(roles::Migrate),
+    /// Manages tenants, their keys and quotas, as the operator, in the database.
+    Admin(admin::Admin),
+    /// Shows migration sources: the servers whose agents have registered.
+    Source(Connected<source::Source>),
+    /// Makes, drives and watches replication jobs.
+    Job(Connected<job::Job>),
+    /// Shows, checks, fetches and deletes delivered images.
+    Image(Connected<image::Image>),
+}
+
+/// A command that calls the API.
+#[derive(Debug, Args)]
+struct Connected<T: Subcommand> {
+    #[command(flatten)]
+    connection: connection::Connection,
+    #[command(subcommand)]
+    command: T,
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Up(up) => roles::process(up.telemetry.clone(), "wherry", |shutdown| {
+            up::run(*up, shutdown)
+        }),
+        Command::Gateway(role) => role.run(),
+        Command::Scheduler(role) => role.run(),
+        Command::Worker(role) => role.run(),
+        Command::Agent(role) => role.run(),
+        Command::Receiver(role) => role.run(),
+        Command::Migrate(migrate) => block_on(migrate.run()),
+        Command::Admin(admin) => block_on(admin.run()),
+        Command::Source(command) => {
+            block_on(async { command.command.run(&command.connection.open()?).await })
+        }
+        Command::Job(command) => {
+            block_on(async { command.command.run(&command.connection.open()?).await })
+        }
+        Command::Image(command) => {
+            block_on(async { command.command.run(&command.connection.open()?).await })
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}

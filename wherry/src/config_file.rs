@@ -1,0 +1,134 @@
+//! Settings from a file: `--config FILE` in TOML, with the names of the flags without their dashes.
+//!
+//! A flag stands above the environment, the environment above the file, the file above the defaults. The file's settings are put in front
+//! of the flags as flags, those left out that the environment has; a flag given twice counts as given last.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::Command;
+use toml::Value;
+
+use crate::failure::UsageError;
+
+/// The arguments with those of the file that `--config` names.
+pub(crate) fn merged(
+    arguments: impl Iterator<Item = OsString>,
+    command: &Command,
+) -> anyhow::Result<Vec<OsString>> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let Some(role) = arguments
+        .get(1)
+        .and_then(|name| command.find_subcommand(name.to_str()?))
+    else {
+        return Ok(arguments);
+    };
+    let Some(path) = take_config_flag(&mut arguments) else {
+        return Ok(arguments);
+    };
+    let path = Path::new(&path);
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        UsageError(format!(
+            "can't read the settings in {}: {error}",
+            path.display()
+        ))
+    })?;
+    let from_file = as_flags(&text, role, |name| std::env::var_os(name).is_some())
+        .map_err(|what| UsageError(format!("{}: {what}", path.display())))?;
+    arguments.splice(2..2, from_file.into_iter().map(OsString::from));
+    Ok(arguments)
+}
+
+/// Removes `--config FILE` or `--config=FILE`.
+fn take_config_flag(arguments: &mut Vec<OsString>) -> Option<OsString> {
+    let position = arguments.iter().position(|argument| {
+        argument
+            .to_str()
+            .is_some_and(|text| text == "--config" || text.starts_with("--config="))
+    })?;
+    let flag = arguments.remove(position);
+    match flag
+        .to_str()
+        .and_then(|text| text.strip_prefix("--config="))
+    {
+        Some(path) => Some(path.into()),
+        None => (position < arguments.len()).then(|| arguments.remove(position)),
+    }
+}
+
+/// The file's settings as flags of the role.
+fn as_flags(
+    text: &str,
+    role: &Command,
+    is_set: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, String> {
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let mut flags = Vec::new();
+    for (key, value) in table {
+        let name = key.replace('_', "-");
+        let argument = role
+            .get_arguments()
+            .find(|argument| argument.get_long() == Some(&name))
+            .ok_or_else(|| format!("{key:?} is no setting of `wherry {}`", role.get_name()))?;
+        if argument
+            .get_env()
+            .and_then(|env| env.to_str())
+            .is_some_and(&is_set)
+        {
+            continue;
+        }
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Integer(number) => number.to_string(),
+                Value::Float(number) => number.to_string(),
+                Value::Boolean(true) => {
+                    flags.push(format!("--{name}"));
+                    continue;
+                }
+                Value::Boolean(false) => continue,
+                Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+                    return Err(format!(
+                        "{key:?} must be a text, a number, true, false or a list of those"
+                    ));
+                }
+            };
+            flags.push(format!("--{name}={text}"));
+        }
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn worker() -> Command {
+        crate::cli::Cli::command()
+            .find_subcommand("worker")
+            .unwrap()
+            .clone()
+    }
+
+    #[test]
+    fn settings_become_flags_unless_the_environment_has_them() {
+        let text = "slots = 3\nworker_dir = \"/tmp/w\"\nimage-store = \"/tmp/i\"\n";
+        let flags = as_flags(text, &worker(), |name| name == "WHERRY_IMAGE_STORE").unwrap();
+        assert_eq!(flags, ["--slots=3", "--worker-dir=/tmp/w"]);
+    }
+
+    #[test]
+    fn what_is_no_setting_is_an_error() {
+        for text in ["colour = 1", "slots = {}", "slots ="] {
+            assert!(as_flags(text, &worker(), |_| false).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! `wherry job`: making, driving and watching replication jobs.
+
+mod watch;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use domain::status_info::StatusInfo;
+use serde_json::{Value, json};
+use service::ExitCode;
+
+use crate::connection::{Api, Output};
+use crate::failure::UsageError;
+use crate::output::{bytes, fields, table, text};
+use crate::source;
+
+/// The smallest disk that the API takes, in GiB.
+const SMALLEST_GIB: u64 = 20;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Creates a job: one source to one image.
+    Create(Create),
+    /// Starts a job, or goes on with a stopped or failed one.
+    Start(Named),
+    /// Stops a job that copies. What was copied is kept.
+    Stop(Named),
+    /// Deletes a job and what it holds. Delivered images stay.
+    Delete(Named),
+    /// Lists all jobs, newest first.
+    List,
+    /// Shows one job.
+    Show(Named),
+    /// Shows a job's progress until it ends. Exit code 0 for a finished or stopped job, 1 for any other end.
+    Watch(Named),
+    /// Says why a job is where it is, and what happens next.
+    Explain(Named),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Id or name of the job.
+    job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Id or name of the source.
+    #[arg(long)]
+    source: String,
+    /// Name of the job.
+    #[arg(long)]
+    name: Option<String>,
+    /// Name of the image.
+    #[arg(long)]
+    image_name: Option<String>,
+    /// What the job is for.
+    #[arg(long)]
+    description: Option<String>,
+    /// Size of the image's system disk in GiB. Without it, that of the source's, at least 20.
+    #[arg(long, value_name = "GIB")]
+    system_disk_size: Option<u64>,
+    /// Size of a data disk of the image, as INDEX:GIB. Others get the size of the source's, at least 20.
+    #[arg(long, value_name = "INDEX:GIB", value_parser = data_disk)]
+    data_disk: Vec<(u64, u64)>,
+    /// When the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Until when the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days from now, 30 without it.
+    #[arg(long, value_name = "TIME")]
+    valid_until: Option<String>,
+    /// Most Kbit/s that the agent sends.
+    #[arg(long, value_name = "KBITS")]
+    bandwidth_limit: Option<u64>,
+    /// zstd level of the copy: 0 for none, up to 19. Without it, the sender weighs link against processor.
+    #[arg(long, value_name = "LEVEL")]
+    compress_level: Option<u64>,
+    /// Re-read the copied disks and compare them before the image is made.
+    #[arg(long)]
+    checksum: bool,
+    /// Start it now.
+    #[arg(long, conflicts_with = "at")]
+    start: bool,
+}
+
+fn data_disk(text: &str) -> Result<(u64, u64), String> {
+    let pair = text
+        .split_once(':')
+        .and_then(|(index, gib)| Some((index.parse().ok()?, gib.parse().ok()?)));
+    pair.ok_or_else(|| "give it as INDEX:GIB, such as 1:40".to_owned())
+}
+
+const LIST: (&str, &str) = ("ReplicationJobs", "ReplicationJob");
+
+impl Job {
+    pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Create(create) => create.run(api).await?,
+            Self::Start(named) => named.call(api, "StartReplicationJob", "started").await?,
+            Self::Stop(named) => {
+                named
+                    .call(
+                        api,
+                        "StopReplicationJob",
+                        "stopping; what was copied is kept",
+                    )
+                    .await?
+            }
+            Self::Delete(named) => {
+                named
+                    .call(api, "DeleteReplicationJob", "being deleted")
+                    .await?
+            }
+            Self::List => {
+                let jobs = api.list("DescribeReplicationJobs", LIST, &[]).await?;
+                api.show(&Value::from(jobs), |jobs| {
+                    list(jobs.as_array().map_or(&[], Vec::as_slice))
+                });
+            }
+            Self::Show(named) => {
+                let job = find(api, &named.job).await?;
+                api.show(&job, show);
+            }
+            Self::Watch(named) => return watch::watch(api, &named.job).await,
+            Self::Explain(named) => {
+                let id = text(&find(api, &named.job).await?, "JobId");
+                let explained = api
+                    .client
+                    .call("ExplainReplicationJob", &[("JobId", id)])
+                    .await?;
+                api.show(&explained, explain);
+            }
+        }
+        Ok(ExitCode::Ok)
+    }
+}
+
+/// The job with this id or name.
+async fn find(api: &Api, job: &str) -> anyhow::Result<Value> {
+    let by = if job.parse::<domain::JobId>().is_ok() {
+        "JobId.1"
+    } else {
+        "Name"
+    };
+    let found = api
+        .list(
+            "DescribeReplicationJobs",
+            LIST,
+            &[(by.to_owned(), job.to_owned())],
+        )
+        .await?;
+    match found.into_iter().next() {
+        Some(found) => Ok(found),
+        None => bail!("there is no job {job:?}: `wherry job list` shows all"),
+    }
+}
+
+impl Named {
+    async fn call(&self, api: &Api, action: &str, done: &str) -> anyhow::Result<()> {
+        let id = text(&find(api, &self.job).await?, "JobId");
+        let answer = api.client.call(action, &[("JobId", id.as_str())]).await?;
+        api.show(&answer, |_| format!("Job {id}: {done}.\n"));
+        Ok(())
+    }
+}
+
+impl Create {
+    async fn run(self, api: &Api) -> anyhow::Result<()> {
+        let source = source::find(api, &self.source).await?;
+        let mut parameters = vec![
+            ("SourceId".to_owned(), text(&source, "SourceId")),
+            (
+                "SystemDiskSize".to_owned(),
+                self.system_disk_gib(&source).to_string(),
+            ),
+        ];
+        for (number, (index, gib)) in self.data_disks(&source)?.into_iter().enumerate() {
+            parameters.push((format!("DataDisk.{}.Index", number + 1), index.to_string()));
+            parameters.push((format!("DataDisk.{}.Size", number + 1), gib.to_string()));
+        }
+        let optional = [
+            ("Name", self.name.clone()),
+            ("ImageName", self.image_name.clone()),
+            ("Description", self.description.clone()),
+            ("ScheduledStartTime", self.at.clone()),
+            ("ValidTime", self.valid_until.clone()),
+            ("ReplicationParameters", self.parameters()),
+        ];
+        for (name, value) in optional {
+            parameters.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        let answer = api.client.call("CreateReplicationJob", &parameters).await?;
+        let id = text(&answer, "JobId");
+        if self.start {
+            api.client
+                .call("StartReplicationJob", &[("JobId", id.as_str())])
+                .await?;
+        }
+        api.show(&answer, |_| match (self.start, &self.at) {
+            (true, _) => format!("Job {id} is started. Watch it: wherry job watch {id}\n"),
+            (false, Some(at)) => format!("Job {id} starts at {at}.\n"),
+            (false, None) => format!("Job {id} is created. Start it: wherry job start {id}\n"),
+        });
+        Ok(())
+    }
+
+    fn system_disk_gib(&self, source: &Value) -> u64 {
+        let of_source = source["SystemDiskSize"].as_u64().unwrap_or(0);
+        self.system_disk_size.unwrap_or(of_source.max(SMALLEST_GIB))
+    }
+
+    /// Every data disk of the source, with the size that was asked for or its own.
+    fn data_disks(&self, source: &Value) -> anyhow::Result<Vec<(u64, u64)>> {
+        let of_source: Vec<(u64, u64)> = source["DataDisks"]["DataDisk"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|disk| Some((disk["Index"].as_u64()?, disk["Size"].as_u64()?)))
+            .collect();
+        for (index, _) in &self.data_disk {
+            if !of_source.iter().any(|(known, _)| known == index) {
+                return Err(
+                    UsageError(format!("the source has no data disk with index {index}")).into(),
+                );
+            }
+        }
+        let asked = |index: u64| {
+            self.data_disk
+                .iter()
+                .find(|(asked, _)| *asked == index)
+                .map(|(_, gib)| *gib)
+        };
+        Ok(of_source
+            .into_iter()
+            .map(|(index, gib)| (index, asked(index).unwrap_or(gib.max(SMALLEST_GIB))))
+            .collect())
+    }
+
+    fn parameters(&self) -> Option<String> {
+        let mut parameters = serde_json::Map::new();
+        if let Some(limit) = self.bandwidth_limit {
+            parameters.insert("bandwidth_limit".to_owned(), json!(limit));
+        }
+        if let Some(level) = self.compress_level {
+            parameters.insert("compress_level".to_owned(), json!(level));
+        }
+        if self.checksum {
+            parameters.insert("checksum".to_owned(), json!(true));
+        }
+        (!parameters.is_empty()).then(|| Value::from(parameters).to_string())
+    }
+}
+
+/// Status, and within Running the part of the run.
+fn status(job: &Value) -> String {
+    match text(job, "BusinessStatus") {
+        part if part.is_empty() => text(job, "Status"),
+        part => format!("{}/{part}", text(job, "Status")),
+    }
+}
+
+fn info(job: &Value) -> StatusInfo {
+    // What a later version adds is no reason to show nothing.
+    StatusInfo::from_json(&text(job, "StatusInfo")).unwrap_or_default()
+}
+
+fn list(jobs: &[Value]) -> String {
+    if jobs.is_empty() {
+        return "No jobs yet. `wherry job create --source NAME` makes one.\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| {
+            vec![
+                text(job, "JobId"),
+                text(job, "Name"),
+                status(job),
+                format!("{} %", text(job, "Progress")),
+                text(job, "SourceId"),
+                text(job, "ImageId"),
+                text(job, "ErrorCode"),
+            ]
+        })
+        .collect();
+    table(
+        &[
+            "ID", "NAME", "STATUS", "PROGRESS", "SOURCE", "IMAGE", "ERROR",
+        ],
+        &rows,
+    )
+}
+
+fn show(job: &Value) -> String {
+    let info = info(job);
+    let copied = match (info.bytes_durable, info.bytes_total) {
+        (Some(durable), Some(total)) => format!("{} of {}", bytes(durable), bytes(total)),
+        _ => String::new(),
+    };
+    fields(&[
+        ("Id", text(job, "JobId")),
+        ("Name", text(job, "Name")),
+        ("Description", text(job, "Description")),
+        ("Status", status(job)),
+        ("Progress", format!("{} %", text(job, "Progress"))),
+        ("Doing", info.doing.clone().unwrap_or_default()),
+        ("Copied", copied),
+        (
+            "On the wire",
+            info.bytes_wire.map(bytes).unwrap_or_default(),
+        ),
+        ("Carrier", info.carrier.clone().unwrap_or_default()),
+        ("Error", text(job, "ErrorCode")),
+        ("What happened", info.error_msg.clone().unwrap_or_default()),
+        ("Source", text(job, "SourceId")),
+        ("Image", text(job, "ImageId")),
+        ("Image name", text(job, "ImageName")),
+        ("Created", text(job, "CreationTime")),
+        ("Starts at", text(job, "ScheduledStartTime")),
+        ("Started", text(job, "StartTime")),
+        ("Ended", text(job, "EndTime")),
+        ("Valid until", text(job, "ValidTime")),
+    ])
+}
+
+fn explain(explained: &Value) -> String {
+    let mut lines = format!(
+        "Now:  {}\nNext: {}\n",
+        text(explained, "Now"),
+        text(explained, "Next")
+    );
+    for reason in explained["Reasons"]["Reason"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        lines.push_str(&format!("  - {}\n", reason.as_str().unwrap_or_default()));
+    }
+    let events: Vec<Vec<String>> = explained["Events"]["Event"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|event| {
+            [
+                "Time", "Event", "From", "To", "Run", "Epoch", "Actor", "Detail",
+            ]
+            .iter()
+            .map(|field| text(event, field))
+            .collect()
+        })
+        .collect();
+    if !events.is_empty() {
+        lines.push('\n');
+        lines.push_str(&table(
+            &[
+                "TIME", "EVENT", "FROM", "TO", "RUN", "EPOCH", "BY", "DETAIL",
+            ],
+            &events,
+        ));
+    }
+    lines
+}
+
+/// The answer as JSON, or nothing for people.
+fn print_json(api: &Api, job: &Value) {
+    if api.output == Output::Json {
+        println!("{job}");
+    }
+}

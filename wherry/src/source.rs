@@ -1,0 +1,119 @@
+//! `wherry source`: the servers whose agents have registered.
+
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::Value;
+use service::ExitCode;
+
+use crate::connection::Api;
+use crate::output::{fields, table, text};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Source {
+    /// Lists all sources, newest first.
+    List,
+    /// Shows one source.
+    Show {
+        /// Its id or name.
+        source: String,
+    },
+}
+
+impl Source {
+    pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::List => {
+                let sources = api.list("DescribeSourceServers", LIST, &[]).await?;
+                api.show(&Value::from(sources), |sources| {
+                    list(sources.as_array().map_or(&[], Vec::as_slice))
+                });
+            }
+            Self::Show { source } => {
+                let found = find(api, &source).await?;
+                api.show(&found, show);
+            }
+        }
+        Ok(ExitCode::Ok)
+    }
+}
+
+const LIST: (&str, &str) = ("SourceServers", "SourceServer");
+
+/// The source with this id or name.
+pub(crate) async fn find(api: &Api, source: &str) -> anyhow::Result<Value> {
+    let by = if source.parse::<domain::SourceId>().is_ok() {
+        "SourceId.1"
+    } else {
+        "Name"
+    };
+    let found = api
+        .list(
+            "DescribeSourceServers",
+            LIST,
+            &[(by.to_owned(), source.to_owned())],
+        )
+        .await?;
+    match found.into_iter().next() {
+        Some(found) => Ok(found),
+        None => bail!("there is no source {source:?}: `wherry source list` shows all"),
+    }
+}
+
+fn list(sources: &[Value]) -> String {
+    if sources.is_empty() {
+        return "No sources yet. Run `wherry agent` on the server that is to be migrated.\n"
+            .to_owned();
+    }
+    let rows: Vec<Vec<String>> = sources
+        .iter()
+        .map(|source| {
+            vec![
+                text(source, "SourceId"),
+                text(source, "Name"),
+                text(source, "State"),
+                text(source, "Platform"),
+                disks(source),
+                text(source, "JobId"),
+            ]
+        })
+        .collect();
+    table(
+        &["ID", "NAME", "STATE", "PLATFORM", "DISKS (GiB)", "JOB"],
+        &rows,
+    )
+}
+
+fn disks(source: &Value) -> String {
+    let data = source["DataDisks"]["DataDisk"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let sizes: Vec<String> = std::iter::once(text(source, "SystemDiskSize"))
+        .chain(data.iter().map(|disk| text(disk, "Size")))
+        .collect();
+    sizes.join(" + ")
+}
+
+fn show(source: &Value) -> String {
+    fields(&[
+        ("Id", text(source, "SourceId")),
+        ("Name", text(source, "Name")),
+        ("Description", text(source, "Description")),
+        ("State", text(source, "State")),
+        ("Error", text(source, "ErrorCode")),
+        ("Status", text(source, "StatusInfo")),
+        (
+            "Platform",
+            format!(
+                "{} {}",
+                text(source, "Platform"),
+                text(source, "Architecture")
+            ),
+        ),
+        ("Agent", text(source, "AgentVersion")),
+        ("Disks (GiB)", disks(source)),
+        ("Latest job", text(source, "JobId")),
+        ("Created", text(source, "CreationTime")),
+        ("System", text(source, "SystemInfo")),
+    ])
+}

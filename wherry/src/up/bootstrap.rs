@@ -1,0 +1,158 @@
+//! The first tenant of a data directory, and `bootstrap.json`, which tells scripts how to call.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use store::Store;
+use store::tenant::{CreateTenant, Quotas};
+
+use super::directory::Directory;
+use super::in_directory;
+
+pub(super) const FILE: &str = "bootstrap.json";
+
+/// Name of the first tenant, and of its activation code.
+const TENANT: &str = "default";
+const TOKEN: &str = "wherry-up";
+
+/// Agents that may register with the activation code, and days that it is valid: the most that the API takes.
+const TOKEN_COUNT: &str = "1000";
+const TOKEN_DAYS: &str = "90";
+
+/// Wait for the gateway's first answer.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What `bootstrap.json` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bootstrap {
+    pub(super) endpoint: String,
+    pub(super) agent_endpoint: String,
+    pub(super) region_id: String,
+    pub(super) access_key_id: String,
+    pub(super) access_key_secret: String,
+    pub(super) activation_code: String,
+    pub(super) metrics_url: String,
+}
+
+/// Where this start listens.
+pub(super) struct Endpoints {
+    pub(super) api: SocketAddr,
+    pub(super) agents: SocketAddr,
+    pub(super) metrics_url: String,
+    pub(super) region: String,
+}
+
+impl Bootstrap {
+    /// What the last start has written.
+    pub(super) fn read(directory: &Directory) -> anyhow::Result<Option<Self>> {
+        let path = directory.path(FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let read = serde_json::from_str(&text);
+                Ok(Some(read.with_context(|| {
+                    format!("{} is damaged: move it away", path.display())
+                })?))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => in_directory(Err(error), "read", &path),
+        }
+    }
+
+    pub(super) fn api(&self) -> Option<SocketAddr> {
+        address_of(&self.endpoint)
+    }
+
+    pub(super) fn agents(&self) -> Option<SocketAddr> {
+        address_of(&self.agent_endpoint)
+    }
+
+    pub(super) fn health(&self) -> Option<SocketAddr> {
+        address_of(self.metrics_url.strip_suffix("/metrics")?)
+    }
+}
+
+fn address_of(url: &str) -> Option<SocketAddr> {
+    url.split_once("://")?.1.parse().ok()
+}
+
+/// Makes what is missing, and writes the file.
+pub(super) async fn prepare(
+    directory: &Directory,
+    store: &Store,
+    before: Option<Bootstrap>,
+    endpoints: &Endpoints,
+) -> anyhow::Result<Bootstrap> {
+    let (access_key_id, access_key_secret) = match &before {
+        Some(before) => (
+            before.access_key_id.clone(),
+            before.access_key_secret.clone(),
+        ),
+        None => first_key(store).await?,
+    };
+    let mut bootstrap = Bootstrap {
+        endpoint: format!("http://{}", endpoints.api),
+        agent_endpoint: format!("https://{}", endpoints.agents),
+        region_id: endpoints.region.clone(),
+        access_key_id,
+        access_key_secret,
+        activation_code: before
+            .map(|before| before.activation_code)
+            .unwrap_or_default(),
+        metrics_url: endpoints.metrics_url.clone(),
+    };
+    let credentials = smc::Credentials {
+        access_key_id: bootstrap.access_key_id.clone(),
+        access_key_secret: bootstrap.access_key_secret.clone(),
+    };
+    let client = smc::Client::new(&bootstrap.endpoint, credentials, &bootstrap.region_id)?;
+    if bootstrap.activation_code.is_empty() || !has_valid_token(&client).await? {
+        let parameters = [
+            ("Name", TOKEN),
+            ("Count", TOKEN_COUNT),
+            ("TimeToLiveInDays", TOKEN_DAYS),
+        ];
+        let token = client.call("CreateAccessToken", &parameters).await?;
+        let code = token["AccessTokenCode"]
+            .as_str()
+            .context("the gateway gave no activation code")?;
+        code.clone_into(&mut bootstrap.activation_code);
+    }
+    directory.write_private(
+        FILE,
+        &format!("{}\n", serde_json::to_string_pretty(&bootstrap)?),
+    )?;
+    Ok(bootstrap)
+}
+
+/// The tenant may be there already: the last start fell before it could write the file.
+async fn first_key(store: &Store) -> anyhow::Result<(String, String)> {
+    let tenant = match store.create_tenant(TENANT, &Quotas::default()).await? {
+        CreateTenant::Created(tenant) => tenant,
+        CreateTenant::NameTaken => store
+            .tenant_named(TENANT)
+            .await?
+            .context("the first tenant was removed just now: start again")?,
+    };
+    let key = store.create_access_key(&tenant.id).await?;
+    Ok((key.id.clone(), key.secret.clone()))
+}
+
+async fn has_valid_token(client: &smc::Client) -> anyhow::Result<bool> {
+    for _ in 0..TRIES {
+        match client.call("ListAccessTokens", &[("Name", TOKEN)]).await {
+            Ok(tokens) => {
+                let listed = tokens["AccessTokens"]["AccessToken"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                return Ok(listed.iter().any(|token| token["Status"] != "expired"));
+            }
+            Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("the gateway does not answer")
+}

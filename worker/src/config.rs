@@ -1,0 +1,114 @@
+//! Settings of a worker.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::value_parser;
+use secrecy::SecretString;
+use service::Readiness;
+use store::SealKey;
+
+/// Settings of a worker. Each can be given as a flag or in the environment.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Postgres, as postgres://user:password@host:port/database.
+    #[arg(long, env = "WHERRY_DATABASE_URL", hide_env_values = true)]
+    pub database_url: SecretString,
+    /// NATS, as nats://user:password@host:port.
+    #[arg(long, env = "WHERRY_NATS_URL", hide_env_values = true)]
+    pub nats_url: SecretString,
+    /// Key of secrets at rest: 64 hexadecimal digits, the same for every process of a deployment.
+    #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
+    pub seal_key: SealKey,
+    /// Address of /healthz, /readyz and /metrics; none without it.
+    #[arg(long, env = "WHERRY_HEALTH")]
+    pub health: Option<SocketAddr>,
+    /// Directory of the instances. Workers of one machine share it: then each can go on with what another began.
+    #[arg(
+        long,
+        env = "WHERRY_WORKER_DIR",
+        default_value = "/var/lib/wherry/worker"
+    )]
+    pub worker_dir: PathBuf,
+    /// Directory of the image store.
+    #[arg(
+        long,
+        env = "WHERRY_IMAGE_STORE",
+        default_value = "/var/lib/wherry/images"
+    )]
+    pub image_store: PathBuf,
+    /// Runs that this worker drives at once.
+    #[arg(long, env = "WHERRY_WORKER_SLOTS", default_value_t = 8, value_parser = value_parser!(u32).range(1..=1000))]
+    pub slots: u32,
+    /// Address on which receivers listen for agents.
+    #[arg(long, env = "WHERRY_RECEIVER_LISTEN", default_value = "127.0.0.1")]
+    pub receiver_listen: IpAddr,
+    /// Name or address at which agents reach this machine's receivers. Without it, the address on which they listen.
+    #[arg(long, env = "WHERRY_RECEIVER_HOST")]
+    pub receiver_host: Option<String>,
+    /// Program that runs receivers, called as PROGRAM receiver --dir DIR. Without it, this one.
+    #[arg(long, env = "WHERRY_RECEIVER_PROGRAM")]
+    pub receiver_program: Option<PathBuf>,
+    /// Seconds that a lease lives without renewal.
+    #[arg(long, env = "WHERRY_LEASE_TTL_SECS", default_value_t = 30, value_parser = value_parser!(u64).range(2..=3600))]
+    pub lease_ttl_secs: u64,
+    /// Seconds between renewals.
+    #[arg(long, env = "WHERRY_LEASE_RENEWAL_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=1200))]
+    pub lease_renewal_secs: u64,
+    /// Seconds before the end of a lease at which the worker stops trusting it.
+    #[arg(long, env = "WHERRY_LEASE_MARGIN_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(0..=1200))]
+    pub lease_margin_secs: u64,
+    /// Minutes that a run waits for an agent that is silent or can't reach the receiver before it fails.
+    #[arg(long, env = "WHERRY_AGENT_PATIENCE_MINUTES", default_value_t = 60, value_parser = value_parser!(u64).range(1..=10080))]
+    pub agent_patience_minutes: u64,
+    /// Seconds that a receiver may take to start, and any one answer of it.
+    #[arg(long, env = "WHERRY_RECEIVER_TIMEOUT_SECS", default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
+    pub receiver_timeout_secs: u64,
+    /// Seconds that runs have to be handed over when the worker drains.
+    #[arg(long, env = "WHERRY_DRAIN_SECS", default_value_t = 30, value_parser = value_parser!(u64).range(0..=3600))]
+    pub drain_secs: u64,
+    /// Conditions of readiness, shared by the roles of one process.
+    #[arg(skip)]
+    pub readiness: Readiness,
+}
+
+impl Config {
+    pub(crate) fn lease_ttl(&self) -> Duration {
+        Duration::from_secs(self.lease_ttl_secs)
+    }
+
+    pub(crate) fn lease_renewal(&self) -> Duration {
+        Duration::from_secs(self.lease_renewal_secs)
+    }
+
+    pub(crate) fn lease_margin(&self) -> Duration {
+        Duration::from_secs(self.lease_margin_secs)
+    }
+
+    pub(crate) fn receiver_timeout(&self) -> Duration {
+        Duration::from_secs(self.receiver_timeout_secs)
+    }
+
+    pub(crate) fn agent_patience(&self) -> Duration {
+        Duration::from_secs(self.agent_patience_minutes * 60)
+    }
+
+    pub(crate) fn receiver_host(&self) -> String {
+        self.receiver_host
+            .clone()
+            .unwrap_or_else(|| self.receiver_listen.to_string())
+    }
+
+    /// A lease must be renewed at least once before the worker stops trusting it.
+    pub(crate) fn check(&self) -> Result<(), crate::Error> {
+        if self.lease_renewal_secs + self.lease_margin_secs >= self.lease_ttl_secs {
+            return Err(crate::Error::LeaseTimes {
+                ttl: self.lease_ttl_secs,
+                renewal: self.lease_renewal_secs,
+                margin: self.lease_margin_secs,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Providers make and unmake instances.
+
+mod process;
+
+use std::net::SocketAddr;
+
+use domain::{Epoch, InstanceId};
+
+pub(crate) use process::ProcessProvider;
+
+/// What an instance is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct InstanceSpec {
+    pub(crate) id: InstanceId,
+    pub(crate) epoch: Epoch,
+    /// Certificate of the run's authority, and the receiver's own certificate and key, as PEM.
+    pub(crate) authority_pem: String,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+    /// Bytes of the largest disk: no file of the instance may grow beyond it.
+    pub(crate) largest_disk_bytes: u64,
+}
+
+/// An instance could not be made, parked or destroyed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProviderError {
+    #[error("can't {doing} {path}: {source}")]
+    File {
+        doing: &'static str,
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("can't start the receiver {program}: {source}")]
+    Start {
+        program: String,
+        source: std::io::Error,
+    },
+    #[error("the receiver ended before it was ready: {log}")]
+    Ended { log: String },
+    #[error("the receiver was not ready in time: {log}")]
+    NotReady { log: String },
+    #[error("an older receiver of this instance can't be ended (process {pid})")]
+    Stuck { pid: i32 },
+}
+
+/// Few verbs, each safe to repeat. What an instance holds survives [`Provider::park`] and a new [`Provider::create`]; only
+/// [`Provider::destroy`] ends it.
+#[tonic::async_trait]
+pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
+    /// Its name, as rows have it.
+    fn name(&self) -> &'static str;
+
+    /// Where its instances are, as rows have it.
+    fn host(&self) -> String;
+
+    /// Makes the instance, or takes it over: what ran in it under an earlier epoch is ended first. Answers with the receiver's control
+    /// address.
+    async fn create(&self, spec: &InstanceSpec) -> Result<SocketAddr, ProviderError>;
+
+    /// Whether the instance's receiver runs.
+    async fn is_running(&self, id: &InstanceId) -> bool;
+
+    /// Ends what runs in the instance and keeps what it holds.
+    async fn park(&self, id: &InstanceId) -> Result<(), ProviderError>;
+
+    /// Ends and removes it.
+    async fn destroy(&self, id: &InstanceId) -> Result<(), ProviderError>;
+
+    /// Every instance that exists here.
+    async fn list(&self) -> Result<Vec<InstanceId>, ProviderError>;
+}

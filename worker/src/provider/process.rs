@@ -1,0 +1,297 @@
+//! The `process` provider: an instance is a directory, and a receiver process in it.
+//!
+//! The kernel ends the receiver with its worker (`PR_SET_PDEATHSIG`), so nothing is left behind by a worker that dies. What it received lies
+//! in the directory. The next worker on this machine ends a receiver that still runs there, under whatever epoch, before it starts its
+//! own; the receiver itself holds an exclusive lock of the directory and refuses an epoch below its fence.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use domain::InstanceId;
+use prost::Message as _;
+use proto::receiver::{InstanceConfig, InstanceReady};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
+
+use super::{InstanceSpec, Provider, ProviderError};
+
+/// Time that a receiver has to flush and end by itself.
+const PARK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time until a killed process must be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+/// Open files of a receiver.
+const OPEN_FILES: u64 = 4096;
+
+/// Makes instances as processes of this machine.
+#[derive(Debug)]
+pub(crate) struct ProcessProvider {
+    /// Directory of all instances.
+    pub(crate) root: PathBuf,
+    /// Program that runs receivers.
+    pub(crate) program: PathBuf,
+    pub(crate) image_store: PathBuf,
+    pub(crate) listen: std::net::IpAddr,
+    pub(crate) start_timeout: Duration,
+}
+
+#[tonic::async_trait]
+impl Provider for ProcessProvider {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    /// The directory: workers that share it share its instances.
+    fn host(&self) -> String {
+        let name = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        format!("{name}:{}", self.root.display())
+    }
+
+    async fn create(&self, spec: &InstanceSpec) -> Result<SocketAddr, ProviderError> {
+        let directory = self.directory(&spec.id);
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(failed("make the directory", &directory))?;
+        end_receiver(&directory, Duration::ZERO).await?;
+        let config = InstanceConfig {
+            instance_id: spec.id.to_string(),
+            epoch: spec.epoch.0,
+            authority_pem: spec.authority_pem.clone(),
+            certificate_pem: spec.certificate_pem.clone(),
+            key_pem: spec.key_pem.clone(),
+            listen_ip: self.listen.to_string(),
+            image_store: self.image_store.display().to_string(),
+        };
+        write_private(&directory.join("instance"), &config.encode_to_vec())?;
+        remove_if_there(&directory.join("ready"))?;
+        let mut child = self.spawn(&directory, spec)?;
+        let pid = child.id();
+        let ready = wait_ready(&directory, spec.epoch.0, &mut child, self.start_timeout).await;
+        if ready.is_err() {
+            let _gone = child.start_kill();
+        }
+        // Reaped whenever it ends; whoever drives the run notices by its silence.
+        let id = spec.id.clone();
+        tokio::spawn(async move {
+            let ended = child.wait().await;
+            tracing::info!(instance_id = %id, pid, ?ended, "a receiver has ended");
+        });
+        let port = ready?;
+        Ok(SocketAddr::new(self.listen, port))
+    }
+
+    async fn is_running(&self, id: &InstanceId) -> bool {
+        receiver_of(&self.directory(id)).is_some()
+    }
+
+    async fn park(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        end_receiver(&self.directory(id), PARK_TIMEOUT).await
+    }
+
+    async fn destroy(&self, id: &InstanceId) -> Result<(), ProviderError> {
+        let directory = self.directory(id);
+        end_receiver(&directory, Duration::ZERO).await?;
+        let removing = directory.clone();
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(removing)).await;
+        match removed {
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed("remove the directory", &directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<InstanceId>, ProviderError> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("list the instances in", &self.root)(error)),
+        };
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect())
+    }
+}
+
+impl ProcessProvider {
+    fn directory(&self, id: &InstanceId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    fn spawn(
+        &self,
+        directory: &Path,
+        spec: &InstanceSpec,
+    ) -> Result<tokio::process::Child, ProviderError> {
+        let log_path = directory.join("receiver.log");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .map_err(failed("write", &log_path))?;
+        let also_log = log.try_clone().map_err(failed("write", &log_path))?;
+        let mut command = tokio::process::Command::new(&self.program);
+        command
+            .arg("receiver")
+            .arg("--dir")
+            .arg(directory)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(also_log)
+            .process_group(0)
+            .env_remove("WHERRY_HEALTH")
+            .env_remove("WHERRY_SEAL_KEY")
+            .env_remove("WHERRY_DATABASE_URL");
+        // qcow2 adds tables to the data: a 64th is far more than they need.
+        let largest_file = spec.largest_disk_bytes + spec.largest_disk_bytes / 64 + (64 << 20);
+        // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+        unsafe {
+            command.pre_exec(move || {
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                setrlimit(Resource::Core, limit(0))?;
+                setrlimit(Resource::Nofile, limit(OPEN_FILES))?;
+                setrlimit(Resource::Fsize, limit(largest_file))?;
+                Ok(())
+            });
+        }
+        command.spawn().map_err(|source| ProviderError::Start {
+            program: self.program.display().to_string(),
+            source,
+        })
+    }
+}
+
+fn limit(value: u64) -> Rlimit {
+    Rlimit {
+        current: Some(value),
+        maximum: Some(value),
+    }
+}
+
+async fn wait_ready(
+    directory: &Path,
+    epoch: i64,
+    child: &mut tokio::process::Child,
+    timeout: Duration,
+) -> Result<u16, ProviderError> {
+    let start = Instant::now();
+    loop {
+        if let Some(ready) = read_ready(directory).filter(|ready| ready.epoch == epoch) {
+            if let Ok(port) = u16::try_from(ready.control_port) {
+                return Ok(port);
+            }
+        }
+        if let Ok(Some(_)) = child.try_wait() {
+            return Err(ProviderError::Ended {
+                log: log_tail(directory),
+            });
+        }
+        if start.elapsed() > timeout {
+            return Err(ProviderError::NotReady {
+                log: log_tail(directory),
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn read_ready(directory: &Path) -> Option<InstanceReady> {
+    InstanceReady::decode(std::fs::read(directory.join("ready")).ok()?.as_slice()).ok()
+}
+
+/// The receiver that runs in a directory: the process of its ready file, if that process really is a receiver of this directory.
+fn receiver_of(directory: &Path) -> Option<Pid> {
+    let pid = i32::try_from(read_ready(directory)?.pid).ok()?;
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let names_directory = arguments
+        .split(|&byte| byte == 0)
+        .any(|argument| argument == directory.as_os_str().as_encoded_bytes());
+    let is_zombie = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.contains(") Z "));
+    if names_directory && !is_zombie {
+        Pid::from_raw(pid)
+    } else {
+        None
+    }
+}
+
+/// Ends the receiver of a directory: politely for as long as `patience`, then by force.
+async fn end_receiver(directory: &Path, patience: Duration) -> Result<(), ProviderError> {
+    let Some(pid) = receiver_of(directory) else {
+        return Ok(());
+    };
+    if !patience.is_zero() {
+        let _already_gone = kill_process(pid, Signal::TERM);
+        if gone(directory, pid, patience).await {
+            return Ok(());
+        }
+    }
+    let _already_gone = kill_process(pid, Signal::KILL);
+    if gone(directory, pid, KILL_TIMEOUT).await {
+        Ok(())
+    } else {
+        Err(ProviderError::Stuck {
+            pid: pid.as_raw_nonzero().get(),
+        })
+    }
+}
+
+async fn gone(directory: &Path, pid: Pid, patience: Duration) -> bool {
+    let start = Instant::now();
+    while receiver_of(directory) == Some(pid) {
+        if start.elapsed() > patience {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    true
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), ProviderError> {
+    use std::io::Write as _;
+
+    remove_if_there(path)?;
+    let file = std::fs::File::options()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|mut file| file.write_all(bytes))
+        .map_err(failed("write", path))
+}
+
+fn remove_if_there(path: &Path) -> Result<(), ProviderError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> ProviderError + use<> {
+    let path = path.display().to_string();
+    move |source| ProviderError::File {
+        doing,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The last lines that a receiver has printed.
+fn log_tail(directory: &Path) -> String {
+    let log = std::fs::read_to_string(directory.join("receiver.log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().rev().take(3).collect();
+    if lines.is_empty() {
+        "it printed nothing".to_owned()
+    } else {
+        lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
+    }
+}

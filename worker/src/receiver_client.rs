@@ -1,0 +1,134 @@
+//! Calls to a run's receiver: gRPC with mutual TLS by the run's authority, each call bounded, each with the trace it belongs to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proto::receiver as wire;
+use proto::receiver::receiver_service_client::ReceiverServiceClient;
+use tonic::metadata::{MetadataKey, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status};
+
+/// The name in every receiver's certificate.
+pub(crate) const RECEIVER_NAME: &str = "receiver";
+
+/// Descriptions of images with many disks fit well.
+const MOST_BYTES: usize = 16 << 20;
+
+/// A receiver, as its worker sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct ReceiverClient {
+    client: ReceiverServiceClient<Channel>,
+    timeout: Duration,
+}
+
+/// A call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// No answer: the receiver may be gone.
+    #[error("the receiver does not answer: {0}")]
+    Lost(String),
+    /// The receiver has seen a higher epoch.
+    #[error("the receiver has a newer owner")]
+    Fenced,
+    /// The receiver can't do it.
+    #[error("{}", .0.message)]
+    Refused(domain::Failure),
+}
+
+impl ReceiverClient {
+    /// A client; connects with its first call.
+    pub(crate) fn new(
+        address: SocketAddr,
+        authority_pem: &str,
+        identity: &pki::Identity,
+        timeout: Duration,
+    ) -> Result<Self, CallError> {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(authority_pem))
+            .identity(Identity::from_pem(
+                &identity.certificate_pem,
+                &identity.key_pem,
+            ))
+            .domain_name(RECEIVER_NAME);
+        let channel = Endpoint::from_shared(format!("https://{address}"))
+            .and_then(|endpoint| endpoint.tls_config(tls))
+            .map_err(|error| CallError::Lost(error.to_string()))?
+            .connect_timeout(timeout)
+            .timeout(timeout)
+            .connect_lazy();
+        let client = ReceiverServiceClient::new(channel).max_decoding_message_size(MOST_BYTES);
+        Ok(Self { client, timeout })
+    }
+
+    pub(crate) async fn admit(
+        &self,
+        request: wire::AdmitRequest,
+    ) -> Result<wire::AdmitResponse, CallError> {
+        let mut client = self.client.clone();
+        self.bounded(client.admit(traced(request))).await
+    }
+
+    pub(crate) async fn status(&self, epoch: i64) -> Result<wire::StatusResponse, CallError> {
+        let mut client = self.client.clone();
+        self.bounded(client.status(traced(wire::StatusRequest { epoch })))
+            .await
+    }
+
+    pub(crate) async fn halt(&self, epoch: i64) -> Result<(), CallError> {
+        let mut client = self.client.clone();
+        self.bounded(client.halt(traced(wire::HaltRequest { epoch })))
+            .await
+            .map(|wire::HaltResponse {}| ())
+    }
+
+    pub(crate) async fn build_image(
+        &self,
+        request: wire::BuildImageRequest,
+    ) -> Result<(), CallError> {
+        let mut client = self.client.clone();
+        let built = self.bounded(client.build_image(traced(request))).await;
+        built.map(|wire::BuildImageResponse {}| ())
+    }
+
+    async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CallError::of(&status)),
+            Err(_) => Err(CallError::Lost(format!("no answer in {:?}", self.timeout))),
+        }
+    }
+}
+
+impl CallError {
+    fn of(status: &Status) -> Self {
+        let code = status
+            .metadata()
+            .get("wherry-failure")
+            .and_then(|code| code.to_str().ok()?.parse().ok());
+        match (status.code(), code) {
+            (Code::FailedPrecondition, _) => Self::Fenced,
+            (_, Some(code)) => Self::Refused(domain::Failure::new(code, status.message())),
+            (_, None) => Self::Lost(status.message().to_owned()),
+        }
+    }
+}
+
+fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let mut headers = HashMap::new();
+    telemetry::trace_context::inject(&mut headers);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (
+            MetadataKey::from_bytes(name.as_bytes()),
+            MetadataValue::try_from(&value),
+        ) {
+            request.metadata_mut().insert(name, value);
+        }
+    }
+    request
+}

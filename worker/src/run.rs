@@ -1,0 +1,360 @@
+//! One run, from its lease to its end: Preparing, Syncing, Processing, Cleaning.
+//!
+//! A run keeps nothing in memory that its next owner would need. Each phase first looks at what is already there, so a run that
+//! is taken over goes on with the phase that is left, and a phase that is repeated costs little.
+
+mod cleaning;
+mod preparing;
+mod processing;
+mod progress;
+mod syncing;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::Bus;
+use domain::job::{Event, State};
+use domain::message::TraceHeaders;
+use domain::{Failure, FailureCode};
+use service::Shutdown;
+use store::job::{Change, Guard, Transitioned};
+use store::lease::Lease;
+use store::run::RunFacts;
+use store::{ErrorKind, Store, StoreError};
+use telemetry::Metric;
+
+use crate::Config;
+use crate::leases::Held;
+use crate::provider::{Provider, ProviderError};
+use crate::receiver_client::CallError;
+use preparing::Site;
+
+/// Pause before something that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What all runs of a worker share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) worker: String,
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// One run.
+#[derive(Debug)]
+struct Run {
+    context: Arc<Context>,
+    lease: Lease,
+    facts: RunFacts,
+    headers: TraceHeaders,
+    progress: progress::Progress,
+}
+
+/// Why a run goes no further here.
+#[derive(Debug)]
+enum Ended {
+    /// For good, with the sentence for the tenant.
+    Failed(Failure),
+    /// Somebody else owns the run.
+    Fenced,
+    /// The tenant has stopped it.
+    Stopped,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<ProviderError> for Ended {
+    fn from(error: ProviderError) -> Self {
+        Self::Failed(Failure::new(
+            FailureCode::InstanceFailed,
+            format!(
+                "The intermediate instance can't be made: {error}. Tell the operator, then start the job again."
+            ),
+        ))
+    }
+}
+
+/// Drives a run to its end, or until it is somebody else's.
+pub(crate) async fn drive(context: Arc<Context>, lease: Lease, held: Held, headers: TraceHeaders) {
+    let started = Instant::now();
+    let (job_id, epoch) = (lease.job_id.clone(), lease.epoch);
+    tracing::info!(%job_id, run = %lease.run, %epoch, "driving a run");
+    if let Some(waited) = lease.waited {
+        telemetry::histogram(Metric::JobStartSeconds, &[]).record(waited.as_secs_f64());
+    }
+    let outcome = match load(&context, lease, headers).await {
+        Some(mut run) => {
+            let outcome = tokio::select! {
+                biased;
+                () = held.lost() => "lease_lost",
+                ended = run.to_the_end(&held) => run.conclude(ended).await,
+                () = context.shutdown.draining() => run.hand_over().await,
+            };
+            run.leave(outcome).await;
+            outcome
+        }
+        None => "removed",
+    };
+    if outcome != "lease_lost"
+        && let Err(error) = context.store.release_lease(&job_id, epoch).await
+    {
+        tracing::warn!(%job_id, %epoch, error = &error as &dyn std::error::Error, "the lease was not given back");
+    }
+    let elapsed = started.elapsed();
+    telemetry::histogram(Metric::RunSeconds, &[("outcome", outcome)]).record(elapsed.as_secs_f64());
+    tracing::info!(%job_id, %epoch, outcome, ?elapsed, "done with a run");
+}
+
+async fn load(context: &Arc<Context>, lease: Lease, headers: TraceHeaders) -> Option<Run> {
+    let facts = persist(|| context.store.run_facts(&lease.job_id)).await;
+    match facts {
+        Ok(Some(facts)) => {
+            let progress = progress::Progress::new(lease.run, &facts);
+            Some(Run {
+                context: Arc::clone(context),
+                lease,
+                facts,
+                headers,
+                progress,
+            })
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tracing::error!(job_id = %lease.job_id, error = &error as &dyn std::error::Error, "a job can't be read");
+            None
+        }
+    }
+}
+
+/// Repeats what the database refuses for the moment; the lease bounds how long.
+async fn persist<T, F>(mut work: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match work().await {
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database fails, trying again"
+                );
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+impl Run {
+    async fn to_the_end(&mut self, held: &Held) -> Result<(), Ended> {
+        // A stop is taken note of until the copy is complete; from then on the run finishes first.
+        let site = tokio::select! {
+            copied = self.copied() => copied?,
+            () = held.stop_asked() => return Err(Ended::Stopped),
+        };
+        let started = Instant::now();
+        let site = self.process(site).await?;
+        let started = phase_done("processing", started);
+        self.clean(&site).await?;
+        phase_done("cleaning", started);
+        Ok(())
+    }
+
+    async fn copied(&mut self) -> Result<Site, Ended> {
+        let started = Instant::now();
+        let site = self.prepare().await?;
+        let started = phase_done("preparing", started);
+        let site = self.sync(site).await?;
+        phase_done("syncing", started);
+        Ok(site)
+    }
+
+    /// Lets an event of the lease holder happen. `Ok` also when it has happened before.
+    async fn event(&self, event: Event, failure: Option<&Failure>) -> Result<(), Ended> {
+        let change = Change {
+            event,
+            guard: Guard::Lease(self.lease.epoch),
+            actor: &self.context.worker,
+            detail: "",
+            failure,
+            headers: &self.headers,
+        };
+        let done = persist(|| self.context.store.transition(&self.lease.job_id, change)).await;
+        match done.map_err(|error| internal(&error))? {
+            Transitioned::Moved(changed) => {
+                telemetry::counter(
+                    Metric::JobTransitions,
+                    &[("event", event.as_str()), ("state", changed.to.as_str())],
+                )
+                .increment(1);
+                Ok(())
+            }
+            Transitioned::Ignored { state, reason } => {
+                telemetry::counter(
+                    Metric::JobEventsIgnored,
+                    &[("event", event.as_str()), ("reason", reason.as_str())],
+                )
+                .increment(1);
+                if is_behind(state, event) {
+                    Ok(())
+                } else {
+                    Err(Ended::Fenced)
+                }
+            }
+            Transitioned::Fenced | Transitioned::NotFound => Err(Ended::Fenced),
+            Transitioned::Recorded | Transitioned::Refused(_) => Err(Ended::Fenced),
+        }
+    }
+
+    /// Shows what is being done.
+    async fn observe(&mut self, doing: &str) -> Result<(), Ended> {
+        self.progress.doing(doing);
+        self.write_observation().await
+    }
+
+    async fn write_observation(&mut self) -> Result<(), Ended> {
+        let observation = self.progress.observation();
+        let written = persist(|| {
+            self.context
+                .store
+                .observe(&self.lease.job_id, self.lease.epoch, &observation)
+        })
+        .await;
+        if written.map_err(|error| internal(&error))? {
+            Ok(())
+        } else {
+            Err(Ended::Fenced)
+        }
+    }
+
+    /// Writes down how the run ended.
+    async fn conclude(&mut self, ended: Result<(), Ended>) -> &'static str {
+        match ended {
+            Ok(()) => "finished",
+            Err(Ended::Fenced) => "lease_lost",
+            Err(Ended::Stopped) => {
+                self.halt_receiver().await;
+                match self.event(Event::Halted, None).await {
+                    Ok(()) => "stopped",
+                    Err(_) => "lease_lost",
+                }
+            }
+            Err(Ended::Failed(failure)) => {
+                tracing::warn!(
+                    job_id = %self.lease.job_id, run = %self.lease.run, epoch = %self.lease.epoch, tenant = %self.facts.tenant,
+                    %failure, "a run has failed"
+                );
+                self.halt_receiver().await;
+                match self.event(Event::Fail, Some(&failure)).await {
+                    Ok(()) => {
+                        telemetry::counter(Metric::RunFailures, &[("code", failure.code.as_str())])
+                            .increment(1);
+                        "failed"
+                    }
+                    Err(_) => "lease_lost",
+                }
+            }
+        }
+    }
+
+    /// Flushes what was received and writes down how much that is. What can't be flushed is sent again.
+    async fn halt_receiver(&mut self) {
+        let Some(client) = self.progress.client.clone() else {
+            return;
+        };
+        match client.halt(self.lease.epoch.0).await {
+            Ok(()) => {
+                if let Ok(status) = client.status(self.lease.epoch.0).await {
+                    self.progress.look(&status);
+                }
+                self.progress.doing("");
+                let _fenced = self.write_observation().await;
+            }
+            Err(error) => {
+                tracing::info!(job_id = %self.lease.job_id, %error, "the receiver was not halted")
+            }
+        }
+    }
+
+    /// Gives the run to another worker: this one drains.
+    async fn hand_over(&mut self) -> &'static str {
+        self.halt_receiver().await;
+        self.park().await;
+        let handed = self
+            .context
+            .store
+            .hand_over(&self.lease.job_id, self.lease.epoch, &self.context.worker)
+            .await;
+        if let Err(error) = handed {
+            tracing::warn!(job_id = %self.lease.job_id, error = &error as &dyn std::error::Error, "a run was not handed over");
+        }
+        // The lease is gone with it; nothing is left to give back.
+        "lease_lost"
+    }
+
+    /// Leaves nothing running that nobody drives.
+    async fn leave(&mut self, outcome: &str) {
+        match outcome {
+            "stopped" | "failed" => {
+                let _later = self
+                    .context
+                    .store
+                    .remove_assignment(&self.lease.job_id, self.lease.epoch)
+                    .await;
+                let _heard = self.context.bus.nudge(&self.facts.source_id).await;
+                self.park().await;
+            }
+            // The next owner ends what runs in the instance by itself.
+            _ => {}
+        }
+    }
+
+    async fn park(&self) {
+        if let Some(id) = &self.progress.instance_id
+            && let Err(error) = self.context.provider.park(id).await
+        {
+            tracing::warn!(instance_id = %id, %error, "a receiver was not ended");
+        }
+    }
+}
+
+/// Shows how long a phase took; the next one begins now.
+fn phase_done(phase: &'static str, started: Instant) -> Instant {
+    telemetry::histogram(Metric::RunPhaseSeconds, &[("phase", phase)])
+        .record(started.elapsed().as_secs_f64());
+    Instant::now()
+}
+
+/// Whether the job is where the event would have brought it, or further: the event has happened before.
+fn is_behind(state: State, event: Event) -> bool {
+    event
+        .moves()
+        .any(|(_, to)| state >= to && state.is_running() || state == to)
+}
+
+fn internal(error: &StoreError) -> Ended {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "a run ends by an error of the database"
+    );
+    Ended::Failed(Failure::new(
+        FailureCode::Internal,
+        "An internal error has ended the run. Start the job again.",
+    ))
+}
+
+/// How a failed call to the receiver ends or goes on: `Ok` says that the receiver may be gone.
+fn lost_or_ended(error: CallError) -> Result<String, Ended> {
+    match error {
+        CallError::Lost(message) => Ok(message),
+        CallError::Fenced => Err(Ended::Fenced),
+        CallError::Refused(failure) => Err(Ended::Failed(failure)),
+    }
+}

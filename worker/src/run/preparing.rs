@@ -1,0 +1,237 @@
+//! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
+
+use domain::job::Event;
+use domain::{Failure, FailureCode, InstanceId};
+use prost::Message as _;
+use proto::{agent, receiver};
+use store::instance::{Authority, Instance};
+use transfer::{Ticket, TicketSecret};
+
+use super::{Ended, Run, internal, lost_or_ended, persist};
+use crate::provider::InstanceSpec;
+use crate::receiver_client::{RECEIVER_NAME, ReceiverClient};
+
+/// How long a ticket opens the receiver. Its epoch ends it earlier.
+const TICKET_SECS: i64 = 30 * 24 * 3600;
+
+/// Attempts to bring a receiver up before the run fails.
+const TRIES: u32 = 3;
+
+/// Where a run takes place: its instance, and the receiver in it.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) instance: Instance,
+    pub(super) client: ReceiverClient,
+}
+
+impl Run {
+    pub(super) async fn prepare(&mut self) -> Result<Site, Ended> {
+        self.observe("making the intermediate instance").await?;
+        let instance = self.take_instance().await?;
+        self.progress.instance_id = Some(instance.id.clone());
+        let site = self.open_site(instance).await?;
+        self.event(Event::Prepared, None).await?;
+        Ok(site)
+    }
+
+    /// The row first: whatever dies after it, the instance is known.
+    async fn take_instance(&self) -> Result<Instance, Ended> {
+        let authority = pki::Authority::generate(
+            &format!("wherry run of {}", self.lease.job_id),
+            pki::RUN_VALIDITY,
+        )
+        .map_err(|error| pki_failed(&error))?;
+        let candidate = Instance {
+            id: InstanceId::generate(),
+            tenant: self.facts.tenant.clone(),
+            job_id: self.lease.job_id.clone(),
+            run: self.lease.run,
+            epoch: self.lease.epoch,
+            provider: self.context.provider.name().to_owned(),
+            host: self.context.provider.host(),
+            authority: Authority {
+                certificate_pem: authority.certificate_pem().to_owned(),
+                key_pem: authority.key_pem(),
+            },
+        };
+        let taken = persist(|| self.context.store.take_instance(&candidate)).await;
+        taken
+            .map_err(|error| internal(&error))?
+            .ok_or(Ended::Fenced)
+    }
+
+    /// Brings the receiver up, admits the agent and tells it. Also after a receiver was lost.
+    pub(super) async fn open_site(&mut self, instance: Instance) -> Result<Site, Ended> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_to_open(&instance).await {
+                Ok(client) => return Ok(Site { instance, client }),
+                Err(Opening::Ended(ended)) => return Err(ended),
+                Err(Opening::Lost(message)) if tries < TRIES => {
+                    tracing::warn!(job_id = %self.lease.job_id, instance_id = %instance.id, message, "a receiver is started again");
+                }
+                Err(Opening::Lost(message)) => {
+                    let sentence = format!(
+                        "The receiver does not come up: {message}. Tell the operator, then start the job again."
+                    );
+                    return Err(Failure::new(FailureCode::ReceiverLost, sentence).into());
+                }
+            }
+        }
+    }
+
+    async fn try_to_open(&mut self, instance: &Instance) -> Result<ReceiverClient, Opening> {
+        let authority = pki::Authority::from_pem(
+            &instance.authority.certificate_pem,
+            &instance.authority.key_pem,
+        )
+        .map_err(|error| pki_failed(&error))?;
+        let server = authority
+            .issue_server(&[RECEIVER_NAME.to_owned()])
+            .map_err(|error| pki_failed(&error))?;
+        let worker = authority
+            .issue_client("worker")
+            .map_err(|error| pki_failed(&error))?;
+        let largest = self
+            .facts
+            .disks
+            .iter()
+            .map(|disk| disk.target.size_bytes())
+            .max()
+            .unwrap_or(0);
+        let spec = InstanceSpec {
+            id: instance.id.clone(),
+            epoch: self.lease.epoch,
+            authority_pem: authority.certificate_pem().to_owned(),
+            certificate_pem: server.certificate_pem,
+            key_pem: server.key_pem,
+            largest_disk_bytes: largest,
+        };
+        let address = self
+            .context
+            .provider
+            .create(&spec)
+            .await
+            .map_err(Ended::from)?;
+        let timeout = self.context.config.receiver_timeout();
+        let client = ReceiverClient::new(address, authority.certificate_pem(), &worker, timeout)
+            .map_err(|error| Opening::Lost(error.to_string()))?;
+        self.progress.new_receiver();
+        self.progress.client = Some(client.clone());
+        let secret = TicketSecret::generate();
+        let admitted = client.admit(self.admission(&secret)).await;
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => return Err(Opening::Lost(lost_or_ended(error)?)),
+        };
+        let assignment = self.assignment(&authority, &secret, admitted.data_port)?;
+        self.assign(&assignment).await?;
+        Ok(client)
+    }
+
+    fn admission(&self, secret: &TicketSecret) -> receiver::AdmitRequest {
+        receiver::AdmitRequest {
+            epoch: self.lease.epoch.0,
+            job_id: self.lease.job_id.to_string(),
+            run: self.lease.run.0,
+            disks: self
+                .facts
+                .disks
+                .iter()
+                .map(|disk| receiver::TargetDisk {
+                    index: disk.target.index.0.into(),
+                    source_size_bytes: disk.source_bytes,
+                    target_size_bytes: disk.target.size_bytes(),
+                })
+                .collect(),
+            ticket_secret: secret.as_bytes().to_vec(),
+            checksum: self.facts.parameters.checksum,
+        }
+    }
+
+    fn assignment(
+        &self,
+        authority: &pki::Authority,
+        secret: &TicketSecret,
+        data_port: u32,
+    ) -> Result<agent::Assignment, Ended> {
+        use domain::Clock as _;
+
+        let parameters = &self.facts.parameters;
+        let certificate = authority
+            .issue_client_over_public_key(self.facts.source_id.as_str(), &self.facts.public_key)
+            .map_err(|error| pki_failed(&error))?;
+        let ticket = Ticket {
+            job_id: self.lease.job_id.clone(),
+            run: self.lease.run,
+            epoch: self.lease.epoch,
+            expires_unix_secs: domain::clock::SystemClock.now().unix_seconds() + TICKET_SECS,
+        };
+        Ok(agent::Assignment {
+            job_id: self.lease.job_id.to_string(),
+            run: self.lease.run.0,
+            epoch: self.lease.epoch.0,
+            receiver_address: host_and_port(&self.context.config.receiver_host(), data_port),
+            receiver_name: RECEIVER_NAME.to_owned(),
+            authority_pem: authority.certificate_pem().to_owned(),
+            certificate_pem: certificate,
+            ticket: ticket.sign(secret),
+            disks: self
+                .facts
+                .disks
+                .iter()
+                .map(|disk| agent::AssignedDisk {
+                    index: disk.target.index.0.into(),
+                    path: disk.path.clone(),
+                    size_bytes: disk.source_bytes,
+                })
+                .collect(),
+            bandwidth_limit_bytes_per_sec: parameters.bandwidth_limit_bytes_per_sec.unwrap_or(0),
+            compress_level: parameters.compress_level,
+            streams: 0,
+        })
+    }
+
+    async fn assign(&self, assignment: &agent::Assignment) -> Result<(), Ended> {
+        let message = assignment.encode_to_vec();
+        let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
+        let put = persist(|| self.context.store.put_assignment(job_id, epoch, &message)).await;
+        if !put.map_err(|error| internal(&error))? {
+            return Err(Ended::Fenced);
+        }
+        // Unheard, it costs one heartbeat of the agent.
+        let _heard = self.context.bus.nudge(&self.facts.source_id).await;
+        Ok(())
+    }
+}
+
+enum Opening {
+    Ended(Ended),
+    Lost(String),
+}
+
+impl From<Ended> for Opening {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(ended)
+    }
+}
+
+fn host_and_port(host: &str, port: u32) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+fn pki_failed(error: &pki::Error) -> Ended {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "a certificate of a run can't be made"
+    );
+    Ended::Failed(Failure::new(
+        FailureCode::Internal,
+        "The run's certificates can't be made. Start the job again.",
+    ))
+}

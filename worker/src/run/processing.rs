@@ -1,0 +1,140 @@
+//! Processing: the receiver makes the image and puts it into the store.
+
+use std::time::{Duration, Instant};
+
+use domain::job::Event;
+use domain::{Failure, FailureCode, ImageId};
+use proto::receiver::{BuildImageRequest, ImageStatus, image_status};
+use telemetry::Metric;
+
+use super::preparing::Site;
+use super::{Ended, Run, internal, lost_or_ended, persist, syncing};
+
+/// Between two looks at the receiver.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Silence of the receiver after which it is replaced.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Receivers that may be lost while the image is made. What was received is kept; the agent proves it to the next one.
+const TRIES: u32 = 3;
+
+impl Run {
+    pub(super) async fn process(&mut self, mut site: Site) -> Result<Site, Ended> {
+        let started = Instant::now();
+        let (job_id, epoch) = (self.lease.job_id.clone(), self.lease.epoch);
+        let candidate = ImageId::generate();
+        let begun = persist(|| self.context.store.begin_image(&job_id, epoch, &candidate)).await;
+        let image_id = begun
+            .map_err(|error| internal(&error))?
+            .ok_or(Ended::Fenced)?;
+        let built = self.build_somewhere(&mut site, &image_id).await;
+        let outcome = if built.is_ok() { "built" } else { "failed" };
+        telemetry::histogram(Metric::ImageBuildSeconds, &[("outcome", outcome)])
+            .record(started.elapsed().as_secs_f64());
+        let image = built?;
+        let description = description(&image)?;
+        let finished = persist(|| {
+            self.context
+                .store
+                .finish_image(&image_id, epoch, &image.location, &description)
+        })
+        .await;
+        if !finished.map_err(|error| internal(&error))? {
+            return Err(Ended::Fenced);
+        }
+        self.event(Event::Processed, None).await?;
+        Ok(site)
+    }
+
+    /// Makes the image in the site, or in the one that replaces it.
+    async fn build_somewhere(
+        &mut self,
+        site: &mut Site,
+        image_id: &ImageId,
+    ) -> Result<ImageStatus, Ended> {
+        for _ in 0..TRIES {
+            match self.build(site, image_id).await? {
+                Building::Stored(image) => return Ok(image),
+                Building::Lost(message) => {
+                    tracing::warn!(job_id = %self.lease.job_id, message, "the receiver is lost and is replaced");
+                    self.observe("starting a new receiver: the last one was lost")
+                        .await?;
+                    let replaced = self.open_site(site.instance.clone()).await?;
+                    *site = self.receive_all(replaced).await?;
+                }
+            }
+        }
+        let sentence = "The receiver was lost again and again while it made the image. Tell the operator, then start the job again: \
+                        the copy is kept.";
+        Err(Failure::new(FailureCode::ReceiverLost, sentence).into())
+    }
+
+    async fn build(&mut self, site: &Site, image_id: &ImageId) -> Result<Building, Ended> {
+        let request = BuildImageRequest {
+            epoch: self.lease.epoch.0,
+            image_id: image_id.to_string(),
+            image_name: self.facts.image_name.clone(),
+            job_id: self.lease.job_id.to_string(),
+            source_id: self.facts.source_id.to_string(),
+        };
+        let mut heard_at = Instant::now();
+        let mut asked = false;
+        loop {
+            let answer = if asked {
+                site.client.status(self.lease.epoch.0).await
+            } else {
+                let built = site.client.build_image(request.clone()).await;
+                asked = built.is_ok();
+                match built {
+                    Ok(()) => site.client.status(self.lease.epoch.0).await,
+                    Err(error) => Err(error),
+                }
+            };
+            match answer {
+                Ok(status) => {
+                    heard_at = Instant::now();
+                    let image = status.image.clone().unwrap_or_default();
+                    match image.state() {
+                        image_status::State::Stored => return Ok(Building::Stored(image)),
+                        image_status::State::Failed => {
+                            let unknown = || {
+                                Failure::new(FailureCode::ImageFailed, "The image can't be made.")
+                            };
+                            return Err(syncing::failure_of(&status)
+                                .unwrap_or_else(unknown)
+                                .into());
+                        }
+                        _ => {
+                            let percent = (image.progress * 100.0).round();
+                            self.observe(&format!("making the image: {percent} %"))
+                                .await?;
+                        }
+                    }
+                }
+                Err(error) => {
+                    let message = lost_or_ended(error)?;
+                    let is_gone = !self.context.provider.is_running(&site.instance.id).await;
+                    if is_gone || heard_at.elapsed() > PATIENCE {
+                        return Ok(Building::Lost(message));
+                    }
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+enum Building {
+    Stored(ImageStatus),
+    Lost(String),
+}
+
+fn description(image: &ImageStatus) -> Result<store::JsonValue, Ended> {
+    image.description.parse().map_err(|_| {
+        Ended::Failed(Failure::new(
+            FailureCode::ImageFailed,
+            "The receiver's description of the image can't be read.",
+        ))
+    })
+}

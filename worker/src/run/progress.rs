@@ -1,0 +1,117 @@
+//! What a run shows of itself: bytes, rate, time left, and a sentence.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use domain::InstanceId;
+use domain::status_info::StatusInfo;
+use proto::receiver::StatusResponse;
+use store::run::{Observation, RunFacts};
+use telemetry::Metric;
+
+use crate::receiver_client::ReceiverClient;
+
+/// The rate is that of this last while.
+const WINDOW: Duration = Duration::from_secs(15);
+
+/// Progress of one run under one lease.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) client: Option<ReceiverClient>,
+    pub(super) instance_id: Option<InstanceId>,
+    info: StatusInfo,
+    bytes_total: u64,
+    bytes_durable: u64,
+    /// Wire bytes of receivers of this lease that are gone.
+    wire_before: u64,
+    wire_now: u64,
+    samples: VecDeque<(Instant, u64)>,
+    /// Whether the receiver has been looked at; the first look may show fewer bytes than an earlier run.
+    has_looked: bool,
+    first_written: bool,
+}
+
+impl Progress {
+    pub(super) fn new(run: domain::Run, facts: &RunFacts) -> Self {
+        Self {
+            client: None,
+            instance_id: None,
+            info: StatusInfo {
+                run: Some(run.0),
+                ..StatusInfo::default()
+            },
+            bytes_total: facts.disks.iter().map(|disk| disk.source_bytes).sum(),
+            bytes_durable: 0,
+            wire_before: 0,
+            wire_now: 0,
+            samples: VecDeque::new(),
+            has_looked: false,
+            first_written: false,
+        }
+    }
+
+    /// The sentence; empty for none.
+    pub(super) fn doing(&mut self, doing: &str) {
+        self.info.doing = (!doing.is_empty()).then(|| doing.to_owned());
+    }
+
+    /// A new receiver counts its bytes from zero.
+    pub(super) fn new_receiver(&mut self) {
+        self.wire_before += std::mem::take(&mut self.wire_now);
+    }
+
+    /// Takes over what the receiver says.
+    pub(super) fn look(&mut self, status: &StatusResponse) {
+        let durable: u64 = status.disks.iter().map(|disk| disk.bytes_durable).sum();
+        if self.has_looked {
+            count("durable", durable.saturating_sub(self.bytes_durable));
+        }
+        count("wire", status.bytes_wire.saturating_sub(self.wire_now));
+        self.has_looked = true;
+        self.bytes_durable = durable;
+        self.wire_now = status.bytes_wire;
+        let now = Instant::now();
+        self.samples.push_back((now, durable));
+        while self.samples.len() > 2 && self.samples[1].0 + WINDOW < now {
+            self.samples.pop_front();
+        }
+        let rate = self.rate();
+        self.info.bytes_durable = Some(durable);
+        self.info.bytes_total = Some(self.bytes_total);
+        self.info.bytes_wire = Some(self.wire_before + self.wire_now);
+        self.info.rate_bytes_per_sec = rate;
+        self.info.eta_secs = rate
+            .filter(|rate| *rate > 0)
+            .map(|rate| self.bytes_total.saturating_sub(durable).div_ceil(rate));
+        self.info.carrier = (!status.carrier.is_empty()).then(|| status.carrier.clone());
+    }
+
+    /// The copy is over: rate and time left mean nothing any more.
+    pub(super) fn copied(&mut self) {
+        self.info.rate_bytes_per_sec = None;
+        self.info.eta_secs = None;
+        self.samples.clear();
+    }
+
+    fn rate(&self) -> Option<u64> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let seconds = last.0.duration_since(first.0).as_secs_f64();
+        (seconds >= 1.0).then(|| (last.1.saturating_sub(first.1) as f64 / seconds) as u64)
+    }
+
+    pub(super) fn observation(&mut self) -> Observation {
+        let is_first =
+            self.has_looked && !std::mem::replace(&mut self.first_written, self.has_looked);
+        Observation {
+            info: self.info.clone(),
+            bytes_durable: self.bytes_durable,
+            bytes_total: self.bytes_total,
+            instance_id: self.instance_id.clone(),
+            is_first,
+        }
+    }
+}
+
+fn count(kind: &'static str, bytes: u64) {
+    telemetry::counter(Metric::TransferBytes, &[("kind", kind)]).increment(bytes);
+}

@@ -1,0 +1,135 @@
+//! Syncing: the agent sends, the receiver reports; the worker watches, shows, and replaces a receiver that is lost.
+
+use std::time::{Duration, Instant};
+
+use domain::job::Event;
+use domain::{Failure, FailureCode};
+use proto::receiver::StatusResponse;
+use store::agent::ReportedState;
+use store::assignment::AgentReport;
+use telemetry::Metric;
+
+use super::preparing::Site;
+use super::{Ended, Run, internal, lost_or_ended, persist};
+
+/// Between two looks at the receiver.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Looks in a row without an answer after which a receiver is replaced.
+const LOST_AFTER: u32 = 3;
+
+impl Run {
+    pub(super) async fn sync(&mut self, site: Site) -> Result<Site, Ended> {
+        let started = Instant::now();
+        let site = self.receive_all(site).await?;
+        self.tell_rate(started);
+        self.progress.copied();
+        self.observe("all disks have arrived").await?;
+        self.event(Event::Synced, None).await?;
+        Ok(site)
+    }
+
+    /// Waits until the receiver has given a receipt for every disk, in `site` or in the one that replaces it.
+    pub(super) async fn receive_all(&mut self, mut site: Site) -> Result<Site, Ended> {
+        let mut heard_at = Instant::now();
+        let mut unanswered = 0;
+        loop {
+            match site.client.status(self.lease.epoch.0).await {
+                Ok(status) => {
+                    unanswered = 0;
+                    self.progress.look(&status);
+                    if let Some(failure) = failure_of(&status) {
+                        telemetry::counter(
+                            Metric::ReceiverFailures,
+                            &[("code", failure.code.as_str())],
+                        )
+                        .increment(1);
+                        return Err(failure.into());
+                    }
+                    if is_complete(&status) {
+                        return Ok(site);
+                    }
+                    if status.agent_connected {
+                        heard_at = Instant::now();
+                        self.observe("copying").await?;
+                    } else {
+                        self.wait_for_agent(heard_at).await?;
+                    }
+                }
+                Err(error) => {
+                    let message = lost_or_ended(error)?;
+                    unanswered += 1;
+                    let is_gone = !self.context.provider.is_running(&site.instance.id).await;
+                    if is_gone || unanswered >= LOST_AFTER {
+                        tracing::warn!(job_id = %self.lease.job_id, message, "the receiver is lost and is replaced");
+                        self.observe("starting a new receiver: the last one was lost")
+                            .await?;
+                        site = self.open_site(site.instance).await?;
+                        unanswered = 0;
+                    }
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// No agent is connected: says what is waited for, and gives up when that takes too long or can't end.
+    async fn wait_for_agent(&mut self, heard_at: Instant) -> Result<(), Ended> {
+        let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
+        let report = persist(|| self.context.store.agent_report(job_id, epoch)).await;
+        let report = report.map_err(|error| internal(&error))?;
+        if let Some(AgentReport {
+            state: ReportedState::Failed,
+            failure: Some(failure),
+        }) = &report
+        {
+            return Err(failure.clone().into());
+        }
+        let source_id = self.facts.source_id.clone();
+        let online = persist(|| self.context.store.source_is_online(&source_id)).await;
+        let online = online.map_err(|error| internal(&error))?;
+        let trouble = report
+            .and_then(|report| report.failure)
+            .map(|failure| failure.message);
+        let sentence = match (online, &trouble) {
+            (false, _) => format!(
+                "waiting for the agent of {source_id}, which is offline: start it on the source"
+            ),
+            (true, Some(trouble)) => format!("waiting for the agent of {source_id}: {trouble}"),
+            (true, None) => format!("waiting for the agent of {source_id} to connect"),
+        };
+        if heard_at.elapsed() > self.context.config.agent_patience() {
+            let code = if online {
+                FailureCode::ReceiverUnreachable
+            } else {
+                FailureCode::SourceOffline
+            };
+            let minutes = self.context.config.agent_patience_minutes;
+            let what = trouble.unwrap_or_else(|| "it was silent".to_owned());
+            let sentence = format!(
+                "The agent of {source_id} did not come for {minutes} minutes: {what}. Check that it runs and that it can reach {} by \
+                 UDP, then start the job again; what was copied is kept.",
+                self.context.config.receiver_host()
+            );
+            return Err(Failure::new(code, sentence).into());
+        }
+        self.observe(&sentence).await
+    }
+
+    fn tell_rate(&mut self, started: Instant) {
+        let total: u64 = self.facts.disks.iter().map(|disk| disk.source_bytes).sum();
+        let seconds = started.elapsed().as_secs_f64().max(0.001);
+        telemetry::histogram(Metric::TransferBytesPerSecond, &[]).record(total as f64 / seconds);
+    }
+}
+
+fn is_complete(status: &StatusResponse) -> bool {
+    !status.disks.is_empty() && status.disks.iter().all(|disk| disk.receipt.is_some())
+}
+
+/// What ended the transfer for good, as the receiver says.
+pub(super) fn failure_of(status: &StatusResponse) -> Option<Failure> {
+    let failure = status.failure.as_ref()?;
+    let code = failure.code.parse().unwrap_or(FailureCode::Internal);
+    Some(Failure::new(code, failure.message.clone()))
+}
