@@ -331,10 +331,10 @@ mod tests {
         fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _any = decode_control::<ToReceiver>(&bytes);
             let _any = decode_control::<ToSender>(&bytes);
-            if let Some(header) = bytes.first_chunk::<FRAME_BYTES>() {
-                if let Ok(frame) = Frame::decode(header) {
-                    prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
-                }
+            if let Some(header) = bytes.first_chunk::<FRAME_BYTES>()
+                && let Ok(frame) = Frame::decode(header)
+            {
+                prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
             }
         }
 
