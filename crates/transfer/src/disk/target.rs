@@ -108,7 +108,10 @@ impl TargetWriter {
     ) -> Result<(), TransferError> {
         let lock = || hashes.lock().expect("no holder of this lock can panic");
         let failed = |error| TransferError::target("read", &self.path, error);
-        let (chunks, chunk_bytes) = (lock().chunks(), lock().chunk_bytes());
+        let (chunks, chunk_bytes) = {
+            let hashes = lock();
+            (hashes.chunks(), hashes.chunk_bytes())
+        };
         let mut buffer = AlignedBuffer::new(chunk_bytes as usize);
         loop {
             let start = next.fetch_add(PIECE, Ordering::Relaxed);
