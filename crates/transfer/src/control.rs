@@ -38,19 +38,19 @@ pub(crate) async fn write(
 
 /// Reads the next message. Not to be dropped in the middle and called again: the stream would be out of step.
 pub(crate) async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, ReadError> {
+    Ok(decode_control(&read_body(stream).await?)?)
+}
+
+/// The same without looking into it.
+pub(crate) async fn read_body(stream: &mut RecvStream) -> Result<Vec<u8>, ReadError> {
+    let broken = |error: quinn::ReadExactError| ReadError::Connection(error.to_string());
     let mut length = [0; 4];
-    stream
-        .read_exact(&mut length)
-        .await
-        .map_err(|error| ReadError::Connection(error.to_string()))?;
+    stream.read_exact(&mut length).await.map_err(broken)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_CONTROL_BYTES {
         return Err(DecodeError::TooLong(length).into());
     }
     let mut body = vec![0; length];
-    stream
-        .read_exact(&mut body)
-        .await
-        .map_err(|error| ReadError::Connection(error.to_string()))?;
-    Ok(decode_control(&body)?)
+    stream.read_exact(&mut body).await.map_err(broken)?;
+    Ok(body)
 }

@@ -2,8 +2,18 @@
 
 mod buffer;
 mod source;
+mod storage;
 mod target;
 
-pub use buffer::AlignedBuffer;
+pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
 pub use source::SourceReader;
+pub use storage::{FileStorage, Storage};
 pub use target::TargetWriter;
+
+/// Makes the names in a file's directory durable.
+pub(crate) fn sync_parent(path: &std::path::Path) -> std::io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(std::path::Path::new(".")))?.sync_all()
+}

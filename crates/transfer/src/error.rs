@@ -86,6 +86,9 @@ pub enum TransferError {
         /// The epoch that is over.
         epoch: Epoch,
     },
+    /// A newer connection of the same sender took over.
+    #[error("a newer connection of the same sender took over")]
+    Replaced,
     /// The connection could not be made, or broke.
     #[error("the connection to the receiver at {address} failed: {message}")]
     Connection {
@@ -142,9 +145,11 @@ impl TransferError {
             Self::Target { .. } => FailureCode::TargetUnwritable,
             Self::Corrupt { .. } => FailureCode::Corrupt,
             Self::Version { .. } => FailureCode::VersionMismatch,
-            Self::Connection { .. } | Self::Ticket(_) | Self::Fenced { .. } | Self::Cancelled => {
-                FailureCode::ReceiverUnreachable
-            }
+            Self::Connection { .. }
+            | Self::Ticket(_)
+            | Self::Fenced { .. }
+            | Self::Replaced
+            | Self::Cancelled => FailureCode::ReceiverUnreachable,
             Self::Protocol(_) | Self::Identity(_) => FailureCode::Internal,
             Self::Remote(failure) => failure.code,
         }
@@ -153,9 +158,11 @@ impl TransferError {
     /// Whether the same transfer may succeed when it is tried again, with a new assignment if need be.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::Ticket(_) | Self::Fenced { .. } | Self::Cancelled => {
-                true
-            }
+            Self::Connection { .. }
+            | Self::Ticket(_)
+            | Self::Fenced { .. }
+            | Self::Replaced
+            | Self::Cancelled => true,
             Self::Remote(failure) => failure.retryable,
             Self::OpenSource { .. }
             | Self::ReadSource { .. }

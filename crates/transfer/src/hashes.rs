@@ -1,6 +1,7 @@
 //! The hashes of a disk's chunks, and the root over them.
 //!
-//! Disks are mostly nothing: a chunk of zeros is kept as the absence of a hash, and a stretch of such chunks costs no memory.
+//! Disks are mostly nothing: a chunk of zeros is kept as the absence of a hash, and a stretch of zeros costs next to no memory. Data costs
+//! 33 MiB for each TiB.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +19,9 @@ pub enum Chunk {
     Data(Hash),
 }
 
-/// Chunks in a segment: what one entry of the map holds.
-const SEGMENT: u64 = 1024;
+/// Chunks in a segment: what one entry of the map holds. Small, because file systems strew their own blocks over an empty disk, and each
+/// segment with one of them is spread out.
+const SEGMENT: u64 = 64;
 
 /// What is known of every chunk of one disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +113,29 @@ impl ChunkHashes {
         }
     }
 
+    /// Forgets what `count` chunks from `start` are.
+    pub fn forget(&mut self, start: u64, count: u64) {
+        let end = (start + count).min(self.chunks());
+        for run in self.runs(start, end) {
+            if run.kind == RunKind::Unknown {
+                continue;
+            }
+            let mut chunk = run.start;
+            while chunk < run.start + run.count {
+                let segment = chunk / SEGMENT;
+                let segment_end = ((segment + 1) * SEGMENT).min(self.chunks());
+                if chunk == segment * SEGMENT && segment_end <= end {
+                    self.known -= self.known_in(segment);
+                    self.segments.remove(&segment);
+                    chunk = segment_end;
+                } else {
+                    self.set(chunk, Chunk::Unknown);
+                    chunk += 1;
+                }
+            }
+        }
+    }
+
     /// Chunks of which something is known.
     pub fn known(&self) -> u64 {
         self.known
@@ -168,38 +193,34 @@ impl ChunkHashes {
         Some(*hasher.finalize().as_bytes())
     }
 
-    /// Stretches of chunks that are alike: all zeros, all data or all unknown, from the first chunk to the last.
-    pub fn runs(&self) -> Vec<Run> {
+    /// The longest stretches of alike chunks, in order, from chunk `start` to before `end`.
+    pub fn runs(&self, start: u64, end: u64) -> Vec<Run> {
+        let end = end.min(self.chunks());
         let mut runs: Vec<Run> = Vec::new();
         let mut push = |kind: RunKind, start: u64, count: u64| match runs.last_mut() {
             Some(last) if last.kind == kind => last.count += count,
-            _ => runs.push(Run { kind, start, count }),
+            _ if count > 0 => runs.push(Run { kind, start, count }),
+            _ => {}
         };
-        let mut next = 0;
-        for (&segment, content) in &self.segments {
-            let start = segment * SEGMENT;
-            let end = (start + SEGMENT).min(self.chunks());
-            if next < start {
-                push(RunKind::Unknown, next, start - next);
-            }
+        let mut next = start;
+        let segments = self
+            .segments
+            .range(start / SEGMENT..end.div_ceil(SEGMENT).max(start / SEGMENT));
+        for (&segment, content) in segments {
+            let from = (segment * SEGMENT).max(start);
+            let until = ((segment + 1) * SEGMENT).min(end);
+            push(RunKind::Unknown, next, from - next);
             match content {
-                Segment::Zero => push(RunKind::Zero, start, end - start),
+                Segment::Zero => push(RunKind::Zero, from, until - from),
                 Segment::Mixed(chunks) => {
-                    for chunk in start..end {
-                        let kind = match chunks[Self::within(chunk)] {
-                            Chunk::Unknown => RunKind::Unknown,
-                            Chunk::Zero => RunKind::Zero,
-                            Chunk::Data(_) => RunKind::Data,
-                        };
-                        push(kind, chunk, 1);
+                    for chunk in from..until {
+                        push(RunKind::of(chunks[Self::within(chunk)]), chunk, 1);
                     }
                 }
             }
-            next = end;
+            next = until;
         }
-        if next < self.chunks() {
-            push(RunKind::Unknown, next, self.chunks() - next);
-        }
+        push(RunKind::Unknown, next, end.saturating_sub(next));
         runs
     }
 
@@ -259,6 +280,16 @@ pub enum RunKind {
     Data,
 }
 
+impl RunKind {
+    fn of(chunk: Chunk) -> Self {
+        match chunk {
+            Chunk::Unknown => Self::Unknown,
+            Chunk::Zero => Self::Zero,
+            Chunk::Data(_) => Self::Data,
+        }
+    }
+}
+
 /// BLAKE3 of a chunk's bytes.
 pub fn hash(bytes: &[u8]) -> Hash {
     *blake3::hash(bytes).as_bytes()
@@ -276,4 +307,125 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 
 fn hash_of_zeros(length: u32) -> Hash {
     hash(&vec![0; length as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHUNKS: u64 = 300;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(u64, u8),
+        Zero(u64, u64),
+        Forget(u64, u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let stretch = (0..CHUNKS).prop_flat_map(|start| (Just(start), 0..=CHUNKS - start));
+        prop_oneof![
+            (0..CHUNKS, any::<u8>()).prop_map(|(chunk, value)| Step::Set(chunk, value)),
+            stretch
+                .clone()
+                .prop_map(|(start, count)| Step::Zero(start, count)),
+            stretch.prop_map(|(start, count)| Step::Forget(start, count)),
+        ]
+    }
+
+    fn index(chunk: u64) -> usize {
+        usize::try_from(chunk).unwrap()
+    }
+
+    proptest! {
+        /// Whatever is done to it, it says what a plain list of chunks says.
+        #[test]
+        fn it_is_a_list_of_chunks(
+            steps in prop::collection::vec(step(), 0..40), tail in 1_u64..=8, start in 0..CHUNKS, count in 0..=CHUNKS
+        ) {
+            let mut hashes = ChunkHashes::new((CHUNKS - 1) * 8 + tail, 8);
+            let mut list = vec![Chunk::Unknown; index(CHUNKS)];
+            for step in steps {
+                match step {
+                    Step::Set(chunk, value) => {
+                        hashes.set(chunk, Chunk::Data([value; 32]));
+                        list[index(chunk)] = Chunk::Data([value; 32]);
+                    }
+                    Step::Zero(start, count) => {
+                        hashes.set_zero(start, count);
+                        list[index(start)..index(start + count)].fill(Chunk::Zero);
+                    }
+                    Step::Forget(start, count) => {
+                        hashes.forget(start, count);
+                        list[index(start)..index(start + count)].fill(Chunk::Unknown);
+                    }
+                }
+            }
+            let mut known_bytes = 0;
+            for (chunk, value) in (0..).zip(&list) {
+                prop_assert_eq!(hashes.get(chunk), *value);
+                known_bytes += if *value == Chunk::Unknown { 0 } else { u64::from(hashes.length_of(chunk)) };
+            }
+            prop_assert_eq!(hashes.known_bytes(), known_bytes);
+            let known = list.iter().filter(|chunk| **chunk != Chunk::Unknown).count() as u64;
+            prop_assert_eq!(hashes.known(), known);
+
+            let end = (start + count).min(CHUNKS);
+            let mut next = start;
+            let mut last = None;
+            for run in hashes.runs(start, start + count) {
+                prop_assert_eq!(run.start, next);
+                prop_assert!(run.count > 0);
+                prop_assert_ne!(last, Some(run.kind), "runs are as long as can be");
+                for chunk in run.start..run.start + run.count {
+                    prop_assert_eq!(RunKind::of(list[index(chunk)]), run.kind);
+                }
+                last = Some(run.kind);
+                next = run.start + run.count;
+            }
+            prop_assert_eq!(next, end.max(start));
+
+            // The root is that of the naive computation, and there is none while something is unknown.
+            let naive = list.iter().all(|chunk| *chunk != Chunk::Unknown).then(|| {
+                let mut bytes = hashes.size_bytes().to_le_bytes().to_vec();
+                bytes.extend(8_u32.to_le_bytes());
+                for (chunk, value) in (0..).zip(&list) {
+                    bytes.extend(match value {
+                        Chunk::Data(hash) => *hash,
+                        _ => hash(&vec![0; hashes.length_of(chunk) as usize]),
+                    });
+                }
+                hash(&bytes)
+            });
+            prop_assert_eq!(hashes.root(), naive);
+        }
+    }
+
+    #[test]
+    fn the_root_of_nothing_but_zeros_is_that_of_its_bytes() {
+        let mut hashes = ChunkHashes::new(CHUNKS * 8 - 3, 8);
+        hashes.set_zero(0, CHUNKS);
+        let mut bytes = hashes.size_bytes().to_le_bytes().to_vec();
+        bytes.extend(8_u32.to_le_bytes());
+        for _ in 1..CHUNKS {
+            bytes.extend(hash(&[0; 8]));
+        }
+        bytes.extend(hash(&[0; 5]));
+        assert_eq!(hashes.root(), Some(hash(&bytes)));
+    }
+
+    #[test]
+    fn the_zero_test_sees_every_byte() {
+        for length in [0, 1, 255, 256, 257, 700] {
+            let mut bytes = vec![0; length];
+            assert!(is_zero(&bytes));
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(!is_zero(&bytes), "byte {at} of {length}");
+                bytes[at] = 0;
+            }
+        }
+    }
 }

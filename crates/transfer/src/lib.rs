@@ -9,6 +9,7 @@
 
 mod control;
 
+pub mod bench;
 pub mod chunk_map;
 pub mod disk;
 pub mod error;

@@ -87,7 +87,7 @@ impl Manifest {
     pub fn new(hashes: &ChunkHashes) -> Option<Self> {
         let root = hashes.root()?;
         let chunks = hashes
-            .runs()
+            .runs(0, hashes.chunks())
             .into_iter()
             .map(|run| match run.kind {
                 RunKind::Zero => Some(Stretch::Zeros(run.count)),

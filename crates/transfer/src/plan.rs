@@ -101,16 +101,16 @@ impl Cursor {
 
 /// The parts of a hole that the receiver does not already know to be zeros.
 pub fn zeros_to_send(receiver: &ChunkHashes, start: u64, count: u64) -> Vec<(u64, u64)> {
-    let end = start + count;
-    receiver
-        .runs()
-        .into_iter()
-        .filter(|run| run.kind != RunKind::Zero)
-        .filter_map(|run| {
-            let (from, until) = (run.start.max(start), (run.start + run.count).min(end));
-            (from < until).then(|| (from, until - from))
-        })
-        .collect()
+    // Zeros that are to be made go into one piece across what kind of other content they replace.
+    let mut pieces: Vec<(u64, u64)> = Vec::new();
+    for run in receiver.runs(start, start + count) {
+        match pieces.last_mut() {
+            _ if run.kind == RunKind::Zero => {}
+            Some(last) if last.0 + last.1 == run.start => last.1 += run.count,
+            _ => pieces.push((run.start, run.count)),
+        }
+    }
+    pieces
 }
 
 #[cfg(test)]

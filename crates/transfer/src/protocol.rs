@@ -7,7 +7,7 @@ use domain::disk::DiskIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RemoteFailure;
-use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use crate::hashes::{Chunk, ChunkHashes, Hash, Run, RunKind};
 
 /// Version of the protocol. Both sides must speak the same.
 pub const VERSION: u16 = 1;
@@ -15,8 +15,15 @@ pub const VERSION: u16 = 1;
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
 
-/// Longest control message: the hashes of 2^21 chunks, 2 TiB, fit one.
-pub const MAX_CONTROL_BYTES: usize = 96 << 20;
+/// Longest control message.
+pub const MAX_CONTROL_BYTES: usize = 1 << 20;
+
+/// Most hashes, and most stretches, in a page of what the receiver has.
+const PAGE_HASHES: usize = 16_384;
+const PAGE_STRETCHES: usize = 16_384;
+
+/// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
+pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;
 
 /// Bytes of a frame's header.
 pub const FRAME_BYTES: usize = 56;
@@ -24,7 +31,7 @@ pub const FRAME_BYTES: usize = 56;
 /// From the sender, on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToReceiver {
-    /// The first message.
+    /// The first message. Its place and its first field stay in every version: see [`version_of_hello`].
     Hello {
         /// See [`VERSION`].
         version: u16,
@@ -54,15 +61,19 @@ pub struct OfferedDisk {
 /// From the receiver, on the control stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToSender {
-    /// The answer to Hello: what is durably here.
+    /// The transfer is over. The first of its kind in every version, so that even a stranger can read why.
+    Refused(RemoteFailure),
+    /// The answer to Hello.
     Welcome {
         /// See [`VERSION`].
         version: u16,
         /// Bytes of a chunk.
         chunk_bytes: u32,
-        /// What the receiver has of each disk, in the order of the offer.
-        disks: Vec<Present>,
     },
+    /// A part of what is durably here.
+    Present(Page),
+    /// All parts of all disks were told: the sender may begin.
+    PresentEnd,
     /// So many bytes of the disk are durable now.
     Durable {
         /// Which disk.
@@ -72,13 +83,16 @@ pub enum ToSender {
     },
     /// Every disk is complete and its root is the sender's.
     Received,
-    /// The transfer is over.
-    Refused(RemoteFailure),
 }
 
-/// What the receiver has of a disk, as stretches from the first chunk to the last.
+/// A part of what the receiver has of a disk: stretches without a gap from chunk `start` on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Present(Vec<Stretch>);
+pub struct Page {
+    /// Which disk.
+    pub index: DiskIndex,
+    start: u64,
+    stretches: Vec<Stretch>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Stretch {
@@ -101,36 +115,48 @@ pub enum DecodeError {
     Frame(&'static str),
 }
 
-impl Present {
-    /// What is known of a disk.
-    pub fn of(hashes: &ChunkHashes) -> Self {
-        let data = |start: u64, count: u64| {
-            (start..start + count).filter_map(|chunk| match hashes.get(chunk) {
-                Chunk::Data(hash) => Some(hash),
-                Chunk::Zero | Chunk::Unknown => None,
-            })
+impl Page {
+    /// What is known of a disk from chunk `start` on, as far as it fits a message; and where the next page begins, if there is one.
+    pub fn of(index: DiskIndex, hashes: &ChunkHashes, start: u64) -> (Self, Option<u64>) {
+        let mut stretches = Vec::new();
+        let mut hashes_left = PAGE_HASHES as u64;
+        let mut next = start;
+        while next < hashes.chunks() && hashes_left > 0 && stretches.len() < PAGE_STRETCHES {
+            // A stretch of zeros may be long; the runs of the whole disk are not made for each page.
+            let Some(run) = longest_run(hashes, next) else {
+                break;
+            };
+            match run.kind {
+                RunKind::Unknown => stretches.push(Stretch::Unknown(run.count)),
+                RunKind::Zero => stretches.push(Stretch::Zeros(run.count)),
+                RunKind::Data => {
+                    let count = run.count.min(hashes_left);
+                    let list: Vec<Hash> = (next..next + count)
+                        .filter_map(|chunk| match hashes.get(chunk) {
+                            Chunk::Data(hash) => Some(hash),
+                            Chunk::Zero | Chunk::Unknown => None,
+                        })
+                        .collect();
+                    stretches.push(Stretch::Data(list));
+                    hashes_left -= count;
+                    next += count;
+                    continue;
+                }
+            }
+            next += run.count;
+        }
+        let page = Self {
+            index,
+            start,
+            stretches,
         };
-        Self(
-            hashes
-                .runs()
-                .into_iter()
-                .map(|run| match run.kind {
-                    RunKind::Unknown => Stretch::Unknown(run.count),
-                    RunKind::Zero => Stretch::Zeros(run.count),
-                    RunKind::Data => Stretch::Data(data(run.start, run.count).collect()),
-                })
-                .collect(),
-        )
+        (page, (next < hashes.chunks()).then_some(next))
     }
 
-    /// The same for a disk of this size; `None` if it does not fit one.
-    pub fn hashes(&self, size_bytes: u64, chunk_bytes: u32) -> Option<ChunkHashes> {
-        if chunk_bytes == 0 {
-            return None;
-        }
-        let mut hashes = ChunkHashes::new(size_bytes, chunk_bytes);
-        let mut chunk = 0_u64;
-        for stretch in &self.0 {
+    /// Enters it into what is known; `None` if it does not fit the disk.
+    pub fn enter(&self, hashes: &mut ChunkHashes) -> Option<()> {
+        let mut chunk = self.start;
+        for stretch in &self.stretches {
             let count = match stretch {
                 Stretch::Unknown(count) | Stretch::Zeros(count) => *count,
                 Stretch::Data(list) => list.len() as u64,
@@ -149,7 +175,29 @@ impl Present {
             }
             chunk = end;
         }
-        (chunk == hashes.chunks()).then_some(hashes)
+        Some(())
+    }
+}
+
+/// The run that begins at a chunk, looked for in growing steps.
+fn longest_run(hashes: &ChunkHashes, start: u64) -> Option<Run> {
+    let mut look = 1024;
+    loop {
+        let runs = hashes.runs(start, start.saturating_add(look));
+        match runs.as_slice() {
+            [only] if start + only.count < hashes.chunks() && only.kind != RunKind::Data => {
+                look *= 8
+            }
+            _ => return runs.first().copied(),
+        }
+    }
+}
+
+/// The version that a first message names, whatever that version put behind it.
+pub fn version_of_hello(body: &[u8]) -> Option<u16> {
+    match postcard::take_from_bytes::<(u32, u16)>(body) {
+        Ok(((0, version), _)) => Some(version),
+        _ => None,
     }
 }
 
@@ -283,30 +331,58 @@ mod tests {
         fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _any = decode_control::<ToReceiver>(&bytes);
             let _any = decode_control::<ToSender>(&bytes);
-            if let Some(header) = bytes.first_chunk::<FRAME_BYTES>() {
-                if let Ok(frame) = Frame::decode(header) {
-                    prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
-                }
+            if let Some(header) = bytes.first_chunk::<FRAME_BYTES>()
+                && let Ok(frame) = Frame::decode(header)
+            {
+                prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
             }
         }
 
         #[test]
-        fn what_the_receiver_has_reads_back(known in proptest::collection::vec(0_u8..3, 1..2500)) {
-            let mut hashes = ChunkHashes::new(known.len() as u64 * 8 - 3, 8);
-            for (chunk, kind) in (0..).zip(&known) {
+        fn what_the_receiver_has_reads_back(parts in prop::collection::vec((0_u8..3, 1_u64..40_000), 1..6)) {
+            let chunks: u64 = parts.iter().map(|(_, count)| count).sum();
+            let mut hashes = ChunkHashes::new(chunks * 8 - 3, 8);
+            let mut start = 0;
+            for (kind, count) in parts {
                 match kind {
                     0 => {}
-                    1 => hashes.set(chunk, Chunk::Zero),
-                    _ => hashes.set(chunk, Chunk::Data([*kind; 32])),
+                    1 => hashes.set_zero(start, count),
+                    _ => (start..start + count).for_each(|chunk| hashes.set(chunk, Chunk::Data([kind; 32]))),
                 }
+                start += count;
             }
-            let present = Present::of(&hashes);
-            let read = present.hashes(hashes.size_bytes(), 8).unwrap();
+            let mut read = ChunkHashes::new(chunks * 8 - 3, 8);
+            let mut next = Some(0);
+            while let Some(start) = next {
+                let (page, after) = Page::of(DiskIndex(0), &hashes, start);
+                let message = encode_control(&ToSender::Present(page));
+                prop_assert!(message.len() <= MAX_CONTROL_BYTES);
+                let page = match decode_control(&message[4..]) {
+                    Ok(ToSender::Present(page)) => page,
+                    other => panic!("{other:?}"),
+                };
+                page.enter(&mut read).unwrap();
+                prop_assert!(page.enter(&mut ChunkHashes::new(start * 8, 8)).is_none());
+                next = after;
+            }
             prop_assert_eq!(read.known(), hashes.known());
-            for chunk in 0..hashes.chunks() {
-                prop_assert_eq!(read.get(chunk), hashes.get(chunk));
-            }
-            prop_assert!(present.hashes(hashes.size_bytes() + 8, 8).is_none());
+            prop_assert_eq!(read.runs(0, chunks), hashes.runs(0, chunks));
         }
+    }
+
+    #[test]
+    fn a_hello_of_any_version_says_which() {
+        let hello = ToReceiver::Hello {
+            version: 300,
+            ticket: vec![1],
+            disks: Vec::new(),
+        };
+        assert_eq!(version_of_hello(&encode_control(&hello)[4..]), Some(300));
+        let sent = ToReceiver::Sent {
+            streams: 1,
+            roots: Vec::new(),
+        };
+        assert_eq!(version_of_hello(&encode_control(&sent)[4..]), None);
+        assert_eq!(version_of_hello(&[]), None);
     }
 }

@@ -1,7 +1,9 @@
 //! QUIC endpoints set for disks: windows for a fast path, jumbo datagrams where the path has them, mutual TLS by the run's authority.
 
+mod socket;
+
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +20,17 @@ use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use crate::TransferError;
 use crate::protocol::ALPN;
 
-/// Largest datagram on an ordinary path: 1500 less IP and UDP headers.
+/// Largest datagram where the route's own limit is not known: 1500 less the headers of IP and UDP.
 const ETHERNET_PAYLOAD: u16 = 1452;
 
-/// Largest datagram over loopback. quinn sends up to ten segments in one call and does not look at their sum, which may not pass 65507 bytes:
-/// beyond this size a batch fails as a whole, which looks like loss.
-const LOOPBACK_PAYLOAD: u16 = 6500;
+/// Largest datagram that either side takes: over loopback as large as UDP allows, elsewhere jumbo frames and whatever else there is.
+const MOST_PAYLOAD: u16 = 65_000;
 
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
-const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Data streams that a sender may open at once. Each costs the receiver a thread and a queue of chunks.
+const MOST_STREAMS: u32 = 16;
 
 /// Where a quiet connection counts as lost, and how often a waiting side shows that it is there.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -96,8 +99,10 @@ pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(Arc::new(transport(listen)));
-    endpoint(listen, Some(config)).map_err(|error| unreachable_at(listen, &error))
+    let mut transport = transport(ETHERNET_PAYLOAD);
+    transport.max_concurrent_uni_streams(VarInt::from_u32(MOST_STREAMS));
+    config.transport_config(Arc::new(transport));
+    endpoint(listen, ETHERNET_PAYLOAD, Some(config)).map_err(|error| unreachable_at(listen, &error))
 }
 
 /// An endpoint that connects to the receiver at `remote`.
@@ -114,13 +119,15 @@ pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(&error))?;
     let mut config = ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport(remote)));
+    let largest_payload = socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD);
+    config.transport_config(Arc::new(transport(largest_payload)));
     let any: SocketAddr = if remote.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
         ([0_u16; 8], 0).into()
     };
-    let mut endpoint = endpoint(any, None).map_err(|error| unreachable_at(remote, &error))?;
+    let mut endpoint =
+        endpoint(any, largest_payload, None).map_err(|error| unreachable_at(remote, &error))?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }
@@ -132,17 +139,10 @@ fn unreachable_at(address: SocketAddr, error: &io::Error) -> TransferError {
     }
 }
 
-fn largest_payload(peer: SocketAddr) -> u16 {
-    if peer.ip().is_loopback() {
-        LOOPBACK_PAYLOAD
-    } else {
-        ETHERNET_PAYLOAD
-    }
-}
-
-fn transport(peer: SocketAddr) -> TransportConfig {
+fn transport(largest_payload: u16) -> TransportConfig {
+    // Starts small and is raised by discovery: a handshake never goes below the size that it begins with.
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(largest_payload(peer));
+    discovery.upper_bound(largest_payload);
     let mut congestion = CubicConfig::default();
     // Above the largest datagram, or the first full one would never fit the window.
     congestion.initial_window(1 << 20);
@@ -164,17 +164,16 @@ fn transport(peer: SocketAddr) -> TransportConfig {
     transport
 }
 
-fn endpoint(listen: SocketAddr, config: Option<ServerConfig>) -> io::Result<Endpoint> {
-    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-
-    let socket = UdpSocket::bind(listen)?;
-    // The kernel takes what its limit allows; the rest is lost speed, not an error.
-    let _smaller = set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
-    let _smaller = set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+fn endpoint(
+    listen: SocketAddr,
+    largest_payload: u16,
+    config: Option<ServerConfig>,
+) -> io::Result<Endpoint> {
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
+    let socket = socket::bind(listen, largest_payload, &*runtime)?;
     let mut endpoint = EndpointConfig::default();
     endpoint
-        .max_udp_payload_size(LOOPBACK_PAYLOAD)
+        .max_udp_payload_size(MOST_PAYLOAD)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
-    Endpoint::new(endpoint, config, socket, runtime)
+    Endpoint::new_with_abstract_socket(endpoint, config, socket, runtime)
 }

@@ -1,16 +1,21 @@
 //! The receiving side: takes chunks from senders, checks and writes them, and says what is durable.
 //!
 //! A [`Server`] listens as long as its process lives. [`Server::admit`] opens the disks of a run and raises the fence; only senders whose ticket
-//! carries that epoch get in. Per connection one task talks on the control stream, and one task and one thread take each data
-//! stream. One thread, the *flusher*, makes what they wrote durable and says so; see [`crate::chunk_map`] for why it can be believed.
+//! carries that epoch get through the *door*. One connection at a time has a *session* with the right to write: its task talks on the
+//! control stream, and one task and one thread take each data *stream*. One thread, the *flusher*, makes what they wrote durable and
+//! says so; see [`crate::chunk_map`] for why it can be believed.
 
+mod disk;
 mod disks;
+mod door;
 mod flusher;
+mod seen;
 mod session;
+mod stream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
@@ -19,6 +24,7 @@ use quinn::Endpoint;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::RemoteFailure;
 use crate::hashes::{ChunkHashes, Hash};
 use crate::manifest::Manifest;
 use crate::quic::Identity;
@@ -172,7 +178,12 @@ struct Shared {
     config: ServerConfig,
     fence: crate::fence::Fence,
     admitted: Mutex<Option<Arc<Disks>>>,
+    /// Admissions and halts are made one at a time.
+    admitting: Mutex<()>,
+    /// Cancelled when another connection takes the right to write.
+    session: Mutex<Option<CancellationToken>>,
     status: watch::Sender<ReceiveStatus>,
+    closing: CancellationToken,
 }
 
 impl Server {
@@ -187,10 +198,13 @@ impl Server {
         let shared = Arc::new(Shared {
             config,
             fence,
-            admitted: Mutex::new(None),
+            admitted: Mutex::default(),
+            admitting: Mutex::default(),
+            session: Mutex::default(),
             status,
+            closing: CancellationToken::new(),
         });
-        tokio::spawn(session::accept(endpoint.clone(), Arc::clone(&shared)));
+        tokio::spawn(door::accept(endpoint.clone(), Arc::clone(&shared)));
         Ok(Self { endpoint, shared })
     }
 
@@ -214,13 +228,7 @@ impl Server {
     /// [`TransferError::Fenced`] for an epoch below the fence; a disk or map that can't be opened.
     pub async fn admit(&self, admission: Admission) -> Result<(), TransferError> {
         let shared = Arc::clone(&self.shared);
-        let opened = tokio::task::spawn_blocking(move || shared.admit(admission)).await;
-        match opened {
-            Ok(result) => result,
-            Err(panicked) => Err(TransferError::Protocol(format!(
-                "opening the disks died: {panicked}"
-            ))),
-        }
+        blocking(move || shared.admit(admission)).await
     }
 
     /// What is here, and what changes.
@@ -230,8 +238,10 @@ impl Server {
 
     /// The manifest of a disk that has its receipt.
     pub fn manifest(&self, index: DiskIndex) -> Option<Manifest> {
-        let disks = self.shared.admitted()?;
-        Manifest::new(&disks.durable(index)?)
+        let admitted = self.shared.lock_admitted().clone()?;
+        let disk = admitted.find(index).ok()?;
+        disk.receipt()?;
+        Manifest::new(&disk.durable())
     }
 
     /// The file of a target disk.
@@ -244,21 +254,8 @@ impl Server {
     /// # Errors
     /// The last flush failed; what it held is not in the map and will be sent again.
     pub async fn halt(&self) -> Result<(), TransferError> {
-        let taken = self
-            .shared
-            .admitted
-            .lock()
-            .expect("no holder of this lock can panic")
-            .take();
-        let Some(disks) = taken else { return Ok(()) };
-        disks.cancel.cancel();
         let shared = Arc::clone(&self.shared);
-        let flushed = tokio::task::spawn_blocking(move || disks.flush(&shared.status)).await;
-        flushed.unwrap_or_else(|panicked| {
-            Err(TransferError::Protocol(format!(
-                "the flush died: {panicked}"
-            )))
-        })
+        blocking(move || shared.halt()).await
     }
 
     /// Halts and closes the listener.
@@ -275,44 +272,127 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// Lets go without flushing or saying goodbye, as a process that is killed.
+    fn drop(&mut self) {
+        self.shared.closing.cancel();
+        if let Some(disks) = &*self.shared.lock_admitted() {
+            disks.cancel.cancel();
+        }
+        self.shared.fence.revoke();
+        self.endpoint.close(quinn::VarInt::from_u32(0), b"gone");
+    }
+}
+
 impl Shared {
-    fn admitted(&self) -> Option<Arc<Disks>> {
+    fn lock_admitted(&self) -> MutexGuard<'_, Option<Arc<Disks>>> {
         self.admitted
             .lock()
             .expect("no holder of this lock can panic")
+    }
+
+    /// The disks that may be written to.
+    fn admitted(&self) -> Option<Arc<Disks>> {
+        self.lock_admitted()
             .clone()
+            .filter(|disks| !disks.cancel.is_cancelled())
     }
 
     fn admit(self: &Arc<Self>, admission: Admission) -> Result<(), TransferError> {
-        // Held throughout: two admissions at once would open the same files twice.
-        let mut admitted = self
-            .admitted
+        // Two admissions at once would open the same files twice.
+        let _alone = self
+            .admitting
             .lock()
             .expect("no holder of this lock can panic");
         self.fence.raise(admission.epoch)?;
-        if admitted
-            .as_ref()
-            .is_some_and(|disks| disks.admission.epoch == admission.epoch)
-        {
+        let is_admitted = |disks: Arc<Disks>| disks.admission.epoch == admission.epoch;
+        if self.admitted().is_some_and(is_admitted) {
             return Ok(());
         }
-        if let Some(before) = admitted.take() {
-            before.cancel.cancel();
-            before.flush(&self.status)?;
+        if let Err(error) = self.put_out() {
+            tracing::warn!(%error, "what the last admission wrote at its end is lost and will be sent again");
         }
-        let disks = Arc::new(Disks::open(
-            &self.config.directory,
-            admission,
-            CancellationToken::new(),
-        )?);
+        let (directory, flush_bytes) = (&self.config.directory, self.config.flush_bytes);
+        let disks = Arc::new(Disks::open(directory, admission, flush_bytes)?);
         self.status.send_modify(|status| {
             status.failure = None;
             status.disks = disks.status();
         });
         flusher::start(Arc::clone(self), Arc::clone(&disks));
-        *admitted = Some(disks);
+        *self.lock_admitted() = Some(disks);
         Ok(())
     }
+
+    fn halt(&self) -> Result<(), TransferError> {
+        let _alone = self
+            .admitting
+            .lock()
+            .expect("no holder of this lock can panic");
+        self.put_out()
+    }
+
+    /// Ends the admission that stands: nobody writes any more when this returns, and what was written is flushed.
+    fn put_out(&self) -> Result<(), TransferError> {
+        let Some(disks) = self.admitted() else {
+            return Ok(());
+        };
+        disks.cancel.cancel();
+        self.fence.revoke();
+        disks.flush(&self.status)
+    }
+
+    /// Tells the session that writes, if there is one, that another takes over; answers with the token of the other.
+    fn replace_session(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        let before = self
+            .session
+            .lock()
+            .expect("no holder of this lock can panic")
+            .replace(token.clone());
+        if let Some(before) = before {
+            before.cancel();
+        }
+        self.status.send_modify(|status| status.connected = true);
+        token
+    }
+
+    /// A session has ended. One that was replaced says nothing: its successor is connected.
+    fn leave(&self, session: &session::Session) {
+        if !session.replaced.is_cancelled() {
+            self.status.send_modify(|status| status.connected = false);
+        }
+    }
+
+    /// Notes an error that ends the job, if it is one.
+    fn fail(&self, error: &TransferError) {
+        if !error.is_retryable() {
+            self.status
+                .send_modify(|status| status.failure = Some(error.failure()));
+        }
+    }
+
+    /// Why an admission ended under its sender: a flush that failed, or a newer owner, or a halt.
+    fn over(&self, disks: &Disks) -> TransferError {
+        match &self.status.borrow().failure {
+            Some(failure) => TransferError::Remote(RemoteFailure {
+                code: failure.code,
+                message: failure.message.clone(),
+                retryable: false,
+            }),
+            None => TransferError::Fenced {
+                epoch: disks.admission.epoch,
+            },
+        }
+    }
+}
+
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
+) -> Result<T, TransferError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|died| Err(TransferError::Protocol(format!("a thread died: {died}"))))
 }
 
 /// The file of a target disk in an instance's directory.

@@ -278,6 +278,92 @@ async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn the_newest_connection_of_an_epoch_takes_over() -> anyhow::Result<()> {
+    let bench = Bench::new(&[&noise(16 * MIB, 10)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let progress = || watch::channel(SendProgress::default()).0;
+    let slow = bench.config(address, 1, Some(4 * MIB));
+    let old = tokio::spawn(send(slow, CancellationToken::new(), progress()));
+    wait_for(&mut server.status(), |status| durable(status) >= MIB).await?;
+
+    // A stranger at the door changes nothing for the one inside.
+    let stranger = SendConfig {
+        ticket: vec![0; 60],
+        ..bench.config(address, 1, None)
+    };
+    let refused = send(stranger, CancellationToken::new(), progress()).await;
+    assert!(refused.is_err());
+    assert!(server.status().borrow().connected);
+    assert_eq!(server.status().borrow().failure, None);
+
+    let new = bench.send(address, 1).await?;
+    let ended = tokio::time::timeout(PATIENCE, old).await??;
+    let ended = ended.expect_err("another connection has the right to write now");
+    assert!(ended.is_retryable(), "{ended}");
+    assert!(
+        new.progress.bytes_equal >= MIB,
+        "it goes on where the other was"
+    );
+    assert!(server.status().borrow().is_complete());
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_receipt_is_taken_back_when_its_disk_is_written_again() -> anyhow::Result<()> {
+    let mut bench = Bench::new(&[&noise(6 * MIB, 11)])?;
+    bench.checksum = false;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let first = bench.send(address, 1).await?;
+    std::fs::write(&bench.disks[0].0, noise(6 * MIB, 12))?;
+    let slow = bench.config(address, 1, Some(2 * MIB));
+    let progress = watch::channel(SendProgress::default()).0;
+    let sending = tokio::spawn(send(slow, CancellationToken::new(), progress));
+    let changed = wait_for(&mut server.status(), |status| !status.is_complete()).await?;
+    assert_eq!(changed.disks[0].receipt, None);
+    assert!(
+        server.manifest(DiskIndex(0)).is_none(),
+        "no receipt, no manifest"
+    );
+    let second = tokio::time::timeout(PATIENCE, sending).await???;
+    assert_ne!(first.roots, second.roots);
+    let receipt = server.status().borrow().disks[0].receipt;
+    assert_eq!(
+        receipt.map(|receipt| receipt.root()),
+        Some(second.roots[0].1)
+    );
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on() -> anyhow::Result<()> {
+    let bench = Bench::new(&[&noise(12 * MIB, 13)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let slow = bench.config(address, 1, Some(4 * MIB));
+    let progress = watch::channel(SendProgress::default()).0;
+    let sending = tokio::spawn(send(slow, CancellationToken::new(), progress));
+    wait_for(&mut server.status(), |status| durable(status) >= 2 * MIB).await?;
+    server.halt().await?;
+    let ended = tokio::time::timeout(PATIENCE, sending).await??;
+    assert!(ended.expect_err("halted").is_retryable());
+    let kept = durable(&server.status().borrow());
+    assert!(
+        bench.send(address, 1).await.is_err(),
+        "nobody is let in after a halt"
+    );
+    server.admit(bench.admission(1)).await?;
+    assert_eq!(durable(&server.status().borrow()), kept);
+    let report = bench.send(address, 1).await?;
+    assert_eq!(report.progress.bytes_equal, kept);
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()> {
     let bench = Bench::new(&[&noise(4 * MIB, 5)])?;
     let (server, address) = bench.server()?;
@@ -299,7 +385,11 @@ async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()>
         "no receipt for a disk that differs"
     );
     server.admit(bench.admission(3)).await?;
-    bench.send(address, 3).await?;
+    let mended = bench.send(address, 3).await?;
+    assert_eq!(
+        mended.progress.bytes_payload, MIB,
+        "only the chunk that differs is sent again"
+    );
     bench.check_targets()?;
     Ok(())
 }

@@ -1,41 +1,48 @@
-//! The disks of one admission: files, chunk maps, and what is written but not yet flushed.
+//! The disks of one admission, the fence before them, and the window of bytes that are written but not yet durable.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use domain::disk::DiskIndex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Admission, DiskStatus, Receipt, ReceiveStatus, TargetDisk, disk_path};
-use crate::chunk_map::{ChunkMap, Written};
-use crate::disk::TargetWriter;
-use crate::fence::Fence;
-use crate::hashes::{Hash, hash};
-use crate::{CHUNK_BYTES, ChunkHashes, TransferError};
+use super::disk::Disk;
+use super::{Admission, DiskStatus, ReceiveStatus};
+use crate::fence::{Fence, Right};
+use crate::hashes::Hash;
+use crate::{CHUNK_BYTES, TransferError};
+
+/// Flush windows that may be written but not durable: one that is being flushed, and one that fills meanwhile.
+const WINDOWS: u64 = 2;
+
+/// How often a writer that waits for a flush looks whether there will be one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// All disks of an admission.
 #[derive(Debug)]
 pub(super) struct Disks {
     pub(super) admission: Admission,
+    /// Ends the admission: a newer one, a halt, or a flush that failed.
     pub(super) cancel: CancellationToken,
     /// Told when enough is written to be worth a flush.
     pub(super) wants_flush: Notify,
     disks: Vec<Disk>,
-    pending_bytes: AtomicU64,
+    flush_bytes: u64,
+    window: Mutex<Window>,
+    /// Told when a flush has made room.
+    room: Condvar,
     /// Flushes are made one at a time.
     flushing: Mutex<()>,
 }
 
-#[derive(Debug)]
-struct Disk {
-    spec: TargetDisk,
-    writer: TargetWriter,
-    map: Mutex<ChunkMap>,
-    /// Written since the last flush.
-    pending: Mutex<Vec<Written>>,
-    receipt: Mutex<Option<Receipt>>,
+#[derive(Debug, Default)]
+struct Window {
+    /// Bytes written since the last flush began.
+    waiting: u64,
+    /// Bytes that the present flush makes durable.
+    in_flush: u64,
 }
 
 impl Disks {
@@ -43,71 +50,53 @@ impl Disks {
     pub(super) fn open(
         directory: &Path,
         admission: Admission,
-        cancel: CancellationToken,
+        flush_bytes: u64,
     ) -> Result<Self, TransferError> {
         let disks = admission
             .disks
             .iter()
-            .map(|spec| Disk::open(directory, *spec))
+            .map(|spec| Disk::open(directory, *spec, CHUNK_BYTES))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             admission,
-            cancel,
+            cancel: CancellationToken::new(),
             wants_flush: Notify::new(),
             disks,
-            pending_bytes: AtomicU64::new(0),
+            flush_bytes: flush_bytes.max(1),
+            window: Mutex::default(),
+            room: Condvar::new(),
             flushing: Mutex::new(()),
         })
     }
 
-    fn find(&self, index: DiskIndex) -> Result<&Disk, TransferError> {
+    /// The disk with this index.
+    pub(super) fn find(&self, index: DiskIndex) -> Result<&Disk, TransferError> {
         self.disks
             .iter()
-            .find(|disk| disk.spec.index == index)
+            .find(|disk| disk.index() == index)
             .ok_or_else(|| TransferError::Protocol(format!("disk {index} is none of this job's")))
-    }
-
-    /// What is durable of a disk.
-    pub(super) fn durable(&self, index: DiskIndex) -> Option<ChunkHashes> {
-        let disk = self.find(index).ok()?;
-        Some(
-            disk.map
-                .lock()
-                .expect("no holder of this lock can panic")
-                .hashes()
-                .clone(),
-        )
     }
 
     /// Checks and writes one chunk, under the fence.
     pub(super) fn write_chunk(
         &self,
         fence: &Fence,
+        right: &Right,
         index: DiskIndex,
         chunk: u64,
         expected: Hash,
         bytes: &[u8],
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
-        disk.check_range(chunk, 1)?;
-        if bytes.len() != disk.length_of(chunk) {
-            return Err(TransferError::Protocol(format!(
-                "chunk {chunk} of disk {index} has {} bytes",
-                bytes.len()
-            )));
+        self.wait_for_room()?;
+        let pass = fence.pass(right)?;
+        disk.write_chunk(chunk, expected, bytes)?;
+        drop(pass);
+        let mut window = self.window();
+        window.waiting += bytes.len() as u64;
+        if window.waiting >= self.flush_bytes {
+            self.wants_flush.notify_one();
         }
-        let offset = chunk * u64::from(CHUNK_BYTES);
-        if hash(bytes) != expected {
-            let what = format!("the chunk at byte {offset} is not what was sent");
-            return Err(TransferError::Corrupt { disk: index, what });
-        }
-        let _pass = fence.pass(self.admission.epoch)?;
-        disk.writer.write(offset, bytes)?;
-        disk.add_pending(Written::Data {
-            chunk,
-            hash: expected,
-        });
-        self.count_pending(bytes.len() as u64);
         Ok(())
     }
 
@@ -115,45 +104,56 @@ impl Disks {
     pub(super) fn write_zeros(
         &self,
         fence: &Fence,
+        right: &Right,
         index: DiskIndex,
         start: u64,
         count: u64,
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
-        disk.check_range(start, count)?;
-        let offset = start * u64::from(CHUNK_BYTES);
-        let end = (offset + count * u64::from(CHUNK_BYTES)).min(disk.spec.source_bytes);
-        let _pass = fence.pass(self.admission.epoch)?;
-        disk.writer.zero(offset, end - offset)?;
-        disk.add_pending(Written::Zeros { start, count });
+        let _pass = fence.pass(right)?;
+        disk.write_zeros(start, count)
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window
+            .lock()
+            .expect("no holder of this lock can panic")
+    }
+
+    /// Waits until what a crash could lose is less than the bound.
+    fn wait_for_room(&self) -> Result<(), TransferError> {
+        let mut window = self.window();
+        while window.waiting + window.in_flush >= WINDOWS * self.flush_bytes {
+            if self.cancel.is_cancelled() {
+                return Err(TransferError::Fenced {
+                    epoch: self.admission.epoch,
+                });
+            }
+            self.wants_flush.notify_one();
+            window = self
+                .room
+                .wait_timeout(window, LOOK_AGAIN)
+                .expect("no holder of this lock can panic")
+                .0;
+        }
         Ok(())
     }
 
-    fn count_pending(&self, bytes: u64) {
-        self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes written since the last flush.
-    pub(super) fn pending_bytes(&self) -> u64 {
-        self.pending_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Makes durable what has been written: data, then maps; then tells it.
+    /// Makes durable what has been written, then tells it.
     pub(super) fn flush(&self, status: &watch::Sender<ReceiveStatus>) -> Result<(), TransferError> {
         let _alone = self
             .flushing
             .lock()
             .expect("no holder of this lock can panic");
-        self.pending_bytes.store(0, Ordering::Relaxed);
-        for disk in &self.disks {
-            disk.flush()?;
+        {
+            let mut window = self.window();
+            window.in_flush = std::mem::take(&mut window.waiting);
         }
-        let disks = self.status();
-        status.send_if_modified(|status| {
-            let changed = status.disks != disks;
-            status.disks = disks;
-            changed
-        });
+        let flushed = self.disks.iter().try_for_each(Disk::flush);
+        self.window().in_flush = 0;
+        self.room.notify_all();
+        flushed?;
+        self.tell(status);
         Ok(())
     }
 
@@ -164,21 +164,33 @@ impl Disks {
         status: &watch::Sender<ReceiveStatus>,
     ) -> Result<(), TransferError> {
         self.flush(status)?;
-        if roots.len() != self.disks.len() {
+        let names_each = self.disks.iter().all(|disk| {
+            roots
+                .iter()
+                .filter(|(index, _)| *index == disk.index())
+                .count()
+                == 1
+        });
+        if roots.len() != self.disks.len() || !names_each {
             return Err(TransferError::Protocol(
-                "the sender has another number of disks".to_owned(),
+                "the sender's roots are not those of the job's disks".to_owned(),
             ));
         }
         for (index, root) in roots {
-            let disk = self.find(*index)?;
-            let receipt = disk.conclude(*root, self.admission.checksum)?;
-            *disk
-                .receipt
-                .lock()
-                .expect("no holder of this lock can panic") = Some(receipt);
+            self.find(*index)?
+                .conclude(*root, self.admission.checksum)?;
         }
-        status.send_modify(|status| status.disks = self.status());
+        self.tell(status);
         Ok(())
+    }
+
+    fn tell(&self, status: &watch::Sender<ReceiveStatus>) {
+        let disks = self.status();
+        status.send_if_modified(|status| {
+            let has_changed = status.disks != disks;
+            status.disks = disks;
+            has_changed
+        });
     }
 
     /// Every disk as it is now.
@@ -186,113 +198,76 @@ impl Disks {
         self.disks
             .iter()
             .map(|disk| DiskStatus {
-                index: disk.spec.index,
+                index: disk.index(),
                 size_bytes: disk.spec.source_bytes,
-                bytes_durable: disk
-                    .map
-                    .lock()
-                    .expect("no holder of this lock can panic")
-                    .hashes()
-                    .known_bytes(),
-                receipt: *disk
-                    .receipt
-                    .lock()
-                    .expect("no holder of this lock can panic"),
+                bytes_durable: disk.durable_bytes(),
+                receipt: disk.receipt(),
             })
             .collect()
     }
 }
 
-impl Disk {
-    fn open(directory: &Path, spec: TargetDisk) -> Result<Self, TransferError> {
-        if spec.target_bytes < spec.source_bytes {
-            return Err(TransferError::Protocol(format!(
-                "disk {} of the image has {} bytes, the source's has {}",
-                spec.index, spec.target_bytes, spec.source_bytes
-            )));
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+
+    use domain::{Epoch, JobId, Run};
+
+    use super::*;
+    use crate::TicketSecret;
+    use crate::receiver::TargetDisk;
+
+    #[test]
+    fn no_more_than_two_windows_wait_for_a_flush() {
+        let directory = tempfile::tempdir().unwrap();
+        let fence = Arc::new(Fence::open(directory.path()).unwrap());
+        fence.raise(Epoch(1)).unwrap();
+        let right = fence.grant(Epoch(1)).unwrap();
+        let spec = TargetDisk {
+            index: DiskIndex(0),
+            source_bytes: 4 << 20,
+            target_bytes: 4 << 20,
+        };
+        let admission = Admission {
+            epoch: Epoch(1),
+            job_id: JobId::generate(),
+            run: Run(1),
+            secret: TicketSecret::generate(),
+            disks: vec![spec],
+            checksum: false,
+        };
+        let disks = Arc::new(Disks::open(directory.path(), admission, 1 << 20).unwrap());
+        let (done, written) = sync_channel(4);
+        let writer = Arc::clone(&disks);
+        std::thread::spawn(move || {
+            let bytes = vec![1; 1 << 20];
+            let hash = crate::hashes::hash(&bytes);
+            for chunk in 0..4 {
+                let index = DiskIndex(0);
+                done.send(writer.write_chunk(&fence, &right, index, chunk, hash, &bytes))
+                    .unwrap();
+            }
+        });
+        let patience = Duration::from_secs(10);
+        for _ in 0..2 {
+            written.recv_timeout(patience).unwrap().unwrap();
         }
-        let path = disk_path(directory, spec.index);
-        let is_new = !path.exists();
-        let writer = TargetWriter::open(&path, spec.target_bytes)?;
-        let mut map = ChunkMap::open(
-            &path.with_extension("chunks"),
-            spec.source_bytes,
-            CHUNK_BYTES,
-        )?;
-        if is_new {
-            // A map without its disk remembers another one.
-            map.clear()?;
-        }
-        Ok(Self {
-            spec,
-            writer,
-            map: Mutex::new(map),
-            pending: Mutex::new(Vec::new()),
-            receipt: Mutex::new(None),
-        })
-    }
-
-    fn length_of(&self, chunk: u64) -> usize {
-        let offset = chunk * u64::from(CHUNK_BYTES);
-        usize::try_from((self.spec.source_bytes - offset).min(u64::from(CHUNK_BYTES)))
-            .expect("a chunk fits memory")
-    }
-
-    fn check_range(&self, start: u64, count: u64) -> Result<(), TransferError> {
-        let chunks = self.spec.source_bytes.div_ceil(u64::from(CHUNK_BYTES));
-        match start.checked_add(count) {
-            Some(end) if end <= chunks && count > 0 => Ok(()),
-            _ => Err(TransferError::Protocol(format!(
-                "disk {} has no {count} chunks at {start}",
-                self.spec.index
-            ))),
-        }
-    }
-
-    fn add_pending(&self, written: Written) {
-        self.pending
-            .lock()
-            .expect("no holder of this lock can panic")
-            .push(written);
-    }
-
-    fn flush(&self) -> Result<(), TransferError> {
-        // Taken before the data is flushed: what is added meanwhile waits for the next flush.
-        let written = std::mem::take(
-            &mut *self
-                .pending
-                .lock()
-                .expect("no holder of this lock can panic"),
+        assert!(
+            written.recv_timeout(Duration::from_millis(300)).is_err(),
+            "a third window has to wait"
         );
-        if written.is_empty() {
-            return Ok(());
-        }
-        self.writer.flush()?;
-        self.map
-            .lock()
-            .expect("no holder of this lock can panic")
-            .append(&written)
-    }
-
-    fn conclude(&self, sent: Hash, checksum: bool) -> Result<Receipt, TransferError> {
-        let durable = self
-            .map
-            .lock()
-            .expect("no holder of this lock can panic")
-            .hashes()
-            .clone();
-        let receipt = Receipt::of(self.spec.index, &durable, sent)?;
-        if checksum {
-            let read = self.writer.rehash(self.spec.source_bytes, CHUNK_BYTES)?;
-            if let Err(error) = Receipt::of(self.spec.index, &read, sent) {
-                // The map believes what the disk does not hold: the next run must send it all again.
-                self.map
-                    .lock()
-                    .expect("no holder of this lock can panic")
-                    .clear()?;
-                return Err(error);
+        let status = watch::channel(ReceiveStatus::default()).0;
+        disks.flush(&status).unwrap();
+        written.recv_timeout(patience).unwrap().unwrap();
+        assert_eq!(status.borrow().disks[0].bytes_durable, 2 << 20);
+        // Whoever waits when the admission ends is let go.
+        disks.cancel.cancel();
+        while let Ok(outcome) = written.recv_timeout(patience) {
+            if let Err(error) = outcome {
+                assert!(matches!(error, TransferError::Fenced { .. }));
+                return;
             }
         }
-        Ok(receipt)
     }
 }

@@ -17,9 +17,7 @@ pub(super) fn start(shared: Arc<Shared>, disks: Arc<Disks>) {
             let (flushing, status) = (Arc::clone(&disks), shared.status.clone());
             let flushed = tokio::task::spawn_blocking(move || flushing.flush(&status)).await;
             if let Ok(Err(error)) = flushed {
-                shared
-                    .status
-                    .send_modify(|status| status.failure = Some(error.failure()));
+                shared.fail(&error);
                 disks.cancel.cancel();
                 return;
             }

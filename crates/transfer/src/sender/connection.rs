@@ -1,8 +1,10 @@
 //! One connection to the receiver, from Hello to Received.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use domain::disk::DiskIndex;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -12,11 +14,11 @@ use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::{SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::control;
-use crate::disk::SourceReader;
-use crate::hashes::ChunkHashes;
+use crate::disk::{BufferPool, SourceReader};
+use crate::hashes::Hash;
 use crate::limits::Pacer;
 use crate::plan::{self, Cursor};
-use crate::protocol::{FRAME_BYTES, OfferedDisk, ToReceiver, ToSender, VERSION};
+use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
 
 /// How long the handshake and the answer to Hello may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +29,12 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
 /// Chunks between a feeder and its stream.
 const QUEUE: usize = 4;
+
+/// Buffers that are kept while nobody needs them: about what QUIC holds until it is acknowledged.
+const IDLE_BUFFERS: usize = 80;
+
+/// How long after a stream broke the receiver's own word on why may still come.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -44,42 +52,65 @@ pub(super) async fn run(
         connection.open_bi().await.map_err(|error| lost(&error))?;
     let disks = greet(config, readers, &mut to_receiver, &mut from_receiver).await?;
 
-    progress.send_modify(|progress| {
-        *progress = SendProgress {
-            bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
-            bytes_durable: disks.iter().map(|disk| disk.present.known_bytes()).sum(),
-            ..SendProgress::default()
-        };
+    let chunk_bytes = disks.iter().map(|disk| disk.chunk_bytes).max().unwrap_or(0);
+    let present: Vec<u64> = disks.iter().map(Disk::present_bytes).collect();
+    progress.send_replace(SendProgress {
+        bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
+        bytes_durable: present.iter().sum(),
+        ..SendProgress::default()
     });
     let shared = Arc::new(Shared {
-        cursor: Cursor::new(claims(&disks)),
         disks,
         compression: config.compression,
+        buffers: BufferPool::new(chunk_bytes as usize, IDLE_BUFFERS),
         counters: Counters::default(),
         cancel,
     });
-    let listening = listen(&mut from_receiver, config, progress, &shared);
-    let sending = stream_all(&connection, config, &shared, &mut to_receiver);
+    let listening = listen(&mut from_receiver, config, progress, &shared, present);
+    tokio::pin!(listening);
     let sending = async {
-        sending.await?;
-        // From here on only the receiver's word, or its silence, ends the transfer.
-        tokio::time::sleep(RECEIPT_TIMEOUT).await;
-        Err::<(), _>(lost(&"the receiver gives no receipt"))
+        match stream_all(&connection, config, &shared, &mut to_receiver).await {
+            Err(error) => error,
+            Ok(()) => {
+                // From here on only the receiver's word, or its silence, ends the transfer.
+                tokio::time::sleep(RECEIPT_TIMEOUT).await;
+                lost(&"the receiver gives no receipt")
+            }
+        }
     };
     tokio::select! {
         biased;
-        received = listening => received?,
-        failed = sending => failed?,
+        ended = &mut listening => ended?,
+        failed = sending => return Err(last_word(failed, listening).await),
         () = tell(progress, &shared) => {}
     }
     let mut last = *progress.borrow();
     shared.counters.copy_to(&mut last);
     last.bytes_durable = last.bytes_total;
     progress.send_replace(last);
+    let report = Arc::clone(&shared);
+    let roots = blocking(move || roots(&report)).await?;
     Ok(SendReport {
-        roots: roots(&shared)?,
+        roots,
         progress: last,
     })
+}
+
+/// Why sending failed. The receiver breaks the streams when it gives up; the reason comes on the control stream, perhaps a moment later.
+async fn last_word(
+    failed: TransferError,
+    listening: impl Future<Output = Result<(), TransferError>>,
+) -> TransferError {
+    if !matches!(
+        failed,
+        TransferError::Connection { .. } | TransferError::Cancelled
+    ) {
+        return failed;
+    }
+    match tokio::time::timeout(LAST_WORD_TIMEOUT, listening).await {
+        Ok(Err(told @ TransferError::Remote(_))) => told,
+        _ => failed,
+    }
 }
 
 fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
@@ -140,12 +171,11 @@ async fn greet(
         .await
         .map_err(|_| lost(config, &"the receiver does not answer"))?
         .map_err(|error| error.at(&config.receiver.to_string()))?;
-    let (chunk_bytes, present) = match answer {
+    let chunk_bytes = match answer {
         ToSender::Welcome {
             version: VERSION,
             chunk_bytes,
-            disks,
-        } => (chunk_bytes, disks),
+        } => chunk_bytes,
         ToSender::Welcome { version, .. } => {
             return Err(TransferError::Version {
                 ours: VERSION,
@@ -153,50 +183,66 @@ async fn greet(
             });
         }
         ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
-        ToSender::Durable { .. } | ToSender::Received => {
-            return Err(TransferError::Protocol(
-                "the receiver answers before it has welcomed".to_owned(),
-            ));
-        }
+        _ => return Err(out_of_turn("welcomed")),
     };
-    if present.len() != config.disks.len() {
-        return Err(TransferError::Protocol(
-            "the receiver has another number of disks".to_owned(),
-        ));
+    if !CHUNK_BYTES_ALLOWED.contains(&chunk_bytes) {
+        return Err(TransferError::Protocol(format!(
+            "the receiver wants chunks of {chunk_bytes} bytes"
+        )));
     }
-    readers
+    let mut disks: Vec<Disk> = readers
         .into_iter()
         .zip(&config.disks)
-        .zip(present)
-        .map(|((reader, disk), present)| {
-            let present = present
-                .hashes(disk.size_bytes, chunk_bytes)
+        .map(|(reader, disk)| Disk::new(disk.index, reader, disk.size_bytes, chunk_bytes))
+        .collect();
+    loop {
+        let message = tokio::time::timeout(WELCOME_TIMEOUT, control::read(from_receiver))
+            .await
+            .map_err(|_| lost(config, &"the receiver does not go on"))?
+            .map_err(|error| error.at(&config.receiver.to_string()))?;
+        match message {
+            ToSender::Present(page) => disks
+                .iter_mut()
+                .find(|disk| disk.index == page.index)
+                .and_then(|disk| disk.enter(&page))
                 .ok_or_else(|| {
-                    TransferError::Protocol(format!(
-                        "the receiver's disk {} has another size",
-                        disk.index
-                    ))
-                })?;
-            let found = Mutex::new(ChunkHashes::new(disk.size_bytes, chunk_bytes));
-            Ok(Disk {
-                index: disk.index,
-                reader,
-                present,
-                found,
-            })
-        })
-        .collect()
+                    let what = format!("the receiver's disk {} has another size", page.index);
+                    TransferError::Protocol(what)
+                })?,
+            ToSender::PresentEnd => return Ok(disks),
+            // A flush of what an earlier connection wrote.
+            ToSender::Durable { .. } => {}
+            ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
+            ToSender::Welcome { .. } | ToSender::Received => return Err(out_of_turn("told")),
+        }
+    }
 }
 
-fn claims(disks: &[Disk]) -> Vec<plan::Claim> {
-    disks
-        .iter()
-        .enumerate()
-        .flat_map(|(position, disk)| {
-            let (size, chunk) = (disk.present.size_bytes(), disk.present.chunk_bytes());
-            plan::claims(position, size, chunk, &disk.reader.extents())
-        })
-        .collect()
+fn out_of_turn(what: &str) -> TransferError {
+    TransferError::Protocol(format!(
+        "the receiver says something else before it has {what}"
+    ))
+}
+
+/// What is to be looked at, from the file systems' own word on where data is.
+async fn claims(shared: &Arc<Shared>) -> Result<Cursor, TransferError> {
+    let shared = Arc::clone(shared);
+    blocking(move || {
+        let claims = shared
+            .disks
+            .iter()
+            .enumerate()
+            .flat_map(|(position, disk)| {
+                plan::claims(
+                    position,
+                    disk.size_bytes,
+                    disk.chunk_bytes,
+                    &disk.reader.extents(),
+                )
+            });
+        Ok(Cursor::new(claims.collect()))
+    })
+    .await
 }
 
 /// Runs every stream to its end, then says so with the roots.
@@ -206,13 +252,14 @@ async fn stream_all(
     shared: &Arc<Shared>,
     to_receiver: &mut SendStream,
 ) -> Result<(), TransferError> {
+    let cursor = Arc::new(claims(shared).await?);
     let pacer = Arc::new(Pacer::new(config.bandwidth_limit.clone()));
     let streams = config.streams.max(1);
     let mut work = JoinSet::new();
     for _ in 0..streams {
         let (queue, ready) = mpsc::channel(QUEUE);
-        let feeder = Arc::clone(shared);
-        work.spawn_blocking(move || feed(&feeder, &queue));
+        let (feeder, cursor) = (Arc::clone(shared), Arc::clone(&cursor));
+        work.spawn_blocking(move || feed(&feeder, &cursor, &queue));
         let stream = connection
             .open_uni()
             .await
@@ -233,9 +280,17 @@ async fn stream_all(
             }
         }
     }
+    let finished = Arc::clone(shared);
+    let roots = blocking(move || {
+        finished
+            .disks
+            .iter()
+            .try_for_each(|disk| disk.reader.check_size())?;
+        roots(&finished)
+    });
     let sent = ToReceiver::Sent {
         streams: u32::try_from(streams).expect("streams are counted in tens"),
-        roots: roots(shared)?,
+        roots: roots.await?,
     };
     control::write(to_receiver, &sent)
         .await
@@ -250,21 +305,36 @@ async fn write_stream(
     pacer: &Pacer,
 ) -> Result<(), TransferError> {
     while let Some((frame, payload)) = ready.recv().await {
-        let header = frame.encode();
-        pacer.pay(FRAME_BYTES + payload.len()).await;
-        stream
-            .write_all(&header)
+        let header = Bytes::copy_from_slice(&frame.encode());
+        write_paced(&mut stream, vec![header, payload], shared, pacer)
             .await
             .map_err(|error| lost(config, &error))?;
-        Counters::add(&shared.counters.wire, (FRAME_BYTES + payload.len()) as u64);
-        if !payload.is_empty() {
-            stream
-                .write_chunk(payload)
-                .await
-                .map_err(|error| lost(config, &error))?;
-        }
     }
     stream.finish().map_err(|error| lost(config, &error))
+}
+
+/// Writes pieces without copying them, as fast as the limit allows.
+async fn write_paced(
+    stream: &mut SendStream,
+    mut parts: Vec<Bytes>,
+    shared: &Shared,
+    pacer: &Pacer,
+) -> Result<(), quinn::WriteError> {
+    let length = parts.iter().map(Bytes::len).sum::<usize>();
+    match pacer.piece() {
+        None => stream.write_all_chunks(&mut parts).await?,
+        Some(piece) => {
+            for mut part in parts {
+                while !part.is_empty() {
+                    let bytes = part.split_to(piece.min(part.len()));
+                    pacer.pay(bytes.len()).await;
+                    stream.write_chunk(bytes).await?;
+                }
+            }
+        }
+    }
+    Counters::add(&shared.counters.wire, length as u64);
+    Ok(())
 }
 
 /// What the receiver says while the disks are sent; `Ok` is its word that it has everything.
@@ -273,12 +343,8 @@ async fn listen(
     config: &SendConfig,
     progress: &watch::Sender<SendProgress>,
     shared: &Shared,
+    mut durable: Vec<u64>,
 ) -> Result<(), TransferError> {
-    let mut durable: Vec<u64> = shared
-        .disks
-        .iter()
-        .map(|disk| disk.present.known_bytes())
-        .collect();
     loop {
         match control::read(from_receiver)
             .await
@@ -294,10 +360,8 @@ async fn listen(
             }
             ToSender::Received => return Ok(()),
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
-            ToSender::Welcome { .. } => {
-                return Err(TransferError::Protocol(
-                    "the receiver welcomes twice".to_owned(),
-                ));
+            ToSender::Welcome { .. } | ToSender::Present(_) | ToSender::PresentEnd => {
+                return Err(out_of_turn("received"));
             }
         }
     }
@@ -311,16 +375,14 @@ async fn tell(progress: &watch::Sender<SendProgress>, shared: &Shared) {
     }
 }
 
-fn roots(shared: &Shared) -> Result<Vec<(domain::disk::DiskIndex, crate::Hash)>, TransferError> {
+fn roots(shared: &Shared) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
     shared
         .disks
         .iter()
         .map(|disk| {
-            let found = disk.found.lock().expect("no holder of this lock can panic");
-            let root = found.root().ok_or_else(|| {
-                TransferError::Protocol(format!("disk {} was not read to its end", disk.index))
-            })?;
-            Ok((disk.index, root))
+            let unread =
+                || TransferError::Protocol(format!("disk {} was not read to its end", disk.index));
+            Ok((disk.index, disk.root().ok_or_else(unread)?))
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! A feeder: the blocking half of one stream. Claims pieces, reads, hashes, compares, packs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
@@ -10,34 +10,103 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Compression, SendProgress};
 use crate::TransferError;
-use crate::disk::{AlignedBuffer, SourceReader};
-use crate::hashes::{Chunk, ChunkHashes, hash, is_zero};
+use crate::disk::{BufferPool, PooledBuffer, SourceReader};
+use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
 use crate::plan::{self, Claim, Cursor};
-use crate::protocol::{Codec, Frame};
+use crate::protocol::{Codec, Frame, Page};
 
 /// Level of zstd when the link is the bottleneck.
 const AUTO_LEVEL: i32 = 1;
 
-/// A packed chunk must save this much of itself to be sent packed.
-const LEAST_GAIN: f64 = 0.03;
+/// A packed chunk must save this part of itself to be sent packed.
+const LEAST_GAIN: usize = 100 / 3;
+
+/// Free places in a queue that counts as full: the writer may have taken something while the chunk was read.
+const MOSTLY_FULL: usize = 1;
 
 /// One disk of the transfer, as the feeders share it.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) index: DiskIndex,
     pub(super) reader: SourceReader,
-    /// What the receiver had at the start.
-    pub(super) present: ChunkHashes,
-    /// What this side has found.
-    pub(super) found: Mutex<ChunkHashes>,
+    pub(super) size_bytes: u64,
+    pub(super) chunk_bytes: u32,
+    /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
+    known: Mutex<ChunkHashes>,
+    /// How many chunks were looked at; the plan has each once.
+    looked_at: AtomicU64,
+}
+
+impl Disk {
+    pub(super) fn new(
+        index: DiskIndex,
+        reader: SourceReader,
+        size_bytes: u64,
+        chunk_bytes: u32,
+    ) -> Self {
+        Self {
+            index,
+            reader,
+            size_bytes,
+            chunk_bytes,
+            known: Mutex::new(ChunkHashes::new(size_bytes, chunk_bytes)),
+            looked_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Enters what the receiver has; `None` if it does not fit.
+    pub(super) fn enter(&self, page: &Page) -> Option<()> {
+        page.enter(&mut self.known())
+    }
+
+    fn known(&self) -> MutexGuard<'_, ChunkHashes> {
+        self.known.lock().expect("no holder of this lock can panic")
+    }
+
+    /// Bytes that the receiver has, before the first chunk is looked at.
+    pub(super) fn present_bytes(&self) -> u64 {
+        self.known().known_bytes()
+    }
+
+    /// Notes what a chunk is; `true` if that is what the receiver has.
+    fn look_at(&self, chunk: u64, found: Chunk) -> bool {
+        let mut known = self.known();
+        let is_present = known.get(chunk) == found;
+        known.set(chunk, found);
+        self.looked_at.fetch_add(1, Ordering::Relaxed);
+        is_present
+    }
+
+    /// Notes a hole; answers with the parts of it that the receiver does not have.
+    fn look_at_hole(&self, start: u64, count: u64) -> Vec<(u64, u64)> {
+        let mut known = self.known();
+        let missing = plan::zeros_to_send(&known, start, count);
+        known.set_zero(start, count);
+        self.looked_at.fetch_add(count, Ordering::Relaxed);
+        missing
+    }
+
+    /// The root, once every chunk was looked at.
+    pub(super) fn root(&self) -> Option<Hash> {
+        let known = self.known();
+        (self.looked_at.load(Ordering::Relaxed) == known.chunks())
+            .then(|| known.root())
+            .flatten()
+    }
+
+    fn length_of(&self, chunk: u64) -> u32 {
+        let offset = chunk * u64::from(self.chunk_bytes);
+        u32::try_from((self.size_bytes - offset).min(u64::from(self.chunk_bytes)))
+            .expect("a chunk's length fits its type")
+    }
 }
 
 /// What all feeders of a transfer share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) disks: Vec<Disk>,
-    pub(super) cursor: Cursor,
     pub(super) compression: Compression,
+    pub(super) buffers: Arc<BufferPool>,
     pub(super) counters: Counters,
     pub(super) cancel: CancellationToken,
 }
@@ -68,114 +137,111 @@ impl Counters {
 pub(super) type Ready = (Frame, Bytes);
 
 /// Runs until the cursor is empty, the queue is closed, or something fails.
-pub(super) fn feed(shared: &Arc<Shared>, queue: &mpsc::Sender<Ready>) -> Result<(), TransferError> {
+pub(super) fn feed(
+    shared: &Shared,
+    cursor: &Cursor,
+    queue: &mpsc::Sender<Ready>,
+) -> Result<(), TransferError> {
     let mut packer = Packer::new(shared.compression)?;
-    let mut buffer = AlignedBuffer::new(0);
-    while let Some(claim) = shared.cursor.claim() {
+    while let Some(claim) = cursor.claim() {
         match claim {
-            Claim::Hole { disk, start, count } => feed_hole(shared, disk, start, count, queue),
-            Claim::Read { disk, start, count } => {
-                feed_chunks(shared, disk, start, count, &mut buffer, &mut packer, queue)?;
+            Claim::Hole { disk, start, count } => {
+                feed_hole(shared, &shared.disks[disk], start, count, queue)?;
             }
-        }
-        if queue.is_closed() || shared.cancel.is_cancelled() {
-            return Err(TransferError::Cancelled);
+            Claim::Read { disk, start, count } => {
+                for chunk in start..start + count {
+                    feed_chunk(shared, &shared.disks[disk], chunk, &mut packer, queue)?;
+                }
+            }
         }
     }
     Ok(())
 }
 
-fn feed_hole(shared: &Shared, disk: usize, start: u64, count: u64, queue: &mpsc::Sender<Ready>) {
-    let disk = &shared.disks[disk];
-    disk.found
-        .lock()
-        .expect("no holder of this lock can panic")
-        .set_zero(start, count);
-    let last = disk.present.length_of(start + count - 1);
-    let chunk_bytes = u64::from(disk.present.chunk_bytes());
-    Counters::add(
-        &shared.counters.zero,
-        (count - 1) * chunk_bytes + u64::from(last),
-    );
-    for (start, count) in plan::zeros_to_send(&disk.present, start, count) {
-        // A closed queue ends the feeder at its next look.
-        let _closed = queue.blocking_send((
-            Frame::Zeros {
-                disk: disk.index,
-                start,
-                count,
-            },
-            Bytes::new(),
-        ));
+fn hand_over(
+    shared: &Shared,
+    queue: &mpsc::Sender<Ready>,
+    ready: Ready,
+) -> Result<(), TransferError> {
+    if shared.cancel.is_cancelled() || queue.blocking_send(ready).is_err() {
+        return Err(TransferError::Cancelled);
     }
+    Ok(())
 }
 
-fn feed_chunks(
+fn feed_hole(
     shared: &Shared,
-    disk: usize,
+    disk: &Disk,
     start: u64,
     count: u64,
-    buffer: &mut AlignedBuffer,
+    queue: &mpsc::Sender<Ready>,
+) -> Result<(), TransferError> {
+    let missing = disk.look_at_hole(start, count);
+    let last = u64::from(disk.length_of(start + count - 1));
+    let bytes = (count - 1) * u64::from(disk.chunk_bytes) + last;
+    Counters::add(&shared.counters.zero, bytes);
+    for (start, count) in missing {
+        let disk = disk.index;
+        hand_over(
+            shared,
+            queue,
+            (Frame::Zeros { disk, start, count }, Bytes::new()),
+        )?;
+    }
+    Ok(())
+}
+
+fn feed_chunk(
+    shared: &Shared,
+    disk: &Disk,
+    chunk: u64,
     packer: &mut Packer,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
-    let disk = &shared.disks[disk];
-    let chunk_bytes = disk.present.chunk_bytes();
-    if buffer.as_mut_slice().len() < chunk_bytes as usize {
-        *buffer = AlignedBuffer::new(chunk_bytes as usize);
+    if shared.cancel.is_cancelled() || queue.is_closed() {
+        return Err(TransferError::Cancelled);
     }
-    for chunk in start..start + count {
-        let length = disk.present.length_of(chunk);
-        disk.reader
-            .read(chunk * u64::from(chunk_bytes), length as usize, buffer)?;
-        let bytes = &buffer.as_mut_slice()[..length as usize];
-        let found = if is_zero(bytes) {
-            Chunk::Zero
-        } else {
-            Chunk::Data(hash(bytes))
-        };
-        disk.found
-            .lock()
-            .expect("no holder of this lock can panic")
-            .set(chunk, found);
-        let ready = match found {
-            _ if disk.present.get(chunk) == found => {
-                Counters::add(&shared.counters.equal, u64::from(length));
-                continue;
-            }
-            Chunk::Data(hash) => {
-                Counters::add(&shared.counters.payload, u64::from(length));
-                let (codec, payload) = packer.pack(bytes, queue);
-                let stored_bytes =
-                    u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
-                (
-                    Frame::Data {
-                        disk: disk.index,
-                        chunk,
-                        hash,
-                        codec,
-                        stored_bytes,
-                    },
-                    payload,
-                )
-            }
-            Chunk::Zero | Chunk::Unknown => {
-                Counters::add(&shared.counters.zero, u64::from(length));
-                (
-                    Frame::Zeros {
-                        disk: disk.index,
-                        start: chunk,
-                        count: 1,
-                    },
-                    Bytes::new(),
-                )
-            }
-        };
-        if queue.blocking_send(ready).is_err() {
-            return Err(TransferError::Cancelled);
+    let length = disk.length_of(chunk);
+    let mut buffer = shared.buffers.take(length as usize);
+    disk.reader
+        .read(chunk * u64::from(disk.chunk_bytes), buffer.as_mut_slice())?;
+    let bytes = buffer.as_ref();
+    let found = if is_zero(bytes) {
+        Chunk::Zero
+    } else {
+        Chunk::Data(hash(bytes))
+    };
+    if disk.look_at(chunk, found) {
+        Counters::add(&shared.counters.equal, u64::from(length));
+        return Ok(());
+    }
+    let ready = match found {
+        Chunk::Data(hash) => {
+            Counters::add(&shared.counters.payload, u64::from(length));
+            let link_is_slower = queue.capacity() <= MOSTLY_FULL;
+            let (codec, payload) = packer.pack(buffer, link_is_slower);
+            let stored_bytes =
+                u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
+            let frame = Frame::Data {
+                disk: disk.index,
+                chunk,
+                hash,
+                codec,
+                stored_bytes,
+            };
+            (frame, payload)
         }
-    }
-    Ok(())
+        Chunk::Zero | Chunk::Unknown => {
+            Counters::add(&shared.counters.zero, u64::from(length));
+            let frame = Frame::Zeros {
+                disk: disk.index,
+                start: chunk,
+                count: 1,
+            };
+            (frame, Bytes::new())
+        }
+    };
+    hand_over(shared, queue, ready)
 }
 
 struct Packer {
@@ -200,17 +266,49 @@ impl Packer {
         })
     }
 
-    /// Packs a chunk if that pays. With [`Compression::Auto`] it pays only while the queue is full, which says that the link waits
-    /// for nobody: then the processor's time is free.
-    fn pack(&mut self, bytes: &[u8], queue: &mpsc::Sender<Ready>) -> (Codec, Bytes) {
-        let link_is_slower = queue.capacity() == 0;
+    /// Packs a chunk if that pays. With [`Compression::Auto`] it pays only while the queue is full, which says that the link is what
+    /// everybody waits for: then the processor's time is free.
+    fn pack(&mut self, buffer: PooledBuffer, link_is_slower: bool) -> (Codec, Bytes) {
         if let Some(compressor) = &mut self.compressor
             && (self.compression != Compression::Auto || link_is_slower)
-            && let Ok(packed) = compressor.compress(bytes)
-            && (packed.len() as f64) < bytes.len() as f64 * (1.0 - LEAST_GAIN)
         {
-            return (Codec::Zstd, packed.into());
+            let bytes = buffer.as_ref();
+            // With no room for more, zstd gives up on what does not pay.
+            let mut packed = Vec::with_capacity(bytes.len() - bytes.len() / LEAST_GAIN);
+            if compressor.compress_to_buffer(bytes, &mut packed).is_ok() {
+                return (Codec::Zstd, packed.into());
+            }
         }
-        (Codec::Raw, Bytes::copy_from_slice(bytes))
+        (Codec::Raw, Bytes::from_owner(buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(bytes: &[u8]) -> PooledBuffer {
+        let mut buffer = BufferPool::new(bytes.len(), 1).take(bytes.len());
+        buffer.as_mut_slice().copy_from_slice(bytes);
+        buffer
+    }
+
+    #[test]
+    fn a_chunk_is_packed_when_that_pays() {
+        let text = b"0123456789".repeat(5000);
+        let mut noise = vec![0; 50_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let pack = |compression, bytes: &[u8], link_is_slower| {
+            let mut packer = Packer::new(compression).unwrap();
+            packer.pack(buffer(bytes), link_is_slower)
+        };
+        let (codec, packed) = pack(Compression::Level(3), &text, false);
+        assert_eq!(codec, Codec::Zstd);
+        assert_eq!(zstd::bulk::decompress(&packed, text.len()).unwrap(), text);
+        assert_eq!(pack(Compression::Level(3), &noise, false).0, Codec::Raw);
+        assert_eq!(pack(Compression::Level(3), &noise, false).1, noise);
+        assert_eq!(pack(Compression::Off, &text, true).0, Codec::Raw);
+        assert_eq!(pack(Compression::Auto, &text, true).0, Codec::Zstd);
+        assert_eq!(pack(Compression::Auto, &text, false).0, Codec::Raw);
     }
 }

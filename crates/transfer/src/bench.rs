@@ -1,0 +1,369 @@
+//! A measured transfer: a real sender in this process and a real receiver in another, over loopback.
+//!
+//! The caller gives the command that becomes the receiver; it must end up in [`receive`]. The two talk in lines of JSON over the receiver's standard
+//! input and output: setup in, port out, then the end of input, and last the receiver's usage out.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, JobId, Run};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::quic::Identity;
+use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
+use crate::sender::{Compression, SendConfig, SendProgress, SourceDisk};
+use crate::{Ticket, TicketSecret, TransferError};
+
+/// How long the receiver's process may take for one line.
+const LINE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What to measure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The source: a file or a block device.
+    pub from: PathBuf,
+    /// The target, a file. One that exists is written over in place; its chunk map is not kept.
+    pub to: PathBuf,
+    /// `None`: the sender's choice; 0: no compression; else a zstd level.
+    pub level: Option<i32>,
+    /// Parallel streams.
+    pub streams: usize,
+    /// Most bytes a second.
+    pub link_bytes_per_sec: Option<u64>,
+    /// Re-read the target before the receipt.
+    pub checksum: bool,
+}
+
+/// Who the two sides are, from one authority.
+#[derive(Debug, Clone)]
+pub struct Identities {
+    /// The receiver's.
+    pub receiver: Identity,
+    /// A name in the receiver's certificate.
+    pub receiver_name: String,
+    /// The sender's.
+    pub sender: Identity,
+}
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Seconds of processor time, user and system.
+    pub cpu_secs: f64,
+    /// Most memory at once, in bytes.
+    pub peak_memory_bytes: u64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// What was asked for.
+    pub settings: Settings,
+    /// From the first packet to the receipt.
+    pub wall_secs: f64,
+    /// Bytes of the source.
+    pub bytes_logical: u64,
+    /// Bytes of the chunks that were sent, before packing.
+    pub bytes_payload: u64,
+    /// Bytes given to the data streams, headers included.
+    pub bytes_wire: u64,
+    /// Bytes that were holes or zeros.
+    pub bytes_zero: u64,
+    /// The root over the disk's chunk hashes, as both sides have it.
+    pub root: String,
+    /// This process.
+    pub sender: Usage,
+    /// The other one.
+    pub receiver: Usage,
+}
+
+/// A measurement that came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A file of the measurement.
+    #[error("can't {doing} {}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The receiver's process.
+    #[error("the receiver's process {what}")]
+    Receiver {
+        /// What it did.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The transfer itself.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Setup {
+    authority_pem: String,
+    certificate_pem: String,
+    key_pem: String,
+    directory: PathBuf,
+    job_id: JobId,
+    secret: [u8; 32],
+    size_bytes: u64,
+    checksum: bool,
+}
+
+/// Copies the source to the target and says what it took.
+///
+/// # Errors
+/// See [`BenchError`].
+pub async fn run(
+    settings: Settings,
+    identities: Identities,
+    receiver: Command,
+) -> Result<Report, BenchError> {
+    let size_bytes = size_of(&settings.from)?;
+    let directory = lend(&settings.to)?;
+    let (job_id, secret) = (JobId::generate(), TicketSecret::generate());
+    let setup = Setup {
+        authority_pem: identities.receiver.authority_pem.clone(),
+        certificate_pem: identities.receiver.certificate_pem.clone(),
+        key_pem: identities.receiver.key_pem.clone(),
+        directory: directory.clone(),
+        job_id: job_id.clone(),
+        secret: *secret.as_bytes(),
+        size_bytes,
+        checksum: settings.checksum,
+    };
+    let mut other = Other::start(receiver)?;
+    other.tell(&setup).await?;
+    let port: u16 = other.hear().await?;
+
+    let ticket = Ticket {
+        job_id,
+        run: Run(1),
+        epoch: Epoch(1),
+        expires_unix_secs: i64::MAX,
+    };
+    let config = SendConfig {
+        receiver: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        server_name: identities.receiver_name,
+        identity: identities.sender,
+        ticket: ticket.sign(&secret),
+        disks: vec![SourceDisk {
+            index: DiskIndex::SYSTEM,
+            path: settings.from.clone(),
+            size_bytes,
+        }],
+        compression: match settings.level {
+            None => Compression::Auto,
+            Some(0) => Compression::Off,
+            Some(level) => Compression::Level(level),
+        },
+        streams: settings.streams,
+        bandwidth_limit: watch::channel(settings.link_bytes_per_sec).1,
+    };
+    let before = usage();
+    let began = Instant::now();
+    let progress = watch::channel(SendProgress::default()).0;
+    let sent = crate::sender::send(config, CancellationToken::new(), progress).await;
+    let wall = began.elapsed();
+    let after = usage();
+    let receiver = other.end().await;
+    give_back(&settings.to, &directory)?;
+    let sent = sent?;
+    Ok(Report {
+        wall_secs: wall.as_secs_f64(),
+        bytes_logical: size_bytes,
+        bytes_payload: sent.progress.bytes_payload,
+        bytes_wire: sent.progress.bytes_wire,
+        bytes_zero: sent.progress.bytes_zero,
+        root: sent
+            .roots
+            .iter()
+            .map(|(_, root)| blake3::Hash::from(*root).to_hex().to_string())
+            .collect(),
+        sender: Usage {
+            cpu_secs: after.cpu_secs - before.cpu_secs,
+            ..after
+        },
+        receiver: receiver?,
+        settings,
+    })
+}
+
+/// The receiver's process: takes its setup from standard input, and ends with it.
+///
+/// # Errors
+/// See [`BenchError`].
+pub async fn receive() -> Result<(), BenchError> {
+    let lost = |source| BenchError::Receiver {
+        what: "lost its caller",
+        source,
+    };
+    let setup = next_line().await.map_err(lost)?.unwrap_or_default();
+    let setup: Setup = serde_json::from_str(&setup).map_err(|error| lost(error.into()))?;
+    let identity = Identity {
+        authority_pem: setup.authority_pem,
+        certificate_pem: setup.certificate_pem,
+        key_pem: setup.key_pem,
+    };
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = Server::bind(ServerConfig::new(listen, identity, setup.directory))?;
+    let admission = Admission {
+        epoch: Epoch(1),
+        job_id: setup.job_id,
+        run: Run(1),
+        secret: TicketSecret::from_bytes(&setup.secret).expect("a secret of 32 bytes is one"),
+        disks: vec![TargetDisk {
+            index: DiskIndex::SYSTEM,
+            source_bytes: setup.size_bytes,
+            target_bytes: setup.size_bytes,
+        }],
+        checksum: setup.checksum,
+    };
+    server.admit(admission).await?;
+    let port = server.address().map_err(lost)?.port();
+    say(&port).map_err(lost)?;
+    while next_line().await.map_err(lost)?.is_some() {}
+    server.shutdown().await?;
+    say(&usage()).map_err(lost)
+}
+
+/// The next line of standard input; `None` at its end.
+async fn next_line() -> std::io::Result<Option<String>> {
+    tokio::task::spawn_blocking(|| std::io::stdin().lines().next().transpose())
+        .await
+        .map_err(std::io::Error::other)?
+}
+
+fn say(message: &impl Serialize) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{}", serde_json::to_string(message)?)?;
+    output.flush()
+}
+
+/// The other process.
+struct Other {
+    process: Child,
+    /// Dropped to end it.
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Other {
+    fn start(mut command: Command) -> Result<Self, BenchError> {
+        let broken = |source| BenchError::Receiver {
+            what: "could not be started",
+            source,
+        };
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut process = command.spawn().map_err(broken)?;
+        let output = process.stdout.take();
+        let output = output.ok_or_else(|| broken(std::io::Error::other("it has no output")))?;
+        Ok(Self {
+            input: process.stdin.take(),
+            process,
+            output: BufReader::new(output).lines(),
+        })
+    }
+
+    async fn tell(&mut self, message: &impl Serialize) -> Result<(), BenchError> {
+        let mut line = serde_json::to_string(message).expect("the setup has a JSON form");
+        line.push('\n');
+        let told = match &mut self.input {
+            Some(input) => input.write_all(line.as_bytes()).await,
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        };
+        told.map_err(|source| BenchError::Receiver {
+            what: "does not listen",
+            source,
+        })
+    }
+
+    async fn hear<T: serde::de::DeserializeOwned>(&mut self) -> Result<T, BenchError> {
+        let broken = |source| BenchError::Receiver {
+            what: "gives no answer; its own words are above",
+            source,
+        };
+        let line = tokio::time::timeout(LINE_TIMEOUT, self.output.next_line())
+            .await
+            .map_err(|late| broken(late.into()))?
+            .map_err(broken)?
+            .ok_or_else(|| broken(std::io::ErrorKind::UnexpectedEof.into()))?;
+        serde_json::from_str(&line).map_err(|error| broken(error.into()))
+    }
+
+    /// Lets it end, and hears what it used.
+    async fn end(mut self) -> Result<Usage, BenchError> {
+        self.input = None;
+        let usage = self.hear().await?;
+        let _ended = tokio::time::timeout(LINE_TIMEOUT, self.process.wait()).await;
+        Ok(usage)
+    }
+}
+
+/// A directory beside the target for the receiver to work in; a target that exists lies in it as its disk.
+fn lend(to: &Path) -> Result<PathBuf, BenchError> {
+    let mut name = to.as_os_str().to_owned();
+    name.push(".bench");
+    let directory = PathBuf::from(name);
+    let failed = |source| BenchError::File {
+        doing: "prepare",
+        path: directory.clone(),
+        source,
+    };
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory).map_err(failed)?;
+    }
+    std::fs::create_dir(&directory).map_err(failed)?;
+    if to.exists() {
+        std::fs::rename(to, disk_path(&directory, DiskIndex::SYSTEM)).map_err(failed)?;
+    }
+    Ok(directory)
+}
+
+fn give_back(to: &Path, directory: &Path) -> Result<(), BenchError> {
+    std::fs::rename(disk_path(directory, DiskIndex::SYSTEM), to)
+        .and_then(|()| std::fs::remove_dir_all(directory))
+        .map_err(|source| BenchError::File {
+            doing: "put in place",
+            path: to.to_owned(),
+            source,
+        })
+}
+
+fn usage() -> Usage {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike as _;
+
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Usage {
+        cpu_secs: micros as f64 / 1e6,
+        peak_memory_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
+    }
+}
+
+fn size_of(path: &Path) -> Result<u64, BenchError> {
+    std::fs::File::open(path)
+        .and_then(|file| Ok(rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?))
+        .map_err(|source| BenchError::File {
+            doing: "open",
+            path: path.to_owned(),
+            source,
+        })
+}

@@ -1,0 +1,278 @@
+//! One target disk: its file, its chunk map, and what is written but not yet flushed. Knows no connection and no fence.
+//!
+//! Callers write no chunk twice between two flushes, and not from two threads at once ([`super::seen`], [`crate::fence`]); everything else
+//! that [`crate::chunk_map`] promises is kept here.
+
+#[cfg(test)]
+mod crash;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+use domain::disk::DiskIndex;
+
+use super::{Receipt, TargetDisk, disk_path};
+use crate::chunk_map::{ChunkMap, Written};
+use crate::disk::TargetWriter;
+use crate::error::RemoteFailure;
+use crate::hashes::{Hash, RunKind};
+use crate::protocol::Page;
+use crate::{ChunkHashes, TransferError};
+
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) spec: TargetDisk,
+    chunk_bytes: u32,
+    writer: TargetWriter,
+    /// Taken before `state`, and held while the journal is written.
+    map: Mutex<ChunkMap>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the journal says.
+    durable: ChunkHashes,
+    /// Written since the last flush began.
+    written: Vec<Written>,
+    receipt: Option<Receipt>,
+    /// Why nobody knows any more what is on the disk.
+    broken: Option<RemoteFailure>,
+}
+
+impl Disk {
+    /// Opens file and map in the directory.
+    pub(super) fn open(
+        directory: &Path,
+        spec: TargetDisk,
+        chunk_bytes: u32,
+    ) -> Result<Self, TransferError> {
+        let path = disk_path(directory, spec.index);
+        let map_path = path.with_extension("chunks");
+        if !path.exists() && map_path.exists() {
+            // A map without its disk remembers another one. It goes before the new disk comes, or a crash between would leave both.
+            std::fs::remove_file(&map_path)
+                .and_then(|()| crate::disk::sync_parent(&map_path))
+                .map_err(|error| TransferError::target("remove", &map_path, error))?;
+        }
+        let writer = TargetWriter::open(&path, spec.target_bytes)?;
+        let (map, durable) = ChunkMap::open(&map_path, spec.source_bytes, chunk_bytes)?;
+        Self::new(spec, chunk_bytes, writer, map, durable)
+    }
+
+    pub(super) fn new(
+        spec: TargetDisk,
+        chunk_bytes: u32,
+        writer: TargetWriter,
+        map: ChunkMap,
+        durable: ChunkHashes,
+    ) -> Result<Self, TransferError> {
+        if spec.target_bytes < spec.source_bytes {
+            return Err(TransferError::Protocol(format!(
+                "disk {} of the image has {} bytes, the source's has {}",
+                spec.index, spec.target_bytes, spec.source_bytes
+            )));
+        }
+        let state = State {
+            durable,
+            written: Vec::new(),
+            receipt: None,
+            broken: None,
+        };
+        Ok(Self {
+            spec,
+            chunk_bytes,
+            writer,
+            map: Mutex::new(map),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock can panic")
+    }
+
+    fn map(&self) -> MutexGuard<'_, ChunkMap> {
+        self.map.lock().expect("no holder of this lock can panic")
+    }
+
+    /// Number of chunks.
+    pub(super) fn chunks(&self) -> u64 {
+        self.spec.source_bytes.div_ceil(u64::from(self.chunk_bytes))
+    }
+
+    /// Bytes of the source's disk that are durably here.
+    pub(super) fn durable_bytes(&self) -> u64 {
+        self.state().durable.known_bytes()
+    }
+
+    /// What is durably here.
+    pub(super) fn durable(&self) -> ChunkHashes {
+        self.state().durable.clone()
+    }
+
+    /// A part of what is durably here, for the wire.
+    pub(super) fn page(&self, start: u64) -> (Page, Option<u64>) {
+        Page::of(self.spec.index, &self.state().durable, start)
+    }
+
+    /// The proof that it is complete, as long as nothing has been written since.
+    pub(super) fn receipt(&self) -> Option<Receipt> {
+        self.state().receipt
+    }
+
+    /// Checks and writes one chunk.
+    pub(super) fn write_chunk(
+        &self,
+        chunk: u64,
+        expected: Hash,
+        bytes: &[u8],
+    ) -> Result<(), TransferError> {
+        let index = self.spec.index;
+        self.check_range(chunk, 1)?;
+        let offset = chunk * u64::from(self.chunk_bytes);
+        if bytes.len() as u64 != (self.spec.source_bytes - offset).min(u64::from(self.chunk_bytes))
+        {
+            return Err(TransferError::Protocol(format!(
+                "chunk {chunk} of disk {index} has {} bytes",
+                bytes.len()
+            )));
+        }
+        if crate::hashes::hash(bytes) != expected {
+            return Err(TransferError::Corrupt {
+                disk: index,
+                what: format!("the chunk at byte {offset} is not what was sent"),
+            });
+        }
+        self.forget(chunk, 1)?;
+        self.writer.write(offset, bytes)?;
+        self.state().written.push(Written::Data {
+            chunk,
+            hash: expected,
+        });
+        Ok(())
+    }
+
+    /// Makes a stretch of chunks zeros.
+    pub(super) fn write_zeros(&self, start: u64, count: u64) -> Result<(), TransferError> {
+        self.check_range(start, count)?;
+        let offset = start * u64::from(self.chunk_bytes);
+        let end = (offset + count * u64::from(self.chunk_bytes)).min(self.spec.source_bytes);
+        self.forget(start, count)?;
+        self.writer.zero(offset, end - offset)?;
+        self.state().written.push(Written::Zeros { start, count });
+        Ok(())
+    }
+
+    fn check_range(&self, start: u64, count: u64) -> Result<(), TransferError> {
+        match start.checked_add(count) {
+            Some(end) if end <= self.chunks() && count > 0 => Ok(()),
+            _ => Err(TransferError::Protocol(format!(
+                "disk {} has no {count} chunks at {start}",
+                self.spec.index
+            ))),
+        }
+    }
+
+    /// Before chunks are overwritten: durably forgets what the map says of them, and takes back the receipt.
+    fn forget(&self, start: u64, count: u64) -> Result<(), TransferError> {
+        let known: Vec<Written> = {
+            let mut state = self.state();
+            state.receipt = None;
+            let runs = state.durable.runs(start, start + count);
+            runs.into_iter()
+                .filter(|run| run.kind != RunKind::Unknown)
+                .map(|run| Written::Forgotten {
+                    start: run.start,
+                    count: run.count,
+                })
+                .collect()
+        };
+        if known.is_empty() {
+            Ok(())
+        } else {
+            self.record(&mut self.map(), &known)
+        }
+    }
+
+    /// Makes durable what has been written: the data, then the map.
+    pub(super) fn flush(&self) -> Result<(), TransferError> {
+        let mut map = self.map();
+        // Taken before the data is synced: what is added meanwhile waits for the next flush.
+        let written = {
+            let mut state = self.state();
+            if let Some(broken) = &state.broken {
+                return Err(TransferError::Remote(broken.clone()));
+            }
+            std::mem::take(&mut state.written)
+        };
+        if written.is_empty() {
+            return Ok(());
+        }
+        self.writer
+            .flush()
+            .inspect_err(|error| self.give_up(error))?;
+        self.record(&mut map, &written)
+    }
+
+    fn record(&self, map: &mut ChunkMap, written: &[Written]) -> Result<(), TransferError> {
+        if let Some(broken) = &self.state().broken {
+            return Err(TransferError::Remote(broken.clone()));
+        }
+        map.append(written)
+            .inspect_err(|error| self.give_up(error))?;
+        let mut state = self.state();
+        for entry in written {
+            entry.apply(&mut state.durable);
+        }
+        Ok(())
+    }
+
+    /// A sync that fails may have thrown away what it was to save, and the next one would not say so: nothing is recorded any more.
+    fn give_up(&self, error: &TransferError) {
+        self.state().broken = Some(error.to_remote());
+    }
+
+    /// Compares the flushed disk with the root that the sender has found; with `checksum` only after it was read again.
+    pub(super) fn conclude(&self, sent: Hash, checksum: bool) -> Result<Receipt, TransferError> {
+        let durable = self.durable();
+        let receipt = Receipt::of(self.spec.index, &durable, sent)?;
+        if checksum {
+            self.read_again(&durable)?;
+        }
+        self.state().receipt = Some(receipt);
+        Ok(receipt)
+    }
+
+    /// Compares the disk with its map. Chunks that differ are forgotten, so that the next transfer sends them.
+    fn read_again(&self, durable: &ChunkHashes) -> Result<(), TransferError> {
+        let read = self
+            .writer
+            .rehash(self.spec.source_bytes, self.chunk_bytes)?;
+        let wrong: Vec<u64> = (0..self.chunks())
+            .filter(|chunk| read.get(*chunk) != durable.get(*chunk))
+            .collect();
+        let Some(first) = wrong.first() else {
+            return Ok(());
+        };
+        let forgotten: Vec<Written> = wrong
+            .iter()
+            .map(|&start| Written::Forgotten { start, count: 1 })
+            .collect();
+        self.record(&mut self.map(), &forgotten)?;
+        Err(TransferError::Corrupt {
+            disk: self.spec.index,
+            what: format!(
+                "{} of {} chunks read back from the target are not what was written, the first at byte {}",
+                wrong.len(),
+                self.chunks(),
+                first * u64::from(self.chunk_bytes)
+            ),
+        })
+    }
+
+    /// Which disk.
+    pub(super) fn index(&self) -> DiskIndex {
+        self.spec.index
+    }
+}

@@ -1,0 +1,333 @@
+//! The crash argument, tested: a disk and its map on storage that loses, keeps or tears at random what was not synced.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use domain::disk::DiskIndex;
+use proptest::prelude::*;
+
+use super::super::TargetDisk;
+use super::Disk;
+use crate::chunk_map::ChunkMap;
+use crate::disk::{Storage, TargetWriter};
+use crate::hashes::{Chunk, ChunkHashes, hash, is_zero};
+
+const CHUNK: u32 = 16;
+const CHUNKS: u64 = 12;
+/// The last chunk is short.
+const SIZE: u64 = CHUNKS * 16 - 5;
+
+/// Storage that survives in parts.
+#[derive(Debug, Clone, Default)]
+struct Forgetful(Arc<Mutex<Medium>>);
+
+#[derive(Debug, Default)]
+struct Medium {
+    stable: Vec<u8>,
+    /// Since the last sync, in order.
+    unsynced: Vec<Change>,
+    /// How the next sync ends.
+    next_sync: Sync,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Sync {
+    #[default]
+    Good,
+    /// It fails, and what it was to save is gone, as with a page cache that drops pages that it could not write.
+    Failing,
+    /// It says that all is well and does nothing: a broken disk.
+    Lying,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Length(length) => bytes.resize(usize::try_from(*length).unwrap(), 0),
+            Self::Write(offset, written) => {
+                let offset = usize::try_from(*offset).unwrap();
+                let end = offset + written.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[offset..end].copy_from_slice(written);
+            }
+        }
+    }
+}
+
+impl Forgetful {
+    fn medium(&self) -> MutexGuard<'_, Medium> {
+        self.0.lock().unwrap()
+    }
+
+    /// What a reader sees.
+    fn seen(&self) -> Vec<u8> {
+        let medium = self.medium();
+        let mut bytes = medium.stable.clone();
+        medium
+            .unsynced
+            .iter()
+            .for_each(|change| change.apply(&mut bytes));
+        bytes
+    }
+
+    /// Power fails: each change that was not synced is lost, kept, or cut, as `fates` says.
+    fn crash(&self, fates: &[u8]) {
+        let mut medium = self.medium();
+        let unsynced = std::mem::take(&mut medium.unsynced);
+        for (change, fate) in unsynced.into_iter().zip(fates.iter().cycle()) {
+            match (change, fate % 3) {
+                (_, 0) => {}
+                (Change::Write(offset, mut bytes), 1) => {
+                    bytes.truncate(bytes.len() * usize::from(fate / 3) / 86);
+                    Change::Write(offset, bytes).apply(&mut medium.stable);
+                }
+                (change, _) => change.apply(&mut medium.stable),
+            }
+        }
+        medium.next_sync = Sync::Good;
+    }
+}
+
+impl Storage for Forgetful {
+    fn length(&self) -> std::io::Result<u64> {
+        Ok(self.seen().len() as u64)
+    }
+
+    fn set_length(&self, bytes: u64) -> std::io::Result<()> {
+        self.medium().unsynced.push(Change::Length(bytes));
+        Ok(())
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let offset = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.seen()[offset..offset + buffer.len()]);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.medium()
+            .unsynced
+            .push(Change::Write(offset, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.write(offset, &vec![0; usize::try_from(length).unwrap()])
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        let mut medium = self.medium();
+        match std::mem::take(&mut medium.next_sync) {
+            Sync::Good => {
+                let unsynced = std::mem::take(&mut medium.unsynced);
+                unsynced
+                    .iter()
+                    .for_each(|change| change.apply(&mut medium.stable));
+                Ok(())
+            }
+            Sync::Failing => {
+                medium.unsynced.clear();
+                Err(std::io::Error::other("the medium refuses"))
+            }
+            Sync::Lying => Ok(()),
+        }
+    }
+
+    fn next_data(&self, offset: u64) -> std::io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
+
+    fn drop_cache(&self, _offset: u64, _length: u64) {}
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Data(u64, u8),
+    Zeros(u64, u64),
+    Flush,
+    FailingFlush { in_map: bool },
+    Crash(Vec<u8>, Vec<u8>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let fates = || prop::collection::vec(any::<u8>(), 1..8);
+    prop_oneof![
+        6 => (0..CHUNKS, 1_u8..5).prop_map(|(chunk, content)| Step::Data(chunk, content)),
+        2 => (0..CHUNKS, 1..4_u64).prop_map(|(start, count)| Step::Zeros(start, count.min(CHUNKS - start))),
+        3 => Just(Step::Flush),
+        1 => any::<bool>().prop_map(|in_map| Step::FailingFlush { in_map }),
+        2 => (fates(), fates()).prop_map(|(disk, map)| Step::Crash(disk, map)),
+    ]
+}
+
+/// A receiver of one disk that falls and comes back.
+struct World {
+    disk_medium: Forgetful,
+    map_medium: Forgetful,
+    disk: Disk,
+    /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with a flush.
+    dirty: Vec<u64>,
+    /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
+    promised: ChunkHashes,
+}
+
+fn open(disk_medium: &Forgetful, map_medium: &Forgetful) -> Disk {
+    let spec = TargetDisk {
+        index: DiskIndex(0),
+        source_bytes: SIZE,
+        target_bytes: SIZE,
+    };
+    disk_medium.set_length(SIZE).unwrap();
+    let writer = TargetWriter::on(Path::new("disk"), Box::new(disk_medium.clone()));
+    let (map, durable) =
+        ChunkMap::on(Path::new("map"), Box::new(map_medium.clone()), SIZE, CHUNK).unwrap();
+    Disk::new(spec, CHUNK, writer, map, durable).unwrap()
+}
+
+fn content(chunk: u64, byte: u8) -> Vec<u8> {
+    vec![byte; usize::try_from((SIZE - chunk * 16).min(16)).unwrap()]
+}
+
+impl World {
+    fn new() -> Self {
+        let (disk_medium, map_medium) = (Forgetful::default(), Forgetful::default());
+        let disk = open(&disk_medium, &map_medium);
+        Self {
+            disk_medium,
+            map_medium,
+            disk,
+            dirty: Vec::new(),
+            promised: ChunkHashes::new(SIZE, CHUNK),
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Data(chunk, byte) => {
+                self.before_writing(*chunk, 1);
+                let bytes = content(*chunk, *byte);
+                let _broken = self.disk.write_chunk(*chunk, hash(&bytes), &bytes);
+            }
+            Step::Zeros(start, count) => {
+                self.before_writing(*start, *count);
+                let _broken = self.disk.write_zeros(*start, *count);
+            }
+            Step::Flush => self.flush(),
+            Step::FailingFlush { in_map } => {
+                let medium = if *in_map {
+                    &self.map_medium
+                } else {
+                    &self.disk_medium
+                };
+                medium.medium().next_sync = Sync::Failing;
+                self.flush();
+            }
+            Step::Crash(disk, map) => {
+                self.disk_medium.crash(disk);
+                self.map_medium.crash(map);
+                self.disk = open(&self.disk_medium, &self.map_medium);
+                self.dirty.clear();
+                self.check()?;
+                // What survived beyond the promise is as good as promised now.
+                self.promised = self.disk.durable();
+            }
+        }
+        Ok(())
+    }
+
+    fn before_writing(&mut self, start: u64, count: u64) {
+        if (start..start + count).any(|chunk| self.dirty.contains(&chunk)) {
+            self.flush();
+        }
+        self.dirty.extend(start..start + count);
+        self.promised.forget(start, count);
+    }
+
+    fn flush(&mut self) {
+        if self.disk.flush().is_ok() {
+            self.promised = self.disk.durable();
+            self.dirty.clear();
+        }
+    }
+
+    /// What the map says is so on the disk, and what was promised is in the map.
+    fn check(&self) -> Result<(), String> {
+        let durable = self.disk.durable();
+        let bytes = self.disk_medium.seen();
+        for chunk in 0..CHUNKS {
+            let from = usize::try_from(chunk * 16).unwrap();
+            let bytes = &bytes[from..(from + 16).min(bytes.len())];
+            let found = if is_zero(bytes) {
+                Chunk::Zero
+            } else {
+                Chunk::Data(hash(bytes))
+            };
+            let known = durable.get(chunk);
+            if known != Chunk::Unknown && known != found {
+                return Err(format!(
+                    "chunk {chunk} is {found:?}, the map says {known:?}"
+                ));
+            }
+            let promised = self.promised.get(chunk);
+            if promised != Chunk::Unknown && known != promised {
+                return Err(format!(
+                    "chunk {chunk} was promised as {promised:?}, the map says {known:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_crash_makes_the_map_lie_or_break_a_promise(mut steps in prop::collection::vec(step(), 1..40)) {
+        let mut world = World::new();
+        steps.push(Step::Crash(vec![0, 2, 130], vec![2]));
+        for step in &steps {
+            if let Err(what) = world.step(step) {
+                return Err(TestCaseError::fail(what));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
+    let mut world = World::new();
+    world.step(&Step::Data(3, 1)).unwrap();
+    world.disk_medium.medium().next_sync = Sync::Lying;
+    world.step(&Step::Flush).unwrap();
+    assert!(world.step(&Step::Crash(vec![0], vec![0])).is_err());
+}
+
+#[test]
+fn the_check_catches_a_map_that_does_not_keep_what_it_synced() {
+    let mut world = World::new();
+    world.step(&Step::Data(3, 1)).unwrap();
+    world.map_medium.medium().next_sync = Sync::Lying;
+    world.step(&Step::Flush).unwrap();
+    assert!(world.step(&Step::Crash(vec![2], vec![0])).is_err());
+}
+
+#[test]
+fn after_a_failed_sync_nothing_counts_until_the_disk_is_opened_again() {
+    let mut world = World::new();
+    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::FailingFlush { in_map: false }).unwrap();
+    assert!(
+        world.disk.flush().is_err(),
+        "the page cache has forgotten the failure; the receiver has not"
+    );
+    assert_eq!(world.disk.durable_bytes(), 0);
+}

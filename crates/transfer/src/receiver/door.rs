@@ -1,0 +1,205 @@
+//! The door: takes connections, asks who they are, and lets in those whose ticket fits the admission.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quinn::{Endpoint, Incoming, RecvStream, SendStream};
+use tokio::sync::Semaphore;
+
+use super::disks::Disks;
+use super::session::Session;
+use super::{Shared, blocking};
+use crate::protocol::{
+    OfferedDisk, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
+};
+use crate::{CHUNK_BYTES, Ticket, TransferError, control};
+
+/// How long a sender may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the last word may take to arrive.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections at once. One of them sends; others are on their way in or out.
+const MOST_CONNECTIONS: usize = 16;
+
+/// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
+/// first that the connection is dead.
+pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            () = shared.closing.cancelled() => return,
+        };
+        let Some(incoming) = incoming else { return };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = serve(incoming, &shared).await {
+                tracing::info!(%error, "a sender's connection ended");
+            }
+        });
+    }
+}
+
+async fn serve(incoming: Incoming, shared: &Arc<Shared>) -> Result<(), TransferError> {
+    let address = incoming.remote_address().to_string();
+    let lost = |error: &dyn std::fmt::Display| TransferError::Connection {
+        address: address.clone(),
+        message: error.to_string(),
+    };
+    let greeting = async {
+        let connection = incoming.await?;
+        let (to_sender, from_sender) = connection.accept_bi().await?;
+        Ok((connection, to_sender, from_sender))
+    };
+    let greeting = tokio::time::timeout(HELLO_TIMEOUT, greeting)
+        .await
+        .map_err(|_| lost(&"it does not say who it is"))?;
+    let (connection, mut to_sender, mut from_sender) =
+        greeting.map_err(|error: quinn::ConnectionError| lost(&error))?;
+
+    let outcome = match welcome(shared, &address, &mut to_sender, &mut from_sender).await {
+        Ok(session) => {
+            let received = session
+                .receive(shared, &connection, &mut to_sender, &mut from_sender)
+                .await;
+            shared.leave(&session);
+            received.inspect_err(|error| shared.fail(error))
+        }
+        Err(error) => {
+            // A sender that can't be let in is no failure of the job, unless nobody but an upgrade can help.
+            if matches!(error, TransferError::Version { .. }) {
+                shared.fail(&error);
+            }
+            Err(error)
+        }
+    };
+    match &outcome {
+        Ok(()) | Err(TransferError::Connection { .. }) => {}
+        Err(error) => {
+            let refused = ToSender::Refused(error.to_remote());
+            let _gone =
+                tokio::time::timeout(GOODBYE_TIMEOUT, control::write(&mut to_sender, &refused))
+                    .await;
+        }
+    }
+    let _gone = to_sender.finish();
+    // The last word must arrive before the connection goes.
+    let _gone = tokio::time::timeout(GOODBYE_TIMEOUT, to_sender.stopped()).await;
+    outcome
+}
+
+/// Hello and Welcome.
+async fn welcome(
+    shared: &Arc<Shared>,
+    address: &str,
+    to_sender: &mut SendStream,
+    from_sender: &mut RecvStream,
+) -> Result<Arc<Session>, TransferError> {
+    let body = tokio::time::timeout(HELLO_TIMEOUT, control::read_body(from_sender))
+        .await
+        .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?
+        .map_err(|error| error.at(address))?;
+    match version_of_hello(&body) {
+        Some(VERSION) => {}
+        Some(theirs) => {
+            return Err(TransferError::Version {
+                ours: VERSION,
+                theirs,
+            });
+        }
+        None => {
+            return Err(TransferError::Protocol(
+                "the sender begins with something else than Hello".to_owned(),
+            ));
+        }
+    }
+    let hello =
+        decode_control(&body).map_err(|error| TransferError::Protocol(error.to_string()))?;
+    let ToReceiver::Hello {
+        ticket,
+        disks: offered,
+        ..
+    } = hello
+    else {
+        return Err(TransferError::Protocol("a Hello is no Hello".to_owned()));
+    };
+    let disks = shared
+        .admitted()
+        .ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))?;
+    check_ticket(&ticket, &disks)?;
+    check_offer(&offered, &disks)?;
+    let (of_session, address) = (Arc::clone(shared), address.to_owned());
+    let session = blocking(move || Session::begin(&of_session, disks, address)).await?;
+    if let Err(error) = tell_present(&session, &offered, to_sender).await {
+        shared.leave(&session);
+        return Err(error);
+    }
+    Ok(Arc::new(session))
+}
+
+/// What is durably here, disk by disk and page by page.
+async fn tell_present(
+    session: &Session,
+    offered: &[OfferedDisk],
+    to_sender: &mut SendStream,
+) -> Result<(), TransferError> {
+    let welcome = ToSender::Welcome {
+        version: VERSION,
+        chunk_bytes: CHUNK_BYTES,
+    };
+    session.tell(to_sender, &welcome).await?;
+    for offer in offered {
+        let disk = session.disks.find(offer.index)?;
+        let mut next = Some(0);
+        while let Some(start) = next {
+            let (page, after) = disk.page(start);
+            session.tell(to_sender, &ToSender::Present(page)).await?;
+            next = after;
+        }
+    }
+    session.tell(to_sender, &ToSender::PresentEnd).await
+}
+
+fn check_ticket(bytes: &[u8], disks: &Disks) -> Result<(), TransferError> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let admission = &disks.admission;
+    let ticket = Ticket::verify(bytes, &admission.secret, now)
+        .map_err(|error| TransferError::Ticket(error.to_string()))?;
+    if ticket.epoch != admission.epoch {
+        return Err(TransferError::Fenced {
+            epoch: ticket.epoch,
+        });
+    }
+    if ticket.job_id != admission.job_id || ticket.run != admission.run {
+        return Err(TransferError::Ticket("it names another run".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_offer(offered: &[OfferedDisk], disks: &Disks) -> Result<(), TransferError> {
+    let expected = &disks.admission.disks;
+    let fits = offered.len() == expected.len()
+        && expected.iter().all(|disk| {
+            let same = |offer: &&OfferedDisk| {
+                offer.index == disk.index && offer.size_bytes == disk.source_bytes
+            };
+            offered.iter().filter(same).count() == 1
+        });
+    if fits {
+        Ok(())
+    } else {
+        Err(TransferError::Protocol(
+            "the sender's disks are not those of the job".to_owned(),
+        ))
+    }
+}

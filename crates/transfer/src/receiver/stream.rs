@@ -1,0 +1,125 @@
+//! One data stream: a task reads frames, a thread checks and writes them.
+
+use std::sync::Arc;
+
+use quinn::RecvStream;
+use tokio::sync::mpsc;
+
+use super::session::Session;
+use super::{Shared, blocking};
+use crate::disk::PooledBuffer;
+use crate::protocol::{Codec, FRAME_BYTES, Frame};
+use crate::{CHUNK_BYTES, TransferError};
+
+/// Frames between the task and the thread.
+const QUEUE: usize = 4;
+
+type Taken = (Frame, Option<PooledBuffer>);
+
+/// Takes a stream to its end.
+pub(super) async fn take(
+    mut stream: RecvStream,
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+) -> Result<(), TransferError> {
+    let (queue, frames) = mpsc::channel(QUEUE);
+    let (of_thread, its_session) = (Arc::clone(&shared), Arc::clone(&session));
+    let writer = tokio::spawn(blocking(move || {
+        write_frames(frames, &of_thread, &its_session)
+    }));
+    let read = read_frames(&mut stream, &queue, &shared, &session).await;
+    drop(queue);
+    let written = writer.await.unwrap_or_else(|died| {
+        Err(TransferError::Protocol(format!(
+            "the writing thread died: {died}"
+        )))
+    });
+    // A failed write closes the queue, which ends the reading: the write's error is the cause.
+    written.and(read)
+}
+
+async fn read_frames(
+    stream: &mut RecvStream,
+    queue: &mpsc::Sender<Taken>,
+    shared: &Shared,
+    session: &Session,
+) -> Result<(), TransferError> {
+    loop {
+        let mut header = [0; FRAME_BYTES];
+        match stream.read_exact(&mut header).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
+            Err(error) => return Err(session.lost(&error)),
+        }
+        let frame =
+            Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
+        let payload = match frame {
+            Frame::Zeros { .. } => None,
+            Frame::Data { stored_bytes, .. } if stored_bytes <= CHUNK_BYTES => {
+                let mut payload = session.buffers.take(stored_bytes as usize);
+                let read = stream.read_exact(payload.as_mut_slice()).await;
+                read.map_err(|error| session.lost(&error))?;
+                Some(payload)
+            }
+            Frame::Data { .. } => {
+                return Err(TransferError::Protocol(
+                    "a payload is longer than a chunk".to_owned(),
+                ));
+            }
+        };
+        let bytes = FRAME_BYTES + payload.as_ref().map_or(0, |payload| payload.as_ref().len());
+        shared.status.send_if_modified(|status| {
+            // Counted without waking anybody: flushes do that.
+            status.bytes_wire += bytes as u64;
+            false
+        });
+        if queue.send((frame, payload)).await.is_err() {
+            return Err(TransferError::Cancelled);
+        }
+    }
+}
+
+fn write_frames(
+    mut frames: mpsc::Receiver<Taken>,
+    shared: &Shared,
+    session: &Session,
+) -> Result<(), TransferError> {
+    let (disks, right) = (&session.disks, &session.right);
+    let mut unpacked = session.buffers.take(CHUNK_BYTES as usize);
+    let mut unpacker = zstd::bulk::Decompressor::new()
+        .map_err(|error| TransferError::Protocol(format!("zstd can't be used: {error}")))?;
+    while let Some((frame, payload)) = frames.blocking_recv() {
+        let payload = payload.as_ref().map_or(&[][..], AsRef::as_ref);
+        match frame {
+            Frame::Zeros { disk, start, count } => {
+                session.mark(disk, start, count)?;
+                disks.write_zeros(&shared.fence, right, disk, start, count)?;
+            }
+            Frame::Data {
+                disk,
+                chunk,
+                hash,
+                codec,
+                ..
+            } => {
+                session.mark(disk, chunk, 1)?;
+                let bytes = match codec {
+                    Codec::Raw => payload,
+                    Codec::Zstd => {
+                        let unpacked = unpacked.as_mut_slice();
+                        let length =
+                            unpacker
+                                .decompress_to_buffer(payload, unpacked)
+                                .map_err(|error| TransferError::Corrupt {
+                                    disk,
+                                    what: format!("chunk {chunk} can't be unpacked: {error}"),
+                                })?;
+                        &unpacked[..length]
+                    }
+                };
+                disks.write_chunk(&shared.fence, right, disk, chunk, hash, bytes)?;
+            }
+        }
+    }
+    Ok(())
+}
