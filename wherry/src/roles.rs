@@ -7,11 +7,11 @@ use service::{ExitCode, Shutdown};
 use telemetry::TelemetryConfig;
 
 macro_rules! roles {
-    ($($name:ident, $module:ident, $service:literal;)+) => {$(
+    ($($name:ident, $config:path, $run:path, $service:literal;)+) => {$(
         #[derive(Debug, Args)]
         pub(crate) struct $name {
             #[command(flatten)]
-            config: $module::Config,
+            config: $config,
             #[command(flatten)]
             telemetry: TelemetryConfig,
         }
@@ -19,18 +19,18 @@ macro_rules! roles {
         impl $name {
             pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
                 let config = self.config;
-                process(self.telemetry, $service, |shutdown| async move { Ok($module::run(config, shutdown).await?) })
+                process(self.telemetry, $service, |shutdown| async move { Ok($run(config, shutdown).await?) })
             }
         }
     )+};
 }
 
 roles! {
-    Gateway, api_gateway, "wherry-gateway";
-    Scheduler, scheduler, "wherry-scheduler";
-    Worker, worker, "wherry-worker";
-    Agent, agent, "wherry-agent";
-    Receiver, receiver, "wherry-receiver";
+    Gateway, api_gateway::Config, api_gateway::run, "wherry-gateway";
+    Scheduler, scheduler::Config, scheduler::run, "wherry-scheduler";
+    Worker, worker::Config, worker::run, "wherry-worker";
+    Agent, agent::Config, agent::run, "wherry-agent";
+    Receiver, receiver::Config, receiver::run, "wherry-receiver";
 }
 
 /// Runs `work` as a process that drains at the first signal and exits at the second.
