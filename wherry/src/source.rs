@@ -17,6 +17,15 @@ pub(crate) enum Source {
         /// Its id or name.
         source: String,
     },
+    /// Makes an activation code, with which agents register as sources of this account. This is the only time at which it is shown.
+    ActivationCode {
+        /// How many agents may register with it.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+        /// How many days it is valid.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=90))]
+        days: u32,
+    },
 }
 
 impl Source {
@@ -31,6 +40,12 @@ impl Source {
             Self::Show { source } => {
                 let found = find(api, &source).await?;
                 api.show(&found, show);
+            }
+            Self::ActivationCode { count, days } => {
+                let parameters = [("Count", count), ("TimeToLiveInDays", days)]
+                    .map(|(name, value)| (name, value.to_string()));
+                let answer = api.client.call("CreateAccessToken", &parameters).await?;
+                api.show(&answer, |answer| text(answer, "AccessTokenCode") + "\n");
             }
         }
         Ok(ExitCode::Ok)

@@ -94,7 +94,7 @@ pub(crate) async fn drive(context: Arc<Context>, lease: Lease, held: Held, heade
             let outcome = tokio::select! {
                 biased;
                 () = held.lost() => "lease_lost",
-                ended = run.to_the_end(&held) => run.conclude(ended).await,
+                ended = run.go_through(&held) => run.conclude(ended).await,
                 () = context.shutdown.draining() => run.hand_over().await,
             };
             run.leave(outcome).await;
@@ -153,7 +153,7 @@ where
 }
 
 impl Run {
-    async fn to_the_end(&mut self, held: &Held) -> Result<(), Ended> {
+    async fn go_through(&mut self, held: &Held) -> Result<(), Ended> {
         // A stop is taken note of until the copy is complete; from then on the run finishes first.
         let site = tokio::select! {
             copied = self.copied() => copied?,

@@ -97,14 +97,13 @@ fn every_setting_in_deploy_is_one_of_a_role() {
         .filter_map(Value::as_object)
         .flat_map(|environment| environment.keys().cloned())
         .collect();
-    for file in ["systemd/wherry.env.example"] {
-        let text = std::fs::read_to_string(deploy().join(file)).expect(file);
-        settings.extend(
-            text.lines()
-                .filter(|line| !line.starts_with('#'))
-                .filter_map(|line| Some(line.split_once('=')?.0.to_owned())),
-        );
-    }
+    let text = std::fs::read_to_string(deploy().join("systemd/wherry.env.example"))
+        .expect("the units' settings");
+    settings.extend(
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(line.split_once('=')?.0.to_owned())),
+    );
     settings.retain(|name| name.starts_with("WHERRY_") || name.starts_with("OTEL_"));
     assert!(settings.len() > 5, "{settings:?}");
     let sources = sources();

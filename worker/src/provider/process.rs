@@ -184,10 +184,10 @@ async fn wait_ready(
 ) -> Result<u16, ProviderError> {
     let start = Instant::now();
     loop {
-        if let Some(ready) = read_ready(directory).filter(|ready| ready.epoch == epoch) {
-            if let Ok(port) = u16::try_from(ready.control_port) {
-                return Ok(port);
-            }
+        if let Some(ready) = read_ready(directory).filter(|ready| ready.epoch == epoch)
+            && let Ok(port) = u16::try_from(ready.control_port)
+        {
+            return Ok(port);
         }
         if let Ok(Some(_)) = child.try_wait() {
             return Err(ProviderError::Ended {
