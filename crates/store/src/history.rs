@@ -1,0 +1,80 @@
+//! The history of all jobs, as the operator and checkers read it: in the order in which it happened.
+//!
+//! `seq` is that order. An admission counts slots before it writes its row, and a job that gives its slot back writes its row before it
+//! commits; so whoever replays the rows by `seq` never counts a slot that had been given back. The column `at` does not have this property:
+//! it is the beginning of a transaction.
+
+use domain::job::{Event, State};
+use domain::{Epoch, Run, Timestamp};
+
+use crate::row::parse;
+use crate::{Store, StoreError};
+
+/// One row of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// Its place in the order of everything.
+    pub seq: i64,
+    /// When its transaction began.
+    pub at: Timestamp,
+    /// Whose job, by the tenant's name.
+    pub tenant: String,
+    /// Which job.
+    pub job_id: String,
+    /// What happened.
+    pub event: Event,
+    /// The state before.
+    pub from: State,
+    /// The state since.
+    pub to: State,
+    /// In which run.
+    pub run: Run,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// Who said so.
+    pub actor: String,
+    /// More, for people.
+    pub detail: String,
+}
+
+impl Store {
+    /// What happened behind `after`, oldest first, `limit` rows at most; of all tenants, or of the one with this name.
+    ///
+    /// # Errors
+    /// The database fails, or holds a word that this version does not know.
+    pub async fn history(
+        &self,
+        after: i64,
+        limit: i64,
+        tenant: Option<&str>,
+    ) -> Result<Vec<Happened>, StoreError> {
+        let rows = sqlx::query!(
+            "select seq, at, tenant.name as tenant, job_id, event, from_state, to_state, run, epoch, actor, detail
+             from job_event join tenant on tenant.id = job_event.tenant
+             where seq > $1 and ($3::text is null or tenant.name = $3)
+             order by seq limit $2",
+            after,
+            limit,
+            tenant,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Happened {
+                    seq: row.seq,
+                    at: row.at.into(),
+                    tenant: row.tenant,
+                    job_id: row.job_id,
+                    event: parse("job_event.event", &row.event)?,
+                    from: parse("job_event.from_state", &row.from_state)?,
+                    to: parse("job_event.to_state", &row.to_state)?,
+                    run: Run(row.run),
+                    epoch: Epoch(row.epoch),
+                    actor: row.actor,
+                    detail: row.detail,
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,172 @@
+//! The Wherry under load: one of our own, or one that runs already.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::process::Child;
+
+use super::Config;
+use super::process;
+use crate::history::Event;
+
+/// A `wherry up` may take this long until it is ready; its first start makes a database.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A `wherry up` may take this long to drain.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Rows of the history that are read at once.
+const HISTORY_PAGE: usize = 10_000;
+
+/// Where it is, and how its operator reaches its database.
+pub(super) struct Deployment {
+    pub(super) endpoint: String,
+    pub(super) agent_endpoint: String,
+    pub(super) region: String,
+    database_url: String,
+    seal_key: String,
+    up: Option<Child>,
+}
+
+#[derive(Deserialize)]
+struct Bootstrap {
+    endpoint: String,
+    agent_endpoint: String,
+    region_id: String,
+}
+
+#[derive(Deserialize)]
+struct Operator {
+    database_url: String,
+    seal_key: String,
+}
+
+impl Deployment {
+    /// The one that the settings name, or one of our own in `folder`.
+    pub(super) async fn open(config: &Config, folder: &Path) -> anyhow::Result<Self> {
+        let given = (
+            &config.endpoint,
+            &config.agent_endpoint,
+            &config.database_url,
+            &config.seal_key,
+        );
+        if let (Some(endpoint), Some(agent_endpoint), Some(database_url), Some(seal_key)) = given {
+            return Ok(Self {
+                endpoint: endpoint.clone(),
+                agent_endpoint: agent_endpoint.clone(),
+                region: config.region.clone(),
+                database_url: database_url.clone(),
+                seal_key: seal_key.clone(),
+                up: None,
+            });
+        }
+        let (data_dir, log) = (folder.join("up"), folder.join("up.log"));
+        let mut command = process::wherry()?;
+        command
+            .arg("up")
+            .arg("--data-dir")
+            .arg(&data_dir)
+            .args(["--region", &config.region]);
+        for listener in ["--api", "--agents", "--health"] {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        if let Some(slots) = config.slots {
+            command.args(["--slots", &slots.to_string()]);
+        }
+        let mut up = process::start(command, &log)?;
+        let began = Instant::now();
+        // operator.json is what a start writes last.
+        let operator = loop {
+            if let Ok(operator) = read::<Operator>(&data_dir.join("operator.json")) {
+                break operator;
+            }
+            let ended = up.try_wait()?;
+            if ended.is_some() || began.elapsed() > READY_TIMEOUT {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!(
+                    "wherry up did not start: {}",
+                    said.lines().last().unwrap_or("it printed nothing")
+                );
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        let bootstrap: Bootstrap = read(&data_dir.join("bootstrap.json"))?;
+        Ok(Self {
+            endpoint: bootstrap.endpoint,
+            agent_endpoint: bootstrap.agent_endpoint,
+            region: bootstrap.region_id,
+            database_url: operator.database_url,
+            seal_key: operator.seal_key,
+            up: Some(up),
+        })
+    }
+
+    /// Runs `wherry admin`.
+    async fn admin(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let mut command = process::wherry()?;
+        command
+            .arg("admin")
+            .args(arguments)
+            .args(["--output", "json"]);
+        command
+            .env("WHERRY_DATABASE_URL", &self.database_url)
+            .env("WHERRY_SEAL_KEY", &self.seal_key);
+        process::answer(command).await
+    }
+
+    /// Makes a tenant and gives a client that signs for it.
+    pub(super) async fn tenant(
+        &self,
+        name: &str,
+        running_limit: usize,
+    ) -> anyhow::Result<smc::Client> {
+        let limit = running_limit.to_string();
+        let made = self
+            .admin(&["tenant", "create", name, "--max-running", &limit])
+            .await;
+        let made = made.with_context(|| format!("can't make tenant {name}"))?;
+        let field = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+        let credentials = smc::Credentials {
+            access_key_id: field("AccessKeyId"),
+            access_key_secret: field("AccessKeySecret"),
+        };
+        Ok(smc::Client::new(&self.endpoint, credentials, &self.region)?)
+    }
+
+    /// The whole history behind `after`.
+    pub(super) async fn history(&self, after: i64) -> anyhow::Result<Vec<Event>> {
+        let mut history: Vec<Event> = Vec::new();
+        loop {
+            let after = history.last().map_or(after, |row| row.seq).to_string();
+            let limit = HISTORY_PAGE.to_string();
+            let rows = self
+                .admin(&["history", "--after", &after, "--limit", &limit])
+                .await?;
+            let rows: Vec<Event> =
+                serde_json::from_value(rows).context("wherry admin history printed no history")?;
+            let is_last = rows.len() < HISTORY_PAGE;
+            history.extend(rows);
+            if is_last {
+                return Ok(history);
+            }
+        }
+    }
+
+    /// Ends the deployment, if it is our own.
+    pub(super) async fn end(mut self) {
+        if let Some(mut up) = self.up.take() {
+            process::ask_to_end(&up);
+            // Too late is no finding of this test: the child is killed when it is dropped.
+            let _ended = tokio::time::timeout(END_TIMEOUT, up.wait()).await;
+        }
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &PathBuf) -> anyhow::Result<T> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}

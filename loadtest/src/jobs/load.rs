@@ -1,0 +1,240 @@
+//! The load itself: each source does one job after the other, all sources at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use tokio::process::Child;
+
+use super::deployment::Deployment;
+use super::{disk, process};
+
+/// The smallest disk that the API takes. Files of that size are sparse and cost nothing.
+const TARGET_GIB: u64 = 20;
+
+const ENROL_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(250);
+
+/// One source: an agent process over one disk in a file.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) id: String,
+    pub(super) name: String,
+    disk: PathBuf,
+    client: smc::Client,
+}
+
+/// What the sources have done so far, as their client saw it.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// Job and its source, for every job that the API accepted.
+    pub(super) accepted: Vec<(String, String)>,
+    /// Time that each call took.
+    pub(super) calls: Vec<Duration>,
+    /// Jobs whose image was compared with its source.
+    pub(super) compared: usize,
+    /// Sentences about what is wrong.
+    pub(super) faults: Vec<String>,
+}
+
+/// The log, shared by all sources.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedLog(Arc<Mutex<Log>>);
+
+impl SharedLog {
+    pub(super) fn write<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Makes the disk and starts the agent over it.
+pub(super) fn start_agent(
+    deployment: &Deployment,
+    name: &str,
+    code: &str,
+    mib: u64,
+    seed: u64,
+    folder: &Path,
+) -> anyhow::Result<(PathBuf, Child)> {
+    let folder = folder.join(name);
+    std::fs::create_dir_all(&folder)?;
+    let disk = folder.join("disk.raw");
+    disk::make(&disk, mib, seed)?;
+    let mut command = process::wherry()?;
+    command.args([
+        "agent",
+        "--server",
+        &deployment.agent_endpoint,
+        "--activation-code",
+        code,
+        "--name",
+        name,
+    ]);
+    command
+        .arg("--state-dir")
+        .arg(folder.join("state"))
+        .arg("--disk")
+        .arg(&disk);
+    let agent = process::start(command, &folder.join("agent.log"))?;
+    Ok((disk, agent))
+}
+
+/// Waits until the agent has registered and its source can be migrated.
+pub(super) async fn enrolled(
+    client: smc::Client,
+    name: String,
+    disk: PathBuf,
+) -> anyhow::Result<Source> {
+    let began = Instant::now();
+    loop {
+        let answer = client
+            .call(
+                "DescribeSourceServers",
+                &[("Name", name.as_str()), ("State", "Available")],
+            )
+            .await?;
+        if let Some(id) = answer["SourceServers"]["SourceServer"][0]["SourceId"].as_str() {
+            return Ok(Source {
+                id: id.to_owned(),
+                name,
+                disk,
+                client,
+            });
+        }
+        if began.elapsed() > ENROL_TIMEOUT {
+            bail!(
+                "the agent {name} did not register within {} s",
+                ENROL_TIMEOUT.as_secs()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+impl Source {
+    /// Does so many jobs. A fault ends this source's part: an unfinished job would refuse the next.
+    pub(super) async fn work(self, jobs: usize, log: SharedLog) {
+        for number in 0..jobs {
+            if let Err(error) = self.job(number, &log).await {
+                log.write(|log| log.faults.push(format!("source {}: {error:#}", self.name)));
+                return;
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        log: &SharedLog,
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Value, smc::CallError> {
+        let began = Instant::now();
+        let answer = self.client.call(action, parameters).await;
+        log.write(|log| log.calls.push(began.elapsed()));
+        answer
+    }
+
+    async fn job(&self, number: usize, log: &SharedLog) -> anyhow::Result<()> {
+        let id = self.create(number, log).await?;
+        self.call(log, "StartReplicationJob", &[("JobId", &id)])
+            .await
+            .with_context(|| format!("start {id}"))?;
+        let job = loop {
+            tokio::time::sleep(POLL).await;
+            let listed = self
+                .call(log, "DescribeReplicationJobs", &[("JobId.1", &id)])
+                .await?;
+            let job = listed["ReplicationJobs"]["ReplicationJob"][0].clone();
+            match job["Status"].as_str() {
+                Some("Finished") => break job,
+                Some("Running") => {}
+                status => bail!(
+                    "job {id} is {}: {} {}",
+                    status.unwrap_or("gone"),
+                    job["ErrorCode"],
+                    job["StatusInfo"]
+                ),
+            }
+        };
+        self.check_image(&id, &job, log).await
+    }
+
+    /// Two calls at once ask for a job of this source. One must win: a source has one unfinished job at most.
+    async fn create(&self, number: usize, log: &SharedLog) -> anyhow::Result<String> {
+        let size = TARGET_GIB.to_string();
+        let names = ["a", "b"].map(|call| format!("{}-{number}-{call}", self.name));
+        let parameters = |name| {
+            [
+                ("SourceId", self.id.as_str()),
+                ("SystemDiskSize", size.as_str()),
+                ("Name", name),
+                ("ImageName", name),
+            ]
+        };
+        let (one, other) = (parameters(names[0].as_str()), parameters(names[1].as_str()));
+        let answers = tokio::join!(
+            self.call(log, "CreateReplicationJob", &one),
+            self.call(log, "CreateReplicationJob", &other)
+        );
+        let mut ids = Vec::new();
+        for answer in [answers.0, answers.1] {
+            match answer {
+                Ok(job) => ids.push(
+                    job["JobId"]
+                        .as_str()
+                        .context("a job without an id")?
+                        .to_owned(),
+                ),
+                Err(error) if error.code() == Some("SourceServerState.Invalid") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        log.write(|log| {
+            log.accepted
+                .extend(ids.iter().map(|id| (id.clone(), self.id.clone())))
+        });
+        ensure!(
+            ids.len() == 1,
+            "of two calls at once for one source, {} made a job: {}",
+            ids.len(),
+            ids.join(", ")
+        );
+        Ok(ids.remove(0))
+    }
+
+    async fn check_image(&self, id: &str, job: &Value, log: &SharedLog) -> anyhow::Result<()> {
+        let listed = self.call(log, "DescribeImages", &[("JobId.1", id)]).await?;
+        let images = listed["Images"]["Image"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        ensure!(images.len() == 1, "job {id} has {} images", images.len());
+        let (image, image_id) = (
+            &images[0],
+            images[0]["ImageId"].as_str().unwrap_or_default(),
+        );
+        ensure!(
+            job["ImageId"] == image_id,
+            "job {id} names image {}, it delivered {image_id}",
+            job["ImageId"]
+        );
+        let location = PathBuf::from(image["Location"].as_str().unwrap_or_default());
+        if location.is_dir() {
+            let description: Value =
+                serde_json::from_str(image["Description"].as_str().unwrap_or_default())
+                    .with_context(|| format!("image {image_id} has no description"))?;
+            let raw = location.join(description["disks"][0]["raw"].as_str().unwrap_or_default());
+            let source = self.disk.clone();
+            let compared =
+                tokio::task::spawn_blocking(move || disk::compare(&source, &raw, TARGET_GIB << 30));
+            compared
+                .await?
+                .with_context(|| format!("the disk of image {image_id} is wrong"))?;
+            log.write(|log| log.compared += 1);
+        }
+        self.call(log, "DeleteImage", &[("ImageId", image_id)])
+            .await?;
+        Ok(())
+    }
+}
