@@ -35,6 +35,7 @@ use store::{ConnectConfig, Store, StoreError};
 use tokio::net::TcpListener;
 
 pub use config::Config;
+pub use operations::{NewToken, create_token};
 pub(crate) use refusal::Refusal;
 
 use gateway::{Gateway, Limits};

@@ -10,6 +10,8 @@ mod modify_job;
 mod run_job;
 mod source;
 
+pub use access_token::{NewToken, create_token};
+
 use crate::operation::Operation;
 
 /// Every operation, in the order of the reference.

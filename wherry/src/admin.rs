@@ -1,4 +1,7 @@
-//! `wherry admin`: tenants, keys and quotas, straight in the database.
+//! `wherry admin`: tenants, keys, activation codes and history, straight in the database.
+
+mod history;
+mod token;
 
 use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
@@ -46,6 +49,11 @@ enum Command {
     /// Access keys, with which calls are signed.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Activation codes, with which agents register.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Shows what happened to jobs, oldest first, also to those that are deleted.
+    History(history::History),
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,6 +139,8 @@ impl Admin {
         let (answer, render) = match self.command {
             Command::Tenant(command) => command.run(&store).await?,
             Command::Key(command) => command.run(&store).await?,
+            Command::Token(command) => command.run(&store).await?,
+            Command::History(history) => history.run(&store).await?,
         };
         match self.output {
             Output::Json => println!("{answer:#}"),

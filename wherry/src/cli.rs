@@ -40,7 +40,7 @@ enum Command {
     Receiver(Box<roles::Receiver>),
     /// Brings the database to this version's schema.
     Migrate(roles::Migrate),
-    /// Manages tenants, their keys and quotas, as the operator, in the database.
+    /// Manages tenants, their quotas, keys and activation codes, as the operator, in the database.
     Admin(admin::Admin),
     /// Shows migration sources: the servers whose agents have registered.
     Source(Connected<source::Source>),
@@ -48,6 +48,8 @@ enum Command {
     Job(Connected<job::Job>),
     /// Shows, checks, fetches and deletes delivered images.
     Image(Connected<image::Image>),
+    /// Puts load on a Wherry, and checks that every limit holds.
+    Loadtest(Loadtest),
 }
 
 /// A command that calls the API.
@@ -57,6 +59,36 @@ struct Connected<T: Subcommand> {
     connection: connection::Connection,
     #[command(subcommand)]
     command: T,
+}
+
+#[derive(Debug, Args)]
+struct Loadtest {
+    #[command(subcommand)]
+    command: LoadtestCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LoadtestCommand {
+    /// Starts many real jobs; reports rates, latencies and whether a limit was ever passed.
+    Jobs(Box<loadtest::jobs::Config>),
+}
+
+impl Loadtest {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let LoadtestCommand::Jobs(config) = self.command;
+        let is_json = config.json;
+        let report = loadtest::jobs::run(*config).await?;
+        if is_json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            println!("{report}");
+        }
+        Ok(if report.is_clean() {
+            ExitCode::Ok
+        } else {
+            ExitCode::Failed
+        })
+    }
 }
 
 /// Runs what was asked for.
@@ -81,6 +113,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Image(command) => {
             block_on(async { command.command.run(&command.connection.open()?).await })
         }
+        Command::Loadtest(loadtest) => block_on(loadtest.run()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Activation codes, with which agents register: make, list, disable, delete.
 
-use domain::AccessTokenId;
 use domain::name::Name;
+use domain::{AccessTokenId, TenantId};
 use serde_json::{Value, json};
 use store::access_token::{AccessToken, AccessTokenFilter, AccessTokenStatus, NewAccessToken};
+use store::{Store, StoreError};
 
 use crate::Refusal;
 use crate::answer::{Answer, list};
@@ -43,30 +44,61 @@ pub(super) const CREATE: Operation = Operation {
     handler: |call, arguments| Box::pin(create(call, arguments)),
 };
 
-async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+/// What an activation code is to be.
+pub struct NewToken<'a> {
+    /// What people call it; without it, `Token_<id>`.
+    pub name: Option<&'a Name>,
+    /// More about it.
+    pub description: &'a str,
+    /// How many agents may register with it.
+    pub count: i32,
+    /// How many days it is valid.
+    pub days: i32,
+}
+
+/// Makes an activation code, and gives its id and the code itself, which is not kept. `authority_fingerprint` is what agents must find.
+///
+/// # Errors
+/// The database fails.
+pub async fn create_token(
+    store: &Store,
+    authority_fingerprint: &str,
+    tenant: &TenantId,
+    new: NewToken<'_>,
+) -> Result<(AccessTokenId, String), StoreError> {
     let id = AccessTokenId::generate();
-    let generated = Name::parse(&format!("Token_{id}")).map_err(|_| Refusal::internal())?;
-    let number = |name, default| {
-        let number = arguments.integer(name).unwrap_or(default);
-        i32::try_from(number).unwrap_or(i32::MAX)
-    };
+    let generated =
+        Name::parse(&format!("Token_{id}")).expect("an id's text can be part of a name");
     let secret = hex_secret();
     let code_hash = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
     let token = NewAccessToken {
         id: &id,
-        name: arguments.name("Name").unwrap_or(&generated),
-        description: arguments.text("Description").unwrap_or_default(),
-        max_count: number("Count", 100),
-        valid_days: number("TimeToLiveInDays", 30),
+        name: new.name.unwrap_or(&generated),
+        description: new.description,
+        max_count: new.count,
+        valid_days: new.days,
         code_hash: code_hash.as_ref(),
     };
-    call.gateway
-        .store
-        .create_access_token(&call.tenant, token)
-        .await?;
+    store.create_access_token(tenant, token).await?;
+    Ok((id, format!("{secret}.{authority_fingerprint}")))
+}
+
+async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
+    let number = |name, default| {
+        let number = arguments.integer(name).unwrap_or(default);
+        i32::try_from(number).unwrap_or(i32::MAX)
+    };
+    let new = NewToken {
+        name: arguments.name("Name"),
+        description: arguments.text("Description").unwrap_or_default(),
+        count: number("Count", 100),
+        days: number("TimeToLiveInDays", 30),
+    };
+    let fingerprint = &call.gateway.authority_fingerprint;
+    let (id, code) = create_token(&call.gateway.store, fingerprint, &call.tenant, new).await?;
     Ok(Answer::fields(json!({
         "AccessTokenId": id,
-        "AccessTokenCode": format!("{secret}.{}", call.gateway.authority_fingerprint),
+        "AccessTokenCode": code,
     })))
 }
 
