@@ -11,7 +11,7 @@ const BURST: Duration = Duration::from_millis(50);
 /// What is paid for at once lasts about so long, so that a change of the limit is felt at once.
 const PIECE: Duration = Duration::from_millis(25);
 const LEAST_PIECE: usize = 4 << 10;
-const LARGEST_PIECE: usize = 256 << 10;
+pub(crate) const LARGEST_PIECE: usize = 256 << 10;
 
 /// A pacer that all streams of a run share. The limit may change at any time.
 #[derive(Debug)]

@@ -113,3 +113,34 @@ impl Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_good_for_its_secret_its_words_and_its_time() {
+        let secret = TicketSecret::generate();
+        let ticket = Ticket {
+            job_id: JobId::generate(),
+            run: Run(2),
+            epoch: Epoch(7),
+            expires_unix_secs: 1000,
+        };
+        let bytes = ticket.sign(&secret);
+        assert_eq!(Ticket::verify(&bytes, &secret, 1000), Ok(ticket));
+        assert_eq!(
+            Ticket::verify(&bytes, &secret, 1001),
+            Err(TicketRefused::Expired)
+        );
+        let other = TicketSecret::generate();
+        let forged = Err(TicketRefused::Forged);
+        assert_eq!(Ticket::verify(&bytes, &other, 1000), forged);
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert_eq!(Ticket::verify(&changed, &secret, 1000), forged, "byte {at}");
+            assert_eq!(Ticket::verify(&bytes[..at], &secret, 1000), forged);
+        }
+    }
+}

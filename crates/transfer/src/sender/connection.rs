@@ -1,7 +1,7 @@
 //! One connection to the receiver, from Hello to Received.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
@@ -16,7 +16,7 @@ use crate::TransferError;
 use crate::control;
 use crate::disk::{BufferPool, SourceReader};
 use crate::hashes::Hash;
-use crate::limits::Pacer;
+use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
 use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
 
@@ -32,6 +32,10 @@ const QUEUE: usize = 4;
 
 /// Buffers that are kept while nobody needs them: about what QUIC holds until it is acknowledged.
 const IDLE_BUFFERS: usize = 80;
+
+/// How long nothing may move while disks are sent: neither the source's bytes nor those on the wire. A connection keeps itself alive, so
+/// this is what notices a receiver that lives but takes nothing, or a disk that does not answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long after a stream broke the receiver's own word on why may still come.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,7 +73,13 @@ pub(super) async fn run(
     let listening = listen(&mut from_receiver, config, progress, &shared, present);
     tokio::pin!(listening);
     let sending = async {
-        match stream_all(&connection, config, &shared, &mut to_receiver).await {
+        let sent = tokio::select! {
+            sent = stream_all(&connection, config, &shared, &mut to_receiver) => sent,
+            () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
+                "nothing was read or taken for {STALL_TIMEOUT:?}"
+            ))),
+        };
+        match sent {
             Err(error) => error,
             Ok(()) => {
                 // From here on only the receiver's word, or its silence, ends the transfer.
@@ -94,6 +104,20 @@ pub(super) async fn run(
         roots,
         progress: last,
     })
+}
+
+/// Ends when a count has stood still for so long.
+async fn stalled(moved: impl Fn() -> u64, patience: Duration) {
+    let mut last = (moved(), Instant::now());
+    loop {
+        tokio::time::sleep(patience / 20).await;
+        let now = moved();
+        if now != last.0 {
+            last = (now, Instant::now());
+        } else if last.1.elapsed() >= patience {
+            return;
+        }
+    }
 }
 
 /// Why sending failed. The receiver breaks the streams when it gives up; the reason comes on the control stream, perhaps a moment later.
@@ -306,34 +330,29 @@ async fn write_stream(
 ) -> Result<(), TransferError> {
     while let Some((frame, payload)) = ready.recv().await {
         let header = Bytes::copy_from_slice(&frame.encode());
-        write_paced(&mut stream, vec![header, payload], shared, pacer)
+        write_paced(&mut stream, [header, payload], shared, pacer)
             .await
             .map_err(|error| lost(config, &error))?;
     }
     stream.finish().map_err(|error| lost(config, &error))
 }
 
-/// Writes pieces without copying them, as fast as the limit allows.
+/// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
 async fn write_paced(
     stream: &mut SendStream,
-    mut parts: Vec<Bytes>,
+    parts: [Bytes; 2],
     shared: &Shared,
     pacer: &Pacer,
 ) -> Result<(), quinn::WriteError> {
-    let length = parts.iter().map(Bytes::len).sum::<usize>();
-    match pacer.piece() {
-        None => stream.write_all_chunks(&mut parts).await?,
-        Some(piece) => {
-            for mut part in parts {
-                while !part.is_empty() {
-                    let bytes = part.split_to(piece.min(part.len()));
-                    pacer.pay(bytes.len()).await;
-                    stream.write_chunk(bytes).await?;
-                }
-            }
+    for mut part in parts {
+        while !part.is_empty() {
+            let piece = part.split_to(pacer.piece().unwrap_or(LARGEST_PIECE).min(part.len()));
+            let length = piece.len();
+            pacer.pay(length).await;
+            stream.write_chunk(piece).await?;
+            Counters::add(&shared.counters.wire, length as u64);
         }
     }
-    Counters::add(&shared.counters.wire, length as u64);
     Ok(())
 }
 
@@ -395,4 +414,32 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|panicked| {
             Err(TransferError::Protocol(format!("reading died: {panicked}")))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_moves_is_not_stalled_and_what_stands_is() {
+        let count = AtomicU64::new(0);
+        let patience = Duration::from_millis(400);
+        let watching = stalled(|| count.load(Ordering::Relaxed), patience);
+        tokio::pin!(watching);
+        for _ in 0..20 {
+            count.fetch_add(1, Ordering::Relaxed);
+            let pause = tokio::time::sleep(patience / 10);
+            tokio::select! {
+                () = &mut watching => panic!("it moves"),
+                () = pause => {}
+            }
+        }
+        let began = Instant::now();
+        tokio::time::timeout(Duration::from_secs(30), watching)
+            .await
+            .expect("it stands");
+        assert!(began.elapsed() >= patience / 2);
+    }
 }

@@ -125,6 +125,14 @@ impl Counters {
         counter.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Grows with whatever is done.
+    pub(super) fn moved(&self) -> u64 {
+        [&self.wire, &self.payload, &self.zero, &self.equal]
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+
     pub(super) fn copy_to(&self, progress: &mut SendProgress) {
         progress.bytes_wire = self.wire.load(Ordering::Relaxed);
         progress.bytes_payload = self.payload.load(Ordering::Relaxed);
