@@ -1,5 +1,6 @@
 //! How a failed command ends: one sentence for a person, and an exit code for a script.
 
+use std::error::Error;
 use std::process;
 
 use service::ExitCode;
@@ -30,29 +31,70 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> ExitCode {
-    for cause in error.chain() {
-        if cause.is::<service::BindError>() {
-            return ExitCode::Bind;
-        }
-        if let Some(service::TaskFailure::Deadline { .. }) = cause.downcast_ref() {
-            return ExitCode::DrainTimeout;
-        }
-        let store_is_away = matches!(
-            cause.downcast_ref(),
-            Some(store::StoreError::Connect { .. })
-        );
-        let bus_is_away = matches!(cause.downcast_ref(), Some(bus::BusError::Connect { .. }));
-        let gateway_is_away = cause
-            .downcast_ref::<smc::CallError>()
-            .is_some_and(|error| error.refusal().is_none());
-        if store_is_away || bus_is_away || gateway_is_away {
-            return ExitCode::Unavailable;
-        }
-        if cause.is::<UsageError>() || cause.is::<store::InvalidSealKey>() {
-            return ExitCode::Usage;
-        }
+    error
+        .chain()
+        .map(passed_on)
+        .find_map(code_of)
+        .unwrap_or(ExitCode::Failed)
+}
+
+/// What a role's error passes on as its own words: `transparent` errors leave what they wrap out of the chain.
+fn passed_on<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    use api_gateway::agents;
+    if let Some(error) = cause.downcast_ref() {
+        return match error {
+            api_gateway::Error::Store(error) => error,
+            api_gateway::Error::Bind(error)
+            | api_gateway::Error::Agents(agents::Error::Bind(error)) => error,
+            api_gateway::Error::Agents(error) => error,
+            api_gateway::Error::Tasks(error) => error,
+        };
     }
-    ExitCode::Failed
+    if let Some(error) = cause.downcast_ref() {
+        return match error {
+            scheduler::Error::Store(error) => error,
+            scheduler::Error::Bus(error) => error,
+            scheduler::Error::Bind(error) => error,
+            scheduler::Error::Task(error) => error,
+        };
+    }
+    match cause.downcast_ref() {
+        Some(worker::Error::Store(error)) => return error,
+        Some(worker::Error::Bus(error)) => return error,
+        Some(worker::Error::Bind(error)) => return error,
+        Some(worker::Error::Task(error)) => return error,
+        _ => {}
+    }
+    match cause.downcast_ref() {
+        Some(agent::Error::Bind(error)) => error,
+        Some(agent::Error::Task(error)) => error,
+        _ => match cause.downcast_ref() {
+            Some(receiver::Error::Task(error)) => error,
+            _ => cause,
+        },
+    }
+}
+
+fn code_of(cause: &(dyn Error + 'static)) -> Option<ExitCode> {
+    if cause.is::<service::BindError>() {
+        return Some(ExitCode::Bind);
+    }
+    if let Some(service::TaskFailure::Deadline { .. }) = cause.downcast_ref() {
+        return Some(ExitCode::DrainTimeout);
+    }
+    let store_is_away = matches!(
+        cause.downcast_ref(),
+        Some(store::StoreError::Connect { .. })
+    );
+    let bus_is_away = matches!(cause.downcast_ref(), Some(bus::BusError::Connect { .. }));
+    let gateway_is_away = cause
+        .downcast_ref::<smc::CallError>()
+        .is_some_and(|error| error.refusal().is_none());
+    if store_is_away || bus_is_away || gateway_is_away {
+        return Some(ExitCode::Unavailable);
+    }
+    let is_usage = cause.is::<UsageError>() || cause.is::<store::InvalidSealKey>();
+    is_usage.then_some(ExitCode::Usage)
 }
 
 /// The command line, a setting or a file of settings is wrong.
@@ -65,4 +107,4 @@ impl std::fmt::Display for UsageError {
     }
 }
 
-impl std::error::Error for UsageError {}
+impl Error for UsageError {}

@@ -1,0 +1,192 @@
+//! `wherry up` as its users and their scripts see it: starts, second starts, ends.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use testkit::cluster::Process;
+use testkit::wait;
+
+const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory of its own, which goes with the test.
+fn folder() -> anyhow::Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("wherry-up-").tempdir()?)
+}
+
+fn arguments(data: &Path) -> Vec<String> {
+    let data = data.display().to_string();
+    let any = "127.0.0.1:0";
+    [
+        "up",
+        "--data-dir",
+        &data,
+        "--api",
+        any,
+        "--agents",
+        any,
+        "--health",
+        any,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Starts it and waits for its line.
+async fn start(folder: &Path, name: &str) -> anyhow::Result<Process> {
+    let arguments = arguments(&folder.join("data"));
+    let mut up = Process::start(Path::new(WHERRY), folder, name, &arguments, &[])?;
+    wait::until(PATIENCE, "wherry up is ready", async || {
+        ensure!(up.is_running(), "it ended: {}", up.log());
+        Ok(up.log().contains("wherry is ready: "))
+    })
+    .await?;
+    Ok(up)
+}
+
+fn bootstrap(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(folder.join("data/bootstrap.json"))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
+    let mut command = Command::new(WHERRY);
+    command
+        .args(arguments)
+        .env("WHERRY_BOOTSTRAP", folder.join("data/bootstrap.json"));
+    Ok(command.output()?)
+}
+
+/// The process and all that descend from it.
+fn family(root: i32) -> Vec<i32> {
+    let parent_of = |id: i32| -> Option<i32> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name before may hold blanks; what follows its closing bracket does not.
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    let all: Vec<i32> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let mut family = vec![root];
+    let mut looked_at = 0;
+    while let Some(&member) = family.get(looked_at) {
+        family.extend(all.iter().filter(|&&id| parent_of(id) == Some(member)));
+        looked_at += 1;
+    }
+    family
+}
+
+/// A process that has ended but was not waited for is gone, too.
+fn is_gone(id: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+        Ok(stat) => stat
+            .rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('Z')),
+        Err(_) => true,
+    }
+}
+
+#[tokio::test]
+async fn a_second_start_finds_everything_as_it_was() -> anyhow::Result<()> {
+    let folder = folder()?;
+    let mut first = start(folder.path(), "first").await?;
+    let path = folder.path().join("data/bootstrap.json");
+    let mode = std::fs::metadata(&path)?.permissions().mode() & 0o777;
+    ensure!(
+        mode == 0o600,
+        "bootstrap.json holds a secret and has mode {mode:o}"
+    );
+    let before = bootstrap(folder.path())?;
+    let keys: Vec<&str> = before.keys().map(String::as_str).collect();
+    let promised = [
+        "access_key_id",
+        "access_key_secret",
+        "activation_code",
+        "agent_endpoint",
+        "endpoint",
+        "metrics_url",
+        "region_id",
+    ];
+    ensure!(keys == promised, "bootstrap.json has {keys:?}");
+    let listed = run(folder.path(), &["source", "list", "--output", "json"])?;
+    ensure!(
+        listed.status.success() && listed.stdout == b"[]\n",
+        "the key works: {listed:?}"
+    );
+
+    let data = arguments(&folder.path().join("data"));
+    let second = Command::new(WHERRY).args(&data).output()?;
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    ensure!(
+        second.status.code() == Some(1),
+        "two on one directory: {second:?}"
+    );
+    ensure!(
+        said.contains("another `wherry up` runs in"),
+        "it says why: {said}"
+    );
+
+    first.stop().await?;
+    let log = first.log();
+    ensure!(
+        log.matches("wherry is ready").count() == 1,
+        "one line when ready: {log}"
+    );
+    let mut second = start(folder.path(), "second").await?;
+    let after = bootstrap(folder.path())?;
+    ensure!(
+        before == after,
+        "keys, code and ports stay: {before:#?} became {after:#?}"
+    );
+    let listed = run(folder.path(), &["source", "list", "--output", "json"])?;
+    ensure!(
+        listed.status.success(),
+        "the key of the first start still works: {listed:?}"
+    );
+    second.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again() -> anyhow::Result<()> {
+    let folder = folder()?;
+    let mut first = start(folder.path(), "first").await?;
+    let pid = first.pid().context("it runs")?.as_raw();
+    let family = family(pid);
+    let names: Vec<String> = family
+        .iter()
+        .filter_map(|id| std::fs::read_to_string(format!("/proc/{id}/comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect();
+    for server in ["postgres", "nats-server"] {
+        ensure!(
+            names.iter().any(|name| name == server),
+            "{server} is a child: {names:?}"
+        );
+    }
+    first.kill()?;
+    wait::until(PATIENCE, "nothing of it runs", async || {
+        Ok(family.iter().all(|&id| is_gone(id)))
+    })
+    .await?;
+
+    let before = bootstrap(folder.path())?;
+    let mut second = start(folder.path(), "second").await?;
+    ensure!(
+        bootstrap(folder.path())? == before,
+        "it found everything as it was"
+    );
+    second.stop().await?;
+    let left: Vec<PathBuf> = std::fs::read_dir(folder.path().join("data"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "new"))
+        .collect();
+    ensure!(left.is_empty(), "half-written files are left: {left:?}");
+    Ok(())
+}
