@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use service::ExitCode;
 
-use crate::{admin, connection, image, job, roles, source, up};
+use crate::{admin, bench, connection, image, job, roles, source, up};
 
 /// A self-hosted service that migrates servers: it speaks the SMC API, so SDKs and command lines for it work by changing the endpoint.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Command {
     Job(Connected<job::Job>),
     /// Shows, checks, fetches and deletes delivered images.
     Image(Connected<image::Image>),
+    /// Measures the data path on this machine.
+    Bench(bench::Bench),
     /// Puts load on a Wherry, and checks that every limit holds.
     Loadtest(Loadtest),
 }
@@ -104,6 +106,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Receiver(role) => role.run(),
         Command::Migrate(migrate) => block_on(migrate.run()),
         Command::Admin(admin) => block_on(admin.run()),
+        Command::Bench(bench) => block_on(bench.run()),
         Command::Source(command) => {
             block_on(async { command.command.run(&command.connection.open()?).await })
         }

@@ -1,6 +1,7 @@
 //! `wherry`: every role, `up` that runs them all, and the command line for tenants and operators.
 
 mod admin;
+mod bench;
 mod cli;
 mod config_file;
 mod connection;

@@ -1,0 +1,156 @@
+//! `wherry bench`: what the data path does on this machine.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use service::ExitCode;
+use transfer::bench::{self, Identities, Report, Settings};
+use transfer::quic::Identity;
+
+/// The word that makes a process the receiver of a measurement.
+const RECEIVER: &str = "transfer-receiver";
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copies a disk over loopback with a sender and a receiver of their own processes, and says what it took.
+    Transfer(Transfer),
+    /// The receiver of a measurement; `transfer` starts it.
+    #[command(name = RECEIVER, hide = true)]
+    Receiver,
+}
+
+#[derive(Debug, Args)]
+struct Transfer {
+    /// What to copy: a file or a block device.
+    #[arg(long, value_name = "PATH")]
+    from: PathBuf,
+    /// Where to copy to: a file. One that exists is written over in place.
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+    /// Pace to this many bytes a second, as a link of that rate would.
+    #[arg(long, value_name = "BYTES_PER_SEC")]
+    link: Option<u64>,
+    /// zstd level, 1 to 19; 0 for none; the sender's choice if absent.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    level: Option<i32>,
+    /// Parallel streams.
+    #[arg(long, value_name = "N", default_value_t = transfer::sender::DEFAULT_STREAMS)]
+    streams: usize,
+    /// Read the target again before it counts.
+    #[arg(long)]
+    checksum: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Receiver => bench::receive().await?,
+            Command::Transfer(transfer) => transfer.run().await?,
+        }
+        Ok(ExitCode::Ok)
+    }
+}
+
+impl Transfer {
+    async fn run(self) -> anyhow::Result<()> {
+        let settings = Settings {
+            from: self.from,
+            to: self.to,
+            level: self.level,
+            streams: self.streams,
+            link_bytes_per_sec: self.link,
+            checksum: self.checksum,
+        };
+        let mut receiver = tokio::process::Command::new(std::env::current_exe()?);
+        receiver.args(["bench", RECEIVER]);
+        let report = bench::run(settings, identities()?, receiver).await?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            print(&report);
+        }
+        Ok(())
+    }
+}
+
+/// An authority for this one measurement, and both sides' certificates from it.
+fn identities() -> anyhow::Result<Identities> {
+    let authority = pki::Authority::generate("bench", pki::RUN_VALIDITY)?;
+    let identity = |issued: pki::Identity| Identity {
+        authority_pem: authority.certificate_pem().to_owned(),
+        certificate_pem: issued.certificate_pem,
+        key_pem: issued.key_pem,
+    };
+    Ok(Identities {
+        receiver: identity(authority.issue_server(&["receiver".to_owned()])?),
+        receiver_name: "receiver".to_owned(),
+        sender: identity(authority.issue_client("bench")?),
+    })
+}
+
+fn print(report: &Report) {
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let memory = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let rate = report.bytes_logical as f64 / 1e6 / report.wall_secs;
+    let rows = [
+        ("wall", format!("{:.3} s, {rate:.0} MB/s", report.wall_secs)),
+        ("disk", megabytes(report.bytes_logical)),
+        ("zeros and holes", megabytes(report.bytes_zero)),
+        ("data", megabytes(report.bytes_payload)),
+        ("on the wire", megabytes(report.bytes_wire)),
+        (
+            "sender",
+            format!(
+                "{:.2} s of processor, {}",
+                report.sender.cpu_secs,
+                memory(report.sender.peak_memory_bytes)
+            ),
+        ),
+        (
+            "receiver",
+            format!(
+                "{:.2} s of processor, {}",
+                report.receiver.cpu_secs,
+                memory(report.receiver.peak_memory_bytes)
+            ),
+        ),
+        ("root", report.root.clone()),
+    ];
+    for (name, value) in rows {
+        println!("{name:<16} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: Bench,
+    }
+
+    #[test]
+    fn the_line_of_the_manual_is_understood() {
+        Line::command().debug_assert();
+        let line = "bench transfer --from a --to b --level 3 --streams 4 --link 125000000 --json";
+        let Command::Transfer(transfer) = Line::parse_from(line.split(' ')).bench.command else {
+            panic!("not a transfer");
+        };
+        assert_eq!((transfer.level, transfer.streams), (Some(3), 4));
+        assert_eq!(transfer.link, Some(125_000_000));
+        assert!(Line::try_parse_from(["bench", "transfer", "--from", "a"]).is_err());
+    }
+}
