@@ -74,20 +74,10 @@ pub struct Config {
     #[arg(long, requires = "endpoint")]
     pub agent_endpoint: Option<String>,
     /// Its database, as postgres://user:password@host:port/database: tenants are made and the history is read there.
-    #[arg(
-        long,
-        requires = "endpoint",
-        env = "WHERRY_DATABASE_URL",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "WHERRY_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Its key of secrets at rest, 64 hexadecimal digits.
-    #[arg(
-        long,
-        requires = "endpoint",
-        env = "WHERRY_SEAL_KEY",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true)]
     pub seal_key: Option<String>,
     /// Its region.
     #[arg(long, default_value = "local")]

@@ -88,9 +88,10 @@ impl Deployment {
             let ended = up.try_wait()?;
             if ended.is_some() || began.elapsed() > READY_TIMEOUT {
                 let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let why = said.lines().last().unwrap_or("it printed nothing");
                 bail!(
                     "wherry up did not start: {}",
-                    said.lines().last().unwrap_or("it printed nothing")
+                    why.trim_start_matches("error: ")
                 );
             }
             tokio::time::sleep(PAUSE).await;
