@@ -44,7 +44,8 @@ sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
 	@tools/check-sqlx --write
 
 bench: setup ## Measure the data path on this machine
-	cargo run --release --package wherry -- bench
+	@mkdir -p .wherry/bench && trap 'rm -rf .wherry/bench' EXIT && head -c 1G /dev/urandom >.wherry/bench/from && \
+		cargo run --release --package wherry -- bench transfer --from .wherry/bench/from --to .wherry/bench/to
 
 clean: ## Remove builds, tools and the developers' database
 	@tools/dev-database --stop 2>/dev/null || true
