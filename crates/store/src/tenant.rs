@@ -112,11 +112,25 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub async fn tenant_named(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
-        Ok(self
-            .tenants()
-            .await?
-            .into_iter()
-            .find(|tenant| tenant.name == name))
+        let row = sqlx::query!(
+            "select id, name, max_sources, max_jobs, max_running, created_at from tenant where name = $1",
+            name
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| {
+            Ok(Tenant {
+                id: parse("tenant.id", &row.id)?,
+                name: row.name,
+                quotas: Quotas {
+                    max_sources: row.max_sources,
+                    max_jobs: row.max_jobs,
+                    max_running: row.max_running,
+                },
+                created_at: row.created_at.into(),
+            })
+        })
+        .transpose()
     }
 
     /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit run on, none starts until it fits.
