@@ -1,6 +1,7 @@
 //! The receiver's process.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -104,7 +105,7 @@ fn lock(directory: &Path) -> Result<File, Error> {
         path: directory.to_owned(),
         source,
     };
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
@@ -113,6 +114,13 @@ fn lock(directory: &Path) -> Result<File, Error> {
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked {
         path: directory.to_owned(),
     })?;
+    // Whoever has to end this process finds it by its lock.
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(|source| Error::Io {
+            doing: "write down who holds the lock of the instance",
+            source,
+        })?;
     Ok(file)
 }
 

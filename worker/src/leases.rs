@@ -12,7 +12,7 @@ use domain::job::Intent;
 use domain::{Epoch, JobId};
 use store::Store;
 use telemetry::Metric;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// All leases of a worker.
@@ -27,6 +27,7 @@ struct Shared {
     ttl: Duration,
     margin: Duration,
     held: Mutex<HashMap<JobId, Kept>>,
+    renew_now: Notify,
 }
 
 #[derive(Debug)]
@@ -55,6 +56,7 @@ impl Leases {
                 ttl,
                 margin,
                 held: Mutex::default(),
+                renew_now: Notify::new(),
             }),
         }
     }
@@ -85,15 +87,19 @@ impl Leases {
         self.lock().len()
     }
 
-    /// A message says that the API asks a job to stop: its run looks without waiting for the next renewal.
-    pub(crate) fn hint_stop(&self, job_id: &JobId) -> bool {
-        match self.lock().get(job_id) {
-            Some(kept) => {
-                kept.intent.send_replace(Intent::Stop);
-                true
-            }
-            None => false,
+    /// A message says that something is asked of a job: its intent is read at once, by a renewal out of turn. The message itself decides
+    /// nothing, since it may be an old one that was meant for an earlier run. `false` if the job is not this worker's.
+    pub(crate) fn look_soon(&self, job_id: &JobId) -> bool {
+        let is_held = self.lock().contains_key(job_id);
+        if is_held {
+            self.shared.renew_now.notify_one();
         }
+        is_held
+    }
+
+    /// Ends when a renewal out of turn is asked for.
+    pub(crate) async fn renewal_asked(&self) {
+        self.shared.renew_now.notified().await;
     }
 
     /// Renews all of them once, and gives up those that can't be trusted any longer.

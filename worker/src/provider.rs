@@ -1,5 +1,7 @@
 //! Providers make and unmake instances.
 
+#[cfg(test)]
+mod conformance;
 mod process;
 
 use std::net::SocketAddr;
@@ -39,12 +41,14 @@ pub(crate) enum ProviderError {
     Ended { log: String },
     #[error("the receiver was not ready in time: {log}")]
     NotReady { log: String },
+    #[error("epoch {epoch} is over: the instance belongs to epoch {owner}")]
+    Fenced { epoch: Epoch, owner: Epoch },
     #[error("an older receiver of this instance can't be ended (process {pid})")]
     Stuck { pid: i32 },
 }
 
-/// Few verbs, each safe to repeat. What an instance holds survives [`Provider::park`] and a new [`Provider::create`]; only
-/// [`Provider::destroy`] ends it.
+/// Few verbs, each safe to repeat, each refused to an epoch below that of the last [`Provider::create`]. What an instance holds survives
+/// [`Provider::park`] and a new [`Provider::create`]; only [`Provider::destroy`] ends it.
 #[tonic::async_trait]
 pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
     /// Its name, as rows have it.
@@ -61,10 +65,10 @@ pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
     async fn is_running(&self, id: &InstanceId) -> bool;
 
     /// Ends what runs in the instance and keeps what it holds.
-    async fn park(&self, id: &InstanceId) -> Result<(), ProviderError>;
+    async fn park(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError>;
 
     /// Ends and removes it.
-    async fn destroy(&self, id: &InstanceId) -> Result<(), ProviderError>;
+    async fn destroy(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError>;
 
     /// Every instance that exists here.
     async fn list(&self) -> Result<Vec<InstanceId>, ProviderError>;

@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
-use domain::{ImageId, JobId};
+use domain::{Epoch, ImageId, JobId};
 use store::lease::{Claim, Lease};
 
 use crate::leases::Held;
 use crate::run::Context;
+
+/// An instance without an owner may be destroyed whatever epoch it has seen.
+const NOBODYS: Epoch = Epoch(i64::MAX);
 
 /// What became of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,7 @@ async fn release(context: &Context, lease: &Lease) -> Removal {
         Err(error) => return failed(job_id.as_str(), &error),
     };
     if let Some(id) = instance {
-        if let Err(error) = context.provider.destroy(&id).await {
+        if let Err(error) = context.provider.destroy(&id, epoch).await {
             return failed(id.as_str(), &error);
         }
         if let Err(error) = context.store.remove_instance(&id, epoch).await {
@@ -111,7 +114,7 @@ pub(crate) async fn sweep_orphans(context: &Context) {
     };
     for id in &orphans {
         tracing::warn!(instance_id = %id, "an instance without an owner is destroyed");
-        if let Err(error) = context.provider.destroy(id).await {
+        if let Err(error) = context.provider.destroy(id, NOBODYS).await {
             tracing::warn!(instance_id = %id, %error, "it could not be destroyed");
         }
     }

@@ -138,8 +138,11 @@ async fn renew(context: Arc<Context>, leases: Leases) -> Result<(), Error> {
         let wake = leases
             .first_deadline()
             .map_or(next, |deadline| deadline.min(next));
-        tokio::time::sleep_until(wake.into()).await;
-        if Instant::now() >= next {
+        let asked = tokio::select! {
+            () = tokio::time::sleep_until(wake.into()) => false,
+            () = leases.renewal_asked() => true,
+        };
+        if asked || Instant::now() >= next {
             next = Instant::now() + interval;
             leases.renew(&context.store).await;
         }
@@ -256,7 +259,7 @@ impl Puller {
             }
             Command::StopRun { job_id } => {
                 // Another worker's job: that one finds out by its renewal.
-                if self.leases.hint_stop(job_id) {
+                if self.leases.look_soon(job_id) {
                     Done::Handled
                 } else {
                     Done::Ignored

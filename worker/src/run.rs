@@ -70,14 +70,16 @@ impl From<Failure> for Ended {
     }
 }
 
-impl From<ProviderError> for Ended {
-    fn from(error: ProviderError) -> Self {
-        Self::Failed(Failure::new(
-            FailureCode::InstanceFailed,
-            format!(
-                "The intermediate instance can't be made: {error}. Tell the operator, then start the job again."
-            ),
-        ))
+impl Ended {
+    /// The provider could not do something with the instance.
+    fn by_provider(what: &str, error: &ProviderError) -> Self {
+        if let ProviderError::Fenced { .. } = error {
+            return Self::Fenced;
+        }
+        let sentence = format!(
+            "The intermediate instance can't be {what}: {error}. Tell the operator, then start the job again."
+        );
+        Self::Failed(Failure::new(FailureCode::InstanceFailed, sentence))
     }
 }
 
@@ -91,11 +93,20 @@ pub(crate) async fn drive(context: Arc<Context>, lease: Lease, held: Held, heade
     }
     let outcome = match load(&context, lease, headers).await {
         Some(mut run) => {
+            let driving = async {
+                let ended = tokio::select! {
+                    ended = run.go_through(&held) => Some(ended),
+                    () = context.shutdown.draining() => None,
+                };
+                match ended {
+                    Some(ended) => run.conclude(ended).await,
+                    None => run.hand_over().await,
+                }
+            };
             let outcome = tokio::select! {
                 biased;
                 () = held.lost() => "lease_lost",
-                ended = run.go_through(&held) => run.conclude(ended).await,
-                () = context.shutdown.draining() => run.hand_over().await,
+                outcome = driving => outcome,
             };
             run.leave(outcome).await;
             outcome
@@ -154,17 +165,33 @@ where
 
 impl Run {
     async fn go_through(&mut self, held: &Held) -> Result<(), Ended> {
-        // A stop is taken note of until the copy is complete; from then on the run finishes first.
-        let site = tokio::select! {
-            copied = self.copied() => copied?,
-            () = held.stop_asked() => return Err(Ended::Stopped),
-        };
-        let started = Instant::now();
-        let site = self.process(site).await?;
-        let started = phase_done("processing", started);
-        self.clean(&site).await?;
+        let mut started = Instant::now();
+        if self.is_delivered().await? {
+            // The image is a second name of the instance's disks: from here on nothing may be written to them.
+            for event in [Event::Prepared, Event::Synced, Event::Processed] {
+                self.event(event, None).await?;
+            }
+        } else {
+            // A stop is taken note of until the copy is complete; from then on the run finishes first.
+            let site = tokio::select! {
+                copied = self.copied() => copied?,
+                () = held.stop_asked() => return Err(Ended::Stopped),
+            };
+            started = Instant::now();
+            self.process(site).await?;
+            started = phase_done("processing", started);
+        }
+        self.clean().await?;
         phase_done("cleaning", started);
         Ok(())
+    }
+
+    /// Whether an earlier owner of this run has delivered its image.
+    async fn is_delivered(&self) -> Result<bool, Ended> {
+        let (job_id, run) = (&self.lease.job_id, self.lease.run);
+        persist(|| self.context.store.image_is_delivered(job_id, run))
+            .await
+            .map_err(|error| internal(&error))
     }
 
     async fn copied(&mut self) -> Result<Site, Ended> {
@@ -311,16 +338,21 @@ impl Run {
                 let _heard = self.context.bus.nudge(&self.facts.source_id).await;
                 self.park().await;
             }
-            // The next owner ends what runs in the instance by itself.
+            // Nothing of this epoch may go on taking data, also where nobody takes the run over.
+            "lease_lost" => self.park().await,
             _ => {}
         }
     }
 
     async fn park(&self) {
         if let Some(id) = &self.progress.instance_id
-            && let Err(error) = self.context.provider.park(id).await
+            && let Err(error) = self.context.provider.park(id, self.lease.epoch).await
         {
-            tracing::warn!(instance_id = %id, %error, "a receiver was not ended");
+            if let ProviderError::Fenced { .. } = error {
+                tracing::debug!(instance_id = %id, "the instance is the next owner's");
+            } else {
+                tracing::warn!(instance_id = %id, %error, "a receiver was not ended");
+            }
         }
     }
 }

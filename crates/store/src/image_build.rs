@@ -1,6 +1,6 @@
 //! Images from the worker's side: one for each run, with a row before its first byte and until after its last.
 
-use domain::{Epoch, ImageId, JobId};
+use domain::{Epoch, ImageId, JobId, Run};
 
 use crate::row::parse;
 use crate::{Store, StoreError};
@@ -71,6 +71,21 @@ impl Store {
         .await?;
         transaction.commit().await?;
         Ok(true)
+    }
+
+    /// Whether the run's image is in the store and was told of; then its files are written to no more.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn image_is_delivered(&self, job_id: &JobId, run: Run) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"select true as "found!" from image where job_id = $1 and run = $2 and state <> 'creating'"#,
+            job_id.as_str(),
+            run.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.is_some())
     }
 
     /// Whether the image is to go.

@@ -31,7 +31,7 @@ pub struct Lease {
 pub enum Claim {
     /// The lease is the worker's.
     Granted(Lease),
-    /// Another worker holds a live lease.
+    /// Another worker holds a live lease, or held one that is not swept yet.
     Held,
     /// The job is not there, or not in a state that asks for a worker.
     NotWanted,
@@ -61,25 +61,15 @@ impl Store {
     ) -> Result<Claim, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let Some(job) = lock(&mut transaction, job_id).await? else {
-            return Ok(Claim::NotWanted);
+            return refuse(transaction, Claim::NotWanted).await;
         };
         if !job.state.is_running() || !job.has_slot {
-            return Ok(Claim::NotWanted);
+            return refuse(transaction, Claim::NotWanted).await;
         }
-        if job.is_leased {
-            return Ok(Claim::Held);
-        }
-        if job.state != State::Preparing {
-            // Nobody has swept the dead lease yet: what the sweeper would do comes first.
-            let change = Change {
-                event: Event::LeaseLost,
-                guard: Guard::Unleased,
-                actor: worker,
-                detail: "taken over before the sweep",
-                failure: None,
-                headers: &TraceHeaders::new(),
-            };
-            transition::apply(&mut transaction, job_id, change).await?;
+        // A dead lease is for the sweeper, which counts it against the run and asks for a worker again: a run that kills its workers
+        // would otherwise go on for ever.
+        if job.has_lease {
+            return refuse(transaction, Claim::Held).await;
         }
         grant(transaction, job, job_id, worker, ttl).await
     }
@@ -96,13 +86,13 @@ impl Store {
     ) -> Result<Claim, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let Some(job) = lock(&mut transaction, job_id).await? else {
-            return Ok(Claim::NotWanted);
+            return refuse(transaction, Claim::NotWanted).await;
         };
         if job.state != State::Deleting {
-            return Ok(Claim::NotWanted);
+            return refuse(transaction, Claim::NotWanted).await;
         }
         if job.is_leased {
-            return Ok(Claim::Held);
+            return refuse(transaction, Claim::Held).await;
         }
         grant(transaction, job, job_id, worker, ttl).await
     }
@@ -210,6 +200,7 @@ struct Locked {
     state: State,
     run: Run,
     has_slot: bool,
+    has_lease: bool,
     is_leased: bool,
     first_lease_waited_secs: Option<f64>,
 }
@@ -221,7 +212,6 @@ async fn lock(
     let row = sqlx::query!(
         r#"
         select state, run, admitted_at is not null as "has_slot!",
-            exists (select 1 from job_lease where job_id = job.id and expires_at > now()) as "is_leased!",
             case when not exists (
                 select 1 from job_event where job_id = job.id and run = job.run and event = 'prepared')
             then extract(epoch from now() - queued_at)::float8 end as waited_secs
@@ -231,16 +221,29 @@ async fn lock(
     )
     .fetch_optional(&mut **transaction)
     .await?;
-    row.map(|row| {
-        Ok(Locked {
-            state: parse("job.state", &row.state)?,
-            run: Run(row.run),
-            has_slot: row.has_slot,
-            is_leased: row.is_leased,
-            first_lease_waited_secs: row.waited_secs,
-        })
-    })
-    .transpose()
+    let Some(row) = row else { return Ok(None) };
+    // A statement of its own: the one above sees other tables as they were before it waited for the row, without the lease of
+    // whoever held it.
+    let is_live = sqlx::query_scalar!(
+        r#"select expires_at > now() as "is_live!" from job_lease where job_id = $1"#,
+        job_id.as_str(),
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(Some(Locked {
+        state: parse("job.state", &row.state)?,
+        run: Run(row.run),
+        has_slot: row.has_slot,
+        has_lease: is_live.is_some(),
+        is_leased: is_live == Some(true),
+        first_lease_waited_secs: row.waited_secs,
+    }))
+}
+
+/// Lets go of the job's row at once: the sweeper passes over rows that are locked.
+async fn refuse(transaction: Transaction<'_>, claim: Claim) -> Result<Claim, StoreError> {
+    transaction.rollback().await?;
+    Ok(claim)
 }
 
 async fn grant(

@@ -128,7 +128,7 @@ impl Store {
         Ok(online.unwrap_or(false))
     }
 
-    /// Writes what the lease holder sees. Progress forgives lost leases. `false` if the epoch is over.
+    /// Writes what the lease holder sees. Progress forgives lost leases. `false` if the lease is over.
     ///
     /// # Errors
     /// The database fails.
@@ -146,7 +146,8 @@ impl Store {
                 bytes_total = $5,
                 instance_id = $6,
                 leases_lost = case when not $7 and $4 > bytes_durable then 0 else leases_lost end
-            where id = $1 and epoch = $2
+            where id = $1 and epoch = $2 and exists (
+                select 1 from job_lease where job_id = $1 and job_lease.epoch = $2 and expires_at > now())
             "#,
             job_id.as_str(),
             epoch.0,

@@ -61,17 +61,17 @@ pub(super) async fn build(
 ) -> Result<(String, String), BuildError> {
     let location = store.join(order.image_id.as_str());
     let description_path = location.join("image.json");
-    if let Ok(description) = std::fs::read_to_string(&description_path) {
+    if let Ok(description) = std::fs::read_to_string(&description_path)
+        && is_of(&description, &order)
+    {
         return Ok((location.display().to_string(), description));
     }
+    // Disks that have changed since: the raw files are other names of theirs, so what lies here is no longer one image. Nobody was told of it
+    // yet, since the order would not have come again.
+    clear(&location)?;
     check_room(store, &order)?;
     let partial = store.join(format!("{}.partial", order.image_id));
-    match std::fs::remove_dir_all(&partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("clear", &partial)(error));
-        }
-        _ => {}
-    }
+    clear(&partial)?;
     std::fs::create_dir_all(&partial).map_err(failed("make", &partial))?;
 
     let count = order.disks.len() as f64;
@@ -116,6 +116,34 @@ pub(super) async fn build(
         .unwrap_or_else(|died| Err(io::Error::other(died)))
         .map_err(failed("publish", &location))?;
     Ok((location.display().to_string(), text))
+}
+
+/// Whether an image that lies in the store already is the one that the order would make.
+fn is_of(description: &str, order: &Order) -> bool {
+    let Ok(found) = serde_json::from_str::<ImageDescription>(description) else {
+        return false;
+    };
+    let found = found
+        .disks
+        .into_iter()
+        .map(|disk| (disk.index, disk.size_bytes, disk.root_hash));
+    let asked = order.disks.iter().map(|(disk, _, manifest)| {
+        (
+            disk.index.0,
+            disk.target_bytes,
+            manifest.root_hex().to_owned(),
+        )
+    });
+    found.eq(asked)
+}
+
+fn clear(directory: &Path) -> Result<(), BuildError> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("clear", directory)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> BuildError + use<> {

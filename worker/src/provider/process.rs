@@ -3,6 +3,10 @@
 //! The kernel ends the receiver with its worker (`PR_SET_PDEATHSIG`), so nothing is left behind by a worker that dies. What it received lies
 //! in the directory. The next worker on this machine ends a receiver that still runs there, under whatever epoch, before it starts its
 //! own; the receiver itself holds an exclusive lock of the directory and refuses an epoch below its fence.
+//!
+//! The file `instance` names the epoch that owns the directory. It is written before anything is ended or started, so from then on no
+//! verb of a lower epoch does anything. A worker that is paused between this check and its deed can still end the newer receiver, once;
+//! its owner then starts another.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -10,10 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use domain::InstanceId;
+use domain::{Epoch, InstanceId};
 use prost::Message as _;
 use proto::receiver::{InstanceConfig, InstanceReady};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getpid, getppid, kill_process, kill_process_group, setrlimit,
+};
 
 use super::{InstanceSpec, Provider, ProviderError};
 
@@ -59,7 +66,7 @@ impl Provider for ProcessProvider {
             .mode(0o700)
             .create(&directory)
             .map_err(failed("make the directory", &directory))?;
-        end_receiver(&directory, Duration::ZERO).await?;
+        check_owner(&directory, spec.epoch)?;
         let config = InstanceConfig {
             instance_id: spec.id.to_string(),
             epoch: spec.epoch.0,
@@ -69,7 +76,8 @@ impl Provider for ProcessProvider {
             listen_ip: self.listen.to_string(),
             image_store: self.image_store.display().to_string(),
         };
-        write_private(&directory.join("instance"), &config.encode_to_vec())?;
+        write_private(&directory, "instance", &config.encode_to_vec())?;
+        end_receiver(&directory, Duration::ZERO).await?;
         remove_if_there(&directory.join("ready"))?;
         let mut child = self.spawn(&directory, spec)?;
         let pid = child.id();
@@ -91,12 +99,15 @@ impl Provider for ProcessProvider {
         receiver_of(&self.directory(id)).is_some()
     }
 
-    async fn park(&self, id: &InstanceId) -> Result<(), ProviderError> {
-        end_receiver(&self.directory(id), PARK_TIMEOUT).await
+    async fn park(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError> {
+        let directory = self.directory(id);
+        check_owner(&directory, epoch)?;
+        end_receiver(&directory, PARK_TIMEOUT).await
     }
 
-    async fn destroy(&self, id: &InstanceId) -> Result<(), ProviderError> {
+    async fn destroy(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError> {
         let directory = self.directory(id);
+        check_owner(&directory, epoch)?;
         // Politely: it has nothing to flush any more but its last spans.
         end_receiver(&directory, PARK_TIMEOUT).await?;
         let removing = directory.clone();
@@ -147,15 +158,22 @@ impl ProcessProvider {
             .stdout(log)
             .stderr(also_log)
             .process_group(0)
+            // A run that is stopped while its receiver comes up leaves none behind.
+            .kill_on_drop(true)
             .env_remove("WHERRY_HEALTH")
             .env_remove("WHERRY_SEAL_KEY")
             .env_remove("WHERRY_DATABASE_URL");
         // qcow2 adds tables to the data: a 64th is far more than they need.
         let largest_file = spec.largest_disk_bytes + spec.largest_disk_bytes / 64 + (64 << 20);
+        let worker = getpid();
         // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
         unsafe {
             command.pre_exec(move || {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                // The worker may have died just before.
+                if getppid() != Some(worker) {
+                    return Err(Errno::SRCH.into());
+                }
                 setrlimit(Resource::Core, limit(0))?;
                 setrlimit(Resource::Nofile, limit(OPEN_FILES))?;
                 setrlimit(Resource::Fsize, limit(largest_file))?;
@@ -207,9 +225,27 @@ fn read_ready(directory: &Path) -> Option<InstanceReady> {
     InstanceReady::decode(std::fs::read(directory.join("ready")).ok()?.as_slice()).ok()
 }
 
-/// The receiver that runs in a directory: the process of its ready file, if that process really is a receiver of this directory.
+/// Refuses an epoch below the one that owns the directory.
+fn check_owner(directory: &Path, epoch: Epoch) -> Result<(), ProviderError> {
+    let path = directory.join("instance");
+    let owner = match std::fs::read(&path) {
+        // What can't be read is no instance: it is written anew.
+        Ok(bytes) => {
+            InstanceConfig::decode(bytes.as_slice()).map_or(Epoch(0), |config| Epoch(config.epoch))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Epoch(0),
+        Err(error) => return Err(failed("read", &path)(error)),
+    };
+    if owner > epoch {
+        return Err(ProviderError::Fenced { epoch, owner });
+    }
+    Ok(())
+}
+
+/// The receiver that runs in a directory: the process that its lock file names, if that process really is a receiver of this directory.
 fn receiver_of(directory: &Path) -> Option<Pid> {
-    let pid = i32::try_from(read_ready(directory)?.pid).ok()?;
+    let locked_by = std::fs::read_to_string(directory.join("lock")).ok()?;
+    let pid: i32 = locked_by.trim().parse().ok()?;
     let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let names_directory = arguments
         .split(|&byte| byte == 0)
@@ -234,7 +270,8 @@ async fn end_receiver(directory: &Path, patience: Duration) -> Result<(), Provid
             return Ok(());
         }
     }
-    let _already_gone = kill_process(pid, Signal::KILL);
+    // Its group: a qemu-img that it runs must not write on.
+    let _already_gone = kill_process_group(pid, Signal::KILL);
     if gone(directory, pid, KILL_TIMEOUT).await {
         Ok(())
     } else {
@@ -255,17 +292,23 @@ async fn gone(directory: &Path, pid: Pid, patience: Duration) -> bool {
     true
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), ProviderError> {
+/// Replaces a file that only its owner may read; a reader sees the old one or the new one.
+fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), ProviderError> {
     use std::io::Write as _;
 
-    remove_if_there(path)?;
+    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
+    remove_if_there(&new)?;
     let file = std::fs::File::options()
         .create_new(true)
         .write(true)
         .mode(0o600)
-        .open(path);
-    file.and_then(|mut file| file.write_all(bytes))
-        .map_err(failed("write", path))
+        .open(&new);
+    file.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    })
+    .and_then(|()| std::fs::rename(&new, &path))
+    .map_err(failed("write", &path))
 }
 
 fn remove_if_there(path: &Path) -> Result<(), ProviderError> {

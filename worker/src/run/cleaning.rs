@@ -2,20 +2,22 @@
 
 use domain::job::Event;
 
-use super::preparing::Site;
 use super::{Ended, Run, internal, persist};
 
 impl Run {
-    pub(super) async fn clean(&mut self, site: &Site) -> Result<(), Ended> {
+    pub(super) async fn clean(&mut self) -> Result<(), Ended> {
         let (job_id, epoch) = (self.lease.job_id.clone(), self.lease.epoch);
         self.observe("releasing the intermediate instance").await?;
         let taken_back = persist(|| self.context.store.remove_assignment(&job_id, epoch)).await;
         taken_back.map_err(|error| internal(&error))?;
         let _heard = self.context.bus.nudge(&self.facts.source_id).await;
-        self.context.provider.destroy(&site.instance.id).await?;
-        let removed =
-            persist(|| self.context.store.remove_instance(&site.instance.id, epoch)).await;
-        removed.map_err(|error| internal(&error))?;
+        let instance = persist(|| self.context.store.instance_of(&job_id)).await;
+        if let Some(id) = instance.map_err(|error| internal(&error))? {
+            let destroyed = self.context.provider.destroy(&id, epoch).await;
+            destroyed.map_err(|error| Ended::by_provider("released", &error))?;
+            let removed = persist(|| self.context.store.remove_instance(&id, epoch)).await;
+            removed.map_err(|error| internal(&error))?;
+        }
         self.progress.client = None;
         self.observe("").await?;
         self.event(Event::Finish, None).await

@@ -8,7 +8,7 @@ use store::instance::{Authority, Instance};
 use transfer::{Ticket, TicketSecret};
 
 use super::{Ended, Run, internal, lost_or_ended, persist};
-use crate::provider::InstanceSpec;
+use crate::provider::{InstanceSpec, ProviderError};
 use crate::receiver_client::{RECEIVER_NAME, ReceiverClient};
 
 /// How long a ticket opens the receiver. Its epoch ends it earlier.
@@ -108,12 +108,13 @@ impl Run {
             key_pem: server.key_pem,
             largest_disk_bytes: largest,
         };
-        let address = self
-            .context
-            .provider
-            .create(&spec)
-            .await
-            .map_err(Ended::from)?;
+        let address = self.context.provider.create(&spec).await;
+        let address = address.map_err(|error| match error {
+            ProviderError::Ended { .. } | ProviderError::NotReady { .. } => {
+                Opening::Lost(error.to_string())
+            }
+            _ => Opening::Ended(Ended::by_provider("made", &error)),
+        })?;
         let timeout = self.context.config.receiver_timeout();
         let client = ReceiverClient::new(address, authority.certificate_pem(), &worker, timeout)
             .map_err(|error| Opening::Lost(error.to_string()))?;

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TRIES: u32 = 3;
 
 impl Run {
-    pub(super) async fn process(&mut self, mut site: Site) -> Result<Site, Ended> {
+    pub(super) async fn process(&mut self, mut site: Site) -> Result<(), Ended> {
         let started = Instant::now();
         let (job_id, epoch) = (self.lease.job_id.clone(), self.lease.epoch);
         let candidate = ImageId::generate();
@@ -43,8 +43,7 @@ impl Run {
         if !finished.map_err(|error| internal(&error))? {
             return Err(Ended::Fenced);
         }
-        self.event(Event::Processed, None).await?;
-        Ok(site)
+        self.event(Event::Processed, None).await
     }
 
     /// Makes the image in the site, or in the one that replaces it.

@@ -1,0 +1,228 @@
+//! What every provider must do, with a real receiver in each instance.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, InstanceId, JobId};
+use pki::Authority;
+use proto::receiver as wire;
+use transfer::TicketSecret;
+
+use super::{InstanceSpec, ProcessProvider, Provider, ProviderError};
+use crate::receiver_client::{CallError, RECEIVER_NAME, ReceiverClient};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const DISK_BYTES: u64 = 4 << 20;
+
+/// A provider, and one run that uses it.
+struct Bench {
+    provider: Arc<dyn Provider>,
+    authority: Authority,
+    id: InstanceId,
+    job_id: JobId,
+    /// Where instances lie, for looking only.
+    root: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn process() -> Self {
+        let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("instances");
+        let image_store = directory.path().join("images");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&image_store).unwrap();
+        Self {
+            provider: Arc::new(ProcessProvider {
+                root: root.clone(),
+                program: receiver_program(),
+                image_store,
+                listen: [127, 0, 0, 1].into(),
+                start_timeout: PATIENCE,
+            }),
+            authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
+            id: InstanceId::generate(),
+            job_id: JobId::generate(),
+            root,
+            _directory: directory,
+        }
+    }
+
+    fn spec(&self, epoch: i64) -> InstanceSpec {
+        let server = self
+            .authority
+            .issue_server(&[RECEIVER_NAME.to_owned()])
+            .unwrap();
+        InstanceSpec {
+            id: self.id.clone(),
+            epoch: Epoch(epoch),
+            authority_pem: self.authority.certificate_pem().to_owned(),
+            certificate_pem: server.certificate_pem,
+            key_pem: server.key_pem,
+            largest_disk_bytes: DISK_BYTES,
+        }
+    }
+
+    async fn create(&self, epoch: i64) -> Result<ReceiverClient, ProviderError> {
+        let address = self.provider.create(&self.spec(epoch)).await?;
+        let worker = self.authority.issue_client("worker").unwrap();
+        let authority = self.authority.certificate_pem();
+        Ok(ReceiverClient::new(address, authority, &worker, PATIENCE).unwrap())
+    }
+
+    async fn admit(&self, client: &ReceiverClient, epoch: i64) -> Result<(), CallError> {
+        let request = wire::AdmitRequest {
+            epoch,
+            job_id: self.job_id.to_string(),
+            run: 1,
+            disks: vec![wire::TargetDisk {
+                index: DiskIndex(0).0.into(),
+                source_size_bytes: DISK_BYTES,
+                target_size_bytes: DISK_BYTES,
+            }],
+            ticket_secret: TicketSecret::generate().as_bytes().to_vec(),
+            checksum: false,
+        };
+        client.admit(request).await.map(|_| ())
+    }
+
+    async fn is_running(&self) -> bool {
+        self.provider.is_running(&self.id).await
+    }
+
+    async fn destroy(&self, epoch: i64) -> Result<(), ProviderError> {
+        self.provider.destroy(&self.id, Epoch(epoch)).await
+    }
+}
+
+/// The example `receiver` of this crate, which is built with its tests.
+fn receiver_program() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let profile = tests.parent().and_then(Path::parent).unwrap();
+    let program = profile.join("examples/receiver");
+    assert!(
+        program.exists(),
+        "{} is missing: build it with `cargo build -p worker --examples`",
+        program.display()
+    );
+    program
+}
+
+#[tokio::test]
+async fn a_made_instance_answers_its_worker_and_is_gone_once_it_is_destroyed() {
+    let bench = Bench::process();
+    let client = bench.create(1).await.unwrap();
+    bench.admit(&client, 1).await.unwrap();
+    let status = client.status(1).await.unwrap();
+    assert_eq!(status.disks.len(), 1);
+    assert_eq!(
+        bench.provider.list().await.unwrap(),
+        std::slice::from_ref(&bench.id)
+    );
+    assert!(bench.is_running().await);
+
+    bench.destroy(1).await.unwrap();
+    assert!(!bench.is_running().await);
+    assert!(bench.provider.list().await.unwrap().is_empty());
+    assert!(matches!(client.status(1).await, Err(CallError::Lost(_))));
+    bench
+        .destroy(1)
+        .await
+        .expect("destroying twice is destroying once");
+}
+
+#[tokio::test]
+async fn what_an_instance_holds_survives_parking_and_another_owner() {
+    let bench = Bench::process();
+    let client = bench.create(1).await.unwrap();
+    bench.admit(&client, 1).await.unwrap();
+    let kept = bench.root.join(bench.id.as_str()).join("kept");
+    std::fs::write(&kept, b"what was copied").unwrap();
+
+    bench.provider.park(&bench.id, Epoch(1)).await.unwrap();
+    assert!(!bench.is_running().await);
+    let client = bench.create(2).await.unwrap();
+    bench.admit(&client, 2).await.unwrap();
+    assert_eq!(std::fs::read(&kept).unwrap(), b"what was copied");
+    bench.destroy(2).await.unwrap();
+}
+
+#[tokio::test]
+async fn making_it_again_ends_the_receiver_of_the_earlier_owner() {
+    let bench = Bench::process();
+    let first = bench.create(1).await.unwrap();
+    bench.admit(&first, 1).await.unwrap();
+    let second = bench.create(2).await.unwrap();
+    bench.admit(&second, 2).await.unwrap();
+    assert!(matches!(first.status(1).await, Err(CallError::Lost(_))));
+    assert!(matches!(second.status(1).await, Err(CallError::Fenced)));
+    second.status(2).await.expect("the owner is answered");
+    // Nothing has gone wrong when the same owner asks twice.
+    let third = bench.create(2).await.unwrap();
+    bench.admit(&third, 2).await.unwrap();
+    bench.destroy(2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stale_owner_can_neither_make_nor_park_nor_destroy() {
+    let bench = Bench::process();
+    let owner = bench.create(5).await.unwrap();
+    bench.admit(&owner, 5).await.unwrap();
+
+    let fenced = |result: Result<(), ProviderError>| {
+        matches!(
+            result,
+            Err(ProviderError::Fenced {
+                epoch: Epoch(4),
+                owner: Epoch(5)
+            })
+        )
+    };
+    assert!(fenced(bench.create(4).await.map(|_| ())));
+    assert!(fenced(bench.provider.park(&bench.id, Epoch(4)).await));
+    assert!(fenced(bench.destroy(4).await));
+    owner
+        .status(5)
+        .await
+        .expect("the owner's receiver never noticed");
+    bench.destroy(6).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receiver_that_dies_is_noticed_and_replaced_at_the_same_epoch() {
+    let bench = Bench::process();
+    let client = bench.create(3).await.unwrap();
+    bench.admit(&client, 3).await.unwrap();
+    let lock = std::fs::read_to_string(bench.root.join(bench.id.as_str()).join("lock")).unwrap();
+    let pid = rustix::process::Pid::from_raw(lock.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    testkit::wait::until(PATIENCE, "the receiver is known to be gone", async || {
+        Ok(!bench.is_running().await)
+    })
+    .await
+    .unwrap();
+    let client = bench.create(3).await.unwrap();
+    bench.admit(&client, 3).await.unwrap();
+    bench.destroy(3).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_receiver_is_named_with_what_it_printed() {
+    let mut bench = Bench::process();
+    let directory = tempfile::tempdir().unwrap();
+    bench.provider = Arc::new(ProcessProvider {
+        root: directory.path().to_owned(),
+        program: "/bin/false".into(),
+        image_store: directory.path().to_owned(),
+        listen: [127, 0, 0, 1].into(),
+        start_timeout: PATIENCE,
+    });
+    let error = bench.create(1).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the receiver ended before it was ready: it printed nothing"
+    );
+}
