@@ -68,7 +68,7 @@ pub enum Violation {
     RanWithoutSlot { job_id: String, seq: i64 },
     /// A job was given a slot while it had one.
     SlotTwice { job_id: String, seq: i64 },
-    /// Two unfinished jobs of one source ran.
+    /// A job was started while another one of its source was unfinished.
     SourceShared {
         source: String,
         jobs: (String, String),
@@ -90,6 +90,8 @@ pub enum Violation {
     },
     /// A job's epoch went down.
     EpochWentDown { job_id: String, seq: i64 },
+    /// A worker moved the job under an epoch whose lease was lost.
+    LostLeaseUsed { job_id: String, seq: i64 },
 }
 
 impl fmt::Display for Violation {
@@ -119,7 +121,7 @@ impl fmt::Display for Violation {
             } => {
                 write!(
                     f,
-                    "source {source} had two running jobs, {one} and {other} (row {seq})"
+                    "source {source} had two unfinished jobs, {one} and {other} (row {seq})"
                 )
             }
             Self::StartedTwice { job_id, seq } => {
@@ -140,6 +142,12 @@ impl fmt::Display for Violation {
             Self::EpochWentDown { job_id, seq } => {
                 write!(f, "the epoch of job {job_id} went down (row {seq})")
             }
+            Self::LostLeaseUsed { job_id, seq } => {
+                write!(
+                    f,
+                    "job {job_id} was moved by a worker that had lost it (row {seq})"
+                )
+            }
         }
     }
 }
@@ -148,6 +156,8 @@ impl fmt::Display for Violation {
 struct Replayed {
     state: String,
     epoch: i64,
+    /// The epoch of the last lease that was lost. No epoch is below 0.
+    lost_epoch: i64,
     has_slot: bool,
     starts: usize,
     finishes: usize,
@@ -158,6 +168,7 @@ impl Default for Replayed {
         Self {
             state: "ready".to_owned(),
             epoch: 0,
+            lost_epoch: -1,
             has_slot: false,
             starts: 0,
             finishes: 0,
@@ -176,6 +187,7 @@ pub fn check(expected: &Expected, history: &[Event]) -> Vec<Violation> {
         expected,
         jobs: BTreeMap::new(),
         slots: BTreeMap::new(),
+        unfinished: BTreeMap::new(),
         found: Vec::new(),
         strangers: BTreeSet::new(),
     };
@@ -190,6 +202,8 @@ struct Replay<'a> {
     jobs: BTreeMap<&'a str, Replayed>,
     /// Jobs with a slot, by tenant.
     slots: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// The job of each source that was started and is not finished.
+    unfinished: BTreeMap<&'a str, &'a str>,
     strangers: BTreeSet<&'a str>,
     found: Vec<Violation>,
 }
@@ -220,6 +234,15 @@ impl<'a> Replay<'a> {
                 seq,
             });
         }
+        if is_lease_holders(&row.event) && row.epoch <= job.lost_epoch {
+            self.found.push(Violation::LostLeaseUsed {
+                job_id: job_id.clone(),
+                seq,
+            });
+        }
+        if row.event == "lease_lost" {
+            job.lost_epoch = row.epoch;
+        }
         job.epoch = row.epoch;
         row.to.clone_into(&mut job.state);
         if row.starts() {
@@ -245,7 +268,7 @@ impl<'a> Replay<'a> {
                 self.found.push(Violation::SlotTwice { job_id, seq });
             }
             job.has_slot = true;
-            self.take_slot(row, source);
+            self.take_slot(row);
         } else if !is_running(&row.to) {
             job.has_slot = false;
             self.slots
@@ -255,26 +278,31 @@ impl<'a> Replay<'a> {
         } else if row.to != "preparing" && !job.has_slot {
             self.found.push(Violation::RanWithoutSlot { job_id, seq });
         }
+        self.occupy(row, source);
     }
 
-    fn take_slot(&mut self, row: &'a Event, source: &str) {
-        let running = self.slots.entry(&row.tenant).or_default();
-        let neighbour = running.iter().find(|other| {
-            **other != row.job_id
-                && self
-                    .expected
-                    .source_of_job
-                    .get(**other)
-                    .is_some_and(|of| of == source)
-        });
-        if let Some(other) = neighbour {
-            let jobs = ((*other).to_owned(), row.job_id.clone());
-            self.found.push(Violation::SourceShared {
-                source: source.to_owned(),
-                jobs,
-                seq: row.seq,
-            });
+    /// A source belongs to the job that was started until that is finished or being deleted, with or without a slot.
+    fn occupy(&mut self, row: &'a Event, source: &'a str) {
+        let holder = self.unfinished.get(source).copied();
+        if matches!(row.to.as_str(), "finished" | "deleting") {
+            if holder == Some(&row.job_id) {
+                self.unfinished.remove(source);
+            }
+        } else if let Some(other) = holder.filter(|holder| *holder != row.job_id) {
+            if row.starts() {
+                self.found.push(Violation::SourceShared {
+                    source: source.to_owned(),
+                    jobs: (other.to_owned(), row.job_id.clone()),
+                    seq: row.seq,
+                });
+            }
+        } else {
+            self.unfinished.insert(source, &row.job_id);
         }
+    }
+
+    fn take_slot(&mut self, row: &'a Event) {
+        let running = self.slots.entry(&row.tenant).or_default();
         running.insert(&row.job_id);
         let (running, limit) = (running.len(), self.expected.running_limits[&row.tenant]);
         if running > limit {
@@ -299,6 +327,14 @@ impl<'a> Replay<'a> {
         }
         self.found
     }
+}
+
+/// Events that only the holder of a lease may send.
+fn is_lease_holders(event: &str) -> bool {
+    matches!(
+        event,
+        "prepared" | "synced" | "processed" | "finish" | "rest"
+    )
 }
 
 fn is_running(state: &str) -> bool {
@@ -417,7 +453,13 @@ mod tests {
     }
 
     #[test]
-    fn two_running_jobs_of_one_source_are_caught() {
+    fn two_unfinished_jobs_of_one_source_are_caught() {
+        let one_source = [("j-1", "s-1"), ("j-2", "s-1")];
+        let shared = |seq| Violation::SourceShared {
+            source: "s-1".to_owned(),
+            jobs: ("j-1".to_owned(), "j-2".to_owned()),
+            seq,
+        };
         let mut history = History::default();
         history.start("j-1").start("j-2").slot("j-1").slot("j-2");
         history
@@ -425,16 +467,35 @@ mod tests {
             .copy("j-2")
             .deliver("j-1")
             .deliver("j-2");
-        let found = check(&expected(2, &[("j-1", "s-1"), ("j-2", "s-1")]), &history.0);
-        let jobs = ("j-1".to_owned(), "j-2".to_owned());
-        assert_eq!(
-            found,
-            [Violation::SourceShared {
-                source: "s-1".to_owned(),
-                jobs,
-                seq: 4
-            }]
-        );
+        assert_eq!(check(&expected(2, &one_source), &history.0), [shared(2)]);
+
+        // A limit of one keeps them from running at once, and the second one still must not exist.
+        let mut history = History::default();
+        history.start("j-1").slot("j-1").copy("j-1").start("j-2");
+        history
+            .deliver("j-1")
+            .slot("j-2")
+            .copy("j-2")
+            .deliver("j-2");
+        assert_eq!(check(&expected(1, &one_source), &history.0), [shared(4)]);
+
+        let mut history = History::default();
+        history.whole("j-1").whole("j-2");
+        assert_eq!(check(&expected(1, &one_source), &history.0), []);
+    }
+
+    #[test]
+    fn a_worker_that_lost_its_lease_and_moves_the_job_is_caught() {
+        let mut history = History::default();
+        history.start("j-1").slot("j-1").copy("j-1");
+        history.row("j-1", "lease_lost", "syncing", "preparing", 1);
+        history.copy("j-1");
+        let used = |seq| Violation::LostLeaseUsed {
+            job_id: "j-1".to_owned(),
+            seq,
+        };
+        let found = check(&expected(1, &TWO[..1]), &history.0);
+        assert!(found.contains(&used(5)), "{found:?}");
     }
 
     #[test]

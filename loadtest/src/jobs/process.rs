@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
@@ -11,6 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid};
 use serde_json::Value;
 use tokio::process::{Child, Command};
+
+/// An operator's command may take this long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// This program, with none of the settings that the caller's environment has for other commands.
 pub(super) fn wherry() -> anyhow::Result<Command> {
@@ -62,7 +66,11 @@ pub(super) fn ask_to_end(child: &Child) {
 
 /// Runs a command that prints JSON.
 pub(super) async fn answer(mut command: Command) -> anyhow::Result<Value> {
-    let output = command.output().await.context("can't start wherry")?;
+    command.kill_on_drop(true);
+    let output = tokio::time::timeout(ANSWER_TIMEOUT, command.output())
+        .await
+        .with_context(|| format!("it gave no answer within {} s", ANSWER_TIMEOUT.as_secs()))?
+        .context("can't start wherry")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{}", said.trim().trim_start_matches("error: "));
