@@ -19,6 +19,11 @@ const SMALLEST_GIB: u64 = 20;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// Creates a job: one source to one image.
+    #[command(
+        after_help = "Examples:\n  wherry job create --source web-1 --start\n  \
+        wherry job create --source web-1 --system-disk-size 40 --data-disk 1:100 --name web-1 --image-name web-1-2026 --checksum\n  \
+        wherry job create --source web-1 --at 2026-12-24T22:00:00Z --bandwidth-limit 200000"
+    )]
     Create(Create),
     /// Starts a job, or goes on with a stopped or failed one.
     Start(Named),
@@ -363,5 +368,112 @@ fn explain(explained: &Value) -> String {
 fn print_json(api: &Api, job: &Value) {
     if api.output == Output::Json {
         println!("{job}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Value {
+        let info = StatusInfo {
+            doing: Some("copying disks".to_owned()),
+            bytes_durable: Some(3 << 30),
+            bytes_total: Some(40 << 30),
+            ..StatusInfo::default()
+        };
+        json!({
+            "JobId": "j-1", "Name": "web", "Status": "Running", "BusinessStatus": "Syncing", "Progress": 6.7,
+            "SourceId": "s-1", "ImageId": "", "ErrorCode": "", "StatusInfo": info.to_json(),
+        })
+    }
+
+    #[test]
+    fn jobs_are_listed_with_both_statuses_and_an_empty_list_says_what_to_do() {
+        let shown = list(&[running()]);
+        let expected = "ID   NAME  STATUS           PROGRESS  SOURCE  IMAGE  ERROR\n\
+                        j-1  web   Running/Syncing  6.7 %     s-1\n";
+        assert_eq!(shown, expected);
+        assert!(list(&[]).contains("wherry job create"));
+    }
+
+    #[test]
+    fn a_job_is_shown_without_what_it_does_not_have() {
+        let shown = show(&running());
+        for line in [
+            "Status         Running/Syncing",
+            "Doing          copying disks",
+            "Copied         3.00 GiB of 40.0 GiB",
+        ] {
+            assert!(
+                shown.lines().any(|shown| shown == line),
+                "{line} is not in\n{shown}"
+            );
+        }
+        assert!(
+            !shown.contains("Error") && !shown.contains("Image"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn an_explanation_has_sentences_and_the_history() {
+        let explained = json!({
+            "Now": "It waits for a slot.", "Next": "It starts when another job ends.",
+            "Reasons": { "Reason": ["All 2 slots are taken."] },
+            "Events": { "Event": [{
+                "Time": "2026-01-01T00:00:00Z", "Event": "start", "From": "ready", "To": "preparing", "Run": 1, "Epoch": 0,
+                "Actor": "api", "Detail": "",
+            }] },
+        });
+        let shown = explain(&explained);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(
+            lines[..3],
+            [
+                "Now:  It waits for a slot.",
+                "Next: It starts when another job ends.",
+                "  - All 2 slots are taken."
+            ]
+        );
+        assert!(
+            lines[5].starts_with("2026-01-01T00:00:00Z  start  ready  preparing  1"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn disks_take_the_size_of_the_sources_unless_another_is_asked_for() {
+        let source = json!({
+            "SystemDiskSize": 8,
+            "DataDisks": { "DataDisk": [{ "Index": 1, "Size": 100 }, { "Index": 2, "Size": 5 }] },
+        });
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            create: Create,
+        }
+        let parse = |line: &str| <Only as clap::Parser>::parse_from(line.split(' ')).create;
+        let plain = parse("create --source s");
+        assert_eq!(plain.system_disk_gib(&source), SMALLEST_GIB);
+        assert_eq!(
+            plain.data_disks(&source).unwrap(),
+            [(1, 100), (2, SMALLEST_GIB)]
+        );
+        assert_eq!(plain.parameters(), None);
+        let asked = parse(
+            "create --source s --system-disk-size 60 --data-disk 2:40 --checksum --bandwidth-limit 9",
+        );
+        assert_eq!(asked.system_disk_gib(&source), 60);
+        assert_eq!(asked.data_disks(&source).unwrap(), [(1, 100), (2, 40)]);
+        assert_eq!(
+            asked.parameters().as_deref(),
+            Some(r#"{"bandwidth_limit":9,"checksum":true}"#)
+        );
+        assert!(
+            parse("create --source s --data-disk 3:40")
+                .data_disks(&source)
+                .is_err()
+        );
     }
 }

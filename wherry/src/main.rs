@@ -15,16 +15,16 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::FromArgMatches as _;
 
 fn main() -> ExitCode {
     // One TLS provider for everything, chosen once. The only error is that another was chosen before.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let arguments = match config_file::merged(std::env::args_os(), &cli::Cli::command()) {
+    let arguments = match config_file::merged(std::env::args_os(), &cli::command()) {
         Ok(arguments) => arguments,
         Err(error) => return failure::report(&error),
     };
-    let matches = cli::Cli::command()
+    let matches = cli::command()
         .args_override_self(true)
         .get_matches_from(arguments);
     let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
