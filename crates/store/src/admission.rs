@@ -46,7 +46,7 @@ impl Store {
     async fn admit_one(&self, tenant: &str, window: i64) -> Result<Turn, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let limit = sqlx::query_scalar!(
-            "select max_running from tenant where id = $1 for update",
+            "select max_running from tenant where id = $1 for no key update",
             tenant
         )
         .fetch_optional(&mut *transaction)
