@@ -225,15 +225,19 @@ async fn export(api: &Api, image: &str, to: &Path, format: Format) -> anyhow::Re
 }
 
 /// Fetches one file, going on behind what is there. Blocks of zeros are left out: the file is as sparse as its disk.
+///
+/// What is not whole yet lies under a name with the image's id, so that two images exported to one directory never mix. Its last byte is
+/// fetched again: a file that was whole but not renamed yet has nothing behind its end that could be asked for.
 async fn fetch(api: &Api, image_id: &str, name: &str, to: &Path) -> anyhow::Result<()> {
-    let partial = PathBuf::from(format!("{}.partial", to.display()));
+    let partial = PathBuf::from(format!("{}.{image_id}.partial", to.display()));
     let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&partial)
         .with_context(|| format!("can't write {}", partial.display()))?;
-    let mut length = file.seek(SeekFrom::End(0))?;
+    let mut length = file.metadata()?.len().saturating_sub(1);
+    file.seek(SeekFrom::Start(length))?;
     let mut download = api
         .client
         .download(
