@@ -1,0 +1,435 @@
+//! A receiver as its worker and its agent see it: gRPC on one side, QUIC on the other, an image in the end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, ImageId, InstanceId, JobId, Run};
+use pki::Authority;
+use prost::Message as _;
+use proto::receiver as wire;
+use proto::receiver::image_status::State;
+use proto::receiver::receiver_service_client::ReceiverServiceClient;
+use receiver::{Config, Error, ImageDescription};
+use service::Shutdown;
+use testkit::cluster::disk;
+use testkit::wait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use transfer::sender::{Compression, SendConfig, SendProgress, SourceDisk};
+use transfer::{Ticket, TicketSecret};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+
+/// A run: its authority, its ticket's secret, its directories, and a disk to send.
+struct Bench {
+    authority: Authority,
+    secret: TicketSecret,
+    job_id: JobId,
+    source_bytes: u64,
+    target_bytes: u64,
+    directory: tempfile::TempDir,
+}
+
+/// A receiver that runs.
+struct Running {
+    client: ReceiverServiceClient<Channel>,
+    shutdown: Shutdown,
+    role: JoinHandle<Result<(), Error>>,
+}
+
+impl Bench {
+    fn new(source_bytes: u64) -> Self {
+        let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["instance", "images"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let bench = Self {
+            authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
+            secret: TicketSecret::generate(),
+            job_id: JobId::generate(),
+            source_bytes,
+            target_bytes: source_bytes.next_multiple_of(MIB) + MIB,
+            directory,
+        };
+        disk::make(&bench.source(), source_bytes, 7).unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.path("source")
+    }
+
+    /// Starts a receiver over the instance's directory, as a provider does.
+    fn start(&self, epoch: i64, qemu_img: &str) -> (Shutdown, JoinHandle<Result<(), Error>>) {
+        let identity = self
+            .authority
+            .issue_server(&["receiver".to_owned()])
+            .unwrap();
+        let instance = wire::InstanceConfig {
+            instance_id: InstanceId::generate().to_string(),
+            epoch,
+            authority_pem: self.authority.certificate_pem().to_owned(),
+            certificate_pem: identity.certificate_pem,
+            key_pem: identity.key_pem,
+            listen_ip: "127.0.0.1".to_owned(),
+            image_store: self.path("images").display().to_string(),
+        };
+        std::fs::write(self.path("instance/instance"), instance.encode_to_vec()).unwrap();
+        let _none_yet = std::fs::remove_file(self.path("instance/ready"));
+        let config = Config {
+            dir: self.path("instance"),
+            qemu_img: qemu_img.into(),
+        };
+        let shutdown = Shutdown::new();
+        let role = tokio::spawn(receiver::run(config, shutdown.clone()));
+        (shutdown, role)
+    }
+
+    /// Starts a receiver and waits until it says that it is ready.
+    async fn run(&self, epoch: i64, qemu_img: &str) -> Running {
+        let (shutdown, role) = self.start(epoch, qemu_img);
+        let port = wait::some(PATIENCE, "the receiver is ready", async || {
+            let Ok(bytes) = std::fs::read(self.path("instance/ready")) else {
+                return Ok(None);
+            };
+            Ok(Some(
+                wire::InstanceReady::decode(bytes.as_slice())?.control_port,
+            ))
+        });
+        let address = format!("https://127.0.0.1:{}", port.await.unwrap());
+        let worker = self.authority.issue_client("worker").unwrap();
+        let tls = self
+            .tls()
+            .identity(Identity::from_pem(worker.certificate_pem, worker.key_pem));
+        let endpoint = Endpoint::from_shared(address).unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
+        Running {
+            client: ReceiverServiceClient::new(channel),
+            shutdown,
+            role,
+        }
+    }
+
+    fn tls(&self) -> ClientTlsConfig {
+        ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.authority.certificate_pem()))
+            .domain_name("receiver")
+    }
+
+    fn admission(&self, epoch: i64) -> wire::AdmitRequest {
+        wire::AdmitRequest {
+            epoch,
+            job_id: self.job_id.to_string(),
+            run: 1,
+            disks: vec![wire::TargetDisk {
+                index: 0,
+                source_size_bytes: self.source_bytes,
+                target_size_bytes: self.target_bytes,
+            }],
+            ticket_secret: self.secret.as_bytes().to_vec(),
+            checksum: true,
+        }
+    }
+
+    fn order(&self, epoch: i64, image_id: &ImageId) -> wire::BuildImageRequest {
+        wire::BuildImageRequest {
+            epoch,
+            image_id: image_id.to_string(),
+            image_name: "web".to_owned(),
+            job_id: self.job_id.to_string(),
+            source_id: "s-web".to_owned(),
+        }
+    }
+
+    /// Admits the agent and sends the disk.
+    async fn copy(&self, running: &mut Running, epoch: i64) -> SendProgress {
+        let admitted = running.client.admit(self.admission(epoch)).await.unwrap();
+        let port = u16::try_from(admitted.into_inner().data_port).unwrap();
+        let agent = self.authority.issue_client("s-web").unwrap();
+        let ticket = Ticket {
+            job_id: self.job_id.clone(),
+            run: Run(1),
+            epoch: Epoch(epoch),
+            expires_unix_secs: i64::MAX,
+        };
+        let config = SendConfig {
+            receiver: ([127, 0, 0, 1], port).into(),
+            server_name: "receiver".to_owned(),
+            identity: transfer::quic::Identity {
+                authority_pem: self.authority.certificate_pem().to_owned(),
+                certificate_pem: agent.certificate_pem,
+                key_pem: agent.key_pem,
+            },
+            ticket: ticket.sign(&self.secret),
+            disks: vec![SourceDisk {
+                index: DiskIndex(0),
+                path: self.source(),
+                size_bytes: self.source_bytes,
+            }],
+            compression: Compression::Auto,
+            streams: 2,
+            bandwidth_limit: watch::channel(None).1,
+        };
+        let progress = watch::channel(SendProgress::default()).0;
+        let sending = transfer::sender::send(config, CancellationToken::new(), progress);
+        let report = tokio::time::timeout(PATIENCE, sending).await;
+        report.expect("a few MiB are sent soon").unwrap().progress
+    }
+
+    /// Orders the image and waits until it is there, or can't be.
+    async fn build(
+        &self,
+        running: &mut Running,
+        epoch: i64,
+        image: &ImageId,
+    ) -> wire::StatusResponse {
+        let order = self.order(epoch, image);
+        running.client.build_image(order).await.unwrap();
+        wait::some(PATIENCE, "the image is made or failed", async || {
+            let status = running.status(epoch).await;
+            let state = status.image.clone().unwrap_or_default().state();
+            Ok(matches!(state, State::Stored | State::Failed).then_some(status))
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Every file of the image holds the source's bytes, then zeros.
+    fn check_image(&self, location: &Path, image: &ImageDescription) {
+        let [described] = image.disks.as_slice() else {
+            panic!("one disk was sent: {image:?}")
+        };
+        assert_eq!(described.size_bytes, self.target_bytes);
+        let raw = location.join(&described.raw);
+        disk::check_equal(&self.source(), &raw, self.target_bytes).unwrap();
+        let unpacked = self.path("unpacked");
+        let qcow2 = location.join(&described.qcow2);
+        let converted = Command::new("qemu-img")
+            .args(["convert", "-f", "qcow2", "-O", "raw"])
+            .args([&qcow2, &unpacked])
+            .status()
+            .unwrap();
+        assert!(converted.success());
+        disk::check_equal(&self.source(), &unpacked, self.target_bytes).unwrap();
+        let manifest = location.join(&described.manifest);
+        let root = transfer::manifest::verify(&raw, &manifest, |_| {}).unwrap();
+        assert_eq!(
+            root.iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>(),
+            described.root_hash
+        );
+    }
+}
+
+impl Running {
+    async fn status(&self, epoch: i64) -> wire::StatusResponse {
+        let request = wire::StatusRequest { epoch };
+        self.client
+            .clone()
+            .status(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    async fn stop(self) {
+        self.shutdown.drain();
+        let ended = tokio::time::timeout(PATIENCE, self.role).await;
+        ended.expect("the receiver ends").unwrap().unwrap();
+    }
+}
+
+fn described(status: &wire::StatusResponse) -> (PathBuf, ImageDescription) {
+    let image = status.image.clone().unwrap();
+    let description = serde_json::from_str(&image.description).unwrap();
+    (image.location.into(), description)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_arrives_and_becomes_an_image_with_the_same_bytes() {
+    let bench = Bench::new(9 * MIB + 512);
+    let mut running = bench.run(1, "qemu-img").await;
+    bench.copy(&mut running, 1).await;
+    let status = running.status(1).await;
+    let receipt = status.disks[0]
+        .receipt
+        .clone()
+        .expect("a receipt for the disk");
+    assert_eq!(receipt.size_bytes, bench.source_bytes);
+    assert_eq!(status.disks[0].bytes_durable, bench.source_bytes);
+
+    let image_id = ImageId::generate();
+    let status = bench.build(&mut running, 1, &image_id).await;
+    assert_eq!(status.failure, None);
+    let (location, image) = described(&status);
+    assert_eq!(location, bench.path("images").join(image_id.as_str()));
+    assert_eq!(
+        (image.image_id.as_str(), image.name.as_str()),
+        (image_id.as_str(), "web")
+    );
+    bench.check_image(&location, &image);
+    assert!(!bench.path(&format!("images/{image_id}.partial")).exists());
+    running.stop().await;
+    bench.check_image(&location, &image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_receiver_goes_on_with_what_is_there_and_finds_the_image() {
+    let bench = Bench::new(8 * MIB);
+    let mut first = bench.run(1, "qemu-img").await;
+    bench.copy(&mut first, 1).await;
+    let image_id = ImageId::generate();
+    let (_, made) = described(&bench.build(&mut first, 1, &image_id).await);
+    first.stop().await;
+
+    let mut second = bench.run(2, "qemu-img").await;
+    let again = bench.copy(&mut second, 2).await;
+    assert_eq!(again.bytes_payload, 0, "what is there is not sent again");
+    let status = bench.build(&mut second, 2, &image_id).await;
+    assert_eq!(
+        described(&status).1,
+        made,
+        "the image is found, not made again"
+    );
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_disks_that_have_changed_since_is_made_again() {
+    use std::os::unix::fs::FileExt as _;
+
+    let bench = Bench::new(8 * MIB);
+    let mut first = bench.run(1, "qemu-img").await;
+    bench.copy(&mut first, 1).await;
+    let image_id = ImageId::generate();
+    let (_, made) = described(&bench.build(&mut first, 1, &image_id).await);
+    first.stop().await;
+
+    // The worker fell before it could tell of the image, and the source lived on.
+    let source = std::fs::File::options()
+        .write(true)
+        .open(bench.source())
+        .unwrap();
+    source.write_all_at(b"written since", 3 * MIB).unwrap();
+    let mut second = bench.run(2, "qemu-img").await;
+    bench.copy(&mut second, 2).await;
+    let status = bench.build(&mut second, 2, &image_id).await;
+    let (location, image) = described(&status);
+    assert_ne!(image.disks[0].root_hash, made.disks[0].root_hash);
+    bench.check_image(&location, &image);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_is_over_is_refused_by_every_call_and_can_start_nothing() {
+    let bench = Bench::new(MIB);
+    let mut running = bench.run(5, "qemu-img").await;
+    running.client.admit(bench.admission(5)).await.unwrap();
+    let image_id = ImageId::generate();
+    let client = &mut running.client;
+    let codes = [
+        client.admit(bench.admission(4)).await.unwrap_err().code(),
+        client
+            .status(wire::StatusRequest { epoch: 4 })
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .halt(wire::HaltRequest { epoch: 4 })
+            .await
+            .unwrap_err()
+            .code(),
+        client
+            .build_image(bench.order(4, &image_id))
+            .await
+            .unwrap_err()
+            .code(),
+    ];
+    assert_eq!(codes, [Code::FailedPrecondition; 4]);
+    let (_, second) = bench.start(5, "qemu-img");
+    let error = second.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    running.stop().await;
+
+    let (_, stale) = bench.start(4, "qemu-img");
+    let error = stale.await.unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Fenced {
+                epoch: Epoch(4),
+                fence: Epoch(5),
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_receipt_for_every_disk_there_is_no_image() {
+    let bench = Bench::new(4 * MIB);
+    let mut running = bench.run(1, "qemu-img").await;
+    running.client.admit(bench.admission(1)).await.unwrap();
+    let order = bench.order(1, &ImageId::generate());
+    let refused = running.client.build_image(order).await.unwrap_err();
+    assert_eq!(refused.message(), "not every disk has its receipt");
+    assert_eq!(std::fs::read_dir(bench.path("images")).unwrap().count(), 0);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_qemu_img_the_failure_says_what_to_install() {
+    let bench = Bench::new(MIB);
+    let mut running = bench.run(1, "no-such-qemu-img").await;
+    bench.copy(&mut running, 1).await;
+    let status = bench.build(&mut running, 1, &ImageId::generate()).await;
+    let failure = status.failure.unwrap();
+    assert_eq!(failure.code, domain::FailureCode::ImageFailed.as_str());
+    assert!(
+        failure.message.contains("no-such-qemu-img") && failure.message.contains("qemu-utils"),
+        "{}",
+        failure.message
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_certificate_of_the_run_is_not_heard() {
+    let bench = Bench::new(MIB);
+    let mut running = bench.run(1, "qemu-img").await;
+    running.client.admit(bench.admission(1)).await.unwrap();
+    let ready = std::fs::read(bench.path("instance/ready")).unwrap();
+    let port = wire::InstanceReady::decode(ready.as_slice())
+        .unwrap()
+        .control_port;
+    let stranger = Authority::generate("another run", pki::RUN_VALIDITY).unwrap();
+    let stranger = stranger.issue_client("worker").unwrap();
+    for tls in [
+        bench.tls(),
+        bench.tls().identity(Identity::from_pem(
+            stranger.certificate_pem,
+            stranger.key_pem,
+        )),
+    ] {
+        let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
+        let asked = ReceiverServiceClient::new(channel)
+            .status(wire::StatusRequest { epoch: 1 })
+            .await;
+        assert!(asked.is_err(), "{asked:?}");
+    }
+    running.stop().await;
+}
