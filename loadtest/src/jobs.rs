@@ -99,6 +99,20 @@ impl Config {
         // A tenant without a source, and a source without a job, would say nothing.
         wanted.max(self.tenants).min(self.jobs)
     }
+
+    /// Jobs of the source with this number. The first sources take one more when the jobs do not divide evenly.
+    fn jobs_of_source(&self, number: usize) -> usize {
+        let sources = self.sources();
+        self.jobs / sources + usize::from(number < self.jobs % sources)
+    }
+
+    /// Jobs of the tenant with this number: those of every so many-th source.
+    fn jobs_of_tenant(&self, number: usize) -> usize {
+        (number..self.sources())
+            .step_by(self.tenants)
+            .map(|source| self.jobs_of_source(source))
+            .sum()
+    }
 }
 
 /// Puts the load on and reports. What went wrong with the load is in the report; an error means that it could not be put on.
@@ -154,11 +168,9 @@ async fn measure(config: &Config, folder: &std::path::Path) -> anyhow::Result<Re
     eprintln!("starting {} jobs", settings.jobs);
     let log = SharedLog::default();
     let mut working = JoinSet::new();
+    let one_of_each_tenant = sources[..settings.tenants.min(sources.len())].to_vec();
     for (number, source) in sources.into_iter().enumerate() {
-        // The first sources take one more when the jobs do not divide evenly.
-        let jobs = settings.jobs / settings.sources
-            + usize::from(number < settings.jobs % settings.sources);
-        working.spawn(source.work(jobs, log.clone()));
+        working.spawn(source.work(config.jobs_of_source(number), log.clone()));
     }
     let timeout = Duration::from_secs(config.timeout_secs);
     if tokio::time::timeout(timeout, finish(&mut working, &log, settings.jobs))
@@ -170,6 +182,15 @@ async fn measure(config: &Config, folder: &std::path::Path) -> anyhow::Result<Re
             log.faults
                 .push(format!("it was not over after {} s", timeout.as_secs()))
         });
+    }
+    // With less jobs than the tenants may have, one more would be right.
+    if log.write(|log| log.faults.is_empty()) {
+        for (number, source) in one_of_each_tenant.iter().enumerate() {
+            let limit = config.jobs_of_tenant(number);
+            if let Err(error) = source.one_too_many(limit, &log).await {
+                log.write(|log| log.faults.push(format!("tenant {}: {error:#}", number + 1)));
+            }
+        }
     }
 
     let history = deployment.history(before).await?;
@@ -209,6 +230,7 @@ async fn measure(config: &Config, folder: &std::path::Path) -> anyhow::Result<Re
         start_latency: figures.start_latency,
         run_time: figures.run_time,
         call_time: Percentiles::of(log.calls),
+        retries: log.retries,
         faults,
     })
 }
@@ -222,9 +244,11 @@ async fn enrol(
 ) -> anyhow::Result<(Vec<Source>, Vec<Child>)> {
     let run = &smc::nonce()[..6];
     let mut tenants = Vec::new();
-    for number in 1..=config.tenants {
-        let name = format!("load-{run}-{number}");
-        let client = deployment.tenant(&name, config.running_limit).await?;
+    for number in 0..config.tenants {
+        let name = format!("load-{run}-{}", number + 1);
+        let client = deployment
+            .tenant(&name, config.jobs_of_tenant(number), config.running_limit)
+            .await?;
         let token = client
             .call(
                 "CreateAccessToken",
@@ -274,6 +298,47 @@ async fn finish(working: &mut JoinSet<()>, log: &SharedLog, jobs: usize) {
             let (accepted, compared) = log.write(|log| (log.accepted.len(), log.compared));
             eprintln!("{accepted} of {jobs} jobs created, {compared} delivered and compared");
             told_at = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Config;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn every_job_has_a_source_and_a_tenant() {
+        for (tenants, jobs, sources) in [(3, 30, "24"), (2, 5, "3"), (3, 2, "9"), (1, 1, "1")] {
+            let (of_tenants, of_jobs) = (tenants.to_string(), jobs.to_string());
+            let line = [
+                "loadtest",
+                "--tenants",
+                &of_tenants,
+                "--jobs",
+                &of_jobs,
+                "--sources",
+                sources,
+            ];
+            let config = Line::parse_from(line).config;
+            let by_source: usize = (0..config.sources())
+                .map(|number| config.jobs_of_source(number))
+                .sum();
+            let by_tenant: usize = (0..tenants)
+                .map(|number| config.jobs_of_tenant(number))
+                .sum();
+            assert_eq!((by_source, by_tenant), (jobs, jobs), "{line:?}");
+            assert!(
+                (0..config.sources()).all(|number| config.jobs_of_source(number) > 0),
+                "{line:?}"
+            );
         }
     }
 }

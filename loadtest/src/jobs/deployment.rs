@@ -120,16 +120,19 @@ impl Deployment {
         process::answer(command).await
     }
 
-    /// Makes a tenant and gives a client that signs for it.
+    /// Makes a tenant that may have as many jobs, and run as many at once, and gives a client that signs for it.
     pub(super) async fn tenant(
         &self,
         name: &str,
+        jobs: usize,
         running_limit: usize,
     ) -> anyhow::Result<smc::Client> {
-        let limit = running_limit.to_string();
-        let made = self
-            .admin(&["tenant", "create", name, "--max-running", &limit])
-            .await;
+        let (jobs, running) = (jobs.to_string(), running_limit.to_string());
+        let mut arguments = vec!["tenant", "create", name];
+        // No tenant has more sources than jobs.
+        arguments.extend(["--max-sources", &jobs, "--max-jobs", &jobs]);
+        arguments.extend(["--max-running", &running]);
+        let made = self.admin(&arguments).await;
         let made = made.with_context(|| format!("can't make tenant {name}"))?;
         let field = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
         let credentials = smc::Credentials {

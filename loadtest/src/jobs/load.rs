@@ -1,5 +1,6 @@
 //! The load itself: each source does one job after the other, all sources at once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,9 @@ const TARGET_GIB: u64 = 20;
 const ENROL_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(250);
 
+/// A call that fails for the moment is sent again this often, each time after a longer pause.
+const RETRIES: u32 = 5;
+
 /// One source: an agent process over one disk in a file.
 #[derive(Clone)]
 pub(super) struct Source {
@@ -33,6 +37,8 @@ pub(super) struct Log {
     pub(super) accepted: Vec<(String, String)>,
     /// Time that each call took.
     pub(super) calls: Vec<Duration>,
+    /// Calls that had to be sent again, by why.
+    pub(super) retries: BTreeMap<String, usize>,
     /// Jobs whose image was compared with its source.
     pub(super) compared: usize,
     /// Sentences about what is wrong.
@@ -130,10 +136,24 @@ impl Source {
         action: &str,
         parameters: &[(&str, &str)],
     ) -> Result<Value, smc::CallError> {
-        let began = Instant::now();
-        let answer = self.client.call(action, parameters).await;
-        log.write(|log| log.calls.push(began.elapsed()));
-        answer
+        for retry in 1.. {
+            let began = Instant::now();
+            let answer = self.client.call(action, parameters).await;
+            log.write(|log| log.calls.push(began.elapsed()));
+            match answer {
+                Err(error) if error.is_retryable() && retry <= RETRIES => {
+                    let why = error
+                        .code()
+                        .map_or_else(|| error.to_string(), str::to_owned);
+                    log.write(|log| {
+                        *log.retries.entry(format!("{action}: {why}")).or_default() += 1
+                    });
+                }
+                answer => return answer,
+            }
+            tokio::time::sleep(POLL * 2_u32.pow(retry)).await;
+        }
+        unreachable!("the last try returns")
     }
 
     async fn job(&self, number: usize, log: &SharedLog) -> anyhow::Result<()> {
@@ -171,6 +191,8 @@ impl Source {
                 ("SystemDiskSize", size.as_str()),
                 ("Name", name),
                 ("ImageName", name),
+                // A call that is sent again must not make a second job.
+                ("ClientToken", name),
             ]
         };
         let (one, other) = (parameters(names[0].as_str()), parameters(names[1].as_str()));
@@ -202,6 +224,41 @@ impl Source {
             ids.join(", ")
         );
         Ok(ids.remove(0))
+    }
+
+    /// Asks for one job more than the tenant may have, and compares the jobs that the API lists with those that it accepted.
+    ///
+    /// # Errors
+    /// The job was made, or was refused for another reason, or jobs are missing or were made that nobody asked for.
+    pub(super) async fn one_too_many(&self, limit: usize, log: &SharedLog) -> anyhow::Result<()> {
+        let name = format!("{}-too-many", self.name);
+        let size = TARGET_GIB.to_string();
+        let parameters = [
+            ("SourceId", self.id.as_str()),
+            ("SystemDiskSize", size.as_str()),
+            ("Name", name.as_str()),
+            ("ClientToken", name.as_str()),
+        ];
+        match self.call(log, "CreateReplicationJob", &parameters).await {
+            Ok(job) => bail!(
+                "job {} is one more than the {limit} that its tenant may have",
+                job["JobId"]
+            ),
+            Err(error) if error.code() == Some("QuotaExceeded.ReplicationJob") => {}
+            Err(error) => {
+                return Err(error).context("a job above the limit was not refused as such");
+            }
+        }
+        let finished = [("Status", "Finished"), ("PageSize", "1")];
+        for (which, filter) in [("", &finished[1..]), ("finished ", &finished[..])] {
+            let listed = self.call(log, "DescribeReplicationJobs", filter).await?;
+            ensure!(
+                listed["TotalCount"] == limit,
+                "the API lists {} {which}jobs, {limit} were made",
+                listed["TotalCount"]
+            );
+        }
+        Ok(())
     }
 
     async fn check_image(&self, id: &str, job: &Value, log: &SharedLog) -> anyhow::Result<()> {

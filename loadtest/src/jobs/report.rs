@@ -42,6 +42,8 @@ pub struct Report {
     pub run_time: Percentiles,
     /// Calls of the API, as their client saw them.
     pub call_time: Percentiles,
+    /// Calls that failed for the moment and were sent again, by action and why.
+    pub retries: BTreeMap<String, usize>,
     /// Everything that is wrong, in sentences. Empty when all is well.
     pub faults: Vec<String>,
 }
@@ -293,6 +295,9 @@ impl fmt::Display for Report {
                 "{name:<24}{:>8}{:>10.0}{:>10.0}{:>10.0}{:>10.0}",
                 times.count, times.p50_ms, times.p90_ms, times.p99_ms, times.max_ms
             )?;
+        }
+        for (why, count) in &self.retries {
+            writeln!(f, "sent again   {count} x {why}")?;
         }
         writeln!(f)?;
         if self.is_clean() {
