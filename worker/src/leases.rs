@@ -287,4 +287,25 @@ mod tests {
         drop((kept_lease, lost_lease));
         assert_eq!(leases.count(), 0);
     }
+
+    #[tokio::test]
+    async fn a_message_makes_the_worker_look_and_decides_nothing() {
+        let leases = Leases::new(
+            "w".to_owned(),
+            Duration::from_secs(30),
+            Duration::from_secs(5),
+        );
+        let job_id = JobId::generate();
+        assert!(!leases.look_soon(&job_id), "another worker's job");
+        let held = leases.keep(&job_id, Epoch(1), Instant::now());
+        assert!(leases.look_soon(&job_id));
+        tokio::time::timeout(Duration::from_secs(5), leases.renewal_asked())
+            .await
+            .expect("a renewal out of turn");
+        assert_eq!(
+            *held.intent.borrow(),
+            Intent::Run,
+            "the message may be an old one, meant for an earlier run"
+        );
+    }
 }
