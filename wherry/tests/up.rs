@@ -154,7 +154,8 @@ async fn a_second_start_finds_everything_as_it_was() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again() -> anyhow::Result<()> {
+async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again_also_with_another_key()
+-> anyhow::Result<()> {
     let folder = folder()?;
     let mut first = start(folder.path(), "first").await?;
     let pid = first.pid().context("it runs")?.as_raw();
@@ -182,7 +183,35 @@ async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again() -> an
         bootstrap(folder.path())? == before,
         "it found everything as it was"
     );
+    let operator = std::fs::read_to_string(folder.path().join("data/operator.json"))?;
+    let operator: BTreeMap<String, String> = serde_json::from_str(&operator)?;
+    let disabled = Command::new(WHERRY)
+        .args([
+            "admin",
+            "key",
+            "disable",
+            "default",
+            &before["access_key_id"],
+        ])
+        .env("WHERRY_DATABASE_URL", &operator["database_url"])
+        .env("WHERRY_SEAL_KEY", &operator["seal_key"])
+        .output()?;
+    ensure!(disabled.status.success(), "{disabled:?}");
     second.stop().await?;
+
+    let mut third = start(folder.path(), "third").await?;
+    let after = bootstrap(folder.path())?;
+    ensure!(
+        after["access_key_id"] != before["access_key_id"],
+        "a key that is switched off is replaced"
+    );
+    ensure!(
+        after["activation_code"] == before["activation_code"],
+        "the activation code stays"
+    );
+    let listed = run(folder.path(), &["source", "list", "--output", "json"])?;
+    ensure!(listed.status.success(), "the new key works: {listed:?}");
+    third.stop().await?;
     let left: Vec<PathBuf> = std::fs::read_dir(folder.path().join("data"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "new"))

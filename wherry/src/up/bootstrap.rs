@@ -86,11 +86,11 @@ pub(super) async fn prepare(
     endpoints: &Endpoints,
 ) -> anyhow::Result<Bootstrap> {
     let (access_key_id, access_key_secret) = match &before {
-        Some(before) => (
+        Some(before) if has_valid_key(store, before).await? => (
             before.access_key_id.clone(),
             before.access_key_secret.clone(),
         ),
-        None => first_key(store).await?,
+        _ => new_key(store).await?,
     };
     let mut bootstrap = Bootstrap {
         endpoint: format!("http://{}", endpoints.api),
@@ -127,8 +127,14 @@ pub(super) async fn prepare(
     Ok(bootstrap)
 }
 
-/// The tenant may be there already: the last start fell before it could write the file.
-async fn first_key(store: &Store) -> anyhow::Result<(String, String)> {
+/// Not when the operator has switched the key off, or when the database is another one than at the last start.
+async fn has_valid_key(store: &Store, before: &Bootstrap) -> anyhow::Result<bool> {
+    let key = store.access_key(&before.access_key_id).await?;
+    Ok(key.is_some_and(|key| key.active && key.secret == before.access_key_secret))
+}
+
+/// A key of the first tenant, which may be there already.
+async fn new_key(store: &Store) -> anyhow::Result<(String, String)> {
     let tenant = match store.create_tenant(TENANT, &Quotas::default()).await? {
         CreateTenant::Created(tenant) => tenant,
         CreateTenant::NameTaken => store
@@ -148,7 +154,7 @@ async fn has_valid_token(client: &smc::Client) -> anyhow::Result<bool> {
                     .as_array()
                     .cloned()
                     .unwrap_or_default();
-                return Ok(listed.iter().any(|token| token["Status"] != "expired"));
+                return Ok(listed.iter().any(|token| token["Status"] == "activated"));
             }
             Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
