@@ -407,7 +407,7 @@ async fn a_dead_lease_is_swept_once_and_its_run_asked_for_again() {
         .count();
     assert_eq!(swept, 1, "two sweepers do what one does");
     assert_eq!(world.state(&job_id).await, State::Preparing);
-    assert_eq!(world.starts().await, [job_id.clone()]);
+    assert_eq!(world.starts().await, std::slice::from_ref(&job_id));
     let late = world
         .event(&job_id, Event::Synced, Guard::Lease(lease.epoch))
         .await;
