@@ -124,6 +124,8 @@ async fn run_roles(
     let connect = ConnectConfig::new(database_url, "wherry up");
     store::migrate(&connect).await?;
     let store = Store::connect(&connect, SealKey::from_hex(seal_key)?).await?;
+    // Asked for once before anything starts: whoever gave a wrong address is told so in one sentence.
+    bus::Bus::connect(&bus::BusConfig::new(nats_url, "wherry up")).await?;
     let before = Bootstrap::read(directory)?;
     let readiness = Readiness::new();
     let health = service::bind(

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rand::RngExt as _;
 use servers::{Durability, Nats, Postgres};
 use store::{ConnectConfig, SealKey, Store};
 use tempfile::TempDir;
@@ -240,8 +241,16 @@ impl Cluster {
     }
 }
 
+/// Ports below those that the kernel gives to outgoing connections: one that is free now is not taken by a client in the next moment.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// A loopback address that nobody listened on a moment ago.
 fn free_address() -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-    Ok(listener.local_addr()?.to_string())
+    for _ in 0..100 {
+        let port = rand::rng().random_range(PORTS);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?.to_string());
+        }
+    }
+    anyhow::bail!("a hundred ports in {PORTS:?} were taken")
 }
