@@ -21,14 +21,19 @@ pub struct Admitted {
 
 impl Store {
     /// Gives slots to at most one queued job of each tenant, and no more than `window` jobs in all that wait for a worker, so that a
-    /// tenant with many jobs can't fill the work queue in front of the others. Tenants that have waited longest come first.
+    /// tenant with many jobs can't fill the work queue in front of the others. Tenants with the fewest slots come first, so that places
+    /// that become free one at a time do not all go to the tenant with the oldest jobs.
     ///
     /// # Errors
     /// The database fails.
     pub async fn admit_round(&self, window: i64) -> Result<Vec<Admitted>, StoreError> {
         let tenants = sqlx::query_scalar!(
-            "select tenant from job where state = 'preparing' and admitted_at is null
-             group by tenant order by min(queued_at)"
+            r#"
+            select queued.tenant as "tenant!" from (
+                select tenant, min(queued_at) as since from job where state = 'preparing' and admitted_at is null
+                group by tenant) as queued
+            order by (select count(*) from job where job.tenant = queued.tenant and admitted_at is not null), queued.since
+            "#
         )
         .fetch_all(&self.pool)
         .await?;

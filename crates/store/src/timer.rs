@@ -82,6 +82,7 @@ impl Store {
     }
 
     /// Acts upon the timer that is due longest; `None` if none is. Two schedulers at once take different timers.
+    /// A start that is found after the end of its job's validity is left to the expiry, which removes it.
     ///
     /// # Errors
     /// The database fails; the timer stays.
@@ -91,9 +92,10 @@ impl Store {
             r#"
             select timer.job_id, timer.kind, extract(epoch from now() - timer.due_at)::float8 as "late_secs!",
                 job.state in ('preparing', 'syncing', 'processing', 'cleaning') as "is_running!",
-                source.last_seen_at > now() - make_interval(secs => $1) and source.failure_code is null as "is_online!"
+                source.last_seen_at > now() - make_interval(secs => $1) and source.failure_code is null as "is_online!",
+                exists (select 1 from job_lease where job_lease.job_id = job.id and job_lease.expires_at > now()) as "is_held!"
             from timer join job on job.id = timer.job_id join source on source.id = job.source_id
-            where timer.due_at <= now()
+            where timer.due_at <= now() and (timer.kind <> 'start' or job.valid_until > now())
             order by timer.due_at limit 1
             for update of timer, job skip locked
             "#,
@@ -105,12 +107,13 @@ impl Store {
         let job_id: JobId = parse("timer.job_id", &row.job_id)?;
         let kind: TimerKind = parse("timer.kind", &row.kind)?;
         let lateness = Duration::try_from_secs_f64(row.late_secs).unwrap_or_default();
+        // A job that is no longer running is held until its worker lets the lease go; it can't be moved before.
         let waits = match kind {
             // An offline source can't start. The validity ends the waiting.
-            TimerKind::Start => !row.is_online && !row.is_running,
+            TimerKind::Start => !row.is_running && (row.is_held || !row.is_online),
             // Running at ValidTime: nothing happens now. A run that ends without an image expires then.
-            TimerKind::Expire => row.is_running,
-            TimerKind::Purge => false,
+            TimerKind::Expire => row.is_running || row.is_held,
+            TimerKind::Purge => row.is_held,
         };
         if waits {
             sqlx::query!(
@@ -121,7 +124,7 @@ impl Store {
             )
             .execute(&mut *transaction)
             .await?;
-            if kind == TimerKind::Start {
+            if kind == TimerKind::Start && !row.is_online {
                 let waiting = Failure::new(
                     FailureCode::SourceOffline,
                     "The scheduled start waits for the source's agent, which is offline or reports an error. Start the agent.",

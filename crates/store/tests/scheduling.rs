@@ -532,3 +532,75 @@ async fn two_relays_never_hold_the_same_message_and_what_failed_comes_again() {
     assert_eq!(left.messages.len(), 3);
     assert_eq!(left.messages[0], oldest, "in order");
 }
+
+#[tokio::test]
+async fn a_flood_that_filled_the_window_does_not_take_every_place_that_becomes_free() {
+    let world = World::new().await;
+    let (flood, small) = (world.tenant(100).await, world.tenant(100).await);
+    for _ in 0..12 {
+        world.started(&flood).await;
+    }
+    let window = 3;
+    let mut waiting = Vec::new();
+    loop {
+        let round = world.store.admit_round(window).await.unwrap();
+        if round.is_empty() {
+            break;
+        }
+        waiting.extend(round.into_iter().map(|admitted| admitted.job_id));
+    }
+    let job = world.started(&small).await;
+    // One worker comes, so that one place is free.
+    world.leased(&waiting[0]).await;
+    let round = world.store.admit_round(window).await.unwrap();
+    let next: Vec<JobId> = round.into_iter().map(|admitted| admitted.job_id).collect();
+    assert_eq!(next, [job], "the tenant with fewer slots is next");
+}
+
+#[tokio::test]
+async fn a_start_that_is_found_after_the_end_of_validity_expires() {
+    let world = World::new().await;
+    let tenant = world.tenant(10).await;
+    let job_id = world.job(&tenant).await;
+    world.timer(&job_id, TimerKind::Expire).await;
+    world.timer(&job_id, TimerKind::Start).await;
+    world
+        .run(
+            "update job set valid_until = now() - interval '1 s' where id = $1",
+            job_id.as_str(),
+        )
+        .await;
+    world
+        .run(
+            "update timer set due_at = now() - interval '1 hour' where job_id = $1 and kind = 'start'",
+            job_id.as_str(),
+        )
+        .await;
+    while world.store.fire_next_timer().await.unwrap().is_some() {}
+    assert_eq!(world.state(&job_id).await, State::Expired);
+    assert!(world.starts().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_timer_waits_for_a_worker_that_still_holds_a_stopped_job() {
+    let world = World::new().await;
+    let tenant = world.tenant(10).await;
+    let job_id = world.started(&tenant).await;
+    world.store.admit_round(10).await.unwrap();
+    let lease = world.leased(&job_id).await;
+    world
+        .event(&job_id, Event::Halted, Guard::Lease(lease.epoch))
+        .await;
+    world.timer(&job_id, TimerKind::Expire).await;
+    let fired = world.store.fire_next_timer().await.unwrap().unwrap();
+    assert_eq!(fired.transitioned, None, "the lease is not released yet");
+
+    world
+        .store
+        .release_lease(&job_id, lease.epoch)
+        .await
+        .unwrap();
+    world.due_again(&job_id).await;
+    world.store.fire_next_timer().await.unwrap();
+    assert_eq!(world.state(&job_id).await, State::Expired);
+}
