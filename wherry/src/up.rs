@@ -70,14 +70,14 @@ pub(crate) async fn run(up: Up, shutdown: Shutdown) -> anyhow::Result<()> {
     let directory = Directory::open(&up.data_dir)?;
     let seal_key = directory.seal_key(up.seal_key.as_deref())?;
     let (servers, database_url, nats_url) = start_servers(&up, &directory).await?;
-    let ran = run_roles(
+    let ran = Box::pin(run_roles(
         &up,
         &directory,
         &seal_key,
         &database_url,
         &nats_url,
         &shutdown,
-    )
+    ))
     .await;
     if let Some(nats) = servers.nats {
         nats.stop().await;
