@@ -37,6 +37,42 @@ pub struct Field {
     pub meaning: &'static str,
 }
 
+/// Whether an operation changes something. Those that do are audited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only reads.
+    Reads,
+    /// It changes rows.
+    Writes,
+}
+
+/// What a caller must be allowed to touch: `acs:smc:<region>:<account>:<kind>/<id>` (SMC API §4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resource {
+    /// Its kind, such as `sourceServer`.
+    pub kind: &'static str,
+    /// The parameter that names it, one or a list; `None` is all of the kind, `*`.
+    pub named_by: Option<&'static str>,
+}
+
+impl Resource {
+    /// All resources of a kind.
+    pub const fn any(kind: &'static str) -> Self {
+        Self {
+            kind,
+            named_by: None,
+        }
+    }
+
+    /// The resource that `parameter` names.
+    pub const fn one(kind: &'static str, parameter: &'static str) -> Self {
+        Self {
+            kind,
+            named_by: Some(parameter),
+        }
+    }
+}
+
 /// One operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Operation {
@@ -50,6 +86,10 @@ pub struct Operation {
     pub answer: &'static [Field],
     /// Error codes of its own, beyond those of its parameters' rules and of every call.
     pub refusals: &'static [&'static str],
+    /// Whether it changes something.
+    pub effect: Effect,
+    /// What the caller must be allowed to touch.
+    pub resources: &'static [Resource],
     /// Answers it.
     pub handler: Handler,
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::arguments::{Parameter, Rule};
-use crate::operation::Operation;
+use crate::operation::{Effect, Operation};
 use crate::operations;
 
 const HEAD: &str = "\
@@ -101,6 +101,26 @@ fn section(page: &mut String, operation: &Operation) {
             );
         }
     }
+    let touched: Vec<String> = operation
+        .resources
+        .iter()
+        .map(|resource| match resource.named_by {
+            Some(parameter) => format!("`{}/${parameter}`", resource.kind),
+            None => format!("`{}/*`", resource.kind),
+        })
+        .collect();
+    line(
+        page,
+        format_args!(
+            "\nA RAM user needs `smc:{}` on {}.{}",
+            operation.name,
+            touched.join(" and "),
+            match operation.effect {
+                Effect::Reads => "",
+                Effect::Writes => " The call is audited.",
+            }
+        ),
+    );
     if !operation.refusals.is_empty() {
         line(
             page,

@@ -9,7 +9,7 @@ use store::{Store, StoreError};
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation, PAGE_NUMBER, field, page};
+use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, Resource, field, page};
 
 pub(super) const CREATE: Operation = Operation {
     name: "CreateAccessToken",
@@ -41,6 +41,8 @@ pub(super) const CREATE: Operation = Operation {
         ),
     ],
     refusals: &[],
+    effect: Effect::Writes,
+    resources: &[Resource::any("accessToken")],
     handler: |call, arguments| Box::pin(create(call, arguments)),
 };
 
@@ -168,6 +170,8 @@ pub(super) const LIST: Operation = Operation {
         ),
     ],
     refusals: &[],
+    effect: Effect::Reads,
+    resources: &[Resource::any("accessToken")],
     handler: |call, arguments| Box::pin(list_tokens(call, arguments)),
 };
 
@@ -223,6 +227,8 @@ pub(super) const DISABLE: Operation = Operation {
     parameters: TOKEN_ID,
     answer: &[],
     refusals: &["InvalidAccessTokenId.NotFound"],
+    effect: Effect::Writes,
+    resources: &[Resource::one("accessToken", "AccessTokenId")],
     handler: |call, arguments| Box::pin(disable(call, arguments)),
 };
 
@@ -246,6 +252,8 @@ pub(super) const DELETE: Operation = Operation {
     parameters: TOKEN_ID,
     answer: &[],
     refusals: &["InvalidAccessTokenId.NotFound"],
+    effect: Effect::Writes,
+    resources: &[Resource::one("accessToken", "AccessTokenId")],
     handler: |call, arguments| Box::pin(delete(call, arguments)),
 };
 

@@ -8,7 +8,7 @@ use super::{disks, source};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation, field};
+use crate::operation::{Call, Effect, Operation, Resource, field};
 
 const NAME: &str = "CreateReplicationJob";
 
@@ -135,6 +135,11 @@ pub(super) const CREATE: Operation = Operation {
         "QuotaExceeded.ReplicationJob",
         "ReplicationJobName.Duplicate",
         "IdempotentParameterMismatch",
+    ],
+    effect: Effect::Writes,
+    resources: &[
+        Resource::one("sourceServer", "SourceId"),
+        Resource::any("replicationJob"),
     ],
     handler: |call, arguments| Box::pin(create(call, arguments)),
 };

@@ -10,7 +10,7 @@ use store::job::describe::{Job, JobFilter};
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation, PAGE_NUMBER, PAGE_SIZE, field, page};
+use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
 
 const NOT_HERE: &str = "This service has nothing to filter by it: leave it out.";
 
@@ -181,6 +181,8 @@ pub(super) const DESCRIBE: Operation = Operation {
         ),
     ],
     refusals: &[],
+    effect: Effect::Reads,
+    resources: &[Resource::any("replicationJob")],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
 };
 

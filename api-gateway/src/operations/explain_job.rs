@@ -8,7 +8,7 @@ use super::run_job::job_id;
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation, field};
+use crate::operation::{Call, Effect, Operation, Resource, field};
 
 pub(super) const EXPLAIN: Operation = Operation {
     name: "ExplainReplicationJob",
@@ -39,6 +39,8 @@ pub(super) const EXPLAIN: Operation = Operation {
         field("Events.Event[].Detail", "string", "More about it."),
     ],
     refusals: &["InvalidJobId.NotFound"],
+    effect: Effect::Reads,
+    resources: &[Resource::one("replicationJob", "JobId")],
     handler: |call, arguments| Box::pin(answer(call, arguments)),
 };
 

@@ -6,7 +6,7 @@ use store::image::{DeleteImage, Image, ImageFilter, ImageState};
 
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation, PAGE_NUMBER, PAGE_SIZE, field, page};
+use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
 use crate::{Refusal, download, trace};
 
 pub(super) const DESCRIBE: Operation = Operation {
@@ -63,6 +63,8 @@ pub(super) const DESCRIBE: Operation = Operation {
         ),
     ],
     refusals: &[],
+    effect: Effect::Reads,
+    resources: &[Resource::any("image")],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
 };
 
@@ -118,6 +120,8 @@ pub(super) const DELETE: Operation = Operation {
     )],
     answer: &[],
     refusals: &["InvalidImageId.NotFound", "Image.InvalidStatus"],
+    effect: Effect::Writes,
+    resources: &[Resource::one("image", "ImageId")],
     handler: |call, arguments| Box::pin(delete(call, arguments)),
 };
 
@@ -154,6 +158,8 @@ pub(super) const DOWNLOAD: Operation = Operation {
         "Image.InvalidStatus",
         "UnsupportedOperation",
     ],
+    effect: Effect::Reads,
+    resources: &[Resource::one("image", "ImageId")],
     handler: |call, arguments| Box::pin(answer_file(call, arguments)),
 };
 

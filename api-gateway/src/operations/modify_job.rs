@@ -10,7 +10,7 @@ use super::{disks, run_job};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation};
+use crate::operation::{Call, Effect, Operation, Resource};
 
 pub(super) const MODIFY: Operation = Operation {
     name: "ModifyReplicationJobAttribute",
@@ -69,6 +69,8 @@ pub(super) const MODIFY: Operation = Operation {
         "InvalidSystemDiskSize",
         "InvalidDataDisk.Size",
     ],
+    effect: Effect::Writes,
+    resources: &[Resource::one("replicationJob", "JobId")],
     handler: |call, arguments| Box::pin(modify(call, arguments)),
 };
 

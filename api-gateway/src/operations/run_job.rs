@@ -9,7 +9,7 @@ use store::job::{Change, Guard, Transitioned};
 use super::source;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation};
+use crate::operation::{Call, Effect, Operation, Resource};
 use crate::{Refusal, trace};
 
 const JOB_ID: &[Parameter] = &[Parameter::required("JobId", Rule::Text(128), "The job.")];
@@ -24,6 +24,8 @@ pub(super) const START: Operation = Operation {
         "ReplicationJob.InvalidStatus",
         "SourceServerState.Invalid",
     ],
+    effect: Effect::Writes,
+    resources: &[Resource::one("replicationJob", "JobId")],
     handler: |call, arguments| Box::pin(start(call, arguments)),
 };
 
@@ -64,6 +66,8 @@ pub(super) const STOP: Operation = Operation {
         "ReplicationJob.InvalidStatus",
         "ReplicationJob.InvalidBusinessStatus",
     ],
+    effect: Effect::Writes,
+    resources: &[Resource::one("replicationJob", "JobId")],
     handler: |call, arguments| Box::pin(stop(call, arguments)),
 };
 
@@ -84,6 +88,8 @@ pub(super) const DELETE: Operation = Operation {
     parameters: JOB_ID,
     answer: &[],
     refusals: &["InvalidJobId.NotFound", "ReplicationJob.InvalidStatus"],
+    effect: Effect::Writes,
+    resources: &[Resource::one("replicationJob", "JobId")],
     handler: |call, arguments| Box::pin(delete(call, arguments)),
 };
 

@@ -9,7 +9,7 @@ use store::source::{DeleteSource, ModifySource, Source, SourceChange, SourceFilt
 
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Operation, PAGE_NUMBER, PAGE_SIZE, field, page};
+use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
 use crate::{Refusal, trace};
 
 const NO_GROUPS: &str =
@@ -135,6 +135,8 @@ pub(super) const DESCRIBE: Operation = Operation {
         ),
     ],
     refusals: &[],
+    effect: Effect::Reads,
+    resources: &[Resource::any("sourceServer")],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
 };
 
@@ -228,6 +230,8 @@ pub(super) const MODIFY: Operation = Operation {
         "SourceServerState.Invalid",
         "SourceServerName.Duplicate",
     ],
+    effect: Effect::Writes,
+    resources: &[Resource::one("sourceServer", "SourceId")],
     handler: |call, arguments| Box::pin(modify(call, arguments)),
 };
 
@@ -278,6 +282,8 @@ pub(super) const DELETE: Operation = Operation {
         "SourceServer.WithRunningReplicationJob",
         "ReplicationJob.Related",
     ],
+    effect: Effect::Writes,
+    resources: &[Resource::one("sourceServer", "SourceId")],
     handler: |call, arguments| Box::pin(delete(call, arguments)),
 };
 
