@@ -18,6 +18,7 @@ use crate::arguments::Arguments;
 use crate::authentication::verify;
 use crate::gateway::Gateway;
 use crate::operation::{Call, Operation};
+use crate::origin::Origin;
 use crate::request::Incoming;
 
 /// The label of calls that name no operation.
@@ -48,17 +49,21 @@ impl Drop for InFlight {
 }
 
 /// Answers one request.
-pub async fn respond(gateway: Arc<Gateway>, request: Request<Body>) -> Response<Body> {
+pub async fn respond(
+    gateway: Arc<Gateway>,
+    origin: Origin,
+    request: Request<Body>,
+) -> Response<Body> {
     let received = Instant::now();
     let request_id = RequestId::generate();
-    let span = tracing::info_span!("api call", %request_id, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
+    let span = tracing::info_span!("api call", %request_id, from = %origin.address, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
     telemetry::trace_context::extract(&span, &trace_of(request.headers()));
     let host = host(&request);
     let _in_flight = InFlight::enter();
     let mut known = Known::default();
     let limit = gateway.limits.request_timeout;
     let outcome = async {
-        timeout(limit, done(&gateway, request, &mut known))
+        timeout(limit, done(&gateway, origin, request, &mut known))
             .await
             .unwrap_or_else(|_| {
                 tracing::warn!(?limit, "a call was given up: it took too long");
@@ -88,10 +93,11 @@ pub async fn respond(gateway: Arc<Gateway>, request: Request<Body>) -> Response<
 
 async fn done(
     gateway: &Arc<Gateway>,
+    origin: Origin,
     request: Request<Body>,
     known: &mut Known,
 ) -> Result<Answer, Refusal> {
-    let incoming = Incoming::read(request, gateway.limits).await?;
+    let incoming = Incoming::read(request, origin, gateway.limits).await?;
     known.format = incoming.format();
     let caller = verify(gateway, &incoming).await?;
     known.operation = Some(caller.operation);

@@ -14,6 +14,7 @@ mod gateway;
 mod listener;
 mod operation;
 mod operations;
+mod origin;
 mod refusal;
 mod request;
 mod trace;

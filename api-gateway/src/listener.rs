@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::answering::respond;
 use crate::gateway::Gateway;
+use crate::origin::Origin;
 
 /// Bounds of connections.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,8 @@ pub async fn serve(
             () = shutdown.draining() => return Ok(()),
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, peer)) => {
+                let origin = Origin::peer(peer, false);
                 let gateway = Arc::clone(&gateway);
                 let mut once = Some((stream, place));
                 let shutdown = shutdown.clone();
@@ -60,7 +62,7 @@ pub async fn serve(
                     let (gateway, shutdown) = (Arc::clone(&gateway), shutdown.clone());
                     async move {
                         if let Some((stream, _place)) = taken {
-                            converse(stream, gateway, limits.head_timeout, shutdown).await;
+                            converse(stream, origin, gateway, limits.head_timeout, shutdown).await;
                         }
                         Ok::<(), Infallible>(())
                     }
@@ -77,6 +79,7 @@ pub async fn serve(
 /// Serves one connection to its end.
 async fn converse(
     stream: TcpStream,
+    origin: Origin,
     gateway: Arc<Gateway>,
     head_timeout: Duration,
     shutdown: Shutdown,
@@ -85,7 +88,7 @@ async fn converse(
     let _slower_without = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, Infallible>(respond(gateway, request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(respond(gateway, origin, request.map(Body::new)).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder

@@ -11,10 +11,13 @@ use smc::{Pairs, v3};
 use crate::Refusal;
 use crate::answer::Format;
 use crate::gateway::Limits;
+use crate::origin::Origin;
 
 /// A call as it arrived.
 #[derive(Debug)]
 pub struct Incoming {
+    /// Where it came from.
+    pub origin: Origin,
     /// `GET` or `POST`.
     pub method: String,
     /// Its path.
@@ -38,7 +41,11 @@ impl Incoming {
     ///
     /// # Errors
     /// Another method than GET and POST, another path than `/`, a body that is too large or is cut off, text that is not UTF-8.
-    pub async fn read(request: Request<Body>, limits: Limits) -> Result<Self, Refusal> {
+    pub async fn read(
+        request: Request<Body>,
+        origin: Origin,
+        limits: Limits,
+    ) -> Result<Self, Refusal> {
         let (head, body) = request.into_parts();
         if head.method != Method::GET && head.method != Method::POST {
             return Err(Refusal::new(
@@ -80,6 +87,7 @@ impl Incoming {
             .filter(|value| Authorization::is_claimed(value))
             .map(Authorization::parse);
         Ok(Self {
+            origin,
             authorization,
             method: head.method.to_string(),
             path: "/".to_owned(),
