@@ -9,6 +9,7 @@ mod image;
 mod modify_job;
 mod run_job;
 mod source;
+mod tag;
 
 pub use access_token::{NewToken, create_token};
 
@@ -26,6 +27,9 @@ pub const ALL: &[&Operation] = &[
     &run_job::STOP,
     &run_job::DELETE,
     &explain_job::EXPLAIN,
+    &tag::TAG,
+    &tag::UNTAG,
+    &tag::LIST,
     &access_token::CREATE,
     &access_token::LIST,
     &access_token::DISABLE,

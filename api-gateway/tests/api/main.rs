@@ -9,5 +9,6 @@ mod job_states;
 mod jobs;
 mod operating;
 mod sources;
+mod tags;
 mod tenancy;
 mod wire;

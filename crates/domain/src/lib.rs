@@ -12,6 +12,7 @@ pub mod name;
 pub mod parameters;
 pub mod source;
 pub mod status_info;
+pub mod tag;
 pub mod target_disks;
 pub mod timestamp;
 

@@ -30,6 +30,7 @@ pub mod outbox;
 pub mod run;
 pub mod source;
 pub mod sweep;
+pub mod tag;
 pub mod tenant;
 pub mod timer;
 
