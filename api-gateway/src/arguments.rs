@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use domain::Timestamp;
-use domain::name::{Name, is_source_description};
+use domain::name::{Name, is_source_description, is_workgroup_description, is_workgroup_name};
 use domain::parameters::ReplicationParameters;
 use domain::tag::{is_key, is_value};
 use smc::Pairs;
@@ -36,6 +36,10 @@ pub enum Rule {
     OneOfAnyCase(&'static [&'static str]),
     /// A JSON object text, as `domain::parameters` reads it.
     ReplicationParameters,
+    /// The name of a workgroup.
+    WorkgroupName,
+    /// The description of a workgroup.
+    WorkgroupDescription,
     /// The key of a tag.
     TagKey,
     /// The value of a tag.
@@ -393,6 +397,20 @@ fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
             ReplicationParameters::parse(text).map_err(|error| invalid(format!("{error}.")))?;
             Value::Text(text.to_owned())
         }
+        Rule::WorkgroupName => Value::Text(
+            is_workgroup_name(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| {
+                    invalid("It has 2 to 64 letters, digits, '.', ':', '_' or '-', and begins with a letter.".to_owned())
+                })?,
+        ),
+        Rule::WorkgroupDescription => Value::Text(
+            is_workgroup_description(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| {
+                    invalid("It has 2 to 256 characters and does not begin with http:// or https://.".to_owned())
+                })?,
+        ),
         Rule::TagKey | Rule::TagValue => Value::Text(check_tag(parameter.rule, text)?),
         Rule::Only(value, sentence) => {
             if !text.eq_ignore_ascii_case(value) {

@@ -10,6 +10,7 @@ mod modify_job;
 mod run_job;
 mod source;
 mod tag;
+mod workgroup;
 
 pub use access_token::{NewToken, create_token};
 
@@ -27,6 +28,12 @@ pub const ALL: &[&Operation] = &[
     &run_job::STOP,
     &run_job::DELETE,
     &explain_job::EXPLAIN,
+    &workgroup::CREATE,
+    &workgroup::DESCRIBE,
+    &workgroup::MODIFY,
+    &workgroup::DELETE,
+    &workgroup::ASSOCIATE,
+    &workgroup::DISASSOCIATE,
     &tag::TAG,
     &tag::UNTAG,
     &tag::LIST,

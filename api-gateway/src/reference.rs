@@ -147,6 +147,8 @@ fn value(parameter: &Parameter) -> String {
         Rule::OneOf(texts) => texts.join(", "),
         Rule::OneOfAnyCase(texts) => format!("{}, in any case", texts.join(", ")),
         Rule::ReplicationParameters => "JSON text".to_owned(),
+        Rule::WorkgroupName => "2–64 letters, digits, `.` `:` `_` `-`, a letter first".to_owned(),
+        Rule::WorkgroupDescription => "2–256 characters, no URL".to_owned(),
         Rule::TagKey => {
             "1–128 characters, not beginning with `aliyun` or `acs:`, no URL".to_owned()
         }

@@ -185,10 +185,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
 
 fn refused(refusal: CreateRefusal) -> Refusal {
     match refusal {
-        CreateRefusal::TokenMismatch => Refusal::new(
-            "IdempotentParameterMismatch",
-            "The request uses the same client token as a previous, but non-identical request.",
-        ),
+        CreateRefusal::TokenMismatch => token_mismatch(),
         CreateRefusal::SourceNotFound => Refusal::not_found("SourceId"),
         CreateRefusal::SourceState(state) => {
             source::invalid_state(state, &[domain::source::SourceState::Available])
@@ -204,6 +201,13 @@ fn refused(refusal: CreateRefusal) -> Refusal {
         CreateRefusal::ScheduledStart => invalid_scheduled_start(),
         CreateRefusal::ValidUntil => invalid_valid_time(),
     }
+}
+
+pub(super) fn token_mismatch() -> Refusal {
+    Refusal::new(
+        "IdempotentParameterMismatch",
+        "The request uses the same client token as a previous, but non-identical request.",
+    )
 }
 
 pub(super) fn name_taken() -> Refusal {

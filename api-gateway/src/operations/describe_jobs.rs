@@ -183,6 +183,11 @@ pub(super) const DESCRIBE: Operation = Operation {
             "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, rate_bytes_per_sec, eta_secs, carrier.",
         ),
         field(
+            "ReplicationJobs.ReplicationJob[].WorkgroupId",
+            "string",
+            "The workgroup that its source is in.",
+        ),
+        field(
             "ReplicationJobs.ReplicationJob[].Tags.Tag[].Key",
             "string",
             "Key of a tag.",
@@ -269,6 +274,7 @@ fn show(job: &Job, tags: &tag::Shown) -> Value {
         "ValidTime": job.valid_until,
         "ErrorCode": job.failure.as_ref().map_or("", |(code, _)| code),
         "StatusInfo": status_info(job),
+        "WorkgroupId": job.workgroup_id,
         "Tags": tags.of(job.id.as_str()),
     })
 }

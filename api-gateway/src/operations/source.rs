@@ -8,14 +8,12 @@ use serde_json::{Value, json};
 use store::source::{DeleteSource, ModifySource, Source, SourceChange, SourceFilter};
 use store::tag::TaggedKind;
 
+use super::create_job::NO_RESOURCE_GROUPS;
 use super::tag;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
 use crate::{Refusal, trace};
-
-const NO_GROUPS: &str =
-    "Resource groups and workgroups are not offered by this service: leave it out.";
 
 pub(super) const DESCRIBE: Operation = Operation {
     name: "DescribeSourceServers",
@@ -35,8 +33,8 @@ pub(super) const DESCRIBE: Operation = Operation {
         ),
         PAGE_NUMBER,
         PAGE_SIZE,
-        Parameter::not_offered("ResourceGroupId", NO_GROUPS),
-        Parameter::not_offered("WorkgroupId", NO_GROUPS),
+        Parameter::optional("WorkgroupId", Rule::Text(128), "The workgroup."),
+        Parameter::not_offered("ResourceGroupId", NO_RESOURCE_GROUPS),
         Parameter::not_offered("RelatedJobType", "Jobs are of one type here: leave it out."),
         tag::FILTER_KEY,
         tag::FILTER_VALUE,
@@ -137,6 +135,11 @@ pub(super) const DESCRIBE: Operation = Operation {
             "JSON text with cores, hostname, ipv4, memory …",
         ),
         field(
+            "SourceServers.SourceServer[].WorkgroupId",
+            "string",
+            "The workgroup that it is in.",
+        ),
+        field(
             "SourceServers.SourceServer[].Tags.Tag[].Key",
             "string",
             "Key of a tag.",
@@ -166,6 +169,7 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         job_id: arguments.text("JobId").map(str::to_owned),
         name: arguments.text("Name").map(str::to_owned),
         state: arguments.text("State").and_then(|state| state.parse().ok()),
+        workgroup_id: arguments.text("WorkgroupId").map(str::to_owned),
     };
     let listed = call
         .gateway
@@ -218,6 +222,7 @@ fn show(source: Source, tags: &tag::Shown) -> Value {
             ..StatusInfo::default()
         }.to_json()),
         "SystemInfo": source.system_info.to_string(),
+        "WorkgroupId": source.workgroup_id,
         "Tags": tags.of(source.id.as_str()),
     })
 }

@@ -1,4 +1,4 @@
-//! Tags of sources and jobs: put on, take off, list, and narrow other lists by them.
+//! Tags of sources, jobs and workgroups: put on, take off, list, and narrow other lists by them.
 
 use std::collections::HashMap;
 
@@ -52,7 +52,7 @@ pub(super) const FILTER_VALUE: Parameter = Parameter::list(
 const RESOURCE_TYPE: Parameter = Parameter::optional(
     "ResourceType",
     Rule::Text(64),
-    "What is tagged: sourceserver or replicationjob, in any case. Must be given.",
+    "What is tagged: sourceserver, replicationjob or workgroup, in any case. Must be given.",
 );
 const RESOURCE_ID: Parameter = Parameter {
     is_required: true,
@@ -60,7 +60,7 @@ const RESOURCE_ID: Parameter = Parameter {
         "ResourceId.N",
         MOST_READ,
         Rule::Text(128),
-        "Ids of sources or jobs, at most 50.",
+        "Ids of sources, jobs or workgroups, at most 50.",
     )
 };
 
@@ -77,7 +77,7 @@ const REFUSALS: &[&str] = &[
 
 pub(super) const TAG: Operation = Operation {
     name: "TagResources",
-    summary: "Puts tags on sources or jobs. A key that is there already gets the new value; a resource has at most 20.",
+    summary: "Puts tags on sources, jobs or workgroups. A key that is there already gets the new value; a resource has at most 20.",
     parameters: &[
         RESOURCE_TYPE,
         RESOURCE_ID,
@@ -104,7 +104,7 @@ async fn tag(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
 
 pub(super) const UNTAG: Operation = Operation {
     name: "UntagResources",
-    summary: "Takes tags off sources or jobs: those with the given keys, or all.",
+    summary: "Takes tags off sources, jobs or workgroups: those with the given keys, or all.",
     parameters: &[
         RESOURCE_TYPE,
         RESOURCE_ID,
@@ -163,7 +163,7 @@ fn changed(change: ChangeTags) -> Result<Answer, Refusal> {
 
 pub(super) const LIST: Operation = Operation {
     name: "ListTagResources",
-    summary: "Lists the tags of sources or jobs, by resource and key, page by page.",
+    summary: "Lists the tags of sources, jobs or workgroups, by resource and key, page by page.",
     parameters: &[
         RESOURCE_TYPE,
         Parameter {
@@ -192,7 +192,7 @@ pub(super) const LIST: Operation = Operation {
         field(
             "TagResources.TagResource[].ResourceType",
             "string",
-            "ALIYUN::SMC::SOURCESERVER or ALIYUN::SMC::REPLICATIONJOB.",
+            "ALIYUN::SMC::SOURCESERVER, ALIYUN::SMC::REPLICATIONJOB or ALIYUN::SMC::WORKGROUP.",
         ),
         field("TagResources.TagResource[].TagKey", "string", "The key."),
         field(
@@ -259,6 +259,7 @@ fn wire_kind(kind: TaggedKind) -> &'static str {
     match kind {
         TaggedKind::Source => "sourceserver",
         TaggedKind::Job => "replicationjob",
+        TaggedKind::Workgroup => "workgroup",
     }
 }
 

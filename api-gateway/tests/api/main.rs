@@ -12,3 +12,4 @@ mod sources;
 mod tags;
 mod tenancy;
 mod wire;
+mod workgroups;

@@ -33,6 +33,7 @@ pub mod sweep;
 pub mod tag;
 pub mod tenant;
 pub mod timer;
+pub mod workgroup;
 
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};

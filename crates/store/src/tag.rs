@@ -1,4 +1,4 @@
-//! Tags of sources and jobs.
+//! Tags of sources, jobs and workgroups.
 //!
 //! Who writes a tag has locked its resource's row, so that neither a removal nor another writer comes in between; the schema's
 //! trigger takes the tags of a removed resource along.
@@ -17,17 +17,20 @@ pub enum TaggedKind {
     Source,
     /// Replication jobs.
     Job,
+    /// Workgroups.
+    Workgroup,
 }
 
 impl TaggedKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Source, Self::Job];
+    pub const ALL: [Self; 3] = [Self::Source, Self::Job, Self::Workgroup];
 
     /// As it is stored.
     fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
             Self::Job => "job",
+            Self::Workgroup => "workgroup",
         }
     }
 }
@@ -237,6 +240,15 @@ async fn lock(
         TaggedKind::Job => {
             sqlx::query_scalar!(
                 "select id from job where tenant = $1 and id = any($2) order by id for no key update",
+                tenant,
+                ids
+            )
+            .fetch_all(&mut **transaction)
+            .await?
+        }
+        TaggedKind::Workgroup => {
+            sqlx::query_scalar!(
+                "select id from workgroup where tenant = $1 and id = any($2) order by id for no key update",
                 tenant,
                 ids
             )
