@@ -42,9 +42,6 @@ pub(crate) use refusal::Refusal;
 use gateway::{Gateway, Limits};
 use listener::ConnectionLimits;
 
-/// Longest wait for the health listener's end, which has nothing to finish.
-const HEALTH_END: Duration = Duration::from_secs(1);
-
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -142,17 +139,18 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Tasks`].
-    pub async fn serve(self, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn serve(mut self, shutdown: Shutdown) -> Result<(), Error> {
         tracing::info!(api = %self.api_address(), agents = %self.agents_address(), "gateway listens");
         // Ends with this call, whatever it ends with.
         let shutdown = shutdown.child();
-        // Answers until the last call has ended, so that a drain can be watched.
-        let health = TaskGroup::new(shutdown.child());
-        if let Some(listener) = self.health {
-            let readiness = self.config.readiness.clone();
-            let shown = health::serve(listener, readiness, health.shutdown().clone());
-            health.start_once("health", shown);
-        }
+        let (listener, readiness) = (self.health.take(), self.config.readiness.clone());
+        let served = self.serve_calls(&shutdown);
+        let ended = health::shown_at(listener, readiness, &shutdown, served).await;
+        shutdown.exit();
+        ended
+    }
+
+    async fn serve_calls(self, shutdown: &Shutdown) -> Result<(), Error> {
         let tasks = TaskGroup::new(shutdown.clone());
         let limits = ConnectionLimits {
             most: self.config.api_connections,
@@ -180,8 +178,6 @@ impl Server {
         );
         let ended = tasks.join(self.config.drain_deadline()).await;
         self.gateway.store.close().await;
-        shutdown.exit();
-        health.join(HEALTH_END).await?;
         Ok(ended?)
     }
 }
