@@ -17,6 +17,8 @@ mod operations;
 mod origin;
 mod refusal;
 mod request;
+mod throttle;
+mod tls;
 mod trace;
 mod upkeep;
 
@@ -41,6 +43,9 @@ pub(crate) use refusal::Refusal;
 
 use gateway::{Gateway, Limits};
 use listener::ConnectionLimits;
+use throttle::Throttle;
+use tls::Certificate;
+pub use tls::TlsError;
 
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,9 @@ pub enum Error {
     /// An address to listen on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificate of the API.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The agents' listener.
     #[error(transparent)]
     Agents(#[from] agents::Error),
@@ -64,6 +72,7 @@ pub enum Error {
 pub struct Server {
     gateway: Arc<Gateway>,
     api: TcpListener,
+    api_tls: Option<(TcpListener, Arc<Certificate>)>,
     agents: agents::Listener,
     health: Option<TcpListener>,
     config: Config,
@@ -104,11 +113,15 @@ impl Server {
                 parameters: config.api_parameters,
                 request_timeout: Duration::from_secs(config.api_timeout_secs),
             },
+            throttle: Throttle::new(store.clone()),
+            trusted_proxies: config.trusted_proxies.clone(),
+            requires_tls: config.api_require_tls,
             store: store.clone(),
         };
         Ok(Self {
             gateway: Arc::new(gateway),
             api: bind(config.api, "--api").await?,
+            api_tls: tls_listener(&config).await?,
             agents: agents::Listener::bind(&config.agents, authority, store).await?,
             health: match config.health {
                 Some(address) => Some(bind(address, "--health").await?),
@@ -121,6 +134,12 @@ impl Server {
     /// Where the API listens.
     pub fn api_address(&self) -> SocketAddr {
         self.api.local_addr().unwrap_or(self.config.api)
+    }
+
+    /// Where the API listens over HTTPS.
+    pub fn api_tls_address(&self) -> Option<SocketAddr> {
+        let (listener, _) = self.api_tls.as_ref()?;
+        listener.local_addr().ok()
     }
 
     /// Where agents call.
@@ -174,10 +193,38 @@ impl Server {
         tasks.start_once("agents", self.agents.serve(shutdown.clone()));
         tasks.start_once(
             "api",
-            listener::serve(self.api, Arc::clone(&self.gateway), limits, tasks.clone()),
+            listener::serve(
+                self.api,
+                None,
+                Arc::clone(&self.gateway),
+                limits,
+                tasks.clone(),
+            ),
         );
+        if let Some((listener, certificate)) = self.api_tls {
+            let acceptor = certificate.acceptor();
+            tasks.start("refresh_certificate", Policy::restart(), move || {
+                upkeep::refresh(Arc::clone(&certificate))
+            });
+            let gateway = Arc::clone(&self.gateway);
+            tasks.start_once(
+                "api_tls",
+                listener::serve(listener, Some(acceptor), gateway, limits, tasks.clone()),
+            );
+        }
         let ended = tasks.join(self.config.drain_deadline()).await;
         self.gateway.store.close().await;
         Ok(ended?)
     }
+}
+
+async fn tls_listener(config: &Config) -> Result<Option<(TcpListener, Arc<Certificate>)>, Error> {
+    let Some(address) = config.api_tls else {
+        return Ok(None);
+    };
+    let (Some(certificate), Some(key)) = (&config.api_certificate, &config.api_key) else {
+        return Err(TlsError::NoCertificate.into());
+    };
+    let certificate = Certificate::read(certificate, key)?;
+    Ok(Some((bind(address, "--api-tls").await?, certificate)))
 }

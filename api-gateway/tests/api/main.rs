@@ -10,4 +10,6 @@ mod jobs;
 mod operating;
 mod sources;
 mod tenancy;
+mod throttling;
+mod tls;
 mod wire;

@@ -135,10 +135,7 @@ impl Deployment {
         let made = self.admin(&arguments).await;
         let made = made.with_context(|| format!("can't make tenant {name}"))?;
         let field = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
-        let credentials = smc::Credentials {
-            access_key_id: field("AccessKeyId"),
-            access_key_secret: field("AccessKeySecret"),
-        };
+        let credentials = smc::Credentials::new(field("AccessKeyId"), field("AccessKeySecret"));
         Ok(smc::Client::new(&self.endpoint, credentials, &self.region)?)
     }
 
