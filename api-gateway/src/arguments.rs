@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use domain::Timestamp;
-use domain::name::{Name, is_source_description};
+use domain::name::{Name, is_source_description, is_workgroup_description, is_workgroup_name};
 use domain::parameters::ReplicationParameters;
+use domain::tag::{is_key, is_value};
 use smc::Pairs;
 
 use crate::Refusal;
@@ -35,6 +36,14 @@ pub enum Rule {
     OneOfAnyCase(&'static [&'static str]),
     /// A JSON object text, as `domain::parameters` reads it.
     ReplicationParameters,
+    /// The name of a workgroup.
+    WorkgroupName,
+    /// The description of a workgroup.
+    WorkgroupDescription,
+    /// The key of a tag.
+    TagKey,
+    /// The value of a tag.
+    TagValue,
     /// Only this value, which is what leaving it out means; others are not offered. The sentence says so.
     Only(&'static str, &'static str),
     /// Not offered, nor anything below it. The sentence says so.
@@ -253,6 +262,17 @@ impl Arguments {
         Some(texts.collect())
     }
 
+    /// The texts of a list, with their N.
+    pub fn numbered_texts(&self, name: &'static str) -> BTreeMap<u32, String> {
+        let values = self.values.get(name).into_iter().flatten();
+        values
+            .map(|(&number, value)| match value {
+                Value::Text(text) => (number, text.clone()),
+                other => undeclared(name, other),
+            })
+            .collect()
+    }
+
     /// The numbers of a list, with their N.
     pub fn integers(&self, name: &'static str) -> BTreeMap<u32, i64> {
         let values = self.values.get(name).into_iter().flatten();
@@ -377,6 +397,21 @@ fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
             ReplicationParameters::parse(text).map_err(|error| invalid(format!("{error}.")))?;
             Value::Text(text.to_owned())
         }
+        Rule::WorkgroupName => Value::Text(
+            is_workgroup_name(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| {
+                    invalid("It has 2 to 64 letters, digits, '.', ':', '_' or '-', and begins with a letter.".to_owned())
+                })?,
+        ),
+        Rule::WorkgroupDescription => Value::Text(
+            is_workgroup_description(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| {
+                    invalid("It has 2 to 256 characters and does not begin with http:// or https://.".to_owned())
+                })?,
+        ),
+        Rule::TagKey | Rule::TagValue => Value::Text(check_tag(parameter.rule, text)?),
         Rule::Only(value, sentence) => {
             if !text.eq_ignore_ascii_case(value) {
                 return Err(invalid(sentence.to_owned()));
@@ -386,6 +421,28 @@ fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
         Rule::NotOffered(sentence) => return Err(invalid(sentence.to_owned())),
     };
     Ok(Some(value))
+}
+
+/// Tags have codes of their own.
+fn check_tag(rule: Rule, text: &str) -> Result<String, Refusal> {
+    let (is_allowed, code, because) = if matches!(rule, Rule::TagKey) {
+        (
+            is_key(text),
+            "InvalidParameter.TagKey",
+            "The specified tag key is not valid. It has at most 128 characters, does not begin with aliyun or acs:, and has no http:// or https://.",
+        )
+    } else {
+        (
+            is_value(text),
+            "InvalidParameter.TagValue",
+            "The specified tag value is not valid. It has at most 128 characters.",
+        )
+    };
+    if is_allowed {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(code, because))
+    }
 }
 
 /// Python writes `True`, everybody else `true`.

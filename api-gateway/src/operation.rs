@@ -53,6 +53,8 @@ pub struct Resource {
     pub kind: &'static str,
     /// The parameter that names it, one or a list; `None` is all of the kind, `*`.
     pub named_by: Option<&'static str>,
+    /// The parameter whose value is the kind, in whatever case; then `kind` is `*`.
+    pub kind_by: Option<&'static str>,
 }
 
 impl Resource {
@@ -61,6 +63,7 @@ impl Resource {
         Self {
             kind,
             named_by: None,
+            kind_by: None,
         }
     }
 
@@ -69,6 +72,16 @@ impl Resource {
         Self {
             kind,
             named_by: Some(parameter),
+            kind_by: None,
+        }
+    }
+
+    /// The resources that the list `parameter` names, of the kind that `kind_by` names.
+    pub const fn of_kind(kind_by: &'static str, parameter: &'static str) -> Self {
+        Self {
+            kind: "*",
+            named_by: Some(parameter),
+            kind_by: Some(kind_by),
         }
     }
 }

@@ -9,6 +9,8 @@ mod image;
 mod modify_job;
 mod run_job;
 mod source;
+mod tag;
+mod workgroup;
 
 pub use access_token::{NewToken, create_token};
 
@@ -26,6 +28,15 @@ pub const ALL: &[&Operation] = &[
     &run_job::STOP,
     &run_job::DELETE,
     &explain_job::EXPLAIN,
+    &workgroup::CREATE,
+    &workgroup::DESCRIBE,
+    &workgroup::MODIFY,
+    &workgroup::DELETE,
+    &workgroup::ASSOCIATE,
+    &workgroup::DISASSOCIATE,
+    &tag::TAG,
+    &tag::UNTAG,
+    &tag::LIST,
     &access_token::CREATE,
     &access_token::LIST,
     &access_token::DISABLE,

@@ -106,9 +106,15 @@ fn section(page: &mut String, operation: &Operation) {
     let touched: Vec<String> = operation
         .resources
         .iter()
-        .map(|resource| match resource.named_by {
-            Some(parameter) => format!("`{}/${parameter}`", resource.kind),
-            None => format!("`{}/*`", resource.kind),
+        .map(|resource| {
+            let kind = match resource.kind_by {
+                Some(parameter) => format!("${parameter}"),
+                None => resource.kind.to_owned(),
+            };
+            match resource.named_by {
+                Some(parameter) => format!("`{kind}/${parameter}`"),
+                None => format!("`{kind}/*`"),
+            }
         })
         .collect();
     line(
@@ -143,6 +149,12 @@ fn value(parameter: &Parameter) -> String {
         Rule::OneOf(texts) => texts.join(", "),
         Rule::OneOfAnyCase(texts) => format!("{}, in any case", texts.join(", ")),
         Rule::ReplicationParameters => "JSON text".to_owned(),
+        Rule::WorkgroupName => "2–64 letters, digits, `.` `:` `_` `-`, a letter first".to_owned(),
+        Rule::WorkgroupDescription => "2–256 characters, no URL".to_owned(),
+        Rule::TagKey => {
+            "1–128 characters, not beginning with `aliyun` or `acs:`, no URL".to_owned()
+        }
+        Rule::TagValue => "at most 128 characters".to_owned(),
         Rule::Only(value, _) => format!("only `{value}`"),
         Rule::NotOffered(_) => "not offered".to_owned(),
     };

@@ -113,6 +113,12 @@ struct QuotaFlags {
     /// Jobs that may run at once; more wait.
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
     max_running: Option<i32>,
+    /// Workgroups that it may have.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+    max_workgroups: Option<i32>,
+    /// Sources that one of its workgroups may have.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+    max_workgroup_sources: Option<i32>,
 }
 
 impl QuotaFlags {
@@ -121,6 +127,10 @@ impl QuotaFlags {
             max_sources: self.max_sources.unwrap_or(quotas.max_sources),
             max_jobs: self.max_jobs.unwrap_or(quotas.max_jobs),
             max_running: self.max_running.unwrap_or(quotas.max_running),
+            max_workgroups: self.max_workgroups.unwrap_or(quotas.max_workgroups),
+            max_workgroup_sources: self
+                .max_workgroup_sources
+                .unwrap_or(quotas.max_workgroup_sources),
         }
     }
 }
@@ -229,6 +239,8 @@ fn describe(tenant: &Tenant) -> Value {
         "MaxSources": tenant.quotas.max_sources,
         "MaxJobs": tenant.quotas.max_jobs,
         "MaxRunning": tenant.quotas.max_running,
+        "MaxWorkgroups": tenant.quotas.max_workgroups,
+        "MaxWorkgroupSources": tenant.quotas.max_workgroup_sources,
         "Created": tenant.created_at,
     })
 }

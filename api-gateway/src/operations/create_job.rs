@@ -4,7 +4,7 @@ use serde_json::json;
 use store::client_token::ClientToken;
 use store::job::create::{CreateJob, CreateRefusal, NewJob};
 
-use super::{disks, source};
+use super::{disks, source, tag};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -21,7 +21,8 @@ pub(super) const NO_INSTANCE_TARGET: &str =
     "A job delivers an image here, not an instance: leave it out, and TargetType out or Image.";
 pub(super) const NO_NETWORKS: &str =
     "This service has no private networks: leave VSwitchId and VpcId out, and NetMode out or 0.";
-const NO_TAGS: &str = "Tags and resource groups are not offered by this service yet: leave it out.";
+pub(super) const NO_RESOURCE_GROUPS: &str =
+    "Resource groups are not offered by this service: leave it out.";
 
 pub(super) const CREATE: Operation = Operation {
     name: NAME,
@@ -89,6 +90,8 @@ pub(super) const CREATE: Operation = Operation {
             Rule::Time,
             "When the job expires: 7 to 90 days from now; default 30 days.",
         ),
+        tag::TAG_KEY,
+        tag::TAG_VALUE,
         Parameter::optional(
             "RunOnce",
             Rule::Only("true", NO_INCREMENTS),
@@ -115,8 +118,7 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::not_offered("ContainerNamespace", NO_CONTAINERS),
         Parameter::not_offered("ContainerRepository", NO_CONTAINERS),
         Parameter::not_offered("ContainerTag", NO_CONTAINERS),
-        Parameter::not_offered("ResourceGroupId", NO_TAGS),
-        Parameter::not_offered("Tag", NO_TAGS),
+        Parameter::not_offered("ResourceGroupId", NO_RESOURCE_GROUPS),
         Parameter::not_offered("SystemDiskPart", disks::NO_PARTITIONS),
         Parameter::not_offered("DataDisk.N.Part", disks::NO_PARTITIONS),
         Parameter::not_offered("Disks", disks::NO_PARTITIONS),
@@ -134,6 +136,7 @@ pub(super) const CREATE: Operation = Operation {
         "MissingDataDisk.Size",
         "QuotaExceeded.ReplicationJob",
         "ReplicationJobName.Duplicate",
+        "NumberExceed.Tags",
         "IdempotentParameterMismatch",
     ],
     effect: Effect::Writes,
@@ -151,6 +154,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     }
     let source_id = source::source_id(&arguments)?;
     let asked = disks::asked(&arguments, call.gateway.system_disk_limit_gib)?;
+    let tags = tag::given(&arguments)?;
     let digest = arguments.digest();
     let new = NewJob {
         source_id: &source_id,
@@ -162,6 +166,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         disks: &asked,
         scheduled_start: arguments.time("ScheduledStartTime"),
         valid_until: arguments.time("ValidTime"),
+        tags: &tags,
         client_token: arguments.text("ClientToken").map(|token| ClientToken {
             token,
             operation: NAME,
@@ -180,10 +185,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
 
 fn refused(refusal: CreateRefusal) -> Refusal {
     match refusal {
-        CreateRefusal::TokenMismatch => Refusal::new(
-            "IdempotentParameterMismatch",
-            "The request uses the same client token as a previous, but non-identical request.",
-        ),
+        CreateRefusal::TokenMismatch => token_mismatch(),
         CreateRefusal::SourceNotFound => Refusal::not_found("SourceId"),
         CreateRefusal::SourceState(state) => {
             source::invalid_state(state, &[domain::source::SourceState::Available])
@@ -199,6 +201,13 @@ fn refused(refusal: CreateRefusal) -> Refusal {
         CreateRefusal::ScheduledStart => invalid_scheduled_start(),
         CreateRefusal::ValidUntil => invalid_valid_time(),
     }
+}
+
+pub(super) fn token_mismatch() -> Refusal {
+    Refusal::new(
+        "IdempotentParameterMismatch",
+        "The request uses the same client token as a previous, but non-identical request.",
+    )
 }
 
 pub(super) fn name_taken() -> Refusal {

@@ -6,7 +6,9 @@ use domain::job::progress::progress;
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
 use store::job::describe::{Job, JobFilter};
+use store::tag::TaggedKind;
 
+use super::tag;
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -51,7 +53,8 @@ pub(super) const DESCRIBE: Operation = Operation {
         ),
         Parameter::not_offered("InstanceId", NOT_HERE),
         Parameter::not_offered("ResourceGroupId", NOT_HERE),
-        Parameter::not_offered("Tag", NOT_HERE),
+        tag::FILTER_KEY,
+        tag::FILTER_VALUE,
     ],
     answer: &[
         field("PageNumber", "integer", "The page."),
@@ -179,8 +182,23 @@ pub(super) const DESCRIBE: Operation = Operation {
             "string",
             "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, rate_bytes_per_sec, eta_secs, carrier.",
         ),
+        field(
+            "ReplicationJobs.ReplicationJob[].WorkgroupId",
+            "string",
+            "The workgroup that its source is in.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Tags.Tag[].Key",
+            "string",
+            "Key of a tag.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Tags.Tag[].Value",
+            "string",
+            "Its value.",
+        ),
     ],
-    refusals: &[],
+    refusals: &["NumberExceed.Tags"],
     effect: Effect::Reads,
     resources: &[Resource::any("replicationJob")],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
@@ -189,7 +207,13 @@ pub(super) const DESCRIBE: Operation = Operation {
 async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let page = page(&arguments);
     let filter = JobFilter {
-        ids: arguments.texts("JobId.N"),
+        ids: tag::narrow(
+            &call,
+            TaggedKind::Job,
+            arguments.texts("JobId.N"),
+            &arguments,
+        )
+        .await?,
         source_ids: arguments.texts("SourceId.N"),
         name: arguments.text("Name").map(str::to_owned),
         region_id: arguments.text("RegionId").map(str::to_owned),
@@ -201,15 +225,17 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
             .and_then(|status| status.parse().ok()),
     };
     let listed = call.gateway.store.jobs(&call.tenant, &filter, page).await?;
+    let ids = listed.rows.iter().map(|job| job.id.to_string());
+    let tags = tag::of(&call, TaggedKind::Job, ids).await?;
     Ok(Answer::fields(json!({
         "PageNumber": page.number,
         "PageSize": page.size,
         "TotalCount": listed.total,
-        "ReplicationJobs": list("ReplicationJob", listed.rows.iter().map(show)),
+        "ReplicationJobs": list("ReplicationJob", listed.rows.iter().map(|job| show(job, &tags))),
     })))
 }
 
-fn show(job: &Job) -> Value {
+fn show(job: &Job, tags: &tag::Shown) -> Value {
     let size = |disk: &TargetDisk| disk.size_gib;
     let system = job
         .disks
@@ -248,6 +274,8 @@ fn show(job: &Job) -> Value {
         "ValidTime": job.valid_until,
         "ErrorCode": job.failure.as_ref().map_or("", |(code, _)| code),
         "StatusInfo": status_info(job),
+        "WorkgroupId": job.workgroup_id,
+        "Tags": tags.of(job.id.as_str()),
     })
 }
 

@@ -6,14 +6,14 @@ use domain::source::SourceState;
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
 use store::source::{DeleteSource, ModifySource, Source, SourceChange, SourceFilter};
+use store::tag::TaggedKind;
 
+use super::create_job::NO_RESOURCE_GROUPS;
+use super::tag;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
 use crate::{Refusal, trace};
-
-const NO_GROUPS: &str =
-    "Resource groups, workgroups and tags are not offered by this service: leave it out.";
 
 pub(super) const DESCRIBE: Operation = Operation {
     name: "DescribeSourceServers",
@@ -33,10 +33,11 @@ pub(super) const DESCRIBE: Operation = Operation {
         ),
         PAGE_NUMBER,
         PAGE_SIZE,
-        Parameter::not_offered("ResourceGroupId", NO_GROUPS),
-        Parameter::not_offered("WorkgroupId", NO_GROUPS),
+        Parameter::optional("WorkgroupId", Rule::Text(128), "The workgroup."),
+        Parameter::not_offered("ResourceGroupId", NO_RESOURCE_GROUPS),
         Parameter::not_offered("RelatedJobType", "Jobs are of one type here: leave it out."),
-        Parameter::not_offered("Tag", NO_GROUPS),
+        tag::FILTER_KEY,
+        tag::FILTER_VALUE,
     ],
     answer: &[
         field("PageNumber", "integer", "The page."),
@@ -133,8 +134,23 @@ pub(super) const DESCRIBE: Operation = Operation {
             "string",
             "JSON text with cores, hostname, ipv4, memory …",
         ),
+        field(
+            "SourceServers.SourceServer[].WorkgroupId",
+            "string",
+            "The workgroup that it is in.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Tags.Tag[].Key",
+            "string",
+            "Key of a tag.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Tags.Tag[].Value",
+            "string",
+            "Its value.",
+        ),
     ],
-    refusals: &[],
+    refusals: &["NumberExceed.Tags"],
     effect: Effect::Reads,
     resources: &[Resource::any("sourceServer")],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
@@ -143,25 +159,34 @@ pub(super) const DESCRIBE: Operation = Operation {
 async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let page = page(&arguments);
     let filter = SourceFilter {
-        ids: arguments.texts("SourceId.N"),
+        ids: tag::narrow(
+            &call,
+            TaggedKind::Source,
+            arguments.texts("SourceId.N"),
+            &arguments,
+        )
+        .await?,
         job_id: arguments.text("JobId").map(str::to_owned),
         name: arguments.text("Name").map(str::to_owned),
         state: arguments.text("State").and_then(|state| state.parse().ok()),
+        workgroup_id: arguments.text("WorkgroupId").map(str::to_owned),
     };
     let listed = call
         .gateway
         .store
         .sources(&call.tenant, &filter, page)
         .await?;
+    let ids = listed.rows.iter().map(|source| source.id.to_string());
+    let tags = tag::of(&call, TaggedKind::Source, ids).await?;
     Ok(Answer::fields(json!({
         "PageNumber": page.number,
         "PageSize": page.size,
         "TotalCount": listed.total,
-        "SourceServers": list("SourceServer", listed.rows.into_iter().map(show)),
+        "SourceServers": list("SourceServer", listed.rows.into_iter().map(|source| show(source, &tags))),
     })))
 }
 
-fn show(source: Source) -> Value {
+fn show(source: Source, tags: &tag::Shown) -> Value {
     let system = source
         .disks
         .iter()
@@ -197,6 +222,8 @@ fn show(source: Source) -> Value {
             ..StatusInfo::default()
         }.to_json()),
         "SystemInfo": source.system_info.to_string(),
+        "WorkgroupId": source.workgroup_id,
+        "Tags": tags.of(source.id.as_str()),
     })
 }
 

@@ -221,7 +221,7 @@ async fn every_rule_has_its_refusal() {
         (vec![("RunOnce", "false")], "InvalidRunOnce"),
         (vec![("Frequency", "24")], "InvalidFrequency"),
         (vec![("JobType", "1")], "InvalidJobType"),
-        (vec![("Tag.1.Key", "a")], "InvalidTag"),
+        (vec![("Tag.1.Key", "aliyun")], "InvalidParameter.TagKey"),
         (vec![("Disks.System.Size", "40")], "InvalidDisks"),
         (vec![("ContainerTag", "v1")], "InvalidContainerTag"),
     ];

@@ -136,7 +136,7 @@ async fn pages_are_numbered_from_one_and_end_in_an_empty_one() {
         (("PageNumber", "0"), "InvalidPageNumber"),
         (("State", "Gone"), "InvalidState"),
         (("SourceId.101", "s-1"), "InvalidSourceId"),
-        (("Tag.1.Key", "a"), "InvalidTag"),
+        (("Tag.1.Value", "a"), "MissingTag.Key"),
     ] {
         assert_eq!(
             tenant.code("DescribeSourceServers", &[parameters]).await,

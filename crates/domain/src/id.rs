@@ -95,6 +95,9 @@ id!(
 id!(
     /// An activation code's public name.
     AccessTokenId, "at-");
+id!(
+    /// Sources that are migrated together.
+    WorkgroupId, "w-");
 
 fn generate(prefix: &str) -> String {
     const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";

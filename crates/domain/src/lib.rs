@@ -12,11 +12,15 @@ pub mod name;
 pub mod parameters;
 pub mod source;
 pub mod status_info;
+pub mod tag;
 pub mod target_disks;
 pub mod timestamp;
+pub mod workgroup;
 
 pub use clock::Clock;
 pub use failure::{Failure, FailureCode};
 pub use fence::{Epoch, Run};
-pub use id::{AccessTokenId, ImageId, InstanceId, JobId, RequestId, SourceId, TenantId};
+pub use id::{
+    AccessTokenId, ImageId, InstanceId, JobId, RequestId, SourceId, TenantId, WorkgroupId,
+};
 pub use timestamp::Timestamp;

@@ -61,6 +61,20 @@ impl From<Name> for String {
     }
 }
 
+/// The name of a workgroup: 2–64 letters, digits, `.` `:` `_` `-`, beginning with a letter, not with `http://` or `https://`.
+pub fn is_workgroup_name(text: &str) -> bool {
+    (2..=64).contains(&text.chars().count())
+        && text.chars().next().is_some_and(char::is_alphabetic)
+        && text.chars().all(|character| {
+            character.is_alphanumeric() || matches!(character, '.' | ':' | '_' | '-')
+        })
+}
+
+/// The description of a workgroup: 2–256 characters, not beginning with `http://` or `https://`.
+pub fn is_workgroup_description(text: &str) -> bool {
+    text.chars().count() >= 2 && is_source_description(text)
+}
+
 /// A source's description: at most 256 characters, may be empty, not beginning with `http://` or `https://`.
 pub fn is_source_description(text: &str) -> bool {
     text.chars().count() <= 256 && !begins_like_url(text)
@@ -73,6 +87,18 @@ fn begins_like_url(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_descriptions_of_workgroups_follow_their_rules() {
+        for good in ["ab", "wave.1:a_b-c", "Köln", &"a".repeat(64)] {
+            assert!(is_workgroup_name(good), "{good:?}");
+        }
+        for bad in ["a", "1a", ".a", "a b", "http://a", &"a".repeat(65)] {
+            assert!(!is_workgroup_name(bad), "{bad:?}");
+        }
+        assert!(is_workgroup_description("All of it.") && !is_workgroup_description("a"));
+        assert!(!is_workgroup_description("http://a"));
+    }
 
     #[test]
     fn names_follow_the_rule() {

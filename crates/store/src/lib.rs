@@ -31,8 +31,10 @@ pub mod outbox;
 pub mod run;
 pub mod source;
 pub mod sweep;
+pub mod tag;
 pub mod tenant;
 pub mod timer;
+pub mod workgroup;
 
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};

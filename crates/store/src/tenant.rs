@@ -14,6 +14,10 @@ pub struct Quotas {
     pub max_jobs: i32,
     /// Jobs running at once; more wait in their queue.
     pub max_running: i32,
+    /// Workgroups.
+    pub max_workgroups: i32,
+    /// Sources in one workgroup.
+    pub max_workgroup_sources: i32,
 }
 
 impl Default for Quotas {
@@ -22,6 +26,8 @@ impl Default for Quotas {
             max_sources: 1000,
             max_jobs: 1000,
             max_running: 50,
+            max_workgroups: 50,
+            max_workgroup_sources: 50,
         }
     }
 }
@@ -78,13 +84,16 @@ impl Store {
     ) -> Result<CreateTenant, StoreError> {
         let id = TenantId::generate();
         let created_at = sqlx::query_scalar!(
-            "insert into tenant (id, name, max_sources, max_jobs, max_running) values ($1, $2, $3, $4, $5)
+            "insert into tenant (id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources)
+             values ($1, $2, $3, $4, $5, $6, $7)
              on conflict (name) do nothing returning created_at",
             id.as_str(),
             name,
             quotas.max_sources,
             quotas.max_jobs,
             quotas.max_running,
+            quotas.max_workgroups,
+            quotas.max_workgroup_sources,
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -147,7 +156,8 @@ impl Store {
     /// The database fails.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
         let rows = sqlx::query!(
-            "select id, name, max_sources, max_jobs, max_running, created_at from tenant order by name limit 10000"
+            "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources, created_at
+             from tenant order by name limit 10000"
         )
         .fetch_all(&self.pool)
         .await?;
@@ -160,6 +170,8 @@ impl Store {
                         max_sources: row.max_sources,
                         max_jobs: row.max_jobs,
                         max_running: row.max_running,
+                        max_workgroups: row.max_workgroups,
+                        max_workgroup_sources: row.max_workgroup_sources,
                     },
                     created_at: row.created_at.into(),
                 })
@@ -173,7 +185,8 @@ impl Store {
     /// The database fails.
     pub async fn tenant_named(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
         let row = sqlx::query!(
-            "select id, name, max_sources, max_jobs, max_running, created_at from tenant where name = $1",
+            "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources, created_at
+             from tenant where name = $1",
             name
         )
         .fetch_optional(&self.pool)
@@ -186,6 +199,8 @@ impl Store {
                     max_sources: row.max_sources,
                     max_jobs: row.max_jobs,
                     max_running: row.max_running,
+                    max_workgroups: row.max_workgroups,
+                    max_workgroup_sources: row.max_workgroup_sources,
                 },
                 created_at: row.created_at.into(),
             })
@@ -199,11 +214,14 @@ impl Store {
     /// The database fails.
     pub async fn set_quotas(&self, id: &TenantId, quotas: &Quotas) -> Result<bool, StoreError> {
         let updated = sqlx::query!(
-            "update tenant set max_sources = $2, max_jobs = $3, max_running = $4 where id = $1",
+            "update tenant set max_sources = $2, max_jobs = $3, max_running = $4, max_workgroups = $5,
+                 max_workgroup_sources = $6 where id = $1",
             id.as_str(),
             quotas.max_sources,
             quotas.max_jobs,
             quotas.max_running,
+            quotas.max_workgroups,
+            quotas.max_workgroup_sources,
         )
         .execute(&self.pool)
         .await?;

@@ -8,6 +8,8 @@ const QUOTAS: Quotas = Quotas {
     max_sources: 3,
     max_jobs: 2,
     max_running: 1,
+    max_workgroups: 4,
+    max_workgroup_sources: 5,
 };
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use domain::disk::{SourceDisk, TargetDisk};
 use domain::name::Name;
 use domain::source::SourceState;
+use domain::tag::Tag;
 use domain::target_disks::{self, InvalidTargetDisks};
 use domain::{JobId, SourceId, TenantId, Timestamp};
 use serde_json::json;
@@ -16,6 +17,7 @@ use super::TIMER_CHANNEL;
 use crate::client_token::{self, Claim, ClientToken};
 use crate::row::parse;
 use crate::source::{disk, offline_after_secs};
+use crate::tag::{self, TaggedKind};
 use crate::{Store, StoreError, Transaction};
 
 /// How far ahead a start may be scheduled.
@@ -52,6 +54,8 @@ pub struct NewJob<'a> {
     pub scheduled_start: Option<Timestamp>,
     /// When it expires.
     pub valid_until: Option<Timestamp>,
+    /// Its tags.
+    pub tags: &'a [Tag],
     /// The call's token.
     pub client_token: Option<ClientToken<'a>>,
 }
@@ -161,6 +165,8 @@ async fn create(
     }
     insert(transaction, tenant, &id, new, valid_until).await?;
     insert_disks(transaction, &id, &disks).await?;
+    let tagged = [id.to_string()];
+    tag::insert(transaction, tenant, TaggedKind::Job, &tagged, new.tags).await?;
     set_timer(transaction, &id, "expire", valid_until).await?;
     if let Some(at) = new.scheduled_start {
         set_timer(transaction, &id, "start", at).await?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use domain::disk::TargetDisk;
 use domain::job::{BusinessStatus, State, Status};
 use domain::status_info::StatusInfo;
-use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp};
+use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp, WorkgroupId};
 use sqlx::types::Json;
 
 use crate::row::{parse, parse_opt, unsigned};
@@ -67,6 +67,8 @@ pub struct Job {
     pub scheduled_start_at: Option<Timestamp>,
     /// When it expires.
     pub valid_until: Timestamp,
+    /// The workgroup that its source is in.
+    pub workgroup_id: Option<WorkgroupId>,
     /// The disks of its image, by index.
     pub disks: Vec<TargetDisk>,
 }
@@ -146,6 +148,7 @@ impl Store {
                       and (ahead.priority > job.priority
                         or ahead.priority = job.priority and (ahead.queued_at, ahead.id) <= (job.queued_at, job.id))
                 ) end as queue_position,
+                (select workgroup_id from source where source.id = job.source_id) as workgroup_id,
                 (select to_state from job_event
                     where job_event.job_id = job.id and job_event.run = job.run
                       and to_state in ('preparing', 'syncing', 'processing', 'cleaning')
@@ -204,6 +207,7 @@ impl Store {
                     ended_at: row.ended_at.map(Timestamp::from),
                     scheduled_start_at: row.scheduled_start_at.map(Timestamp::from),
                     valid_until: row.valid_until.into(),
+                    workgroup_id: parse_opt("source.workgroup_id", row.workgroup_id.as_deref())?,
                 })
             })
             .collect::<Result<_, StoreError>>()?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use domain::disk::SourceDisk;
 use domain::source::SourceState;
-use domain::{JobId, SourceId, TenantId, Timestamp};
+use domain::{JobId, SourceId, TenantId, Timestamp, WorkgroupId};
 use serde_json::Value;
 
 use crate::row::{parse, parse_opt};
@@ -43,6 +43,8 @@ pub struct Source {
     pub created_at: Timestamp,
     /// When its agent was last heard.
     pub last_seen_at: Timestamp,
+    /// The workgroup that it is in.
+    pub workgroup_id: Option<WorkgroupId>,
     /// Its disks, by index.
     pub disks: Vec<SourceDisk>,
 }
@@ -58,6 +60,8 @@ pub struct SourceFilter {
     pub name: Option<String>,
     /// In this state.
     pub state: Option<SourceState>,
+    /// In this workgroup.
+    pub workgroup_id: Option<String>,
 }
 
 /// The circumstances that a state follows from, as columns for `unnest`: the filter by state is [`SourceState::derive`] turned around,
@@ -99,12 +103,13 @@ impl Store {
             )
             select id, name, description, deleting, online as "online!", healthy as "healthy!", has_job as "has_job!", job_id,
                 agent_version, architecture, platform, kernel_level, system_info, heartbeat_secs, failure_code, failure_message,
-                created_at, last_seen_at, count(*) over () as "total!"
+                created_at, last_seen_at, workgroup_id, count(*) over () as "total!"
             from known
             where ($2::text[] is null or id = any($2))
               and ($3::text is null or job_id = $3)
               and ($4::text is null or name = $4)
               and (not $6 or (deleting, healthy, has_job) in (select * from unnest($7::bool[], $8::bool[], $9::bool[])))
+              and ($12::text is null or workgroup_id = $12)
             order by created_at desc, id desc limit $10 offset $11
             "#,
             tenant.as_str(),
@@ -118,6 +123,7 @@ impl Store {
             &has_job,
             page.limit(),
             page.offset(),
+            filter.workgroup_id,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -157,6 +163,7 @@ impl Store {
                         .map(|code| (code, row.failure_message.unwrap_or_default())),
                     created_at: row.created_at.into(),
                     last_seen_at: row.last_seen_at.into(),
+                    workgroup_id: parse_opt("source.workgroup_id", row.workgroup_id.as_deref())?,
                 })
             })
             .collect::<Result<_, StoreError>>()?;

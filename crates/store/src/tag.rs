@@ -1,0 +1,288 @@
+//! Tags of sources, jobs and workgroups.
+//!
+//! Who writes a tag has locked its resource's row, so that neither a removal nor another writer comes in between; the schema's
+//! trigger takes the tags of a removed resource along.
+
+use std::collections::HashMap;
+
+use domain::TenantId;
+use domain::tag::{MOST_TAGS, Tag, TagFilter};
+
+use crate::{Store, StoreError, Transaction};
+
+/// What can have tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaggedKind {
+    /// Migration sources.
+    Source,
+    /// Replication jobs.
+    Job,
+    /// Workgroups.
+    Workgroup,
+}
+
+impl TaggedKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Source, Self::Job, Self::Workgroup];
+
+    /// As it is stored.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Job => "job",
+            Self::Workgroup => "workgroup",
+        }
+    }
+}
+
+/// What became of a change of tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeTags {
+    /// Done.
+    Changed,
+    /// One of the resources does not exist, or is another tenant's. Nothing was changed.
+    NotFound,
+    /// A resource would have more than [`MOST_TAGS`]. Nothing was changed.
+    TooMany,
+}
+
+/// One tag of a resource, in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRow {
+    /// Whose.
+    pub resource_id: String,
+    /// The tag.
+    pub tag: Tag,
+}
+
+/// Which tags to list.
+#[derive(Debug, Clone, Default)]
+pub struct TagList<'a> {
+    /// Of these resources; `None` is all of the kind.
+    pub ids: Option<Vec<String>>,
+    /// Behind this resource and key, which ended the last page.
+    pub after: Option<(&'a str, &'a str)>,
+    /// Rows at most.
+    pub limit: i64,
+}
+
+impl Store {
+    /// Puts tags on resources; a key that a resource has already gets the new value.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tag_resources(
+        &self,
+        tenant: &TenantId,
+        kind: TaggedKind,
+        ids: &[String],
+        tags: &[Tag],
+    ) -> Result<ChangeTags, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        if !lock(&mut transaction, tenant, kind, ids).await? {
+            return Ok(ChangeTags::NotFound);
+        }
+        insert(&mut transaction, tenant, kind, ids, tags).await?;
+        let most = i64::try_from(MOST_TAGS).unwrap_or(i64::MAX);
+        let too_many = sqlx::query_scalar!(
+            r#"
+            select exists (
+                select 1 from tag where resource_id = any($1) group by resource_id having count(*) > $2) as "too_many!"
+            "#,
+            ids,
+            most,
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if too_many {
+            return Ok(ChangeTags::TooMany);
+        }
+        transaction.commit().await?;
+        Ok(ChangeTags::Changed)
+    }
+
+    /// Takes tags off resources: those with these keys, or all. Keys that a resource does not have are no error.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn untag_resources(
+        &self,
+        tenant: &TenantId,
+        kind: TaggedKind,
+        ids: &[String],
+        keys: Option<&[String]>,
+    ) -> Result<ChangeTags, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        if !lock(&mut transaction, tenant, kind, ids).await? {
+            return Ok(ChangeTags::NotFound);
+        }
+        sqlx::query!(
+            "delete from tag where resource_id = any($1) and ($2::text[] is null or key = any($2))",
+            ids,
+            keys,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(ChangeTags::Changed)
+    }
+
+    /// Tags of a kind of resource, by resource and key.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tags(
+        &self,
+        tenant: &TenantId,
+        kind: TaggedKind,
+        list: &TagList<'_>,
+    ) -> Result<Vec<TagRow>, StoreError> {
+        let (after_id, after_key) = list.after.unzip();
+        let rows = sqlx::query!(
+            r#"
+            select resource_id, key, value from tag
+            where tenant = $1 and kind = $2 and ($3::text[] is null or resource_id = any($3))
+              and ($4::text is null or (resource_id, key) > ($4, $5))
+            order by resource_id, key limit $6
+            "#,
+            tenant.as_str(),
+            kind.as_str(),
+            list.ids.as_deref(),
+            after_id,
+            after_key,
+            list.limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| TagRow {
+                resource_id: row.resource_id,
+                tag: Tag {
+                    key: row.key,
+                    value: row.value,
+                },
+            })
+            .collect())
+    }
+
+    /// The tags of these resources, by resource.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tags_of(
+        &self,
+        tenant: &TenantId,
+        kind: TaggedKind,
+        ids: Vec<String>,
+    ) -> Result<HashMap<String, Vec<Tag>>, StoreError> {
+        let all = TagList {
+            ids: Some(ids),
+            limit: i64::MAX,
+            ..TagList::default()
+        };
+        let mut tags: HashMap<String, Vec<Tag>> = HashMap::new();
+        for row in self.tags(tenant, kind, &all).await? {
+            tags.entry(row.resource_id).or_default().push(row.tag);
+        }
+        Ok(tags)
+    }
+
+    /// Resources that pass every filter.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn tagged_with(
+        &self,
+        tenant: &TenantId,
+        kind: TaggedKind,
+        filters: &[TagFilter],
+    ) -> Result<Vec<String>, StoreError> {
+        let keys: Vec<String> = filters.iter().map(|filter| filter.key.clone()).collect();
+        let values: Vec<Option<String>> =
+            filters.iter().map(|filter| filter.value.clone()).collect();
+        let wanted = i64::try_from(filters.len()).unwrap_or(i64::MAX);
+        Ok(sqlx::query_scalar!(
+            "select tag.resource_id from tag
+             join unnest($3::text[], $4::text[]) with ordinality as filter (key, value, number)
+               on filter.key = tag.key and (filter.value is null or filter.value = tag.value)
+             where tag.tenant = $1 and tag.kind = $2
+             group by tag.resource_id having count(distinct filter.number) = $5",
+            tenant.as_str(),
+            kind.as_str(),
+            &keys,
+            &values as &[Option<String>],
+            wanted,
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}
+
+/// Locks the resources; `false` if one of them does not exist.
+async fn lock(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    kind: TaggedKind,
+    ids: &[String],
+) -> Result<bool, StoreError> {
+    let tenant = tenant.as_str();
+    let found = match kind {
+        TaggedKind::Source => {
+            sqlx::query_scalar!(
+                "select id from source where tenant = $1 and id = any($2) order by id for no key update",
+                tenant,
+                ids
+            )
+            .fetch_all(&mut **transaction)
+            .await?
+        }
+        TaggedKind::Job => {
+            sqlx::query_scalar!(
+                "select id from job where tenant = $1 and id = any($2) order by id for no key update",
+                tenant,
+                ids
+            )
+            .fetch_all(&mut **transaction)
+            .await?
+        }
+        TaggedKind::Workgroup => {
+            sqlx::query_scalar!(
+                "select id from workgroup where tenant = $1 and id = any($2) order by id for no key update",
+                tenant,
+                ids
+            )
+            .fetch_all(&mut **transaction)
+            .await?
+        }
+    };
+    Ok(ids.iter().all(|id| found.contains(id)))
+}
+
+/// Writes the tags of resources whose rows the transaction has made or locked.
+pub(crate) async fn insert(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    kind: TaggedKind,
+    ids: &[String],
+    tags: &[Tag],
+) -> Result<(), StoreError> {
+    let (keys, values): (Vec<String>, Vec<String>) = tags
+        .iter()
+        .map(|tag| (tag.key.clone(), tag.value.clone()))
+        .unzip();
+    sqlx::query!(
+        "insert into tag (tenant, kind, resource_id, key, value)
+         select $1, $2, resource.id, given.key, given.value
+         from unnest($3::text[]) as resource (id), unnest($4::text[], $5::text[]) as given (key, value)
+         on conflict (resource_id, key) do update set value = excluded.value",
+        tenant.as_str(),
+        kind.as_str(),
+        ids,
+        &keys,
+        &values,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! Workgroups: sources that are migrated together.
+//!
+//! Quotas are counted under a lock: that of the tenant's row for groups, that of the group's row for its sources.
+
+use std::collections::HashMap;
+
+use domain::tag::Tag;
+use domain::workgroup::Member;
+use domain::{SourceId, TenantId, WorkgroupId};
+use serde_json::json;
+
+use crate::client_token::{self, Claim, ClientToken};
+use crate::row::{parse, parse_opt};
+use crate::source::offline_after_secs;
+use crate::tag::{self, TaggedKind};
+use crate::{Store, StoreError, Transaction};
+
+/// A workgroup to be made.
+#[derive(Debug, Clone)]
+pub struct NewWorkgroup<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its description, empty for none.
+    pub description: &'a str,
+    /// Its tags.
+    pub tags: &'a [Tag],
+    /// The call's token.
+    pub client_token: Option<ClientToken<'a>>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreateWorkgroup {
+    /// It is made.
+    Created(WorkgroupId),
+    /// The same call made it before.
+    Repeated(WorkgroupId),
+    /// The token belongs to another call.
+    TokenMismatch,
+    /// The tenant has as many as it may have.
+    Quota {
+        /// How many it may have.
+        limit: i32,
+    },
+}
+
+/// A workgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workgroup {
+    /// Its id.
+    pub id: WorkgroupId,
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// Its sources, by id.
+    pub members: Vec<Member>,
+}
+
+/// Which workgroups to list; absent parts match all.
+#[derive(Debug, Clone, Default)]
+pub struct WorkgroupFilter {
+    /// One of these.
+    pub ids: Option<Vec<String>>,
+    /// Of this name.
+    pub name: Option<String>,
+}
+
+/// What became of a change of a group's sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeMembers {
+    /// Done.
+    Changed,
+    /// There is no such group, or it is another tenant's.
+    WorkgroupNotFound,
+    /// One of the sources does not exist, or is another tenant's. Nothing was changed.
+    SourceNotFound,
+    /// A source is in another group. Nothing was changed.
+    InAnother(SourceId, WorkgroupId),
+    /// The group would have more sources than it may have. Nothing was changed.
+    Quota {
+        /// How many it may have.
+        limit: i32,
+    },
+}
+
+impl Store {
+    /// Makes a workgroup without sources.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn create_workgroup(
+        &self,
+        tenant: &TenantId,
+        new: &NewWorkgroup<'_>,
+    ) -> Result<CreateWorkgroup, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let limit = sqlx::query_scalar!(
+            "select max_workgroups from tenant where id = $1 for no key update",
+            tenant.as_str()
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let id = WorkgroupId::generate();
+        if let Some(token) = new.client_token {
+            let answer = json!({ "WorkgroupId": id });
+            match client_token::claim(&mut transaction, tenant, token, &answer).await? {
+                Claim::New => {}
+                Claim::Repeated(answer) => {
+                    let earlier = answer["WorkgroupId"].as_str().unwrap_or_default();
+                    let earlier = parse("client_token.answer", earlier)?;
+                    return Ok(CreateWorkgroup::Repeated(earlier));
+                }
+                Claim::Mismatch => return Ok(CreateWorkgroup::TokenMismatch),
+            }
+        }
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from workgroup where tenant = $1"#,
+            tenant.as_str()
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if count >= i64::from(limit) {
+            return Ok(CreateWorkgroup::Quota { limit });
+        }
+        sqlx::query!(
+            "insert into workgroup (id, tenant, name, description) values ($1, $2, $3, $4)",
+            id.as_str(),
+            tenant.as_str(),
+            new.name,
+            new.description,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let tagged = [id.to_string()];
+        tag::insert(
+            &mut transaction,
+            tenant,
+            TaggedKind::Workgroup,
+            &tagged,
+            new.tags,
+        )
+        .await?;
+        transaction.commit().await?;
+        Ok(CreateWorkgroup::Created(id))
+    }
+
+    /// Changes name and description; what is not given stays. `false` if the tenant has no such group.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn modify_workgroup(
+        &self,
+        tenant: &TenantId,
+        id: &WorkgroupId,
+        name: Option<&str>,
+        description: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let updated = sqlx::query!(
+            "update workgroup set name = coalesce($3, name), description = coalesce($4, description)
+             where tenant = $1 and id = $2",
+            tenant.as_str(),
+            id.as_str(),
+            name,
+            description,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(updated.rows_affected() == 1)
+    }
+
+    /// Removes a group; its sources stay. `false` if the tenant has no such group.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn delete_workgroup(
+        &self,
+        tenant: &TenantId,
+        id: &WorkgroupId,
+    ) -> Result<bool, StoreError> {
+        let deleted = sqlx::query!(
+            "delete from workgroup where tenant = $1 and id = $2",
+            tenant.as_str(),
+            id.as_str()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(deleted.rows_affected() == 1)
+    }
+
+    /// The tenant's workgroups, newest first. All of them: their number and that of their sources are quotas, and the status, which lists are
+    /// narrowed by, is known only when all sources are.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn workgroups(
+        &self,
+        tenant: &TenantId,
+        filter: &WorkgroupFilter,
+    ) -> Result<Vec<Workgroup>, StoreError> {
+        let rows = sqlx::query!(
+            "select id, name, description from workgroup
+             where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text is null or name = $3)
+             order by created_at desc, id desc",
+            tenant.as_str(),
+            filter.ids.as_deref(),
+            filter.name,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+        let mut members = self.members(tenant, &ids).await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Workgroup {
+                    members: members.remove(&row.id).unwrap_or_default(),
+                    id: parse("workgroup.id", &row.id)?,
+                    name: row.name,
+                    description: row.description,
+                })
+            })
+            .collect()
+    }
+
+    async fn members(
+        &self,
+        tenant: &TenantId,
+        ids: &[String],
+    ) -> Result<HashMap<String, Vec<Member>>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            select source.id, source.workgroup_id as "workgroup_id!",
+                last_seen_at > now() - make_interval(secs => $3) and failure_code is null as "is_healthy!",
+                (select job.state from job where job.source_id = source.id and job.state <> 'deleting'
+                    order by job.created_at desc, job.id desc limit 1) as job_state
+            from source where tenant = $1 and workgroup_id = any($2) order by source.id
+            "#,
+            tenant.as_str(),
+            ids,
+            offline_after_secs(),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut members: HashMap<String, Vec<Member>> = HashMap::new();
+        for row in rows {
+            members.entry(row.workgroup_id).or_default().push(Member {
+                source_id: parse("source.id", &row.id)?,
+                is_healthy: row.is_healthy,
+                job: parse_opt("job.state", row.job_state.as_deref())?,
+            });
+        }
+        Ok(members)
+    }
+
+    /// Puts sources into a group. Those that are in it already stay.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn associate_sources(
+        &self,
+        tenant: &TenantId,
+        id: &WorkgroupId,
+        source_ids: &[SourceId],
+    ) -> Result<ChangeMembers, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        if !lock(&mut transaction, tenant, id).await? {
+            return Ok(ChangeMembers::WorkgroupNotFound);
+        }
+        let Some(groups) = lock_sources(&mut transaction, tenant, source_ids).await? else {
+            return Ok(ChangeMembers::SourceNotFound);
+        };
+        if let Some((source, group)) = groups.into_iter().find(|(_, group)| group != id) {
+            return Ok(ChangeMembers::InAnother(source, group));
+        }
+        let ids: Vec<String> = source_ids.iter().map(ToString::to_string).collect();
+        sqlx::query!(
+            "update source set workgroup_id = $2 where tenant = $1 and id = any($3)",
+            tenant.as_str(),
+            id.as_str(),
+            &ids,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let quota = sqlx::query!(
+            r#"
+            select max_workgroup_sources as most,
+                (select count(*) from source where workgroup_id = $2) as "members!"
+            from tenant where id = $1
+            "#,
+            tenant.as_str(),
+            id.as_str(),
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if quota.members > i64::from(quota.most) {
+            return Ok(ChangeMembers::Quota { limit: quota.most });
+        }
+        transaction.commit().await?;
+        Ok(ChangeMembers::Changed)
+    }
+
+    /// Takes sources out of a group. Those that are not in it stay where they are.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn disassociate_sources(
+        &self,
+        tenant: &TenantId,
+        id: &WorkgroupId,
+        source_ids: &[SourceId],
+    ) -> Result<ChangeMembers, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        if !lock(&mut transaction, tenant, id).await? {
+            return Ok(ChangeMembers::WorkgroupNotFound);
+        }
+        if lock_sources(&mut transaction, tenant, source_ids)
+            .await?
+            .is_none()
+        {
+            return Ok(ChangeMembers::SourceNotFound);
+        }
+        let ids: Vec<String> = source_ids.iter().map(ToString::to_string).collect();
+        sqlx::query!(
+            "update source set workgroup_id = null where tenant = $1 and workgroup_id = $2 and id = any($3)",
+            tenant.as_str(),
+            id.as_str(),
+            &ids,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(ChangeMembers::Changed)
+    }
+}
+
+/// Locks the group against its removal and another change of its sources; `false` if the tenant has no such group.
+async fn lock(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    id: &WorkgroupId,
+) -> Result<bool, StoreError> {
+    let found = sqlx::query_scalar!(
+        "select id from workgroup where tenant = $1 and id = $2 for no key update",
+        tenant.as_str(),
+        id.as_str()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Locks the sources and gives the groups of those that are in one; `None` if one of them does not exist.
+async fn lock_sources(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    source_ids: &[SourceId],
+) -> Result<Option<Vec<(SourceId, WorkgroupId)>>, StoreError> {
+    let ids: Vec<String> = source_ids.iter().map(ToString::to_string).collect();
+    let rows = sqlx::query!(
+        "select id, workgroup_id from source where tenant = $1 and id = any($2) order by id for no key update",
+        tenant.as_str(),
+        &ids
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    if !ids.iter().all(|id| rows.iter().any(|row| row.id == *id)) {
+        return Ok(None);
+    }
+    let groups = rows.into_iter().filter_map(|row| {
+        let group = row.workgroup_id?;
+        Some((row.id, group))
+    });
+    groups
+        .map(|(source, group)| {
+            Ok((
+                parse("source.id", &source)?,
+                parse("source.workgroup_id", &group)?,
+            ))
+        })
+        .collect::<Result<_, StoreError>>()
+        .map(Some)
+}
