@@ -96,6 +96,7 @@ impl Server {
             max_connections: config.database_connections,
             acquire_timeout: config::DATABASE_WAIT,
             statement_timeout: config::STATEMENT_TIMEOUT,
+            plans_each: true,
             ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
         };
         let store = Store::connect(&connect, config.seal_key.clone()).await?;

@@ -27,9 +27,10 @@ impl Store {
                 select n, substr(md5($1 || '/' || n || '/' || random()), 1, 20) as text, now() - make_interval(secs => n) as at
                 from generate_series(1, $3::bigint) as n
             ), sources as (
-                insert into source (id, tenant, name, description, public_key, agent_version, architecture, platform, system_info, created_at)
+                insert into source (id, tenant, name, description, public_key, agent_version, architecture, platform, system_info, created_at,
+                    last_seen_at)
                 select 's-' || text, $1, 'fill-' || text, 'A row of a load test', convert_to(text, 'UTF8'), '0.1.0', 'x86_64', 'Debian',
-                    '{"cores":"2","hostname":"fill","memory":"2048"}', at
+                    '{"cores":"2","hostname":"fill","memory":"2048"}', at, now() - interval '1 hour'
                 from numbered
             ), source_disks as (
                 insert into source_disk (source_id, index, path, size_bytes)
