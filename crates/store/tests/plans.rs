@@ -34,10 +34,8 @@ const LARGE: [&str; 9] = [
 
 /// Statements that may read a large table from end to end, by words of theirs, and why.
 const READ_ALL: [(&str, &str); 7] = [
-    (
-        "group by state",
-        "figures of the deployment, every few seconds",
-    ),
+    ("group by state", "figures, every few seconds"),
+    ("from queued", "figures, every few seconds"),
     (
         "insert into source (id, tenant",
         "fill: rows for load tests",
