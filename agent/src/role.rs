@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pki::KeyPair;
-use service::{Policy, Readiness, Shutdown, TaskGroup};
+use service::{Policy, Readiness, Shutdown, TaskGroup, health};
 use tokio::sync::watch;
 
 use crate::assignment::{Assignments, Board, Sending};
@@ -12,9 +12,6 @@ use crate::gateway::{self, Link};
 use crate::inventory::{self, Collector, Snapshot};
 use crate::state_dir::{Registration, StateDir};
 use crate::{Config, Error};
-
-/// Longest wait for the health listener's end, which has nothing to finish.
-const HEALTH_END: Duration = Duration::from_secs(1);
 
 /// Longest pause between two looks at the disks: a heartbeat may be rare, a disk that fails is to be known soon.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -26,25 +23,23 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     // Ends with this call, whatever it ends with.
     let shutdown = shutdown.child();
-    // Answers until the last send has ended, so that a drain can be watched.
-    let health = TaskGroup::new(shutdown.child());
     let readiness = Readiness::new();
     let connected = readiness.condition("agent.gateway");
-    if let Some(address) = config.health {
-        let listener = service::bind(address, "--health").await?;
-        let shown = service::health::serve(listener, readiness, health.shutdown().clone());
-        health.start_once("health", shown);
-    }
-    let ended = live(&config, &shutdown, connected).await;
+    let lived = health::shown(
+        config.health,
+        readiness,
+        &shutdown,
+        live(&config, &shutdown, connected),
+    )
+    .await;
     shutdown.exit();
-    health.join(HEALTH_END).await?;
-    ended
+    lived
 }
 
 async fn live(
     config: &Config,
     shutdown: &Shutdown,
-    connected: service::health::Condition,
+    connected: health::Condition,
 ) -> Result<(), Error> {
     let state = StateDir::open(&config.state_dir)?;
     let key = state.key()?;

@@ -133,6 +133,16 @@ pub fn failure(
     .collect();
     let mut response = body(refusal.status, format, format.render("Error", &fields));
     name_request(&mut response, request_id);
+    if let Some(wait) = refusal.retry_after {
+        // Milliseconds, and never none: SDKs take 0 for "not throttled".
+        let milliseconds = wait.as_millis().max(1);
+        if let Ok(value) = HeaderValue::from_str(&milliseconds.to_string()) {
+            response.headers_mut().insert("x-acs-retry-after", value);
+        }
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+    }
     response
 }
 

@@ -1,6 +1,4 @@
-//! From a request to its response: read, verify, check, answer, render; with a span, a metric and a time limit around it.
-//!
-//! Limits on the rate of calls belong between verifying and checking: from there on the caller is known and the call costs something.
+//! From a request to its response: read, verify, count, check, answer, render; with a span, a metric and a time limit around it.
 
 use std::sync::Arc;
 
@@ -56,9 +54,11 @@ pub async fn respond(
 ) -> Response<Body> {
     let received = Instant::now();
     let request_id = RequestId::generate();
-    let span = tracing::info_span!("api call", %request_id, from = %origin.address, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
+    let span = tracing::info_span!("api call", %request_id, from = Empty, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
     telemetry::trace_context::extract(&span, &trace_of(request.headers()));
     let host = host(&request);
+    let origin = origin.behind(&gateway.trusted_proxies, request.headers());
+    span.record("from", tracing::field::display(origin.address));
     let _in_flight = InFlight::enter();
     let mut known = Known::default();
     let limit = gateway.limits.request_timeout;
@@ -97,6 +97,12 @@ async fn done(
     request: Request<Body>,
     known: &mut Known,
 ) -> Result<Answer, Refusal> {
+    if gateway.requires_tls && !origin.is_secure {
+        return Err(Refusal::new(
+            "InvalidProtocol.NeedSsl",
+            "Your request is denied as lack of ssl protect.",
+        ));
+    }
     let incoming = Incoming::read(request, origin, gateway.limits).await?;
     known.format = incoming.format();
     let caller = verify(gateway, &incoming).await?;
@@ -104,6 +110,10 @@ async fn done(
     Span::current()
         .record("action", caller.operation.name)
         .record("tenant", caller.tenant.as_str());
+    gateway
+        .throttle
+        .count(&caller.tenant, caller.operation)
+        .await?;
     let arguments = Arguments::parse(caller.operation.parameters, &incoming.pairs)?;
     let call = Call {
         gateway: Arc::clone(gateway),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use service::Readiness;
 use store::SealKey;
@@ -17,6 +18,27 @@ pub struct Config {
     /// Address of the SMC API. Port 0 takes a free one.
     #[arg(long, env = "WHERRY_API", default_value = "127.0.0.1:8700")]
     pub api: SocketAddr,
+    /// Address of the SMC API over HTTPS; none without it.
+    #[arg(long, env = "WHERRY_API_TLS", requires_all = ["api_certificate", "api_key"])]
+    pub api_tls: Option<SocketAddr>,
+    /// PEM file with the certificate chain of --api-tls. It is read again when it changes.
+    #[arg(long, env = "WHERRY_API_CERTIFICATE", value_name = "FILE")]
+    pub api_certificate: Option<PathBuf>,
+    /// PEM file with the key of --api-certificate.
+    #[arg(long, env = "WHERRY_API_KEY", value_name = "FILE")]
+    pub api_key: Option<PathBuf>,
+    /// Refuses calls that did not come over TLS, to --api-tls or to a trusted proxy.
+    #[arg(long, env = "WHERRY_API_REQUIRE_TLS")]
+    pub api_require_tls: bool,
+    /// Addresses of reverse proxies, as CIDR: what they say of their callers in X-Forwarded-For and X-Forwarded-Proto counts. They must leave
+    /// Host, Accept and User-Agent as they are, since these are signed.
+    #[arg(
+        long,
+        env = "WHERRY_TRUSTED_PROXIES",
+        value_delimiter = ',',
+        value_name = "CIDR"
+    )]
+    pub trusted_proxies: Vec<IpNet>,
     /// Address of /healthz, /readyz and /metrics; none without it.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,

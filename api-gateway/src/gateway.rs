@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Clock;
+use ipnet::IpNet;
 use store::Store;
 use store::key::KeyCache;
+
+use crate::throttle::Throttle;
 
 /// What every call shares.
 #[derive(Debug)]
@@ -27,6 +30,12 @@ pub struct Gateway {
     pub authority_fingerprint: String,
     /// Bounds of one request.
     pub limits: Limits,
+    /// Bounds of the rate of calls.
+    pub throttle: Throttle,
+    /// Reverse proxies whose word about their callers counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Calls that did not come over TLS are refused.
+    pub requires_tls: bool,
 }
 
 /// Bounds of one request.

@@ -17,6 +17,8 @@ mod operations;
 mod origin;
 mod refusal;
 mod request;
+mod throttle;
+mod tls;
 mod trace;
 mod upkeep;
 
@@ -41,9 +43,9 @@ pub(crate) use refusal::Refusal;
 
 use gateway::{Gateway, Limits};
 use listener::ConnectionLimits;
-
-/// Longest wait for the health listener's end, which has nothing to finish.
-const HEALTH_END: Duration = Duration::from_secs(1);
+use throttle::Throttle;
+use tls::Certificate;
+pub use tls::TlsError;
 
 /// Why a gateway does not run.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,9 @@ pub enum Error {
     /// An address to listen on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificate of the API.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The agents' listener.
     #[error(transparent)]
     Agents(#[from] agents::Error),
@@ -67,6 +72,7 @@ pub enum Error {
 pub struct Server {
     gateway: Arc<Gateway>,
     api: TcpListener,
+    api_tls: Option<(TcpListener, Arc<Certificate>)>,
     agents: agents::Listener,
     health: Option<TcpListener>,
     config: Config,
@@ -90,6 +96,7 @@ impl Server {
             max_connections: config.database_connections,
             acquire_timeout: config::DATABASE_WAIT,
             statement_timeout: config::STATEMENT_TIMEOUT,
+            plans_each: true,
             ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
         };
         let store = Store::connect(&connect, config.seal_key.clone()).await?;
@@ -107,11 +114,15 @@ impl Server {
                 parameters: config.api_parameters,
                 request_timeout: Duration::from_secs(config.api_timeout_secs),
             },
+            throttle: Throttle::new(store.clone()),
+            trusted_proxies: config.trusted_proxies.clone(),
+            requires_tls: config.api_require_tls,
             store: store.clone(),
         };
         Ok(Self {
             gateway: Arc::new(gateway),
             api: bind(config.api, "--api").await?,
+            api_tls: tls_listener(&config).await?,
             agents: agents::Listener::bind(&config.agents, authority, store).await?,
             health: match config.health {
                 Some(address) => Some(bind(address, "--health").await?),
@@ -124,6 +135,12 @@ impl Server {
     /// Where the API listens.
     pub fn api_address(&self) -> SocketAddr {
         self.api.local_addr().unwrap_or(self.config.api)
+    }
+
+    /// Where the API listens over HTTPS.
+    pub fn api_tls_address(&self) -> Option<SocketAddr> {
+        let (listener, _) = self.api_tls.as_ref()?;
+        listener.local_addr().ok()
     }
 
     /// Where agents call.
@@ -142,17 +159,18 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Tasks`].
-    pub async fn serve(self, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn serve(mut self, shutdown: Shutdown) -> Result<(), Error> {
         tracing::info!(api = %self.api_address(), agents = %self.agents_address(), "gateway listens");
         // Ends with this call, whatever it ends with.
         let shutdown = shutdown.child();
-        // Answers until the last call has ended, so that a drain can be watched.
-        let health = TaskGroup::new(shutdown.child());
-        if let Some(listener) = self.health {
-            let readiness = self.config.readiness.clone();
-            let shown = health::serve(listener, readiness, health.shutdown().clone());
-            health.start_once("health", shown);
-        }
+        let (listener, readiness) = (self.health.take(), self.config.readiness.clone());
+        let served = self.serve_calls(&shutdown);
+        let ended = health::shown_at(listener, readiness, &shutdown, served).await;
+        shutdown.exit();
+        ended
+    }
+
+    async fn serve_calls(self, shutdown: &Shutdown) -> Result<(), Error> {
         let tasks = TaskGroup::new(shutdown.clone());
         let limits = ConnectionLimits {
             most: self.config.api_connections,
@@ -176,12 +194,38 @@ impl Server {
         tasks.start_once("agents", self.agents.serve(shutdown.clone()));
         tasks.start_once(
             "api",
-            listener::serve(self.api, Arc::clone(&self.gateway), limits, tasks.clone()),
+            listener::serve(
+                self.api,
+                None,
+                Arc::clone(&self.gateway),
+                limits,
+                tasks.clone(),
+            ),
         );
+        if let Some((listener, certificate)) = self.api_tls {
+            let acceptor = certificate.acceptor();
+            tasks.start("refresh_certificate", Policy::restart(), move || {
+                upkeep::refresh(Arc::clone(&certificate))
+            });
+            let gateway = Arc::clone(&self.gateway);
+            tasks.start_once(
+                "api_tls",
+                listener::serve(listener, Some(acceptor), gateway, limits, tasks.clone()),
+            );
+        }
         let ended = tasks.join(self.config.drain_deadline()).await;
         self.gateway.store.close().await;
-        shutdown.exit();
-        health.join(HEALTH_END).await?;
         Ok(ended?)
     }
+}
+
+async fn tls_listener(config: &Config) -> Result<Option<(TcpListener, Arc<Certificate>)>, Error> {
+    let Some(address) = config.api_tls else {
+        return Ok(None);
+    };
+    let (Some(certificate), Some(key)) = (&config.api_certificate, &config.api_key) else {
+        return Err(TlsError::NoCertificate.into());
+    };
+    let certificate = Certificate::read(certificate, key)?;
+    Ok(Some((bind(address, "--api-tls").await?, certificate)))
 }

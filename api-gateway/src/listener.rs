@@ -10,8 +10,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use service::{Policy, Shutdown, TaskGroup};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use crate::answering::respond;
 use crate::gateway::Gateway;
@@ -32,6 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts connections until draining; each is a task of the group and ends with the request that it is on.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     gateway: Arc<Gateway>,
     limits: ConnectionLimits,
     tasks: TaskGroup,
@@ -53,16 +57,32 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let origin = Origin::peer(peer, false);
+                let origin = Origin::peer(peer, tls.is_some());
+                let tls = tls.clone();
                 let gateway = Arc::clone(&gateway);
                 let mut once = Some((stream, place));
                 let shutdown = shutdown.clone();
                 tasks.start("api_connection", Policy::restart().finishes(), move || {
                     let taken = once.take();
-                    let (gateway, shutdown) = (Arc::clone(&gateway), shutdown.clone());
+                    let (gateway, shutdown, tls) =
+                        (Arc::clone(&gateway), shutdown.clone(), tls.clone());
                     async move {
-                        if let Some((stream, _place)) = taken {
-                            converse(stream, origin, gateway, limits.head_timeout, shutdown).await;
+                        let Some((stream, _place)) = taken else {
+                            return Ok(());
+                        };
+                        // Answers are small and whole: waiting to fill a packet would only delay them.
+                        let _slower_without = stream.set_nodelay(true);
+                        let patience = limits.head_timeout;
+                        let Some(tls) = tls else {
+                            converse(stream, origin, gateway, patience, shutdown).await;
+                            return Ok(());
+                        };
+                        match timeout(patience, tls.accept(stream)).await {
+                            Ok(Ok(stream)) => {
+                                converse(stream, origin, gateway, patience, shutdown).await;
+                            }
+                            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                            Err(_) => tracing::debug!("a TLS handshake took too long"),
                         }
                         Ok::<(), Infallible>(())
                     }
@@ -78,14 +98,12 @@ pub async fn serve(
 
 /// Serves one connection to its end.
 async fn converse(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     origin: Origin,
     gateway: Arc<Gateway>,
     head_timeout: Duration,
     shutdown: Shutdown,
 ) {
-    // Answers are small and whole: waiting to fill a packet would only delay them.
-    let _slower_without = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let gateway = Arc::clone(&gateway);
         async move { Ok::<_, Infallible>(respond(gateway, origin, request.map(Body::new)).await) }

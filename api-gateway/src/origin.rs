@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
 /// Where a call came from, as far as this gateway knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
@@ -19,5 +22,96 @@ impl Origin {
             address: peer.ip().to_canonical(),
             is_secure,
         }
+    }
+
+    /// Who stands behind a reverse proxy that is trusted: the last address of `X-Forwarded-For` that is no trusted proxy itself, and
+    /// what `X-Forwarded-Proto` says. Anybody else's headers count for nothing.
+    pub fn behind(self, trusted: &[IpNet], headers: &HeaderMap) -> Self {
+        let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+        if !is_trusted(&self.address) {
+            return self;
+        }
+        let mut origin = Self {
+            is_secure: self.is_secure || forwarded_proto(headers) == Some("https"),
+            ..self
+        };
+        for address in forwarded_for(headers).into_iter().rev() {
+            let Ok(address) = address.parse::<IpAddr>() else {
+                // Whoever wrote this is no proxy: what stands further left is the word of a stranger.
+                break;
+            };
+            origin.address = address.to_canonical();
+            if !is_trusted(&origin.address) {
+                break;
+            }
+        }
+        origin
+    }
+}
+
+fn forwarded_for(headers: &HeaderMap) -> Vec<&str> {
+    headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect()
+}
+
+fn forwarded_proto(headers: &HeaderMap) -> Option<&str> {
+    // Of several, the last proxy's is the one that this gateway trusts.
+    let last = headers.get_all("x-forwarded-proto").iter().next_back()?;
+    last.to_str().ok()?.rsplit(',').next().map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, forwarded_for: &[&str], proto: Option<&str>) -> (String, bool) {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        for value in forwarded_for {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        if let Some(proto) = proto {
+            headers.append("x-forwarded-proto", proto.parse().unwrap());
+        }
+        let peer = SocketAddr::new(peer.parse().unwrap(), 1);
+        let origin = Origin::peer(peer, false).behind(&trusted, &headers);
+        (origin.address.to_string(), origin.is_secure)
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_who_stands_behind_it() {
+        for (peer, forwarded_for, wanted) in [
+            ("203.0.113.9", &["198.51.100.1"][..], "203.0.113.9"),
+            ("10.0.0.1", &[][..], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1"][..], "198.51.100.1"),
+            // What the caller itself wrote into the header stands on the left and is not believed.
+            ("10.0.0.1", &["127.0.0.1, 198.51.100.1"][..], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1, 10.0.0.2"][..], "198.51.100.1"),
+            (
+                "10.0.0.1",
+                &["198.51.100.1", "10.0.0.2"][..],
+                "198.51.100.1",
+            ),
+            ("10.0.0.1", &["198.51.100.1, nonsense"][..], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["2001:db8::1"][..], "2001:db8::1"),
+        ] {
+            assert_eq!(
+                seen(peer, forwarded_for, None).0,
+                wanted,
+                "{peer} {forwarded_for:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_says_that_it_spoke_tls() {
+        assert!(seen("10.0.0.1", &[], Some("https")).1);
+        assert!(!seen("10.0.0.1", &[], Some("https, http")).1);
+        assert!(!seen("203.0.113.9", &[], Some("https")).1);
     }
 }

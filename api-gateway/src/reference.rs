@@ -29,6 +29,8 @@ ignored. An empty parameter counts as not given. Every operation can answer with
 | InvalidSecurityToken.MismatchWithAccessKey | 400 | a temporary key's token: there are no temporary keys |
 | InvalidTimeStamp.Format, InvalidTimeStamp.Expired | 400 | the time stamp can't be read, or is more than 15 minutes off |
 | SignatureDoesNotMatch, SignatureNonceUsed | 400 | the signature is wrong, or its nonce was used before |
+| InvalidProtocol.NeedSsl | 400 | the call came over plain HTTP, and this service wants HTTPS |
+| Throttling.User, Throttling.Api | 400 | too many calls of the account, or of this operation: `x-acs-retry-after` says in how many milliseconds to try again |
 | InvalidParameter | 400 | a parameter is not UTF-8 |
 | RequestTooLarge | 413 | the body is too large, or there are too many parameters |
 | InternalError, ServiceUnavailable | 500, 503 | a defect; or the database is away or slow: try again |

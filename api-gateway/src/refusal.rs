@@ -1,6 +1,7 @@
 //! Error answers: code, sentence and HTTP status as SDKs expect them (SMC API §1, §3.4, §4.1, §6).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use store::{ErrorKind, StoreError};
@@ -15,6 +16,8 @@ pub struct Refusal {
     pub code: Cow<'static, str>,
     /// The sentence.
     pub message: String,
+    /// When the same call may be taken, if that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -24,6 +27,7 @@ impl Refusal {
             status: StatusCode::BAD_REQUEST,
             code: code.into(),
             message: message.into(),
+            retry_after: None,
         }
     }
 
@@ -75,6 +79,14 @@ impl Refusal {
             format!("The request is too large: {what}."),
         )
         .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// The account makes more calls than it may.
+    pub fn throttled(code: &'static str, message: &str, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(code, message)
+        }
     }
 
     /// A range that the file does not have.

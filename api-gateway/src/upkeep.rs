@@ -11,12 +11,16 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::authentication::NONCE_KEPT_FOR;
 use crate::gateway::Gateway;
+use crate::tls::Certificate;
 
 /// How often Postgres is asked for a sign of life, and how long it may take to give one.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// How often rows that are no longer needed are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the file of the API's certificate is looked at.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps readiness as Postgres is.
 pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Result<(), Infallible> {
@@ -54,6 +58,15 @@ pub async fn forget(store: Store) -> Result<(), StoreError> {
             sources,
             "rows removed that are no longer needed"
         );
+    }
+}
+
+/// Serves a renewed certificate soon after it lies there.
+pub async fn refresh(certificate: Arc<Certificate>) -> Result<(), Infallible> {
+    let mut ticks = ticks(REFRESH_EVERY);
+    loop {
+        ticks.tick().await;
+        certificate.refresh();
     }
 }
 

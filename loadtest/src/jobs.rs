@@ -1,9 +1,7 @@
 //! `wherry loadtest jobs`: many real jobs at once.
 
-mod deployment;
 mod disk;
 mod load;
-mod process;
 mod report;
 
 use std::collections::BTreeMap;
@@ -16,11 +14,12 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::deployment::{Deployment, Given};
+use crate::figures::{Machine, Percentiles};
 use crate::history::{self, Expected};
-use deployment::Deployment;
 use load::{SharedLog, Source};
 use report::Figures;
-pub use report::{Machine, Percentiles, Report, Settings};
+pub use report::{Report, Settings};
 
 /// A line about how far it is goes to standard error this often.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
@@ -92,6 +91,17 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 impl Config {
+    /// The Wherry that runs already, if one was named.
+    fn given(&self) -> Option<Given> {
+        Some(Given {
+            endpoint: self.endpoint.clone()?,
+            agent_endpoint: self.agent_endpoint.clone()?,
+            region: self.region.clone(),
+            database_url: self.database_url.clone()?,
+            seal_key: self.seal_key.clone()?,
+        })
+    }
+
     fn sources(&self) -> usize {
         let wanted = self
             .sources
@@ -160,7 +170,10 @@ async fn measure(config: &Config, folder: &std::path::Path) -> anyhow::Result<Re
         "starting Wherry, {} tenants and {} agents",
         settings.tenants, settings.sources
     );
-    let deployment = Deployment::open(config, folder).await?;
+    let deployment = match config.given() {
+        Some(given) => Deployment::given(given),
+        None => Deployment::start(folder, &config.region, config.slots).await?,
+    };
     let before = deployment.history(0).await?.last().map_or(0, |row| row.seq);
     let mut expected = Expected::default();
     let (sources, agents) = enrol(config, &deployment, folder, &mut expected).await?;

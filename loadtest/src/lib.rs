@@ -4,5 +4,13 @@
 //! it does not take from the API but from the history of jobs in the database, which [`history::check`], a pure function, replays; and from
 //! the delivered disks, which are compared byte for byte with their sources.
 
+//!
+//! [`api::run`] calls the API at a set rate over a database that is as full as an old deployment's.
+
+mod deployment;
+mod process;
+
+pub mod api;
+pub mod figures;
 pub mod history;
 pub mod jobs;

@@ -1,5 +1,6 @@
 //! Settings of a receiver. Everything about its run lies in the directory.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Settings of a receiver.
@@ -8,6 +9,9 @@ pub struct Config {
     /// Directory of the instance. A worker makes it and writes the file `instance` into it.
     #[arg(long)]
     pub dir: PathBuf,
+    /// Address of /healthz, /readyz and /metrics; port 0 takes a free one, and the log says which. None without it.
+    #[arg(long, env = "WHERRY_RECEIVER_HEALTH")]
+    pub health: Option<SocketAddr>,
     /// Program that makes qcow2 files.
     #[arg(long, env = "WHERRY_QEMU_IMG", default_value = "qemu-img")]
     pub qemu_img: PathBuf,

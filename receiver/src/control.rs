@@ -131,6 +131,9 @@ impl ReceiverService for Control {
         let request = request.into_inner();
         self.check(request.epoch)?;
         let order = self.order(request)?;
+        // From here on nothing writes the disks that the image is made of.
+        let halted = self.shared.server.halt().instrument(span.clone()).await;
+        halted.map_err(|error| refuse(&error))?;
         self.shared.builder.start(order, span);
         Ok(Response::new(wire::BuildImageResponse {}))
     }

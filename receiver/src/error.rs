@@ -40,6 +40,9 @@ pub enum Error {
     /// The data listener can't be opened.
     #[error(transparent)]
     Transfer(#[from] transfer::TransferError),
+    /// The address of /healthz, /readyz and /metrics.
+    #[error(transparent)]
+    Bind(#[from] service::BindError),
     /// The control listener can't be opened.
     #[error("can't serve the worker")]
     Control(#[source] tonic::transport::Error),

@@ -11,7 +11,8 @@ use prost::Message as _;
 use proto::receiver::receiver_service_server::ReceiverServiceServer;
 use proto::receiver::{InstanceConfig, InstanceReady};
 use rustix::fs::{FlockOperation, flock};
-use service::{Shutdown, TaskGroup};
+use service::health::Condition;
+use service::{Readiness, Shutdown, TaskGroup, health};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use transfer::receiver::{Server, ServerConfig};
@@ -28,6 +29,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The directory is no instance's, is locked, or its fence stands higher; a listener can't be opened.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    let readiness = Readiness::new();
+    let ready = readiness.condition("receiver");
+    health::shown(
+        config.health,
+        readiness,
+        &shutdown,
+        receive(&config, &shutdown, ready),
+    )
+    .await
+}
+
+async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Result<(), Error> {
     // Held until the process ends, whatever ends it.
     let _lock = lock(&config.dir)?;
     let instance = read_instance(&config.dir)?;
@@ -52,7 +65,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let (epoch, fence) = (Epoch(instance.epoch), server.epoch());
     if epoch < fence {
         return Err(Error::Fenced {
-            path: config.dir,
+            path: config.dir.clone(),
             epoch,
             fence,
         });
@@ -94,6 +107,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
             .await
     });
     write_ready(&config.dir, epoch, port)?;
+    ready.set(true);
     tracing::info!(instance_id = instance.instance_id, %epoch, "the receiver is ready");
     let ended = tasks.join(DRAIN_TIMEOUT).await;
     control.halt_for_good().await;

@@ -1,5 +1,6 @@
 //! A receiver as its worker and its agent see it: gRPC on one side, QUIC on the other, an image in the end.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use receiver::{Config, Error, ImageDescription};
 use service::Shutdown;
 use testkit::cluster::disk;
 use testkit::wait;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,7 @@ struct Bench {
     job_id: JobId,
     source_bytes: u64,
     target_bytes: u64,
+    health: Option<SocketAddr>,
     directory: tempfile::TempDir,
 }
 
@@ -56,6 +60,7 @@ impl Bench {
             job_id: JobId::generate(),
             source_bytes,
             target_bytes: source_bytes.next_multiple_of(MIB) + MIB,
+            health: None,
             directory,
         };
         disk::make(&bench.source(), source_bytes, 7).unwrap();
@@ -90,6 +95,7 @@ impl Bench {
         let config = Config {
             dir: self.path("instance"),
             qemu_img: qemu_img.into(),
+            health: self.health,
         };
         let shutdown = Shutdown::new();
         let role = tokio::spawn(receiver::run(config, shutdown.clone()));
@@ -283,6 +289,35 @@ async fn a_disk_arrives_and_becomes_an_image_with_the_same_bytes() {
     assert!(!bench.path(&format!("images/{image_id}.partial")).exists());
     running.stop().await;
     bench.check_image(&location, &image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_health_is_shown_for_as_long_as_it_runs() {
+    let mut bench = Bench::new(MIB);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    bench.health = Some(address);
+    let running = bench.run(1, "qemu-img").await;
+    let ready = wait::some(PATIENCE, "the receiver takes orders", async || {
+        let answer = get(address, "/readyz").await?;
+        Ok(answer.starts_with("HTTP/1.0 200").then_some(answer))
+    });
+    ready.await.unwrap();
+    let metrics = get(address, "/metrics").await.unwrap();
+    assert!(metrics.starts_with("HTTP/1.0 200"), "{metrics}");
+    running.stop().await;
+    get(address, "/healthz").await.unwrap_err();
+}
+
+async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+        .await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,11 +26,19 @@ pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Err
             .store
             .take_messages(scheduler.config.relay_batch)
             .await?;
-        if batch.messages.is_empty() {
+        if batch.is_empty() {
             drop(batch);
             wake.wait(scheduler.config.poll()).await;
             continue;
         }
+        for row in &batch.unreadable {
+            tracing::error!(
+                message_id = %row.id,
+                reason = row.reason,
+                "a message of the outbox can't be read and is kept as a dead letter"
+            );
+        }
+        count("unreadable", batch.unreadable.len());
         let publications = futures::stream::iter(batch.messages.clone()).map(|waiting| {
             let bus = scheduler.bus.clone();
             async move {

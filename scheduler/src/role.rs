@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus::{Bus, BusConfig};
 use secrecy::ExposeSecret as _;
-use service::{Policy, Shutdown, TaskGroup};
+use service::{Policy, Shutdown, TaskGroup, health};
 use store::job::Transitioned;
 use store::{ConnectConfig, Store};
 use telemetry::Metric;
@@ -26,20 +26,8 @@ pub(crate) struct Scheduler {
 /// # Errors
 /// What a person must act on: see [`Error`]. A database or NATS that goes away later is no error; the tasks try again.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    let health = TaskGroup::new(shutdown.child());
-    if let Some(address) = config.health {
-        let listener = service::bind(address, "--health").await?;
-        let shown = service::health::serve(
-            listener,
-            config.readiness.clone(),
-            health.shutdown().clone(),
-        );
-        health.start_once("health", shown);
-    }
-    let scheduled = schedule(config, &shutdown).await;
-    health.shutdown().exit();
-    health.join(Duration::from_secs(1)).await?;
-    scheduled
+    let (address, readiness) = (config.health, config.readiness.clone());
+    health::shown(address, readiness, &shutdown, schedule(config, &shutdown)).await
 }
 
 async fn schedule(config: Config, shutdown: &Shutdown) -> Result<(), Error> {

@@ -1,6 +1,9 @@
 //! The command line as a whole.
 
+use std::fmt::Display;
+
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use serde::Serialize;
 use service::ExitCode;
 
 use crate::{admin, bench, connection, image, job, roles, source, up};
@@ -140,24 +143,41 @@ struct Loadtest {
 enum LoadtestCommand {
     /// Starts many real jobs; reports rates, latencies and whether a limit was ever passed.
     Jobs(Box<loadtest::jobs::Config>),
+    /// Makes signed calls at a set rate; reports rates, latencies, errors and processor time.
+    Api(Box<loadtest::api::Config>),
 }
 
 impl Loadtest {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let LoadtestCommand::Jobs(config) = self.command;
-        let is_json = config.json;
-        let report = loadtest::jobs::run(*config).await?;
-        if is_json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            println!("{report}");
-        }
-        Ok(if report.is_clean() {
+        let is_clean = match self.command {
+            LoadtestCommand::Jobs(config) => {
+                let is_json = config.json;
+                let report = loadtest::jobs::run(*config).await?;
+                print_report(&report, is_json)?;
+                report.is_clean()
+            }
+            LoadtestCommand::Api(config) => {
+                let is_json = config.json;
+                let report = loadtest::api::run(*config).await?;
+                print_report(&report, is_json)?;
+                report.is_clean()
+            }
+        };
+        Ok(if is_clean {
             ExitCode::Ok
         } else {
             ExitCode::Failed
         })
     }
+}
+
+fn print_report(report: &(impl Serialize + Display), is_json: bool) -> anyhow::Result<()> {
+    if is_json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
 }
 
 /// Runs what was asked for.

@@ -36,6 +36,24 @@ pub(crate) struct Connection {
         help_heading = "Connection"
     )]
     access_key_secret: Option<String>,
+    /// Token of a temporary access key. ALIBABA_CLOUD_SECURITY_TOKEN is read as well.
+    #[arg(
+        long,
+        env = "WHERRY_SECURITY_TOKEN",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    security_token: Option<String>,
+    /// PEM file of the authority that an https:// endpoint's certificate comes from, if this machine does not trust it.
+    #[arg(
+        long,
+        env = "WHERRY_CA_FILE",
+        value_name = "FILE",
+        global = true,
+        help_heading = "Connection"
+    )]
+    ca_file: Option<PathBuf>,
     /// Region of the service.
     #[arg(
         long,
@@ -89,6 +107,8 @@ struct Known {
     endpoint: Option<String>,
     access_key_id: Option<String>,
     access_key_secret: Option<String>,
+    security_token: Option<String>,
+    ca_file: Option<PathBuf>,
     #[serde(alias = "region")]
     region_id: Option<String>,
 }
@@ -111,6 +131,11 @@ impl Connection {
                 Some("ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
                 known.access_key_secret,
             )?,
+            security_token: found(
+                &self.security_token,
+                Some("ALIBABA_CLOUD_SECURITY_TOKEN"),
+                known.security_token,
+            ),
         };
         let region = setting(
             "--region",
@@ -118,7 +143,13 @@ impl Connection {
             Some("ALIBABA_CLOUD_REGION_ID"),
             known.region_id,
         )?;
-        let client = smc::Client::new(&endpoint, credentials, &region)?;
+        let authority = match self.ca_file.as_ref().or(known.ca_file.as_ref()) {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                UsageError(format!("--ca-file: can't read {}: {error}", path.display()))
+            })?),
+            None => None,
+        };
+        let client = smc::Client::trusting(&endpoint, credentials, &region, authority.as_deref())?;
         Ok(Api {
             client,
             output: self.output,
@@ -164,16 +195,24 @@ fn setting(
     other_variable: Option<&str>,
     known: Option<String>,
 ) -> anyhow::Result<String> {
-    let from_environment = || {
-        std::env::var(other_variable?)
-            .ok()
-            .filter(|value| !value.is_empty())
-    };
-    given.clone().or_else(from_environment).or(known).ok_or_else(|| {
+    found(given, other_variable, known).ok_or_else(|| {
         UsageError(format!(
             "{flag} is missing: give it, or point --bootstrap (WHERRY_BOOTSTRAP) to the bootstrap.json of a `wherry up`, or write it into \
              ~/.config/wherry/profiles.toml"
         ))
         .into()
     })
+}
+
+fn found(
+    given: &Option<String>,
+    other_variable: Option<&str>,
+    known: Option<String>,
+) -> Option<String> {
+    let from_environment = || {
+        std::env::var(other_variable?)
+            .ok()
+            .filter(|value| !value.is_empty())
+    };
+    given.clone().or_else(from_environment).or(known)
 }

@@ -46,6 +46,7 @@ fn passed_on<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
             api_gateway::Error::Store(error) => error,
             api_gateway::Error::Bind(error)
             | api_gateway::Error::Agents(agents::Error::Bind(error)) => error,
+            api_gateway::Error::Tls(error) => error,
             api_gateway::Error::Agents(error) => error,
             api_gateway::Error::Tasks(error) => error,
         };

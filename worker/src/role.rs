@@ -9,7 +9,7 @@ use domain::message::{Command, TraceHeaders};
 use domain::{JobId, Run};
 use rand::RngExt as _;
 use secrecy::ExposeSecret as _;
-use service::{Policy, Shutdown, TaskGroup};
+use service::{Policy, Shutdown, TaskGroup, health};
 use store::lease::Claim;
 use store::{ConnectConfig, Store};
 use telemetry::Metric;
@@ -37,20 +37,8 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(15);
 /// What a person must act on: see [`Error`].
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     config.check()?;
-    let health = TaskGroup::new(shutdown.child());
-    if let Some(address) = config.health {
-        let listener = service::bind(address, "--health").await?;
-        let shown = service::health::serve(
-            listener,
-            config.readiness.clone(),
-            health.shutdown().clone(),
-        );
-        health.start_once("health", shown);
-    }
-    let worked = work(config, &shutdown).await;
-    health.shutdown().exit();
-    health.join(Duration::from_secs(1)).await?;
-    worked
+    let (address, readiness) = (config.health, config.readiness.clone());
+    health::shown(address, readiness, &shutdown, work(config, &shutdown)).await
 }
 
 async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {

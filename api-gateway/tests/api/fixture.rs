@@ -49,6 +49,7 @@ pub struct Fixture {
     pub store: Store,
     pub pool: PgPool,
     pub address: SocketAddr,
+    pub tls_address: Option<SocketAddr>,
     pub health: SocketAddr,
     pub image_store: TempDir,
     shutdown: Shutdown,
@@ -66,15 +67,26 @@ pub struct Tenant {
 
 impl Fixture {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A gateway with more flags.
+    pub async fn start_with(flags: &[&str]) -> Self {
         let database = testkit::postgres().await;
         let image_store = tempfile::tempdir().expect("a temporary directory");
         let seal = SealKey::generate_hex();
-        let config = config(&[
-            &format!("--database-url={}", database.url()),
-            &format!("--seal-key={seal}"),
-            &format!("--image-store={}", image_store.path().display()),
-            "--health=127.0.0.1:0",
-        ]);
+        let needed = [
+            format!("--database-url={}", database.url()),
+            format!("--seal-key={seal}"),
+            format!("--image-store={}", image_store.path().display()),
+            "--health=127.0.0.1:0".to_owned(),
+        ];
+        let all: Vec<&str> = needed
+            .iter()
+            .map(String::as_str)
+            .chain(flags.iter().copied())
+            .collect();
+        let config = config(&all);
         let seal = SealKey::from_hex(&seal).expect("a generated key");
         let store = Store::connect(&ConnectConfig::new(database.url(), "test"), seal)
             .await
@@ -83,6 +95,7 @@ impl Fixture {
             .await
             .expect("a gateway that can start");
         let address = server.api_address();
+        let tls_address = server.api_tls_address();
         let health = server.health_address().expect("it was asked for");
         let shutdown = Shutdown::new();
         let serving = server.serve(shutdown.clone());
@@ -92,6 +105,7 @@ impl Fixture {
             pool: database.pool().await,
             store,
             address,
+            tls_address,
             health,
             image_store,
             shutdown,
@@ -126,10 +140,7 @@ impl Fixture {
     }
 
     pub fn client(&self, access_key_id: &str, access_key_secret: &str) -> Client {
-        let credentials = Credentials {
-            access_key_id: access_key_id.to_owned(),
-            access_key_secret: access_key_secret.to_owned(),
-        };
+        let credentials = Credentials::new(access_key_id.to_owned(), access_key_secret.to_owned());
         Client::new(&self.address.to_string(), credentials, REGION).expect("an endpoint")
     }
 

@@ -12,5 +12,7 @@ mod operating;
 mod sources;
 mod tags;
 mod tenancy;
+mod throttling;
+mod tls;
 mod wire;
 mod workgroups;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +14,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::Shutdown;
+use crate::{BindError, Shutdown, TaskFailure, TaskGroup, bind};
+
+/// Longest wait for the listener's end, which has nothing to finish.
+const END: Duration = Duration::from_secs(1);
 
 /// What must hold before a process takes work, by name. Clones share the conditions, so that several roles in one process can
 /// show themselves at one address: name a condition after its role (`worker.postgres`) then.
@@ -66,6 +71,53 @@ impl Condition {
     pub fn set(&self, holds: bool) {
         self.holds.store(holds, Ordering::Release);
     }
+}
+
+/// Serves the three paths at `address`, if there is one, for as long as `role` runs: to its very end, so that a drain can be watched.
+///
+/// # Errors
+/// Those of `role`; the address can't be bound, or its listener failed.
+pub async fn shown<T, E>(
+    address: Option<SocketAddr>,
+    readiness: Readiness,
+    shutdown: &Shutdown,
+    role: impl Future<Output = Result<T, E>>,
+) -> Result<T, E>
+where
+    E: From<BindError> + From<TaskFailure>,
+{
+    let listener = match address {
+        Some(address) => Some(bind(address, "--health").await?),
+        None => None,
+    };
+    shown_at(listener, readiness, shutdown, role).await
+}
+
+/// [`shown`] for a listener that is bound already.
+///
+/// # Errors
+/// Those of `role`; the listener failed.
+pub async fn shown_at<T, E>(
+    listener: Option<TcpListener>,
+    readiness: Readiness,
+    shutdown: &Shutdown,
+    role: impl Future<Output = Result<T, E>>,
+) -> Result<T, E>
+where
+    E: From<TaskFailure>,
+{
+    let showing = TaskGroup::new(shutdown.child());
+    if let Some(listener) = listener {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "health and metrics are shown");
+        }
+        let served = serve(listener, readiness, showing.shutdown().clone());
+        showing.start_once("health", served);
+    }
+    let ended = role.await;
+    showing.shutdown().exit();
+    showing.join(END).await?;
+    ended
 }
 
 /// Serves the three paths on `listener` until an exit is asked for: a draining process still shows its health and metrics, and is

@@ -23,6 +23,19 @@ pub struct Credentials {
     pub access_key_id: String,
     /// What calls are signed with.
     pub access_key_secret: String,
+    /// What a temporary key needs besides.
+    pub security_token: Option<String>,
+}
+
+impl Credentials {
+    /// A key that lasts.
+    pub fn new(access_key_id: impl Into<String>, access_key_secret: impl Into<String>) -> Self {
+        Self {
+            access_key_id: access_key_id.into(),
+            access_key_secret: access_key_secret.into(),
+            security_token: None,
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -43,12 +56,21 @@ pub enum SignatureVersion {
     V3,
 }
 
-/// The endpoint is no address that can be called.
+/// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-#[error("{endpoint:?} is not an endpoint: give it as http://host:port; HTTPS is not spoken yet")]
-pub struct InvalidEndpoint {
-    /// What was given.
-    pub endpoint: String,
+pub enum InvalidClient {
+    /// The endpoint is no address that can be called.
+    #[error("{endpoint:?} is not an endpoint: give it as https://host:port or http://host:port")]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+    },
+    /// The authority's certificate can't be read.
+    #[error("the certificate of the endpoint's authority is no PEM text")]
+    Authority(#[source] reqwest::Error),
+    /// This machine's certificates can't be read.
+    #[error("HTTPS can't be spoken: the machine's certificate authorities can't be read")]
+    Tls(#[source] reqwest::Error),
 }
 
 /// Makes signed calls. Cheap to clone; clones share their connections.
@@ -62,16 +84,31 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for the gateway at `endpoint` (`http://host:port`, or `host:port`), signing V1. `region_id` goes with every call.
+    /// A client for the gateway at `endpoint` (`https://host:port`, `http://host:port`, or `host:port` for the latter), signing V1.
+    /// `region_id` goes with every call.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`].
+    /// [`InvalidClient`].
     pub fn new(
         endpoint: &str,
         credentials: Credentials,
         region_id: impl Into<String>,
-    ) -> Result<Self, InvalidEndpoint> {
-        let invalid = || InvalidEndpoint {
+    ) -> Result<Self, InvalidClient> {
+        Self::trusting(endpoint, credentials, region_id, None)
+    }
+
+    /// [`Client::new`] for an endpoint whose certificate comes from the authority with this certificate, PEM; without it, from one that
+    /// this machine trusts.
+    ///
+    /// # Errors
+    /// [`InvalidClient`].
+    pub fn trusting(
+        endpoint: &str,
+        credentials: Credentials,
+        region_id: impl Into<String>,
+        authority_pem: Option<&str>,
+    ) -> Result<Self, InvalidClient> {
+        let invalid = || InvalidClient::Endpoint {
             endpoint: endpoint.to_owned(),
         };
         let text = if endpoint.contains("://") {
@@ -80,15 +117,23 @@ impl Client {
             format!("http://{endpoint}")
         };
         let url = Url::parse(&text).map_err(|_| invalid())?;
-        if url.scheme() != "http" || url.host().is_none() || url.path() != "/" {
+        if !["http", "https"].contains(&url.scheme()) || url.host().is_none() || url.path() != "/" {
             return Err(invalid());
         }
-        let http = reqwest::Client::builder()
+        // A process that has installed its cryptography keeps it.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("wherry/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .expect("a client with these settings can always be built");
+            .user_agent(concat!("wherry/", env!("CARGO_PKG_VERSION")));
+        if let Some(pem) = authority_pem {
+            let authority = reqwest::Certificate::from_pem(pem.as_bytes());
+            http = http.tls_certs_only([authority.map_err(InvalidClient::Authority)?]);
+        } else if url.scheme() == "http" {
+            // Reading what the machine trusts takes time that plain HTTP does not need.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.build().map_err(InvalidClient::Tls)?;
         Ok(Self {
             http,
             endpoint: url,
@@ -209,6 +254,9 @@ impl Client {
             ("Timestamp", &timestamp()),
         ];
         parameters.extend(owned(&common));
+        if let Some(token) = &self.credentials.security_token {
+            parameters.push(("SecurityToken".to_owned(), token.clone()));
+        }
         let text = v1::string_to_sign("POST", &parameters);
         let signature = v1::sign(&self.credentials.access_key_secret, &text);
         parameters.push((v1::SIGNATURE.to_owned(), signature));
@@ -221,7 +269,7 @@ impl Client {
     fn request_v3(&self, action: &str, parameters: &Pairs) -> reqwest::RequestBuilder {
         let body = canonical(parameters);
         let body_sha256 = v3::sha256(body.as_bytes());
-        let headers = owned(&[
+        let mut headers = owned(&[
             ("content-type", FORM),
             ("host", &self.host()),
             ("x-acs-action", action),
@@ -230,6 +278,10 @@ impl Client {
             ("x-acs-signature-nonce", &nonce()),
             ("x-acs-version", API_VERSION),
         ]);
+        if let Some(token) = &self.credentials.security_token {
+            headers.push(("x-acs-security-token".to_owned(), token.clone()));
+            headers.sort();
+        }
         let signed_headers: Vec<String> = headers.iter().map(|(name, _)| name.clone()).collect();
         let canonical_request = v3::canonical_request(&v3::Request {
             method: "POST",
@@ -277,12 +329,8 @@ fn owned<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Pairs {
 mod tests {
     use super::*;
 
-    fn client(endpoint: &str) -> Result<Client, InvalidEndpoint> {
-        let credentials = Credentials {
-            access_key_id: "ak".to_owned(),
-            access_key_secret: "sk".to_owned(),
-        };
-        Client::new(endpoint, credentials, "local")
+    fn client(endpoint: &str) -> Result<Client, InvalidClient> {
+        Client::new(endpoint, Credentials::new("ak", "sk"), "local")
     }
 
     #[test]
@@ -292,7 +340,8 @@ mod tests {
             "http://127.0.0.1:8080/"
         );
         assert_eq!(client("http://gateway").unwrap().host(), "gateway");
-        for bad in ["", "ftp://x", "https://x", "http://", "http://x/y", "a b"] {
+        assert_eq!(client("https://gateway").unwrap().host(), "gateway");
+        for bad in ["", "ftp://x", "http://", "http://x/y", "a b"] {
             assert!(client(bad).is_err(), "{bad:?}");
         }
     }

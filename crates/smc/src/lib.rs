@@ -12,7 +12,7 @@ mod client;
 mod download;
 mod error;
 
-pub use client::{Client, Credentials, InvalidEndpoint, SignatureVersion};
+pub use client::{Client, Credentials, InvalidClient, SignatureVersion};
 pub use download::Download;
 pub use error::{CallError, Refusal};
 pub use pairs::Pairs;

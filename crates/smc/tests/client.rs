@@ -3,10 +3,7 @@
 use smc::{CallError, Client, Credentials};
 
 fn client(endpoint: &str) -> Client {
-    let credentials = Credentials {
-        access_key_id: "ak".to_owned(),
-        access_key_secret: "sk".to_owned(),
-    };
+    let credentials = Credentials::new("ak".to_owned(), "sk".to_owned());
     Client::new(endpoint, credentials, "local").expect("an endpoint")
 }
 

@@ -100,33 +100,48 @@ impl Store {
         filter: &ImageFilter,
         page: Page,
     ) -> Result<Listed<Image>, StoreError> {
-        let total = sqlx::query_scalar!(
+        let start = self.page_ends.start(tenant, "image", filter, page);
+        let rows = sqlx::query!(
             r#"
-            select count(*) as "total!" from image
-            where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or job_id = any($3))
-              and ($4::text is null or name = $4)
+            with matching as not materialized (
+                select id, created_at from image
+                where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or job_id = any($3))
+                  and ($4::text is null or name = $4)
+            ), page as materialized (
+                select id from matching
+                where (created_at, id) < (coalesce($5, 'infinity'::timestamptz), $6::text)
+                order by created_at desc, id desc limit $7 offset $8
+            )
+            select id, job_id, source_id, region_id, name, state, location, description, created_at,
+                case when $9 or (select count(*) from page) >= $7 then (select count(*) from matching) end as total
+            from page join image using (id)
+            order by created_at desc, id desc
             "#,
             tenant.as_str(),
             filter.ids.as_deref(),
             filter.job_ids.as_deref(),
             filter.name,
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        let rows = sqlx::query!(
-            "select id, job_id, source_id, region_id, name, state, location, description, created_at from image
-             where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or job_id = any($3))
-               and ($4::text is null or name = $4)
-             order by created_at desc, id desc limit $5 offset $6",
-            tenant.as_str(),
-            filter.ids.as_deref(),
-            filter.job_ids.as_deref(),
-            filter.name,
+            start.behind_time(),
+            start.behind_id(),
             page.limit(),
-            page.offset(),
+            start.offset(),
+            page.number > 1,
         )
         .fetch_all(&self.pool)
         .await?;
+        let total = match rows.first() {
+            Some(row) => row.total.unwrap_or(rows.len() as i64),
+            None if page.number > 1 => {
+                Box::pin(self.images(tenant, filter, Page::ONE))
+                    .await?
+                    .total
+            }
+            None => 0,
+        };
+        start.ended(
+            rows.len(),
+            rows.last().map(|row| (row.created_at, row.id.as_str())),
+        );
         let rows = rows
             .into_iter()
             .map(|row| {

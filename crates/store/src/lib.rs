@@ -17,6 +17,7 @@ pub mod assignment;
 pub mod client_token;
 pub mod dead_letter;
 pub mod deployment_secret;
+pub mod fill;
 pub mod history;
 pub mod image;
 pub mod image_build;

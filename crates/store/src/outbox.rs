@@ -4,6 +4,8 @@
 //! stream, or at the latest the reader of the row, drops the second.
 
 use domain::message::{Message, TraceHeaders};
+use serde::Deserialize as _;
+use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -49,40 +51,79 @@ pub struct Batch {
     transaction: sqlx::Transaction<'static, sqlx::Postgres>,
     /// The messages, oldest first.
     pub messages: Vec<Waiting>,
+    /// Rows that this version can't read. They are dead letters when the batch ends, so that they don't stop those behind them.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A row that is no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its id.
+    pub id: Uuid,
+    /// Why it can't be read.
+    pub reason: String,
 }
 
 impl crate::Store {
     /// Takes up to `most` messages, oldest first, that no other relay has taken.
     ///
     /// # Errors
-    /// The database fails, or a message can't be read.
+    /// The database fails.
     pub async fn take_messages(&self, most: i64) -> Result<Batch, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query!(
             r#"
-            select id, message as "message: Json<Message>", headers as "headers: Json<TraceHeaders>" from outbox
+            select id, message as "message: Json<Value>", headers as "headers: Json<TraceHeaders>" from outbox
             order by created_at, id limit $1 for update skip locked
             "#,
             most,
         )
         .fetch_all(&mut *transaction)
         .await?;
-        let messages = rows
-            .into_iter()
-            .map(|row| Waiting {
-                id: row.id,
-                message: row.message.0,
-                headers: row.headers.0,
-            })
-            .collect();
+        let (mut messages, mut unreadable) = (Vec::new(), Vec::new());
+        for row in rows {
+            match Message::deserialize(&row.message.0) {
+                Ok(message) => messages.push(Waiting {
+                    id: row.id,
+                    message,
+                    headers: row.headers.0,
+                }),
+                Err(error) => {
+                    bury(&mut transaction, row.id, &error.to_string()).await?;
+                    unreadable.push(Unreadable {
+                        id: row.id,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
         Ok(Batch {
             transaction,
             messages,
+            unreadable,
         })
     }
 }
 
+async fn bury(transaction: &mut Transaction<'_>, id: Uuid, reason: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with unreadable as (delete from outbox where id = $1 returning message, headers)
+         insert into dead_letter (subject, payload, headers, reason)
+         select 'outbox', convert_to(message::text, 'UTF8'), headers, $2 from unreadable",
+        id,
+        reason,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
 impl Batch {
+    /// Whether there was nothing to take.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.unreadable.is_empty()
+    }
+
     /// Removes the messages that were published and leaves the others to the next relay.
     ///
     /// # Errors

@@ -1,4 +1,16 @@
-//! One page of a list, as the API numbers them.
+//! One page of a list. The API numbers pages; the database is asked by keyset.
+//!
+//! Where a page ended is remembered for a while. Whoever asks for the next one is served from there: at once however deep the page lies,
+//! and without a row twice or left out because others came or went meanwhile. A page whose predecessor nobody asked this process for is
+//! counted off from the beginning, over an index.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use domain::TenantId;
+use sqlx::types::chrono::{DateTime, Utc};
 
 /// Which part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +21,57 @@ pub struct Page {
     pub size: u32,
 }
 
+/// A page, and how many rows the whole list has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed<T> {
+    /// The rows of the page, newest first.
+    pub rows: Vec<T>,
+    /// Rows on all pages.
+    pub total: i64,
+}
+
+/// How long the end of a page is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+/// Ends that are remembered at most.
+const REMEMBERED: usize = 10_000;
+
+/// Ends of pages, shared by all clones of a store.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PageEnds {
+    ends: Arc<Mutex<HashMap<Key, (Instant, RowKey)>>>,
+}
+
+/// A page of a list: whose, which, with what filter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: TenantId,
+    list: &'static str,
+    filter: String,
+    number: u32,
+    size: u32,
+}
+
+/// What rows are ordered by, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RowKey {
+    created_at: DateTime<Utc>,
+    id: String,
+}
+
+/// From where a page is read.
+#[derive(Debug)]
+pub(crate) struct Start {
+    ends: PageEnds,
+    key: Key,
+    behind: Option<RowKey>,
+    offset: i64,
+}
+
 impl Page {
+    /// One row, for the count.
+    pub(crate) const ONE: Self = Self { number: 1, size: 1 };
+
     pub(crate) fn limit(self) -> i64 {
         i64::from(self.size)
     }
@@ -19,11 +81,121 @@ impl Page {
     }
 }
 
-/// A page, and how many rows the whole list has.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Listed<T> {
-    /// The rows of the page, newest first.
-    pub rows: Vec<T>,
-    /// Rows on all pages.
-    pub total: i64,
+impl PageEnds {
+    /// From where to read `page` of this list: behind a row if that is known, else so many rows from the beginning.
+    pub(crate) fn start(
+        &self,
+        tenant: &TenantId,
+        list: &'static str,
+        filter: &impl Debug,
+        page: Page,
+    ) -> Start {
+        let key = Key {
+            tenant: tenant.clone(),
+            list,
+            filter: format!("{filter:?}"),
+            number: page.number,
+            size: page.size,
+        };
+        let before = Key {
+            number: page.number.saturating_sub(1),
+            ..key.clone()
+        };
+        let behind = self
+            .lock()
+            .get(&before)
+            .filter(|(since, _)| since.elapsed() < REMEMBERED_FOR)
+            .map(|(_, end)| end.clone());
+        Start {
+            ends: self.clone(),
+            key,
+            offset: if behind.is_some() { 0 } else { page.offset() },
+            behind,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Instant, RowKey)>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Start {
+    /// The time of the row behind which the page begins; statements take infinity for `None`.
+    pub(crate) fn behind_time(&self) -> Option<DateTime<Utc>> {
+        self.behind.as_ref().map(|row| row.created_at)
+    }
+
+    /// The id of that row, empty for none.
+    pub(crate) fn behind_id(&self) -> &str {
+        self.behind.as_ref().map_or("", |row| &row.id)
+    }
+
+    /// Rows to leave out from there.
+    pub(crate) fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// Remembers where the page ended. A page that is not full is the last one.
+    pub(crate) fn ended(self, rows: usize, last: Option<(DateTime<Utc>, &str)>) {
+        let Some((created_at, id)) = last.filter(|_| rows >= self.key.size as usize) else {
+            return;
+        };
+        let end = RowKey {
+            created_at,
+            id: id.to_owned(),
+        };
+        let mut ends = self.ends.lock();
+        if ends.len() >= REMEMBERED {
+            ends.retain(|_, (since, _)| since.elapsed() < REMEMBERED_FOR);
+        }
+        if ends.len() < REMEMBERED {
+            ends.insert(self.key, (Instant::now(), end));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(number: u32) -> Page {
+        Page { number, size: 2 }
+    }
+
+    #[test]
+    fn a_page_begins_where_its_predecessor_ended_if_that_was_full() {
+        let ends = PageEnds::default();
+        let tenant = TenantId::generate();
+        let at = DateTime::from_timestamp(1_800_000_000, 1000).unwrap();
+        let second = ends.start(&tenant, "job", &"all", page(2));
+        assert_eq!((second.behind_time(), second.offset()), (None, 2));
+
+        ends.start(&tenant, "job", &"all", page(1))
+            .ended(2, Some((at, "j-2")));
+        let second = ends.start(&tenant, "job", &"all", page(2));
+        assert_eq!(
+            (second.behind_time(), second.behind_id(), second.offset()),
+            (Some(at), "j-2", 0)
+        );
+        second.ended(1, Some((at, "j-1")));
+        let third = ends.start(&tenant, "job", &"all", page(3));
+        assert_eq!((third.behind_time(), third.offset()), (None, 4));
+    }
+
+    #[test]
+    fn lists_of_others_and_with_other_filters_end_elsewhere() {
+        let ends = PageEnds::default();
+        let (one, other) = (TenantId::generate(), TenantId::generate());
+        let at = DateTime::from_timestamp(1_800_000_000, 1000).unwrap();
+        ends.start(&one, "job", &"all", page(1))
+            .ended(2, Some((at, "j-2")));
+        for start in [
+            ends.start(&other, "job", &"all", page(2)),
+            ends.start(&one, "source", &"all", page(2)),
+            ends.start(&one, "job", &"some", page(2)),
+            ends.start(&one, "job", &"all", Page { number: 2, size: 3 }),
+        ] {
+            assert_eq!(start.behind_time(), None);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions as _, PgPool};
 
+use crate::page::PageEnds;
 use crate::{SealKey, StoreError};
 
 /// How to reach Postgres.
@@ -21,6 +22,8 @@ pub struct ConnectConfig {
     pub acquire_timeout: Duration,
     /// Longest run of one statement; Postgres ends it then.
     pub statement_timeout: Duration,
+    /// Plans every statement for its values. Lists with filters that may be absent find their index only so; it costs a part of a millisecond.
+    pub plans_each: bool,
 }
 
 impl ConnectConfig {
@@ -32,6 +35,7 @@ impl ConnectConfig {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
+            plans_each: false,
         }
     }
 }
@@ -41,6 +45,7 @@ impl ConnectConfig {
 pub struct Store {
     pub(crate) pool: PgPool,
     pub(crate) seal: SealKey,
+    pub(crate) page_ends: PageEnds,
 }
 
 /// Open connections of a pool.
@@ -66,12 +71,16 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Connect { address, source })?;
-        Ok(Self { pool, seal })
+        Ok(Self::from_pool(pool, seal))
     }
 
-    /// A store over an existing pool, for tests.
+    /// A store over an existing pool.
     pub fn from_pool(pool: PgPool, seal: SealKey) -> Self {
-        Self { pool, seal }
+        Self {
+            pool,
+            seal,
+            page_ends: PageEnds::default(),
+        }
     }
 
     /// Asks Postgres for a sign of life.
@@ -137,6 +146,14 @@ fn options(config: &ConnectConfig) -> Result<PgConnectOptions, StoreError> {
         .options([
             ("statement_timeout", milliseconds.as_str()),
             ("lock_timeout", milliseconds.as_str()),
+            (
+                "plan_cache_mode",
+                if config.plans_each {
+                    "force_custom_plan"
+                } else {
+                    "auto"
+                },
+            ),
         ]))
 }
 

@@ -32,6 +32,24 @@ impl Default for Quotas {
     }
 }
 
+/// How many calls a tenant may make at each gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallRates {
+    /// Calls of all operations a second.
+    pub account_per_second: u32,
+    /// Calls of any one operation a second.
+    pub operation_per_second: u32,
+}
+
+impl Default for CallRates {
+    fn default() -> Self {
+        Self {
+            account_per_second: 500,
+            operation_per_second: 200,
+        }
+    }
+}
+
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
@@ -88,6 +106,48 @@ impl Store {
             }),
             None => CreateTenant::NameTaken,
         })
+    }
+
+    /// How many calls the tenant may make; the defaults for one that is gone.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn call_rates(&self, id: &TenantId) -> Result<CallRates, StoreError> {
+        let row = sqlx::query!(
+            "select calls_per_second, operation_calls_per_second from tenant where id = $1",
+            id.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else {
+            return Ok(CallRates::default());
+        };
+        let rate = |calls: i32| u32::try_from(calls).unwrap_or_default();
+        Ok(CallRates {
+            account_per_second: rate(row.calls_per_second),
+            operation_per_second: rate(row.operation_calls_per_second),
+        })
+    }
+
+    /// Sets how many calls the tenant may make; `false` without such a tenant. Gateways follow within ten seconds.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_call_rates(
+        &self,
+        id: &TenantId,
+        rates: CallRates,
+    ) -> Result<bool, StoreError> {
+        let rate = |calls: u32| i32::try_from(calls).unwrap_or(i32::MAX);
+        let updated = sqlx::query!(
+            "update tenant set calls_per_second = $2, operation_calls_per_second = $3 where id = $1",
+            id.as_str(),
+            rate(rates.account_per_second),
+            rate(rates.operation_per_second),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(updated.rows_affected() == 1)
     }
 
     /// Every tenant, by name.

@@ -534,6 +534,33 @@ async fn two_relays_never_hold_the_same_message_and_what_failed_comes_again() {
 }
 
 #[tokio::test]
+async fn a_message_that_nobody_can_read_is_buried_and_does_not_stop_the_next() {
+    let world = World::new().await;
+    sqlx::query("insert into outbox (id, message, created_at) values (gen_random_uuid(), '{\"kind\": \"from the future\"}', now() - interval '1 hour')")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let tenant = world.tenant(10).await;
+    world.started(&tenant).await;
+    let batch = world.store.take_messages(100).await.unwrap();
+    assert_eq!((batch.messages.len(), batch.unreadable.len()), (1, 1));
+    let published = batch.messages[0].id;
+    batch.published(&[published]).await.unwrap();
+    assert!(world.store.take_messages(100).await.unwrap().is_empty());
+    let (subject, payload): (String, Vec<u8>) =
+        sqlx::query_as("select subject, payload from dead_letter")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    assert_eq!(subject, "outbox");
+    assert!(
+        String::from_utf8(payload)
+            .unwrap()
+            .contains("from the future")
+    );
+}
+
+#[tokio::test]
 async fn a_flood_that_filled_the_window_does_not_take_every_place_that_becomes_free() {
     let world = World::new().await;
     let (flood, small) = (world.tenant(100).await, world.tenant(100).await);

@@ -122,7 +122,7 @@ metrics! {
         "Messages written but not yet published.";
     OutboxAgeSeconds: Kind::Gauge, "wherry_outbox_age_seconds", {},
         "Age of the oldest message not yet published, zero when there is none.";
-    RelayPublished: Kind::Counter, "wherry_relay_published_total", { outcome: "`published` or `failed`" },
+    RelayPublished: Kind::Counter, "wherry_relay_published_total", { outcome: "`published`, `failed` or `unreadable`" },
         "Messages that the relay gave to NATS, or failed to.";
     ReconcilerRepairs: Kind::Counter, "wherry_reconciler_repairs_total", { kind: "what was repaired, from a fixed list" },
         "Jobs that the reconciler had to push on because a message was lost.";

@@ -9,8 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use tokio::process::Child;
 
-use super::deployment::Deployment;
-use super::{disk, process};
+use super::disk;
+use crate::deployment::Deployment;
+use crate::process;
 
 /// The smallest disk that the API takes. Files of that size are sparse and cost nothing.
 const TARGET_GIB: u64 = 20;

@@ -2,16 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::figures::{Machine, Percentiles};
 use crate::history::Event;
-
-/// Longest time that a figure can be, one day, in microseconds.
-const LONGEST_MICROS: u64 = 86_400_000_000;
 
 /// The whole report.
 #[derive(Debug, Clone, Serialize)]
@@ -61,86 +57,6 @@ pub struct Settings {
     pub sources: usize,
     /// Size of each source's disk in MiB.
     pub disk_mib: u64,
-}
-
-/// What it ran on.
-#[derive(Debug, Clone, Serialize)]
-pub struct Machine {
-    /// Processors that this process may use.
-    pub processors: usize,
-    /// Name of the processor.
-    pub processor: String,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// Release of the kernel.
-    pub kernel: String,
-    /// Whether this is a release build: figures of others mean little.
-    pub is_release_build: bool,
-}
-
-/// Percentiles in milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Percentiles {
-    /// How many were measured.
-    pub count: u64,
-    /// Half took no longer.
-    pub p50_ms: f64,
-    /// 90 % took no longer.
-    pub p90_ms: f64,
-    /// 99 % took no longer.
-    pub p99_ms: f64,
-    /// The longest.
-    pub max_ms: f64,
-}
-
-impl Percentiles {
-    /// Of these times.
-    pub fn of(times: impl IntoIterator<Item = Duration>) -> Self {
-        let mut histogram =
-            Histogram::<u64>::new_with_max(LONGEST_MICROS, 3).expect("the bounds are sound");
-        for time in times {
-            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-            histogram.saturating_record(micros);
-        }
-        let ms = |micros: u64| micros as f64 / 1000.0;
-        Self {
-            count: histogram.len(),
-            p50_ms: ms(histogram.value_at_quantile(0.5)),
-            p90_ms: ms(histogram.value_at_quantile(0.9)),
-            p99_ms: ms(histogram.value_at_quantile(0.99)),
-            max_ms: ms(histogram.max()),
-        }
-    }
-}
-
-impl Machine {
-    /// This one.
-    pub fn this() -> Self {
-        let line = |path: &str, name: &str| {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            let value = text.lines().find_map(|line| {
-                line.strip_prefix(name)?
-                    .trim_start()
-                    .strip_prefix(':')
-                    .map(str::to_owned)
-            });
-            value.unwrap_or_default().trim().to_owned()
-        };
-        let memory_kib = line("/proc/meminfo", "MemTotal")
-            .trim_end_matches(" kB")
-            .parse::<u64>()
-            .unwrap_or(0);
-        Self {
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-            processor: line("/proc/cpuinfo", "model name"),
-            memory_mib: memory_kib / 1024,
-            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
-            is_release_build: !cfg!(debug_assertions),
-        }
-    }
 }
 
 /// Figures that the history gives, over the jobs of these tenants.
@@ -252,16 +168,7 @@ impl fmt::Display for Report {
             settings.sources,
             settings.disk_mib
         )?;
-        let build = if machine.is_release_build {
-            "release"
-        } else {
-            "debug build: its figures mean little"
-        };
-        writeln!(
-            f,
-            "Machine      {} processors ({}), {} MiB, Linux {}, {build}",
-            machine.processors, machine.processor, machine.memory_mib, machine.kernel
-        )?;
+        writeln!(f, "Machine      {machine}")?;
         writeln!(
             f,
             "Jobs         {} created, {} finished in {:.1} s; {} images equal their source byte for byte",
@@ -314,24 +221,6 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_within_their_precision() {
-        let times = Percentiles::of((1..=1000).map(Duration::from_millis));
-        assert_eq!(times.count, 1000);
-        for (found, right) in [
-            (times.p50_ms, 500.0),
-            (times.p90_ms, 900.0),
-            (times.p99_ms, 990.0),
-            (times.max_ms, 1000.0),
-        ] {
-            assert!(
-                (found - right).abs() / right < 0.002,
-                "{found} is not {right}"
-            );
-        }
-        assert_eq!(Percentiles::of([]), Percentiles::default());
-    }
 
     #[test]
     fn figures_come_from_the_history() {

@@ -103,10 +103,10 @@ pub(super) async fn prepare(
             .unwrap_or_default(),
         metrics_url: endpoints.metrics_url.clone(),
     };
-    let credentials = smc::Credentials {
-        access_key_id: bootstrap.access_key_id.clone(),
-        access_key_secret: bootstrap.access_key_secret.clone(),
-    };
+    let credentials = smc::Credentials::new(
+        bootstrap.access_key_id.clone(),
+        bootstrap.access_key_secret.clone(),
+    );
     let client = smc::Client::new(&bootstrap.endpoint, credentials, &bootstrap.region_id)?;
     if bootstrap.activation_code.is_empty() || !has_valid_token(&client).await? {
         let parameters = [

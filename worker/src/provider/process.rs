@@ -154,6 +154,8 @@ impl ProcessProvider {
             .arg("receiver")
             .arg("--dir")
             .arg(directory)
+            // A free port; receiver.log says which.
+            .args(["--health", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(also_log)

@@ -127,24 +127,19 @@ impl Store {
         page: Page,
     ) -> Result<Listed<Job>, StoreError> {
         let states = filter.states();
-        let total = sqlx::query_scalar!(
-            r#"
-            select count(*) as "total!" from job
-            where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
-              and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
-              and ($6::text[] is null or state = any($6))
-            "#,
-            tenant.as_str(),
-            filter.ids.as_deref(),
-            filter.source_ids.as_deref(),
-            filter.name,
-            filter.region_id,
-            states.as_deref(),
-        )
-        .fetch_one(&self.pool)
-        .await?;
+        let start = self.page_ends.start(tenant, "job", filter, page);
         let rows = sqlx::query!(
             r#"
+            with matching as not materialized (
+                select id, created_at from job
+                where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
+                  and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
+                  and ($6::text[] is null or state = any($6))
+            ), page as materialized (
+                select id from matching
+                where (created_at, id) < (coalesce($7, 'infinity'::timestamptz), $8::text)
+                order by created_at desc, id desc limit $9 offset $10
+            )
             select id, source_id, region_id, name, description, target_type, image_name, net_mode, vswitch_id, vpc_id,
                 replication_parameters, state, run, failure_code, failure_message, observed as "observed: Json<StatusInfo>",
                 bytes_durable, bytes_total, instance_id, image_id, created_at, started_at, ended_at, scheduled_start_at, valid_until,
@@ -160,12 +155,11 @@ impl Store {
                     where job_event.job_id = job.id and job_event.run = job.run
                       and to_state in ('preparing', 'syncing', 'processing', 'cleaning', 'waiting')
                     order by array_position(array['preparing', 'syncing', 'processing', 'cleaning', 'waiting'], to_state) desc
-                    limit 1) as furthest
-            from job
-            where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
-              and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
-              and ($6::text[] is null or state = any($6))
-            order by created_at desc, id desc limit $7 offset $8
+                    limit 1) as furthest,
+                -- The first page says by itself how many rows there are, if it is not full.
+                case when $11 or (select count(*) from page) >= $9 then (select count(*) from matching) end as total
+            from page join job using (id)
+            order by created_at desc, id desc
             "#,
             tenant.as_str(),
             filter.ids.as_deref(),
@@ -173,11 +167,24 @@ impl Store {
             filter.name,
             filter.region_id,
             states.as_deref(),
+            start.behind_time(),
+            start.behind_id(),
             page.limit(),
-            page.offset(),
+            start.offset(),
+            page.number > 1,
         )
         .fetch_all(&self.pool)
         .await?;
+        let total = match rows.first() {
+            Some(row) => row.total.unwrap_or(rows.len() as i64),
+            // A page beyond the end has no row that could carry the count.
+            None if page.number > 1 => Box::pin(self.jobs(tenant, filter, Page::ONE)).await?.total,
+            None => 0,
+        };
+        start.ended(
+            rows.len(),
+            rows.last().map(|row| (row.created_at, row.id.as_str())),
+        );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let mut disks = self.disks_of_jobs(&ids).await?;
         let mut runs = self.runs_of_jobs(&ids).await?;

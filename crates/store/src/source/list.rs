@@ -89,28 +89,39 @@ impl Store {
     ) -> Result<Listed<Source>, StoreError> {
         let (deleting, healthy, has_job) =
             filter.state.map_or_else(Default::default, circumstances);
+        let start = self.page_ends.start(tenant, "source", filter, page);
         let rows = sqlx::query!(
             r#"
-            with known as (
-                select source.*,
-                    last_seen_at > now() - make_interval(secs => $5) as online,
-                    last_seen_at > now() - make_interval(secs => $5) and failure_code is null as healthy,
-                    exists (select 1 from job where job.source_id = source.id
-                        and job.state not in ('finished', 'deleting')) as has_job,
-                    (select job.id from job where job.source_id = source.id
-                        order by job.created_at desc, job.id desc limit 1) as job_id
-                from source where tenant = $1
+            with matching as not materialized (
+                select id, created_at from source
+                where tenant = $1 and ($2::text[] is null or id = any($2)) and ($4::text is null or name = $4)
+                  and ($12::text is null or workgroup_id = $12)
+                  and ($3::text is null or id = (
+                    select job.source_id from job
+                    where job.tenant = $1 and job.id = $3 and not exists (
+                        select 1 from job as newer
+                        where newer.source_id = job.source_id and (newer.created_at, newer.id) > (job.created_at, job.id))))
+                  and (not $6 or (
+                        deleting,
+                        last_seen_at > now() - make_interval(secs => $5) and failure_code is null,
+                        exists (select 1 from job where job.source_id = source.id and job.state not in ('finished', 'deleting'))
+                    ) in (select * from unnest($7::bool[], $8::bool[], $9::bool[])))
+            ), page as materialized (
+                select id from matching
+                where (created_at, id) < (coalesce($13, 'infinity'::timestamptz), $14::text)
+                order by created_at desc, id desc limit $10 offset $11
             )
-            select id, name, description, deleting, online as "online!", healthy as "healthy!", has_job as "has_job!", job_id,
+            select id, name, description, deleting, last_seen_at > now() - make_interval(secs => $5) as "online!",
+                exists (select 1 from job where job.source_id = source.id
+                    and job.state not in ('finished', 'deleting')) as "has_job!",
+                (select job.id from job where job.source_id = source.id
+                    order by job.created_at desc, job.id desc limit 1) as job_id,
                 agent_version, architecture, platform, kernel_level, system_info, heartbeat_secs, failure_code, failure_message,
-                created_at, last_seen_at, workgroup_id, count(*) over () as "total!"
-            from known
-            where ($2::text[] is null or id = any($2))
-              and ($3::text is null or job_id = $3)
-              and ($4::text is null or name = $4)
-              and (not $6 or (deleting, healthy, has_job) in (select * from unnest($7::bool[], $8::bool[], $9::bool[])))
-              and ($12::text is null or workgroup_id = $12)
-            order by created_at desc, id desc limit $10 offset $11
+                created_at, last_seen_at, workgroup_id,
+                -- The first page says by itself how many rows there are, if it is not full.
+                case when $15 or (select count(*) from page) >= $10 then (select count(*) from matching) end as total
+            from page join source using (id)
+            order by created_at desc, id desc
             "#,
             tenant.as_str(),
             filter.ids.as_deref(),
@@ -122,23 +133,28 @@ impl Store {
             &healthy,
             &has_job,
             page.limit(),
-            page.offset(),
+            start.offset(),
             filter.workgroup_id,
+            start.behind_time(),
+            start.behind_id(),
+            page.number > 1,
         )
         .fetch_all(&self.pool)
         .await?;
-        // A page beyond the end has no row that could carry the count.
         let total = match rows.first() {
-            Some(row) => row.total,
+            Some(row) => row.total.unwrap_or(rows.len() as i64),
+            // A page beyond the end has no row that could carry the count.
             None if page.number > 1 => {
-                let first = Page { number: 1, size: 1 };
-                return Ok(Listed {
-                    rows: Vec::new(),
-                    total: Box::pin(self.sources(tenant, filter, first)).await?.total,
-                });
+                Box::pin(self.sources(tenant, filter, Page::ONE))
+                    .await?
+                    .total
             }
             None => 0,
         };
+        start.ended(
+            rows.len(),
+            rows.last().map(|row| (row.created_at, row.id.as_str())),
+        );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let mut disks = self.disks_of_sources(&ids).await?;
         let rows = rows
@@ -149,7 +165,11 @@ impl Store {
                     id: parse("source.id", &row.id)?,
                     name: row.name,
                     description: row.description,
-                    state: SourceState::derive(row.deleting, row.healthy, row.has_job),
+                    state: SourceState::derive(
+                        row.deleting,
+                        row.online && row.failure_code.is_none(),
+                        row.has_job,
+                    ),
                     online: row.online,
                     job_id: parse_opt("job.id", row.job_id.as_deref())?,
                     agent_version: row.agent_version,

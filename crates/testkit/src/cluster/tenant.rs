@@ -73,10 +73,7 @@ impl Tenant {
             bail!("the cluster has a tenant {name}")
         };
         let key = cluster.store.create_access_key(&tenant.id).await?;
-        let credentials = smc::Credentials {
-            access_key_id: key.id.clone(),
-            access_key_secret: key.secret.clone(),
-        };
+        let credentials = smc::Credentials::new(key.id.clone(), key.secret.clone());
         let client = smc::Client::new(&cluster.endpoint(), credentials, REGION)?;
         let token = client
             .call(

@@ -8,9 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Child;
 
-use super::Config;
-use super::process;
 use crate::history::Event;
+use crate::process;
 
 /// A `wherry up` may take this long until it is ready; its first start makes a database.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -24,13 +23,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 const HISTORY_PAGE: usize = 10_000;
 
 /// Where it is, and how its operator reaches its database.
-pub(super) struct Deployment {
-    pub(super) endpoint: String,
-    pub(super) agent_endpoint: String,
-    pub(super) region: String,
+pub(crate) struct Deployment {
+    pub(crate) endpoint: String,
+    pub(crate) agent_endpoint: String,
+    pub(crate) region: String,
     database_url: String,
     seal_key: String,
     up: Option<Child>,
+}
+
+/// How a Wherry that runs already is reached.
+pub(crate) struct Given {
+    pub(crate) endpoint: String,
+    pub(crate) agent_endpoint: String,
+    pub(crate) region: String,
+    pub(crate) database_url: String,
+    pub(crate) seal_key: String,
 }
 
 #[derive(Deserialize)]
@@ -47,35 +55,35 @@ struct Operator {
 }
 
 impl Deployment {
-    /// The one that the settings name, or one of our own in `folder`.
-    pub(super) async fn open(config: &Config, folder: &Path) -> anyhow::Result<Self> {
-        let given = (
-            &config.endpoint,
-            &config.agent_endpoint,
-            &config.database_url,
-            &config.seal_key,
-        );
-        if let (Some(endpoint), Some(agent_endpoint), Some(database_url), Some(seal_key)) = given {
-            return Ok(Self {
-                endpoint: endpoint.clone(),
-                agent_endpoint: agent_endpoint.clone(),
-                region: config.region.clone(),
-                database_url: database_url.clone(),
-                seal_key: seal_key.clone(),
-                up: None,
-            });
+    /// One that runs already.
+    pub(crate) fn given(given: Given) -> Self {
+        Self {
+            endpoint: given.endpoint,
+            agent_endpoint: given.agent_endpoint,
+            region: given.region,
+            database_url: given.database_url,
+            seal_key: given.seal_key,
+            up: None,
         }
+    }
+
+    /// One of our own in `folder`.
+    pub(crate) async fn start(
+        folder: &Path,
+        region: &str,
+        slots: Option<usize>,
+    ) -> anyhow::Result<Self> {
         let (data_dir, log) = (folder.join("up"), folder.join("up.log"));
         let mut command = process::wherry()?;
         command
             .arg("up")
             .arg("--data-dir")
             .arg(&data_dir)
-            .args(["--region", &config.region]);
+            .args(["--region", region]);
         for listener in ["--api", "--agents", "--health"] {
             command.args([listener, "127.0.0.1:0"]);
         }
-        if let Some(slots) = config.slots {
+        if let Some(slots) = slots {
             command.args(["--slots", &slots.to_string()]);
         }
         let mut up = process::start(command, &log)?;
@@ -107,6 +115,19 @@ impl Deployment {
         })
     }
 
+    /// The process of a deployment of our own.
+    pub(crate) fn process_id(&self) -> Option<i32> {
+        self.up.as_ref()?.id()?.try_into().ok()
+    }
+
+    pub(crate) fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    pub(crate) fn seal_key(&self) -> &str {
+        &self.seal_key
+    }
+
     /// Runs `wherry admin`.
     async fn admin(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let mut command = process::wherry()?;
@@ -121,7 +142,7 @@ impl Deployment {
     }
 
     /// Makes a tenant that may have as many jobs, and run as many at once, and gives a client that signs for it.
-    pub(super) async fn tenant(
+    pub(crate) async fn tenant(
         &self,
         name: &str,
         jobs: usize,
@@ -135,15 +156,12 @@ impl Deployment {
         let made = self.admin(&arguments).await;
         let made = made.with_context(|| format!("can't make tenant {name}"))?;
         let field = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
-        let credentials = smc::Credentials {
-            access_key_id: field("AccessKeyId"),
-            access_key_secret: field("AccessKeySecret"),
-        };
+        let credentials = smc::Credentials::new(field("AccessKeyId"), field("AccessKeySecret"));
         Ok(smc::Client::new(&self.endpoint, credentials, &self.region)?)
     }
 
     /// The whole history behind `after`.
-    pub(super) async fn history(&self, after: i64) -> anyhow::Result<Vec<Event>> {
+    pub(crate) async fn history(&self, after: i64) -> anyhow::Result<Vec<Event>> {
         let mut history: Vec<Event> = Vec::new();
         loop {
             let after = history.last().map_or(after, |row| row.seq).to_string();
@@ -162,7 +180,7 @@ impl Deployment {
     }
 
     /// Ends the deployment, if it is our own.
-    pub(super) async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         if let Some(mut up) = self.up.take() {
             process::ask_to_end(&up);
             // Too late is no finding of this test: the child is killed when it is dropped.

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// This program, with none of the settings that the caller's environment has for other commands.
-pub(super) fn wherry() -> anyhow::Result<Command> {
+pub(crate) fn wherry() -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("can't find this program's own file")?;
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -35,7 +35,7 @@ pub(super) fn wherry() -> anyhow::Result<Command> {
 /// Starts a process that lasts. It dies with this one, whatever way this one ends. What it prints goes to `log`.
 ///
 /// To be called on the main thread: the kernel ties such a child to the thread that made it.
-pub(super) fn start(mut command: Command, log: &Path) -> anyhow::Result<Child> {
+pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Child> {
     let log_file = File::create(log).with_context(|| format!("can't write {}", log.display()))?;
     command
         .stdout(log_file.try_clone()?)
@@ -58,14 +58,14 @@ pub(super) fn start(mut command: Command, log: &Path) -> anyhow::Result<Child> {
 }
 
 /// Asks a process to drain. It may be gone already.
-pub(super) fn ask_to_end(child: &Child) {
+pub(crate) fn ask_to_end(child: &Child) {
     if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
         let _already_gone = kill(Pid::from_raw(id), Signal::SIGTERM);
     }
 }
 
 /// Runs a command that prints JSON.
-pub(super) async fn answer(mut command: Command) -> anyhow::Result<Value> {
+pub(crate) async fn answer(mut command: Command) -> anyhow::Result<Value> {
     command.kill_on_drop(true);
     let output = tokio::time::timeout(ANSWER_TIMEOUT, command.output())
         .await

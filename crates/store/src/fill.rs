@@ -1,0 +1,67 @@
+//! Rows as an old deployment has them, for load tests: so many that a statement without its index would show.
+
+use domain::TenantId;
+
+use crate::{Store, StoreError};
+
+impl Store {
+    /// Gives the tenant `count` more sources, each with a disk and one job: of ten, eight are finished, one is stopped and one is ready.
+    /// They lie one second apart, back from now. Quotas don't matter here.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn fill(
+        &self,
+        tenant: &TenantId,
+        region_id: &str,
+        count: u32,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // All rows in one statement: a hundred thousand of them take seconds, whatever the time limit of a call's statements.
+        sqlx::query!("set local statement_timeout = 0")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!(
+            r#"
+            with numbered as (
+                select n, substr(md5($1 || '/' || n || '/' || random()), 1, 20) as text, now() - make_interval(secs => n) as at
+                from generate_series(1, $3::bigint) as n
+            ), sources as (
+                insert into source (id, tenant, name, description, public_key, agent_version, architecture, platform, system_info, created_at,
+                    last_seen_at)
+                select 's-' || text, $1, 'fill-' || text, 'A row of a load test', convert_to(text, 'UTF8'), '0.1.0', 'x86_64', 'Debian',
+                    '{"cores":"2","hostname":"fill","memory":"2048"}', at, now() - interval '1 hour'
+                from numbered
+            ), source_disks as (
+                insert into source_disk (source_id, index, path, size_bytes)
+                select 's-' || text, 0, '/dev/vda', 20::bigint << 30 from numbered
+            ), jobs as (
+                insert into job (id, tenant, source_id, region_id, name, image_name, state, run, bytes_durable, bytes_total, created_at,
+                    started_at, ended_at, valid_until)
+                select 'j-' || text, $1, 's-' || text, $2, 'fill-' || text, 'fill-' || text,
+                    case n % 10 when 0 then 'ready' when 1 then 'stopped' else 'finished' end,
+                    case n % 10 when 0 then 0 else 1 end, 20::bigint << 30, 20::bigint << 30, at,
+                    case n % 10 when 0 then null else at end, case n % 10 when 0 then null else at end, now() + interval '30 days'
+                from numbered
+            ), job_disks as (
+                insert into job_disk (job_id, index, size_gib) select 'j-' || text, 0, 40 from numbered
+            )
+            insert into job_event (job_id, tenant, at, event, from_state, to_state, run, epoch, actor)
+            select 'j-' || text, $1, at, event, from_state, to_state, 1, 1, 'fill'
+            from numbered, (values ('start', 'ready', 'preparing'), ('prepared', 'preparing', 'syncing')) as moved (event, from_state, to_state)
+            where n % 10 > 0
+            "#,
+            tenant.as_str(),
+            region_id,
+            i64::from(count),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        // What a planner would otherwise learn a minute later.
+        sqlx::query!("analyze source, source_disk, job, job_disk, job_event")
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Which calls are made, and how often each.
+
+use clap::ValueEnum;
+use rand::RngExt as _;
+use serde::Serialize;
+
+/// Which calls are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mix {
+    /// What consoles and scripts do: lists and look-ups, and a change now and then.
+    Read,
+    /// Half changes.
+    Write,
+}
+
+/// A kind of call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A job by its id, as whoever waits for it does.
+    PollJob,
+    /// A page of jobs.
+    ListJobs,
+    /// A page of sources.
+    ListSources,
+    /// Another description of a source.
+    ModifySource,
+    /// A start that is refused, since the source's agent is not there: all of a start but its last row.
+    StartJob,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 5] = [
+        Self::PollJob,
+        Self::ListJobs,
+        Self::ListSources,
+        Self::ModifySource,
+        Self::StartJob,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::PollJob => "DescribeReplicationJobs, one by its id",
+            Self::ListJobs => "DescribeReplicationJobs, a page",
+            Self::ListSources => "DescribeSourceServers, a page",
+            Self::ModifySource => "ModifySourceServerAttribute",
+            Self::StartJob => "StartReplicationJob, refused",
+        }
+    }
+}
+
+impl Mix {
+    /// Parts of a hundred, in the order of [`Kind::ALL`].
+    fn weights(self) -> [u32; 5] {
+        match self {
+            Self::Read => [55, 25, 15, 4, 1],
+            Self::Write => [30, 10, 10, 40, 10],
+        }
+    }
+
+    pub(super) fn draw(self) -> Kind {
+        let mut rest = rand::rng().random_range(0..self.weights().iter().sum());
+        for (kind, weight) in Kind::ALL.into_iter().zip(self.weights()) {
+            if rest < weight {
+                return kind;
+            }
+            rest -= weight;
+        }
+        Kind::PollJob
+    }
+}
