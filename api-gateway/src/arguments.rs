@@ -130,7 +130,7 @@ impl Parameter {
                     _ => Fit::OutOfRange,
                 }
             }
-            _ if name.split('.').next() == Some(before) => Fit::Resembles,
+            _ if is_at_or_below(name, before) => Fit::Resembles,
             _ => Fit::Not,
         }
     }

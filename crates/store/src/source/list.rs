@@ -62,6 +62,8 @@ pub struct SourceFilter {
     pub state: Option<SourceState>,
     /// In this workgroup.
     pub workgroup_id: Option<String>,
+    /// With a job, or without one.
+    pub has_job: Option<bool>,
 }
 
 /// The circumstances that a state follows from, as columns for `unnest`: the filter by state is [`SourceState::derive`] turned around,
@@ -96,6 +98,7 @@ impl Store {
                 select id, created_at from source
                 where tenant = $1 and ($2::text[] is null or id = any($2)) and ($4::text is null or name = $4)
                   and ($12::text is null or workgroup_id = $12)
+                  and ($16::bool is null or exists (select 1 from job where job.source_id = source.id) = $16)
                   and ($3::text is null or id = (
                     select job.source_id from job
                     where job.tenant = $1 and job.id = $3 and not exists (
@@ -138,6 +141,7 @@ impl Store {
             start.behind_time(),
             start.behind_id(),
             page.number > 1,
+            filter.has_job,
         )
         .fetch_all(&self.pool)
         .await?;
