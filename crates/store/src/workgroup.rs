@@ -231,9 +231,11 @@ impl Store {
             r#"
             select source.id, source.workgroup_id as "workgroup_id!",
                 last_seen_at > now() - make_interval(secs => $3) and failure_code is null as "is_healthy!",
-                (select job.state from job where job.source_id = source.id and job.state <> 'deleting'
-                    order by job.created_at desc, job.id desc limit 1) as job_state
-            from source where tenant = $1 and workgroup_id = any($2) order by source.id
+                last.state as "job_state?", last.cut_over as "is_cut_over?"
+            from source left join lateral (
+                select state, cut_over from job where job.source_id = source.id and job.state <> 'deleting'
+                order by job.created_at desc, job.id desc limit 1) as last on true
+            where tenant = $1 and workgroup_id = any($2) order by source.id
             "#,
             tenant.as_str(),
             ids,
@@ -247,6 +249,7 @@ impl Store {
                 source_id: parse("source.id", &row.id)?,
                 is_healthy: row.is_healthy,
                 job: parse_opt("job.state", row.job_state.as_deref())?,
+                is_cut_over: row.is_cut_over.unwrap_or(false),
             });
         }
         Ok(members)
