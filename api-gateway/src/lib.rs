@@ -23,6 +23,7 @@ mod trace;
 mod upkeep;
 
 pub mod agents;
+pub mod openapi;
 pub mod reference;
 
 use std::net::SocketAddr;
