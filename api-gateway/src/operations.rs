@@ -6,6 +6,7 @@ mod describe_jobs;
 mod disks;
 mod explain_job;
 mod image;
+mod increments;
 mod modify_job;
 mod run_job;
 mod source;
@@ -27,6 +28,7 @@ pub const ALL: &[&Operation] = &[
     &run_job::START,
     &run_job::STOP,
     &run_job::DELETE,
+    &increments::CUT_OVER,
     &explain_job::EXPLAIN,
     &workgroup::CREATE,
     &workgroup::DESCRIBE,

@@ -136,6 +136,36 @@ async fn two_schedulers_start_a_scheduled_job_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_job_that_delivers_again_starts_when_its_next_run_is_due() -> anyhow::Result<()> {
+    let world = World::with_schedulers(2).await?;
+    let job_id = world.due_job().await?;
+    let mut commands = world.bus.commands();
+    assert_eq!(next_start(&mut commands).await?, job_id);
+    // What the end of a run leaves: the job waits, and its timer is an hour away.
+    for statement in [
+        "update job set frequency_hours = 1, images_to_keep = 1, state = 'waiting', admitted_at = null, intent = 'rest'",
+        "insert into timer (job_id, kind, due_at) select id, 'run', started_at + interval '1 hour' from job",
+    ] {
+        sqlx::query(statement).execute(&world.pool).await?;
+    }
+    sqlx::query("update timer set due_at = due_at - interval '1 hour' where kind = 'run'")
+        .execute(&world.pool)
+        .await?;
+    // The reconciler may still ask for the first run; the second is known by its number.
+    wait::until(PATIENCE, "the second run has its slot", async || {
+        let running = "select count(*) from job where run = 2 and admitted_at is not null";
+        Ok(world.count(running).await? == 1)
+    })
+    .await?;
+    assert_eq!(next_start(&mut commands).await?, job_id);
+    let scheduled = "select count(*) from job_run where kind = 'schedule'";
+    assert_eq!(world.count(scheduled).await?, 2);
+    let timers = "select count(*) from timer where kind = 'run'";
+    assert_eq!(world.count(timers).await?, 0);
+    world.end().await
+}
+
+#[tokio::test]
 async fn a_start_that_was_wiped_with_its_stream_is_asked_for_again() -> anyhow::Result<()> {
     let world = World::with_schedulers(1).await?;
     let job_id = world.due_job().await?;

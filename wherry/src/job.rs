@@ -1,5 +1,6 @@
 //! `wherry job`: making, driving and watching replication jobs.
 
+mod runs;
 mod watch;
 
 use anyhow::bail;
@@ -22,20 +23,23 @@ pub(crate) enum Job {
     #[command(
         after_help = "Examples:\n  wherry job create --source web-1 --start\n  \
         wherry job create --source web-1 --system-disk-size 40 --data-disk 1:100 --name web-1 --image-name web-1-2026 --checksum\n  \
-        wherry job create --source web-1 --at 2026-12-24T22:00:00Z --bandwidth-limit 200000"
+        wherry job create --source web-1 --at 2026-12-24T22:00:00Z --bandwidth-limit 200000\n  \
+        wherry job create --source web-1 --every 24 --keep 3 --start"
     )]
-    Create(Create),
-    /// Starts a job, or goes on with a stopped or failed one.
+    Create(Box<Create>),
+    /// Starts a job, goes on with a stopped or failed one, or runs one that waits for its next run.
     Start(Named),
-    /// Stops a job that copies. What was copied is kept.
+    /// Stops a job that copies, or that waits for its next run. What was copied is kept.
     Stop(Named),
+    /// Ends a job that delivers again and again, while it waits for its next run.
+    Cutover(runs::CutOver),
     /// Deletes a job and what it holds. Delivered images stay.
     Delete(Named),
     /// Lists all jobs, newest first.
     List,
     /// Shows one job.
     Show(Named),
-    /// Shows a job's progress until it ends. Exit code 0 for a finished or stopped job, 1 for any other end.
+    /// Shows a job's progress until it ends, or waits for its next run. Exit code 0 for a finished, waiting or stopped job, 1 for any other end.
     Watch(Named),
     /// Says why a job is where it is, and what happens next.
     Explain(Named),
@@ -73,6 +77,12 @@ pub(crate) struct Create {
     /// Until when the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days from now, 30 without it.
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
+    /// Deliver an image every so many hours, 1 to 168, until `wherry job cutover`. Each is a full copy.
+    #[arg(long, value_name = "HOURS", requires = "keep")]
+    every: Option<u64>,
+    /// Images that are kept, 1 to 10: when one more is delivered, the oldest is deleted.
+    #[arg(long, value_name = "N", requires = "every")]
+    keep: Option<u64>,
     /// Most Kbit/s that the agent sends.
     #[arg(long, value_name = "KBITS")]
     bandwidth_limit: Option<u64>,
@@ -110,6 +120,7 @@ impl Job {
                     )
                     .await?
             }
+            Self::Cutover(cut_over) => cut_over.run(api).await?,
             Self::Delete(named) => {
                 named
                     .call(api, "DeleteReplicationJob", "being deleted")
@@ -188,6 +199,12 @@ impl Create {
             ("Description", self.description.clone()),
             ("ScheduledStartTime", self.at.clone()),
             ("ValidTime", self.valid_until.clone()),
+            ("RunOnce", self.every.map(|_| "false".to_owned())),
+            ("Frequency", self.every.map(|hours| hours.to_string())),
+            (
+                "MaxNumberOfImageToKeep",
+                self.keep.map(|keep| keep.to_string()),
+            ),
             ("ReplicationParameters", self.parameters()),
         ];
         for (name, value) in optional {
@@ -323,7 +340,8 @@ fn show(job: &Value) -> String {
         ("Started", text(job, "StartTime")),
         ("Ended", text(job, "EndTime")),
         ("Valid until", text(job, "ValidTime")),
-    ])
+        ("Repeats", runs::repeats(job)),
+    ]) + &runs::list(job)
 }
 
 fn explain(explained: &Value) -> String {

@@ -38,6 +38,7 @@ async fn copying(workers: usize) -> anyhow::Result<(Cluster, Source, Job)> {
     // 160 Mbit/s: the copy takes long enough to be hit in the middle.
     let options = JobOptions {
         parameters: r#"{"bandwidth_limit":160000,"compress_level":0}"#.to_owned(),
+        ..JobOptions::default()
     };
     let job = source.create_job(&cluster, "survivor", &options).await?;
     job.start().await?;

@@ -35,6 +35,7 @@ async fn every_delivered_disk_equals_its_source() -> anyhow::Result<()> {
     for (number, source) in sources.iter().enumerate() {
         let options = JobOptions {
             parameters: r#"{"checksum":true}"#.to_owned(),
+            ..JobOptions::default()
         };
         let job = source
             .create_job(&cluster, &format!("job-{number}"), &options)
@@ -87,6 +88,7 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
     // 160 Mbit/s: slow enough to be stopped in the middle. Without compression the wire carries what the disk holds.
     let options = JobOptions {
         parameters: r#"{"bandwidth_limit":160000,"compress_level":0}"#.to_owned(),
+        ..JobOptions::default()
     };
     let job = source.create_job(&cluster, "stop-and-go", &options).await?;
     job.start().await?;

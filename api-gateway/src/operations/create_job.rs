@@ -4,7 +4,7 @@ use serde_json::json;
 use store::client_token::ClientToken;
 use store::job::create::{CreateJob, CreateRefusal, NewJob};
 
-use super::{disks, source, tag};
+use super::{disks, increments, source, tag};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -12,7 +12,6 @@ use crate::operation::{Call, Effect, Operation, Resource, field};
 
 const NAME: &str = "CreateReplicationJob";
 
-pub(super) const NO_INCREMENTS: &str = "Incremental jobs are not offered by this service yet: leave RunOnce out or true, and Frequency and MaxNumberOfImageToKeep out.";
 pub(super) const NO_CONTAINERS: &str =
     "Container images are not offered by this service: leave it out.";
 pub(super) const NO_CLOUD_INSTANCES: &str =
@@ -26,7 +25,7 @@ pub(super) const NO_RESOURCE_GROUPS: &str =
 
 pub(super) const CREATE: Operation = Operation {
     name: NAME,
-    summary: "Makes a job that migrates a source to an image. It is started by StartReplicationJob, or by itself at ScheduledStartTime.",
+    summary: "Makes a job that migrates a source to an image, once or again and again. It is started by StartReplicationJob, or by itself at ScheduledStartTime.",
     parameters: &[
         Parameter::required(
             "RegionId",
@@ -68,7 +67,7 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::optional(
             "ImageName",
             Rule::Name,
-            "The image's name; default Image_<JobId>. If another image has it, the job's id is added.",
+            "The image's name; default Image_<JobId>. With RunOnce=false, _CYCLE_ and the number of the run are added; if another image has the name, the job's id.",
         ),
         Parameter::optional(
             "NetMode",
@@ -92,11 +91,9 @@ pub(super) const CREATE: Operation = Operation {
         ),
         tag::TAG_KEY,
         tag::TAG_VALUE,
-        Parameter::optional(
-            "RunOnce",
-            Rule::Only("true", NO_INCREMENTS),
-            "true, a job that delivers once.",
-        ),
+        increments::RUN_ONCE,
+        increments::FREQUENCY,
+        increments::IMAGES_TO_KEEP,
         Parameter::optional(
             "JobType",
             Rule::Only(
@@ -105,8 +102,6 @@ pub(super) const CREATE: Operation = Operation {
             ),
             "0, a server migration.",
         ),
-        Parameter::not_offered("Frequency", NO_INCREMENTS),
-        Parameter::not_offered("MaxNumberOfImageToKeep", NO_INCREMENTS),
         Parameter::not_offered("InstanceId", NO_INSTANCE_TARGET),
         Parameter::not_offered("VSwitchId", NO_NETWORKS),
         Parameter::not_offered("VpcId", NO_NETWORKS),
@@ -166,6 +161,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         disks: &asked,
         scheduled_start: arguments.time("ScheduledStartTime"),
         valid_until: arguments.time("ValidTime"),
+        increments: increments::asked(&arguments)?,
         tags: &tags,
         client_token: arguments.text("ClientToken").map(|token| ClientToken {
             token,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use store::job::describe::{Job, JobFilter};
 use store::tag::TaggedKind;
 
-use super::tag;
+use super::{increments, tag};
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -98,7 +98,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].Progress",
             "number",
-            "Percent, 0 to 100: in Syncing the share of durable bytes. Never falls inside a run; 100 is Finished.",
+            "Percent, 0 to 100: in Syncing the share of durable bytes. Never falls inside a run; 100 is Finished or Waiting.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].TargetType",
@@ -144,7 +144,37 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].RunOnce",
             "boolean",
-            "true.",
+            "Whether it delivers once.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Frequency",
+            "integer",
+            "Without RunOnce: hours from the start of one run to that of the next.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].MaxNumberOfImageToKeep",
+            "integer",
+            "Without RunOnce: images that are kept.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ReplicationJobRuns.ReplicationJobRun[].Type",
+            "string",
+            "Who started the run: Manual or Schedule. The last 50 runs are shown, in their order.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ReplicationJobRuns.ReplicationJobRun[].StartTime",
+            "string",
+            "When it was started.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ReplicationJobRuns.ReplicationJobRun[].EndTime",
+            "string",
+            "When it delivered, failed or was stopped.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].ReplicationJobRuns.ReplicationJobRun[].ImageId",
+            "string",
+            "The image that it delivered, while that is there.",
         ),
         field("ReplicationJobs.ReplicationJob[].JobType", "integer", "0."),
         field(
@@ -265,7 +295,10 @@ fn show(job: &Job, tags: &tag::Shown) -> Value {
         "ImageId": job.image_id,
         "TransitionInstanceId": job.instance_id,
         "ReplicationParameters": job.replication_parameters,
-        "RunOnce": true,
+        "RunOnce": job.increments.is_none(),
+        "Frequency": job.increments.map(|increments| increments.frequency_hours),
+        "MaxNumberOfImageToKeep": job.increments.map(|increments| increments.images_to_keep),
+        "ReplicationJobRuns": increments::runs(&job.runs),
         "JobType": 0,
         "CreationTime": job.created_at,
         "StartTime": job.started_at,

@@ -3,10 +3,10 @@
 use store::job::modify::{JobChange, ModifyJob};
 
 use super::create_job::{
-    NO_CLOUD_INSTANCES, NO_CONTAINERS, NO_INCREMENTS, NO_INSTANCE_TARGET, NO_NETWORKS,
-    invalid_scheduled_start, invalid_valid_time, name_taken,
+    NO_CLOUD_INSTANCES, NO_CONTAINERS, NO_INSTANCE_TARGET, NO_NETWORKS, invalid_scheduled_start,
+    invalid_valid_time, name_taken,
 };
-use super::{disks, run_job};
+use super::{disks, increments, run_job};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -14,7 +14,7 @@ use crate::operation::{Call, Effect, Operation, Resource};
 
 pub(super) const MODIFY: Operation = Operation {
     name: "ModifyReplicationJobAttribute",
-    summary: "Changes a job: Name and Description for all its life, ValidTime until it has delivered or expired, the rest in Ready only. What is not given stays.",
+    summary: "Changes a job: Name and Description for all its life, ValidTime until it has delivered or expired, Frequency and MaxNumberOfImageToKeep in Ready and Waiting, the rest in Ready only. What is not given stays.",
     parameters: &[
         Parameter::required("JobId", Rule::Text(128), "The job."),
         Parameter::optional("Name", Rule::Name, "The new name, unique in the account."),
@@ -47,8 +47,8 @@ pub(super) const MODIFY: Operation = Operation {
         Parameter::not_offered("InstanceId", NO_INSTANCE_TARGET),
         Parameter::not_offered("VSwitchId", NO_NETWORKS),
         Parameter::not_offered("VpcId", NO_NETWORKS),
-        Parameter::not_offered("Frequency", NO_INCREMENTS),
-        Parameter::not_offered("MaxNumberOfImageToKeep", NO_INCREMENTS),
+        increments::FREQUENCY,
+        increments::IMAGES_TO_KEEP,
         Parameter::not_offered("InstanceType", NO_CLOUD_INSTANCES),
         Parameter::not_offered("InstanceRamRole", NO_CLOUD_INSTANCES),
         Parameter::not_offered("LaunchTemplateId", NO_CLOUD_INSTANCES),
@@ -76,7 +76,10 @@ pub(super) const MODIFY: Operation = Operation {
 
 async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let id = run_job::job_id(&arguments)?;
+    let (frequency_hours, images_to_keep) = increments::given(&arguments);
     let change = JobChange {
+        frequency_hours,
+        images_to_keep,
         name: arguments.name("Name").cloned(),
         description: arguments.text("Description").map(str::to_owned),
         valid_until: arguments.time("ValidTime"),
@@ -93,6 +96,7 @@ async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     {
         ModifyJob::Modified => Ok(Answer::done()),
         ModifyJob::Refused { state, allowed } => Err(run_job::invalid_status(state, &allowed)),
+        ModifyJob::DeliversOnce => Err(increments::delivers_once(frequency_hours.is_some())),
         ModifyJob::NameTaken => Err(name_taken()),
         ModifyJob::Disks(invalid) => Err(disks::refusal(&invalid)),
         ModifyJob::ScheduledStart => Err(invalid_scheduled_start()),

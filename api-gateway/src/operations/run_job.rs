@@ -42,18 +42,20 @@ async fn start(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
             Ok(Answer::done())
         }
         StartJob::Refused(state) => Err(invalid_status(state, &allowed(Event::Start))),
-        StartJob::Source(state) => {
-            let mut refusal =
-                source::invalid_state(state, &[SourceState::Available, SourceState::InUse]);
-            if state == SourceState::Unavailable {
-                refusal.message.push_str(
-                    " The agent of the source is offline or reports an error: start it, check its log, and start the job again.",
-                );
-            }
-            Err(refusal)
-        }
+        StartJob::Source(state) => Err(source_not_ready(state)),
         StartJob::NotFound => Err(Refusal::not_found("JobId")),
     }
+}
+
+/// The job's source can't be copied from now.
+pub(super) fn source_not_ready(state: SourceState) -> Refusal {
+    let mut refusal = source::invalid_state(state, &[SourceState::Available, SourceState::InUse]);
+    if state == SourceState::Unavailable {
+        refusal.message.push_str(
+            " The agent of the source is offline or reports an error: start it, check its log, and start the job again.",
+        );
+    }
+    refusal
 }
 
 pub(super) const STOP: Operation = Operation {
@@ -122,7 +124,7 @@ async fn change(call: &Call, id: &JobId, event: Event) -> Result<Result<Answer, 
 }
 
 /// The states in which the tenant may ask for it: straight from the state machine.
-fn allowed(event: Event) -> Vec<State> {
+pub(super) fn allowed(event: Event) -> Vec<State> {
     State::ALL
         .into_iter()
         .filter(|&state| {

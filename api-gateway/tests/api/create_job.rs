@@ -218,7 +218,32 @@ async fn every_rule_has_its_refusal() {
             ],
             "InvalidScheduledStartTime",
         ),
-        (vec![("RunOnce", "false")], "InvalidRunOnce"),
+        (vec![("RunOnce", "no")], "InvalidRunOnce"),
+        (vec![("RunOnce", "false")], "MissingFrequency"),
+        (
+            vec![("RunOnce", "false"), ("Frequency", "24")],
+            "MissingMaxNumberOfImageToKeep",
+        ),
+        (
+            vec![
+                ("RunOnce", "false"),
+                ("Frequency", "169"),
+                ("MaxNumberOfImageToKeep", "1"),
+            ],
+            "InvalidFrequency",
+        ),
+        (
+            vec![
+                ("RunOnce", "false"),
+                ("Frequency", "1"),
+                ("MaxNumberOfImageToKeep", "11"),
+            ],
+            "InvalidMaxNumberOfImageToKeep",
+        ),
+        (
+            vec![("MaxNumberOfImageToKeep", "1")],
+            "InvalidMaxNumberOfImageToKeep",
+        ),
         (vec![("Frequency", "24")], "InvalidFrequency"),
         (vec![("JobType", "1")], "InvalidJobType"),
         (vec![("Tag.1.Key", "aliyun")], "InvalidParameter.TagKey"),

@@ -5,6 +5,7 @@ mod authentication;
 mod create_job;
 mod fixture;
 mod images;
+mod increments;
 mod job_states;
 mod jobs;
 mod operating;

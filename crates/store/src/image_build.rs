@@ -2,11 +2,21 @@
 
 use domain::{Epoch, ImageId, JobId, Run};
 
+use crate::job::increments;
 use crate::row::parse;
 use crate::{Store, StoreError};
 
+/// An image that is being made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BegunImage {
+    /// Its id.
+    pub id: ImageId,
+    /// Its name.
+    pub name: String,
+}
+
 impl Store {
-    /// The image that this run makes: `candidate`, or the one that an earlier owner of the run began. `None` if the epoch is over.
+    /// The image that this run makes, with its name: `candidate`, or the one that an earlier owner of the run began. `None` if the epoch is over.
     ///
     /// # Errors
     /// The database fails.
@@ -15,18 +25,23 @@ impl Store {
         job_id: &JobId,
         epoch: Epoch,
         candidate: &ImageId,
-    ) -> Result<Option<ImageId>, StoreError> {
-        let id = sqlx::query_scalar!(
+    ) -> Result<Option<BegunImage>, StoreError> {
+        let row = sqlx::query!(
             r#"
+            with named as (
+                -- Each image of a job that delivers again and again says of which run it is.
+                select job.*, image_name || case when frequency_hours is null then '' else '_CYCLE_' || run end as wanted
+                from job where id = $1 and epoch = $2
+            )
             insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name)
             select $3, tenant, id, source_id, run, epoch, region_id,
                 -- A name that another image has gets the job's id appended (SMC API §1.4).
-                case when exists (select 1 from image as other where other.tenant = job.tenant
-                        and other.region_id = job.region_id and other.name = job.image_name and other.job_id <> job.id)
-                    then job.image_name || '_' || job.id else job.image_name end
-            from job where id = $1 and epoch = $2
+                case when exists (select 1 from image as other where other.tenant = named.tenant
+                        and other.region_id = named.region_id and other.name = named.wanted and other.job_id <> named.id)
+                    then named.wanted || '_' || named.id else named.wanted end
+            from named
             on conflict (job_id, run) do update set epoch = excluded.epoch where image.epoch <= excluded.epoch
-            returning id
+            returning id, name
             "#,
             job_id.as_str(),
             epoch.0,
@@ -34,10 +49,16 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        id.map(|id| parse("image.id", &id)).transpose()
+        row.map(|row| {
+            Ok(BegunImage {
+                id: parse("image.id", &row.id)?,
+                name: row.name,
+            })
+        })
+        .transpose()
     }
 
-    /// Says that the image is in the store, and gives it to the job. `false` if the epoch is over.
+    /// Says that the image is in the store, and gives it to the job; images that the job keeps no more go. `false` if the epoch is over.
     ///
     /// # Errors
     /// The database fails.
@@ -49,17 +70,18 @@ impl Store {
         description: &serde_json::Value,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let given = sqlx::query!(
+        let given = sqlx::query_scalar!(
             "update job set image_id = image.id from image
-             where image.id = $1 and job.id = image.job_id and job.epoch = $2",
+             where image.id = $1 and job.id = image.job_id and job.epoch = $2
+             returning job.id",
             image_id.as_str(),
             epoch.0,
         )
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
-        if given.rows_affected() == 0 {
+        let Some(job_id) = given else {
             return Ok(false);
-        }
+        };
         sqlx::query!(
             "update image set state = 'available', location = $2, description = $3
              where id = $1 and state = 'creating'",
@@ -69,6 +91,7 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        increments::prune_images(&mut transaction, &parse("job.id", &job_id)?).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -29,8 +29,8 @@ pub struct RunFacts {
     pub source_id: SourceId,
     /// Key of its agent (SubjectPublicKeyInfo, DER).
     pub public_key: Vec<u8>,
-    /// Name that the image is to have.
-    pub image_name: String,
+    /// Whether the job delivers again after this run.
+    pub rests: bool,
     /// How the copy is tuned.
     pub parameters: ReplicationParameters,
     /// All disks.
@@ -59,8 +59,11 @@ impl Store {
     /// The database fails, or holds what can't be read.
     pub async fn run_facts(&self, job_id: &JobId) -> Result<Option<RunFacts>, StoreError> {
         let job = sqlx::query!(
-            "select job.tenant, job.source_id, job.image_name, job.replication_parameters, source.public_key
-             from job join source on source.id = job.source_id where job.id = $1",
+            r#"
+            select job.tenant, job.source_id, job.replication_parameters, source.public_key,
+                job.frequency_hours is not null and not job.cut_over as "rests!"
+            from job join source on source.id = job.source_id where job.id = $1
+            "#,
             job_id.as_str()
         )
         .fetch_optional(&self.pool)
@@ -107,7 +110,7 @@ impl Store {
             tenant: parse("job.tenant", &job.tenant)?,
             source_id: parse("job.source_id", &job.source_id)?,
             public_key: job.public_key,
-            image_name: job.image_name,
+            rests: job.rests,
             parameters,
             disks,
         }))

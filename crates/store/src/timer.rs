@@ -1,4 +1,4 @@
-//! Timers: scheduled starts, expiries and purges are rows with a due time. Only Postgres compares clocks.
+//! Timers: scheduled starts, next runs, expiries and purges are rows with a due time. Only Postgres compares clocks.
 
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ const START_RETRY_SECS: f64 = 30.0;
 pub enum TimerKind {
     /// Starts the job.
     Start,
+    /// Starts the next run of a job that delivers again and again.
+    Run,
     /// Ends its validity.
     Expire,
     /// Deletes it, after its time as an expired job.
@@ -29,6 +31,7 @@ impl TimerKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
+            Self::Run => "run",
             Self::Expire => "expire",
             Self::Purge => "purge",
         }
@@ -36,7 +39,7 @@ impl TimerKind {
 
     fn event(self) -> Event {
         match self {
-            Self::Start => Event::Start,
+            Self::Start | Self::Run => Event::Start,
             Self::Expire => Event::Expire,
             Self::Purge => Event::Delete,
         }
@@ -47,7 +50,7 @@ impl std::str::FromStr for TimerKind {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Start, Self::Expire, Self::Purge]
+        [Self::Start, Self::Run, Self::Expire, Self::Purge]
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or(())
@@ -95,7 +98,7 @@ impl Store {
                 source.last_seen_at > now() - make_interval(secs => $1) and source.failure_code is null as "is_online!",
                 exists (select 1 from job_lease where job_lease.job_id = job.id and job_lease.expires_at > now()) as "is_held!"
             from timer join job on job.id = timer.job_id join source on source.id = job.source_id
-            where timer.due_at <= now() and (timer.kind <> 'start' or job.valid_until > now())
+            where timer.due_at <= now() and (timer.kind not in ('start', 'run') or job.valid_until > now())
             order by timer.due_at limit 1
             for update of timer, job skip locked
             "#,
@@ -110,7 +113,7 @@ impl Store {
         // A job that is no longer running is held until its worker lets the lease go; it can't be moved before.
         let waits = match kind {
             // An offline source can't start. The validity ends the waiting.
-            TimerKind::Start => !row.is_running && (row.is_held || !row.is_online),
+            TimerKind::Start | TimerKind::Run => !row.is_running && (row.is_held || !row.is_online),
             // Running at ValidTime: nothing happens now. A run that ends without an image expires then.
             TimerKind::Expire => row.is_running || row.is_held,
             TimerKind::Purge => row.is_held,
@@ -124,7 +127,7 @@ impl Store {
             )
             .execute(&mut *transaction)
             .await?;
-            if kind == TimerKind::Start && !row.is_online {
+            if matches!(kind, TimerKind::Start | TimerKind::Run) && !row.is_online {
                 let waiting = Failure::new(
                     FailureCode::SourceOffline,
                     "The scheduled start waits for the source's agent, which is offline or reports an error. Start the agent.",

@@ -54,7 +54,7 @@ fn is_passing(error: &anyhow::Error) -> bool {
 /// The exit code of a job that has ended.
 fn end(job: &Value) -> Option<ExitCode> {
     match text(job, "Status").as_str() {
-        "Finished" | "Stopped" => Some(ExitCode::Ok),
+        "Finished" | "Waiting" | "Stopped" => Some(ExitCode::Ok),
         "InError" | "Expired" | "Deleting" => Some(ExitCode::Failed),
         _ => None,
     }
@@ -120,6 +120,10 @@ impl View {
         match text(job, "Status").as_str() {
             "Finished" => println!(
                 "Job {id} is finished. Its image is {}.",
+                text(job, "ImageId")
+            ),
+            "Waiting" => println!(
+                "Job {id} has delivered image {} and waits for its next run. When that is: wherry job explain {id}",
                 text(job, "ImageId")
             ),
             "Stopped" => println!(

@@ -1,4 +1,6 @@
 //! Cleaning: the instance goes, then its row, then the run is finished.
+//!
+//! Also between two runs of a job that delivers again: the image is a second name of the instance's disks, which must stay as they are.
 
 use domain::job::Event;
 
@@ -19,7 +21,13 @@ impl Run {
             removed.map_err(|error| internal(&error))?;
         }
         self.progress.client = None;
+        self.progress.instance_id = None;
         self.observe("").await?;
-        self.event(Event::Finish, None).await
+        let end = if self.facts.rests {
+            Event::Rest
+        } else {
+            Event::Finish
+        };
+        self.event(end, None).await
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use domain::job::Event;
 use domain::{Failure, FailureCode, ImageId};
 use proto::receiver::{BuildImageRequest, ImageStatus, image_status};
+use store::image_build::BegunImage;
 use telemetry::Metric;
 
 use super::preparing::Site;
@@ -25,10 +26,10 @@ impl Run {
         let (job_id, epoch) = (self.lease.job_id.clone(), self.lease.epoch);
         let candidate = ImageId::generate();
         let begun = persist(|| self.context.store.begin_image(&job_id, epoch, &candidate)).await;
-        let image_id = begun
+        let begun = begun
             .map_err(|error| internal(&error))?
             .ok_or(Ended::Fenced)?;
-        let built = self.build_somewhere(&mut site, &image_id).await;
+        let built = self.build_somewhere(&mut site, &begun).await;
         let outcome = if built.is_ok() { "built" } else { "failed" };
         telemetry::histogram(Metric::ImageBuildSeconds, &[("outcome", outcome)])
             .record(started.elapsed().as_secs_f64());
@@ -37,7 +38,7 @@ impl Run {
         let finished = persist(|| {
             self.context
                 .store
-                .finish_image(&image_id, epoch, &image.location, &description)
+                .finish_image(&begun.id, epoch, &image.location, &description)
         })
         .await;
         if !finished.map_err(|error| internal(&error))? {
@@ -50,10 +51,10 @@ impl Run {
     async fn build_somewhere(
         &mut self,
         site: &mut Site,
-        image_id: &ImageId,
+        begun: &BegunImage,
     ) -> Result<ImageStatus, Ended> {
         for _ in 0..TRIES {
-            match self.build(site, image_id).await? {
+            match self.build(site, begun).await? {
                 Building::Stored(image) => return Ok(image),
                 Building::Lost(message) => {
                     tracing::warn!(job_id = %self.lease.job_id, message, "the receiver is lost and is replaced");
@@ -69,11 +70,11 @@ impl Run {
         Err(Failure::new(FailureCode::ReceiverLost, sentence).into())
     }
 
-    async fn build(&mut self, site: &Site, image_id: &ImageId) -> Result<Building, Ended> {
+    async fn build(&mut self, site: &Site, begun: &BegunImage) -> Result<Building, Ended> {
         let request = BuildImageRequest {
             epoch: self.lease.epoch.0,
-            image_id: image_id.to_string(),
-            image_name: self.facts.image_name.clone(),
+            image_id: begun.id.to_string(),
+            image_name: begun.name.clone(),
             job_id: self.lease.job_id.to_string(),
             source_id: self.facts.source_id.to_string(),
         };

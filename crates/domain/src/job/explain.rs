@@ -31,6 +31,8 @@ pub struct Facts {
     pub leases_lost: i32,
     /// When it starts by itself.
     pub scheduled_start: Option<Timestamp>,
+    /// When its next run starts by itself.
+    pub next_run: Option<Timestamp>,
     /// When it expires.
     pub valid_until: Timestamp,
     /// When it is removed after its expiry.
@@ -108,7 +110,10 @@ fn now(facts: &Facts) -> String {
             Some((code, message)) => format!("The run failed with {code}: {message}"),
             None => "The run failed.".to_owned(),
         },
-        State::Waiting => "The job waits for its next run.".to_owned(),
+        State::Waiting => match &facts.image_id {
+            Some(image) => format!("The job delivered image {image} and waits for its next run."),
+            None => "The job waits for its next run.".to_owned(),
+        },
         State::Finished => match &facts.image_id {
             Some(image) => format!("The job delivered image {image}."),
             None => "The job is finished.".to_owned(),
@@ -162,7 +167,12 @@ fn next(facts: &Facts) -> String {
         State::InError => format!(
             "Put the cause right, then StartReplicationJob goes on from what was copied; {expiry}."
         ),
-        State::Waiting => format!("Its next run starts by schedule or by StartReplicationJob; {expiry}."),
+        State::Waiting => match facts.next_run {
+            Some(at) if at < facts.valid_until => format!(
+                "Its next run starts by itself at {at}, or sooner by StartReplicationJob; CutOverReplicationJob finishes it; {expiry}."
+            ),
+            _ => format!("StartReplicationJob starts another run; CutOverReplicationJob finishes it; {expiry}."),
+        },
         State::Finished => "Nothing: the image stays when the job is deleted.".to_owned(),
         State::Expired => match facts.purge_at {
             Some(at) => format!("It is deleted at {at}, or sooner by DeleteReplicationJob."),
@@ -237,6 +247,7 @@ mod tests {
             bytes_total: 0,
             leases_lost: 0,
             scheduled_start: None,
+            next_run: None,
             valid_until: moment,
             purge_at: None,
             image_id: None,
@@ -291,6 +302,24 @@ mod tests {
         assert!(
             reasons.contains("Worker w-1 has not renewed its lease"),
             "{reasons}"
+        );
+    }
+
+    #[test]
+    fn a_waiting_job_says_when_its_next_run_is() {
+        let mut waiting = facts(State::Waiting);
+        waiting.next_run = Some(waiting.valid_until + std::time::Duration::from_secs(1));
+        assert!(
+            explain(&waiting)
+                .next
+                .starts_with("StartReplicationJob starts another run"),
+            "a run behind the validity never starts"
+        );
+        waiting.valid_until = waiting.valid_until + std::time::Duration::from_secs(86_400);
+        assert_eq!(
+            explain(&waiting).next,
+            "Its next run starts by itself at 2027-01-15T08:00:01Z, or sooner by StartReplicationJob; CutOverReplicationJob finishes it; \
+             it expires at 2027-01-16T08:00:00Z."
         );
     }
 

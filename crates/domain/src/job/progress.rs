@@ -1,4 +1,5 @@
 //! A job's `Progress`, 0–100: measured, never backwards inside a run, and 100 only when the image is delivered.
+//! A job that waits for its next run has delivered.
 //!
 //! A lost lease takes a job back to Preparing within the same run, so the state alone would make progress fall. What only goes up
 //! inside a run is the furthest phase that it reached and the share of durable bytes; progress is made of these two.
@@ -19,12 +20,13 @@ pub fn progress(state: State, furthest: State, bytes_durable: u64, bytes_total: 
         State::Syncing => COPIED * share(bytes_durable, bytes_total),
         State::Processing => COPIED,
         State::Cleaning => BUILT,
+        // An image was delivered, and the next run has not begun.
+        State::Waiting => 100.0,
         // The bytes of an earlier run don't count until this run has found them again.
         State::Ready
         | State::Preparing
         | State::Stopped
         | State::InError
-        | State::Waiting
         | State::Finished
         | State::Expired
         | State::Deleting => 0.0,

@@ -27,8 +27,10 @@ pub enum Event {
     Processed,
     /// The instance is gone and the job delivers once.
     Finish,
-    /// The instance rests and the job delivers again later.
+    /// The instance is gone and the job delivers again later.
     Rest,
+    /// The tenant ends a job that would deliver again. With one more run it is a [`Event::Start`].
+    CutOver,
     /// The tenant asks to stop. A running job stops when its lease holder says [`Event::Halted`].
     Stop,
     /// The run has stopped: said by the lease holder, or by the sweeper when a job that was to stop lost its lease.
@@ -84,13 +86,14 @@ impl Reason {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Start,
         Self::Prepared,
         Self::Synced,
         Self::Processed,
         Self::Finish,
         Self::Rest,
+        Self::CutOver,
         Self::Stop,
         Self::Halted,
         Self::Fail,
@@ -109,6 +112,7 @@ impl Event {
             Self::Processed => "processed",
             Self::Finish => "finish",
             Self::Rest => "rest",
+            Self::CutOver => "cut_over",
             Self::Stop => "stop",
             Self::Halted => "halted",
             Self::Fail => "fail",
@@ -215,6 +219,19 @@ pub fn next(state: State, event: Event) -> Outcome {
                 Ignored(Late)
             }
             S::Ready | S::Finished | S::Expired => Ignored(Impossible),
+        },
+        Event::CutOver => match state {
+            S::Waiting => To(S::Finished),
+            S::Ready
+            | S::Preparing
+            | S::Syncing
+            | S::Processing
+            | S::Cleaning
+            | S::Stopped
+            | S::InError
+            | S::Finished
+            | S::Expired
+            | S::Deleting => Refused,
         },
         Event::Stop => match state {
             S::Syncing => Recorded,

@@ -13,7 +13,7 @@ use domain::target_disks::{self, InvalidTargetDisks};
 use domain::{JobId, SourceId, TenantId, Timestamp};
 use serde_json::json;
 
-use super::TIMER_CHANNEL;
+use super::{Increments, TIMER_CHANNEL};
 use crate::client_token::{self, Claim, ClientToken};
 use crate::row::parse;
 use crate::source::{disk, offline_after_secs};
@@ -54,6 +54,8 @@ pub struct NewJob<'a> {
     pub scheduled_start: Option<Timestamp>,
     /// When it expires.
     pub valid_until: Option<Timestamp>,
+    /// How it delivers again and again; `None` for a job that delivers once.
+    pub increments: Option<Increments>,
     /// Its tags.
     pub tags: &'a [Tag],
     /// The call's token.
@@ -276,8 +278,8 @@ async fn insert(
         .map_or_else(|| format!("Image_{id}"), ToString::to_string);
     sqlx::query!(
         "insert into job (id, tenant, source_id, region_id, name, description, image_name, replication_parameters,
-             scheduled_start_at, valid_until)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             scheduled_start_at, valid_until, frequency_hours, images_to_keep)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         id.as_str(),
         tenant.as_str(),
         new.source_id.as_str(),
@@ -288,6 +290,8 @@ async fn insert(
         new.replication_parameters,
         new.scheduled_start.map(Timestamp::as_datetime),
         valid_until.as_datetime(),
+        new.increments.map(|increments| increments.frequency_hours),
+        new.increments.map(|increments| increments.images_to_keep),
     )
     .execute(&mut **transaction)
     .await?;

@@ -8,6 +8,8 @@ use domain::status_info::StatusInfo;
 use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp, WorkgroupId};
 use sqlx::types::Json;
 
+use super::Increments;
+use super::runs::JobRun;
 use crate::row::{parse, parse_opt, unsigned};
 use crate::source::disk_index;
 use crate::{Listed, Page, Store, StoreError};
@@ -41,7 +43,7 @@ pub struct Job {
     pub state: State,
     /// Its run.
     pub run: Run,
-    /// The furthest running state that the run reached; [`State::Ready`] before the first.
+    /// The furthest running state that the run reached, or [`State::Waiting`] behind it; [`State::Ready`] before the first.
     pub furthest: State,
     /// From 1, while it waits for a slot.
     pub queue_position: Option<i64>,
@@ -69,6 +71,10 @@ pub struct Job {
     pub valid_until: Timestamp,
     /// The workgroup that its source is in.
     pub workgroup_id: Option<WorkgroupId>,
+    /// How it delivers again and again; `None` for a job that delivers once.
+    pub increments: Option<Increments>,
+    /// Its last runs, in their order.
+    pub runs: Vec<JobRun>,
     /// The disks of its image, by index.
     pub disks: Vec<TargetDisk>,
 }
@@ -137,6 +143,7 @@ impl Store {
             select id, source_id, region_id, name, description, target_type, image_name, net_mode, vswitch_id, vpc_id,
                 replication_parameters, state, run, failure_code, failure_message, observed as "observed: Json<StatusInfo>",
                 bytes_durable, bytes_total, instance_id, image_id, created_at, started_at, ended_at, scheduled_start_at, valid_until,
+                frequency_hours, images_to_keep,
                 case when job.state = 'preparing' and job.admitted_at is null then (
                     select count(*) from job as ahead
                     where ahead.tenant = job.tenant and ahead.state = 'preparing' and ahead.admitted_at is null
@@ -146,8 +153,8 @@ impl Store {
                 (select workgroup_id from source where source.id = job.source_id) as workgroup_id,
                 (select to_state from job_event
                     where job_event.job_id = job.id and job_event.run = job.run
-                      and to_state in ('preparing', 'syncing', 'processing', 'cleaning')
-                    order by array_position(array['preparing', 'syncing', 'processing', 'cleaning'], to_state) desc
+                      and to_state in ('preparing', 'syncing', 'processing', 'cleaning', 'waiting')
+                    order by array_position(array['preparing', 'syncing', 'processing', 'cleaning', 'waiting'], to_state) desc
                     limit 1) as furthest,
                 -- The first page says by itself how many rows there are, if it is not full.
                 case when $11 or (select count(*) from page) >= $9 then (select count(*) from matching) end as total
@@ -180,11 +187,14 @@ impl Store {
         );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let mut disks = self.disks_of_jobs(&ids).await?;
+        let mut runs = self.runs_of_jobs(&ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
                 Ok(Job {
                     disks: disks.remove(&row.id).unwrap_or_default(),
+                    runs: runs.remove(&row.id).unwrap_or_default(),
+                    increments: Increments::from_columns(row.frequency_hours, row.images_to_keep),
                     id: parse("job.id", &row.id)?,
                     source_id: parse("job.source_id", &row.source_id)?,
                     region_id: row.region_id,

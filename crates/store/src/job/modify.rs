@@ -1,4 +1,5 @@
-//! Changing a job: name and description for all its life, validity until it has delivered, the rest before its first start.
+//! Changing a job: name and description for all its life, validity until it has delivered, how it repeats also between two runs, the rest
+//! before its first start.
 
 use domain::disk::TargetDisk;
 use domain::job::State;
@@ -9,6 +10,7 @@ use domain::{JobId, TenantId, Timestamp};
 use super::create::{
     disks_of_source, insert_disks, is_schedulable, is_valid_until, now, set_timer,
 };
+use super::increments;
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
@@ -29,6 +31,10 @@ pub struct JobChange {
     pub disks: Vec<TargetDisk>,
     /// The new start.
     pub scheduled_start: Option<Timestamp>,
+    /// The new hours from one start to the next.
+    pub frequency_hours: Option<i32>,
+    /// The new number of images that are kept.
+    pub images_to_keep: Option<i32>,
 }
 
 impl JobChange {
@@ -40,12 +46,20 @@ impl JobChange {
             || self.scheduled_start.is_some()
     }
 
+    /// Whether it changes what only jobs that deliver again and again have.
+    fn is_for_increments(&self) -> bool {
+        self.frequency_hours.is_some() || self.images_to_keep.is_some()
+    }
+
     /// The states in which all of it may be changed.
     fn allowed_in(&self) -> Vec<State> {
         State::ALL
             .into_iter()
             .filter(|state| *state != State::Deleting)
             .filter(|state| *state == State::Ready || !self.is_for_unstarted_jobs())
+            .filter(|state| {
+                matches!(state, State::Ready | State::Waiting) || !self.is_for_increments()
+            })
             .filter(|state| {
                 self.valid_until.is_none() || !matches!(state, State::Finished | State::Expired)
             })
@@ -65,6 +79,8 @@ pub enum ModifyJob {
         /// States in which the same change is allowed.
         allowed: Vec<State>,
     },
+    /// It delivers once, so there is nothing to repeat and nothing to keep.
+    DeliversOnce,
     /// Another job of the tenant has that name.
     NameTaken,
     /// The sizes don't fit the source.
@@ -105,7 +121,7 @@ async fn modify(
     change: &JobChange,
 ) -> Result<ModifyJob, StoreError> {
     let Some(job) = sqlx::query!(
-        "select state, source_id, created_at, valid_until from job where tenant = $1 and id = $2 for update",
+        "select state, source_id, created_at, valid_until, frequency_hours from job where tenant = $1 and id = $2 for update",
         tenant.as_str(),
         id.as_str()
     )
@@ -118,6 +134,9 @@ async fn modify(
     let allowed = change.allowed_in();
     if !allowed.contains(&state) {
         return Ok(ModifyJob::Refused { state, allowed });
+    }
+    if change.is_for_increments() && job.frequency_hours.is_none() {
+        return Ok(ModifyJob::DeliversOnce);
     }
     let now = now(transaction).await?;
     let valid_until = change.valid_until.unwrap_or(job.valid_until.into());
@@ -156,5 +175,14 @@ async fn modify(
     )
     .execute(&mut **transaction)
     .await?;
+    if change.is_for_increments() {
+        increments::change(
+            transaction,
+            id,
+            change.frequency_hours,
+            change.images_to_keep,
+        )
+        .await?;
+    }
     Ok(ModifyJob::Modified)
 }

@@ -10,6 +10,8 @@ use domain::{Epoch, Failure, JobId, Run, TenantId};
 
 use sqlx::types::Json;
 
+use super::increments;
+use super::runs::{self, RunKind};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
@@ -92,6 +94,11 @@ pub(crate) async fn apply(
     match move_job(transaction, job_id, &change).await? {
         Some(changed) => {
             set_timers(transaction, &changed).await?;
+            let kind = match change.guard {
+                Guard::Tenant(_) => RunKind::Manual,
+                Guard::Lease(_) | Guard::Unleased => RunKind::Schedule,
+            };
+            runs::record(transaction, &changed, kind).await?;
             record(transaction, &changed, &change).await?;
             outbox::append(
                 transaction,
@@ -149,9 +156,11 @@ async fn move_job(
             asked_at = null,
             started_at = case when $4 = 'start' then now() else job.started_at end,
             ended_at = case
-                when moves.to_state in ('stopped', 'in_error', 'finished', 'waiting') then now()
                 when $4 = 'start' then null
+                when moves.from_state in (select state from running) and moves.to_state not in (select state from running) then now()
                 else job.ended_at end,
+            -- The instance of the run before is gone, and what was copied into it.
+            bytes_durable = case when moves.from_state = 'waiting' then 0 else job.bytes_durable end,
             admitted_at = case when moves.to_state in (select state from running) and $4 <> 'start'
                 then job.admitted_at end,
             intent = case
@@ -299,22 +308,26 @@ async fn record(
     Ok(())
 }
 
-/// A started job starts no more by itself, a delivered one does not expire, and an expired one is purged.
+/// A started job starts no more by itself, one that waits for its next run does, a delivered one does not expire, and an expired one
+/// is purged.
 async fn set_timers(
     transaction: &mut Transaction<'_>,
     changed: &JobChanged,
 ) -> Result<(), StoreError> {
     let over: &[&str] = match changed.to {
-        State::Finished | State::Expired | State::Deleting => &["start", "expire"],
-        State::Preparing => &["start"],
+        State::Finished | State::Expired | State::Deleting => &["start", "expire", "run"],
+        State::Preparing => &["start", "run"],
+        State::Stopped => &["run"],
         State::Ready
         | State::Syncing
         | State::Processing
         | State::Cleaning
-        | State::Stopped
         | State::InError
         | State::Waiting => &[],
     };
+    if changed.to == State::Waiting {
+        increments::set_next_run(transaction, &changed.job_id).await?;
+    }
     if !over.is_empty() {
         let over: Vec<String> = over.iter().map(|&kind| kind.to_owned()).collect();
         sqlx::query!(

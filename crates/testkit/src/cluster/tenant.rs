@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use domain::status_info::StatusInfo;
 use serde_json::Value;
+use sqlx::Connection as _;
 
 use super::{Cluster, Process, REGION, disk};
 use crate::wait;
@@ -58,6 +59,8 @@ pub struct Job {
 pub struct JobOptions {
     /// `ReplicationParameters`, as JSON text.
     pub parameters: String,
+    /// `Frequency` and `MaxNumberOfImageToKeep` of a job that delivers again and again.
+    pub increments: Option<(u32, u32)>,
 }
 
 impl Tenant {
@@ -169,6 +172,15 @@ impl Source {
                 options.parameters.clone(),
             ));
         }
+        if let Some((hours, keep)) = options.increments {
+            for (name, value) in [
+                ("RunOnce", "false".to_owned()),
+                ("Frequency", hours.to_string()),
+                ("MaxNumberOfImageToKeep", keep.to_string()),
+            ] {
+                parameters.push((name.to_owned(), value));
+            }
+        }
         for (index, path) in self.disks.iter().enumerate() {
             let gib = target_gib(path)?.to_string();
             if index == 0 {
@@ -203,6 +215,21 @@ impl Job {
     /// Starts it.
     pub async fn start(&self) -> anyhow::Result<()> {
         self.call("StartReplicationJob").await?;
+        Ok(())
+    }
+
+    /// Lets the time until its next run pass.
+    pub async fn let_next_run_be_due(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let mut connection = sqlx::PgConnection::connect(&cluster.postgres.url()).await?;
+        let set = sqlx::query("update timer set due_at = now() where job_id = $1 and kind = 'run'")
+            .bind(&self.id)
+            .execute(&mut connection)
+            .await?;
+        ensure!(set.rows_affected() == 1, "job {} has no next run", self.id);
+        sqlx::query("select pg_notify($1, '')")
+            .bind(store::job::TIMER_CHANNEL)
+            .execute(&mut connection)
+            .await?;
         Ok(())
     }
 
@@ -278,12 +305,12 @@ impl Job {
     pub async fn check_image(&self) -> anyhow::Result<()> {
         let job = self.describe().await?;
         ensure!(
-            job["Status"] == "Finished",
-            "the job is not finished: {job:#}"
+            job["Status"] == "Finished" || job["Status"] == "Waiting",
+            "the job has not delivered: {job:#}"
         );
         ensure!(
             job["Progress"].as_f64() == Some(100.0),
-            "a finished job is at 100: {job:#}"
+            "a job that has delivered is at 100: {job:#}"
         );
         let image = self.images.join(text(&job, "ImageId")?);
         for (index, source) in self.disks.iter().enumerate() {
