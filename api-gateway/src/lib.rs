@@ -23,6 +23,7 @@ mod trace;
 mod upkeep;
 
 pub mod agents;
+pub mod openapi;
 pub mod reference;
 
 use std::net::SocketAddr;
@@ -93,7 +94,8 @@ impl Server {
     /// [`Error::Store`], [`Error::Bind`] and [`Error::Agents`].
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let connect = ConnectConfig {
-            max_connections: config.database_connections,
+            max_connections: config.connections_for_all(),
+            tenant_connections: config.connections_for_tenants(),
             acquire_timeout: config::DATABASE_WAIT,
             statement_timeout: config::STATEMENT_TIMEOUT,
             plans_each: true,

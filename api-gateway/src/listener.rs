@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::answering::respond;
 use crate::gateway::Gateway;
+use crate::openapi;
 use crate::origin::Origin;
 
 /// Bounds of connections.
@@ -106,7 +107,13 @@ async fn converse(
 ) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, Infallible>(respond(gateway, origin, request.map(Body::new)).await) }
+        async move {
+            let response = match request.uri().path() {
+                openapi::PATH => openapi::response(),
+                _ => respond(gateway, origin, request.map(Body::new)).await,
+            };
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder

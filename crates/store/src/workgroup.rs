@@ -94,7 +94,7 @@ impl Store {
         tenant: &TenantId,
         new: &NewWorkgroup<'_>,
     ) -> Result<CreateWorkgroup, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         let limit = sqlx::query_scalar!(
             "select max_workgroups from tenant where id = $1 for no key update",
             tenant.as_str()
@@ -164,7 +164,7 @@ impl Store {
             name,
             description,
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(updated.rows_affected() == 1)
     }
@@ -183,7 +183,7 @@ impl Store {
             tenant.as_str(),
             id.as_str()
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(deleted.rows_affected() == 1)
     }
@@ -206,7 +206,7 @@ impl Store {
             filter.ids.as_deref(),
             filter.name,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let mut members = self.members(tenant, &ids).await?;
@@ -241,7 +241,7 @@ impl Store {
             ids,
             offline_after_secs(),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut members: HashMap<String, Vec<Member>> = HashMap::new();
         for row in rows {
@@ -265,7 +265,7 @@ impl Store {
         id: &WorkgroupId,
         source_ids: &[SourceId],
     ) -> Result<ChangeMembers, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         if !lock(&mut transaction, tenant, id).await? {
             return Ok(ChangeMembers::WorkgroupNotFound);
         }
@@ -312,7 +312,7 @@ impl Store {
         id: &WorkgroupId,
         source_ids: &[SourceId],
     ) -> Result<ChangeMembers, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         if !lock(&mut transaction, tenant, id).await? {
             return Ok(ChangeMembers::WorkgroupNotFound);
         }

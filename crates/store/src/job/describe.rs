@@ -173,7 +173,7 @@ impl Store {
             start.offset(),
             page.number > 1,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let total = match rows.first() {
             Some(row) => row.total.unwrap_or(rows.len() as i64),
@@ -186,8 +186,8 @@ impl Store {
             rows.last().map(|row| (row.created_at, row.id.as_str())),
         );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut disks = self.disks_of_jobs(&ids).await?;
-        let mut runs = self.runs_of_jobs(&ids).await?;
+        let mut disks = self.disks_of_jobs(tenant, &ids).await?;
+        let mut runs = self.runs_of_jobs(tenant, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -233,13 +233,14 @@ impl Store {
 
     async fn disks_of_jobs(
         &self,
+        tenant: &TenantId,
         ids: &[String],
     ) -> Result<HashMap<String, Vec<TargetDisk>>, StoreError> {
         let rows = sqlx::query!(
             "select job_id, index, size_gib from job_disk where job_id = any($1) order by index",
             ids
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut disks: HashMap<String, Vec<TargetDisk>> = HashMap::new();
         for row in rows {

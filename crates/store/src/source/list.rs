@@ -143,7 +143,7 @@ impl Store {
             page.number > 1,
             filter.has_job,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let total = match rows.first() {
             Some(row) => row.total.unwrap_or(rows.len() as i64),
@@ -160,7 +160,7 @@ impl Store {
             rows.last().map(|row| (row.created_at, row.id.as_str())),
         );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut disks = self.disks_of_sources(&ids).await?;
+        let mut disks = self.disks_of_sources(tenant, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -196,13 +196,14 @@ impl Store {
 
     async fn disks_of_sources(
         &self,
+        tenant: &TenantId,
         ids: &[String],
     ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
         let rows = sqlx::query!(
             "select source_id, index, path, size_bytes, used_bytes from source_disk where source_id = any($1) order by index",
             ids
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut disks: HashMap<String, Vec<SourceDisk>> = HashMap::new();
         for row in rows {
