@@ -39,7 +39,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         .listen_ip
         .parse()
         .map_err(|_| malformed(format!("{:?} is no address", instance.listen_ip)))?;
-    let identity = transfer::quic::Identity {
+    let identity = transfer::Identity {
         authority_pem: instance.authority_pem.clone(),
         certificate_pem: instance.certificate_pem.clone(),
         key_pem: instance.key_pem.clone(),

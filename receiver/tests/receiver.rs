@@ -166,7 +166,8 @@ impl Bench {
         let config = SendConfig {
             receiver: ([127, 0, 0, 1], port).into(),
             server_name: "receiver".to_owned(),
-            identity: transfer::quic::Identity {
+            carrier: transfer::Carrier::Quic,
+            identity: transfer::Identity {
                 authority_pem: self.authority.certificate_pem().to_owned(),
                 certificate_pem: agent.certificate_pem,
                 key_pem: agent.key_pem,

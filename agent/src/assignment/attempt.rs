@@ -11,8 +11,8 @@ use proto::agent as wire;
 use proto::agent::assignment_report::State;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::quic::Identity;
 use transfer::sender::{Compression, DEFAULT_STREAMS, SendConfig, SendProgress, SourceDisk};
+use transfer::{Carrier, Identity};
 
 use super::Key;
 use super::send::Sending;
@@ -81,6 +81,7 @@ fn config(
 ) -> SendConfig {
     SendConfig {
         receiver,
+        carrier: Carrier::Quic,
         server_name: wanted.receiver_name,
         identity: Identity {
             authority_pem: wanted.authority_pem,

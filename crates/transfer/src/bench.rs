@@ -17,10 +17,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::quic::Identity;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
 use crate::sender::{Compression, SendConfig, SendProgress, SourceDisk};
-use crate::{Ticket, TicketSecret, TransferError};
+use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
 /// How long the receiver's process may take for one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,6 +39,8 @@ pub struct Settings {
     pub link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
     pub checksum: bool,
+    /// The carrier.
+    pub carrier: Carrier,
 }
 
 /// Who the two sides are, from one authority.
@@ -157,6 +158,7 @@ pub async fn run(
     };
     let config = SendConfig {
         receiver: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        carrier: settings.carrier,
         server_name: identities.receiver_name,
         identity: identities.sender,
         ticket: ticket.sign(&secret),

@@ -1,4 +1,5 @@
-//! The whole path over loopback QUIC with real files: what arrives, what is sent again after a fall, and what is refused.
+//! The whole path over loopback with real files: what arrives, what is sent again after a fall, and what is refused. Each test runs over both
+//! carriers.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
@@ -10,16 +11,52 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, FailureCode, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::quic::Identity;
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
 use transfer::sender::{Compression, SendConfig, SendProgress, SendReport, SourceDisk, send};
-use transfer::{Ticket, TicketSecret, TransferError, manifest};
+use transfer::{Carrier, Identity, Ticket, TicketSecret, TransferError, manifest};
 
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Every test below, over one carrier.
+macro_rules! over {
+    ($module:ident, $carrier:expr, [$($test:ident),* $(,)?]) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test($carrier).await
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! over_both_carriers {
+    ($($test:ident),* $(,)?) => {
+        over!(quic, transfer::Carrier::Quic, [$($test),*]);
+        over!(tcp, transfer::Carrier::Tcp, [$($test),*]);
+    };
+}
+
+over_both_carriers!(
+    disks_arrive_whole_with_receipts_and_manifests,
+    after_a_receiver_fell_only_the_rest_is_sent,
+    no_byte_below_the_fence_lands,
+    the_newest_connection_of_an_epoch_takes_over,
+    a_receipt_is_taken_back_when_its_disk_is_written_again,
+    a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on,
+    a_flipped_bit_on_the_target_is_found_and_mended,
+    a_flipped_bit_in_disk_or_manifest_fails_the_image,
+    eight_tebibytes_of_nothing_cost_next_to_nothing,
+    compressed_disks_arrive_whole_and_small,
+    strangers_and_wrong_disks_are_refused,
+    a_full_target_says_so_and_counts_nothing,
+);
+
 /// A run: authority, identities and ticket secret; a directory with the instance and the source's disks.
 struct Bench {
+    carrier: Carrier,
     directory: tempfile::TempDir,
     server_identity: Identity,
     agent_identity: Identity,
@@ -30,7 +67,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(disks: &[&[u8]]) -> anyhow::Result<Self> {
+    fn new(carrier: Carrier, disks: &[&[u8]]) -> anyhow::Result<Self> {
         let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
         let authority = pki::Authority::generate("run", pki::RUN_VALIDITY)?;
         let identity = |issued: pki::Identity| Identity {
@@ -47,6 +84,7 @@ impl Bench {
             sources.push((path, content.len() as u64));
         }
         Ok(Self {
+            carrier,
             server_identity: identity(authority.issue_server(&["receiver".to_owned()])?),
             agent_identity: identity(authority.issue_client("s-agent")?),
             directory,
@@ -98,6 +136,7 @@ impl Bench {
         let disks = (0_u16..).zip(&self.disks);
         SendConfig {
             receiver,
+            carrier: self.carrier,
             server_name: "receiver".to_owned(),
             identity: self.agent_identity.clone(),
             ticket: ticket.sign(&self.secret),
@@ -169,11 +208,13 @@ fn durable(status: &ReceiveStatus) -> u64 {
     status.disks.iter().map(|disk| disk.bytes_durable).sum()
 }
 
-#[tokio::test]
-async fn disks_arrive_whole_with_receipts_and_manifests() -> anyhow::Result<()> {
+async fn disks_arrive_whole_with_receipts_and_manifests(carrier: Carrier) -> anyhow::Result<()> {
     let mut first = noise(5 * MIB + 77, 1);
     first[(2 * MIB) as usize..(3 * MIB) as usize].fill(0);
-    let bench = Bench::new(&[&first, &noise(1, 2), &vec![0; 4 * MIB as usize], &[]])?;
+    let bench = Bench::new(
+        carrier,
+        &[&first, &noise(1, 2), &vec![0; 4 * MIB as usize], &[]],
+    )?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let report = bench.send(address, 1).await?;
@@ -200,9 +241,8 @@ async fn disks_arrive_whole_with_receipts_and_manifests() -> anyhow::Result<()> 
     Ok(())
 }
 
-#[tokio::test]
-async fn after_a_receiver_fell_only_the_rest_is_sent() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(24 * MIB, 3)])?;
+async fn after_a_receiver_fell_only_the_rest_is_sent(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(24 * MIB, 3)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let progress = watch::channel(SendProgress::default()).0;
@@ -232,9 +272,8 @@ async fn after_a_receiver_fell_only_the_rest_is_sent() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(16 * MIB, 4)])?;
+async fn no_byte_below_the_fence_lands(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(16 * MIB, 4)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));
@@ -277,9 +316,8 @@ async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_newest_connection_of_an_epoch_takes_over() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(16 * MIB, 10)])?;
+async fn the_newest_connection_of_an_epoch_takes_over(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(16 * MIB, 10)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let progress = || watch::channel(SendProgress::default()).0;
@@ -310,9 +348,10 @@ async fn the_newest_connection_of_an_epoch_takes_over() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_receipt_is_taken_back_when_its_disk_is_written_again() -> anyhow::Result<()> {
-    let mut bench = Bench::new(&[&noise(6 * MIB, 11)])?;
+async fn a_receipt_is_taken_back_when_its_disk_is_written_again(
+    carrier: Carrier,
+) -> anyhow::Result<()> {
+    let mut bench = Bench::new(carrier, &[&noise(6 * MIB, 11)])?;
     bench.checksum = false;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
@@ -338,9 +377,10 @@ async fn a_receipt_is_taken_back_when_its_disk_is_written_again() -> anyhow::Res
     Ok(())
 }
 
-#[tokio::test]
-async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(12 * MIB, 13)])?;
+async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on(
+    carrier: Carrier,
+) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(12 * MIB, 13)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));
@@ -363,9 +403,8 @@ async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on() -> anyhow::
     Ok(())
 }
 
-#[tokio::test]
-async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(4 * MIB, 5)])?;
+async fn a_flipped_bit_on_the_target_is_found_and_mended(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(4 * MIB, 5)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
@@ -394,9 +433,8 @@ async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()>
     Ok(())
 }
 
-#[tokio::test]
-async fn a_flipped_bit_in_disk_or_manifest_fails_the_image() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(3 * MIB + 9, 6)])?;
+async fn a_flipped_bit_in_disk_or_manifest_fails_the_image(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(3 * MIB + 9, 6)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
@@ -436,9 +474,8 @@ async fn a_flipped_bit_in_disk_or_manifest_fails_the_image() -> anyhow::Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn eight_tebibytes_of_nothing_cost_next_to_nothing() -> anyhow::Result<()> {
-    let mut bench = Bench::new(&[&[]])?;
+async fn eight_tebibytes_of_nothing_cost_next_to_nothing(carrier: Carrier) -> anyhow::Result<()> {
+    let mut bench = Bench::new(carrier, &[&[]])?;
     bench.disks[0].1 = 8 << 40;
     std::fs::File::options()
         .write(true)
@@ -462,15 +499,14 @@ async fn eight_tebibytes_of_nothing_cost_next_to_nothing() -> anyhow::Result<()>
     Ok(())
 }
 
-#[tokio::test]
-async fn compressed_disks_arrive_whole_and_small() -> anyhow::Result<()> {
+async fn compressed_disks_arrive_whole_and_small(carrier: Carrier) -> anyhow::Result<()> {
     let text: Vec<u8> = b"all work and no play makes a dull disk\n"
         .iter()
         .copied()
         .cycle()
         .take(6 * MIB as usize)
         .collect();
-    let bench = Bench::new(&[&[text, noise(2 * MIB, 7)].concat()])?;
+    let bench = Bench::new(carrier, &[&[text, noise(2 * MIB, 7)].concat()])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let config = SendConfig {
@@ -492,13 +528,12 @@ async fn compressed_disks_arrive_whole_and_small() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn strangers_and_wrong_disks_are_refused() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(MIB, 8)])?;
+async fn strangers_and_wrong_disks_are_refused(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(MIB, 8)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
 
-    let other = Bench::new(&[&noise(MIB, 8)])?;
+    let other = Bench::new(carrier, &[&noise(MIB, 8)])?;
     let stranger = SendConfig {
         identity: other.agent_identity.clone(),
         ..bench.config(address, 1, None)
@@ -547,13 +582,12 @@ async fn strangers_and_wrong_disks_are_refused() -> anyhow::Result<()> {
 }
 
 /// A full target: a small tmpfs, which only root can mount.
-#[tokio::test]
-async fn a_full_target_says_so_and_counts_nothing() -> anyhow::Result<()> {
+async fn a_full_target_says_so_and_counts_nothing(carrier: Carrier) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can mount a small file system");
         return Ok(());
     }
-    let bench = Bench::new(&[&noise(16 * MIB, 9)])?;
+    let bench = Bench::new(carrier, &[&noise(16 * MIB, 9)])?;
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
         .arg(bench.instance())

@@ -1,11 +1,11 @@
 //! One connection to the receiver, from Hello to Received.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::{SendConfig, SendProgress, SendReport};
 use crate::TransferError;
+use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
 use crate::disk::{BufferPool, SourceReader};
 use crate::hashes::Hash;
@@ -44,16 +45,14 @@ const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(
-    endpoint: &Endpoint,
+    client: &Client,
+    (mut to_receiver, mut from_receiver): Control,
     config: &SendConfig,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
     let readers = open(config).await?;
-    let connection = connect(endpoint, config).await?;
     let lost = |error: &dyn std::fmt::Display| lost(config, error);
-    let (mut to_receiver, mut from_receiver) =
-        connection.open_bi().await.map_err(|error| lost(&error))?;
     let disks = greet(config, readers, &mut to_receiver, &mut from_receiver).await?;
 
     let chunk_bytes = disks.iter().map(|disk| disk.chunk_bytes).max().unwrap_or(0);
@@ -74,7 +73,7 @@ pub(super) async fn run(
     tokio::pin!(listening);
     let sending = async {
         let sent = tokio::select! {
-            sent = stream_all(&connection, config, &shared, &mut to_receiver) => sent,
+            sent = stream_all(client, config, &shared, &mut to_receiver) => sent,
             () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
@@ -155,17 +154,22 @@ async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
     .await
 }
 
-async fn connect(endpoint: &Endpoint, config: &SendConfig) -> Result<Connection, TransferError> {
-    let connecting = endpoint
-        .connect(config.receiver, &config.server_name)
-        .map_err(|error| lost(config, &error))?;
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(|error| lost(config, &error)),
-        Err(_) => Err(lost(
-            config,
-            &format!("no answer in {HANDSHAKE_TIMEOUT:?}; is UDP allowed on the way?"),
-        )),
-    }
+/// Connects to the receiver.
+pub(super) async fn connect(config: &SendConfig) -> Result<(Client, Control), TransferError> {
+    let connecting = Client::connect(
+        config.carrier,
+        config.receiver,
+        &config.server_name,
+        &config.identity,
+    );
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| {
+            Err(lost(
+                config,
+                &format!("no answer in {HANDSHAKE_TIMEOUT:?}; is UDP allowed on the way?"),
+            ))
+        })
 }
 
 /// Hello and Welcome.
@@ -271,7 +275,7 @@ async fn claims(shared: &Arc<Shared>) -> Result<Cursor, TransferError> {
 
 /// Runs every stream to its end, then says so with the roots.
 async fn stream_all(
-    connection: &Connection,
+    client: &Client,
     config: &SendConfig,
     shared: &Arc<Shared>,
     to_receiver: &mut SendStream,
@@ -284,8 +288,8 @@ async fn stream_all(
         let (queue, ready) = mpsc::channel(QUEUE);
         let (feeder, cursor) = (Arc::clone(shared), Arc::clone(&cursor));
         work.spawn_blocking(move || feed(&feeder, &cursor, &queue));
-        let stream = connection
-            .open_uni()
+        let stream = client
+            .open_data()
             .await
             .map_err(|error| lost(config, &error))?;
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
@@ -334,7 +338,7 @@ async fn write_stream(
             .await
             .map_err(|error| lost(config, &error))?;
     }
-    stream.finish().map_err(|error| lost(config, &error))
+    stream.finish().await.map_err(|error| lost(config, &error))
 }
 
 /// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
@@ -343,7 +347,7 @@ async fn write_paced(
     parts: [Bytes; 2],
     shared: &Shared,
     pacer: &Pacer,
-) -> Result<(), quinn::WriteError> {
+) -> io::Result<()> {
     for mut part in parts {
         while !part.is_empty() {
             let piece = part.split_to(pacer.piece().unwrap_or(LARGEST_PIECE).min(part.len()));
