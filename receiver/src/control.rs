@@ -222,6 +222,7 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
         carrier: receive
             .carrier
             .map_or_else(String::new, |carrier| carrier.to_string()),
+        carrier_reason: receive.carrier_reason,
         failure: failure.map(|Failure { code, message }| wire::Failure {
             code: code.to_string(),
             message,

@@ -45,9 +45,9 @@ struct Transfer {
     /// Read the target again before it counts.
     #[arg(long)]
     checksum: bool,
-    /// The carrier: quic, or tcp for TLS over TCP.
-    #[arg(long, value_name = "NAME", default_value = "quic", value_parser = carrier)]
-    carrier: Carrier,
+    /// The carrier: quic, or tcp for TLS over TCP; the sender's choice if absent.
+    #[arg(long, value_name = "NAME", value_parser = carrier)]
+    carrier: Option<Carrier>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -132,6 +132,16 @@ fn print(report: &Report) {
                 "{:.2} s of processor, {}",
                 report.receiver.cpu_secs,
                 memory(report.receiver.peak_memory_bytes)
+            ),
+        ),
+        (
+            "carrier",
+            format!(
+                "{}: {}",
+                report
+                    .carrier
+                    .map_or_else(String::new, |carrier| carrier.to_string()),
+                report.carrier_reason
             ),
         ),
         ("root", report.root.clone()),

@@ -29,9 +29,9 @@ struct Arguments {
     /// Re-read the target before the receipt.
     #[arg(long)]
     checksum: bool,
-    /// Over TCP.
+    /// quic or tcp; the sender's choice if absent.
     #[arg(long)]
-    tcp: bool,
+    carrier: Option<String>,
     /// Be the receiver.
     #[arg(long, hide = true)]
     receiver: bool,
@@ -51,10 +51,11 @@ async fn main() -> anyhow::Result<()> {
         streams: arguments.streams,
         link_bytes_per_sec: arguments.link,
         checksum: arguments.checksum,
-        carrier: if arguments.tcp {
-            Carrier::Tcp
-        } else {
-            Carrier::Quic
+        carrier: match arguments.carrier.as_deref() {
+            None => None,
+            Some("quic") => Some(Carrier::Quic),
+            Some("tcp") => Some(Carrier::Tcp),
+            Some(other) => anyhow::bail!("{other} is no carrier"),
         },
     };
     let authority = pki::Authority::generate("bench", pki::RUN_VALIDITY)?;

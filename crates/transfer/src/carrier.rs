@@ -99,6 +99,14 @@ impl Client {
         }
     }
 
+    /// Opens the stream of a probe: when it is dropped, what it has not sent is thrown away.
+    pub(crate) async fn open_probe(&self) -> io::Result<SendStream> {
+        match self {
+            Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
+            Self::Tcp(client) => Ok(SendStream::Tcp(client.open_probe().await?)),
+        }
+    }
+
     /// Says goodbye. The caller bounds how long it waits for the answer.
     pub(crate) async fn close(self) {
         if let Self::Quic(endpoint, _) = self {
@@ -133,7 +141,7 @@ impl Accepted {
     }
 }
 
-/// The sending half of a stream. Dropped before [`SendStream::finish`], it is broken for the other side too.
+/// The sending half of a stream. To be finished: without that, the other side takes its end for one that was cut off, or soon misses the rest.
 #[derive(Debug)]
 pub(crate) enum SendStream {
     Quic(quinn::SendStream),
@@ -154,6 +162,13 @@ impl SendStream {
         match self {
             Self::Quic(stream) => Ok(stream.write_chunk(bytes).await?),
             Self::Tcp(stream) => stream.write_all(&bytes).await,
+        }
+    }
+
+    /// Throws away what has not been sent. Of TCP, only of a probe's stream.
+    pub(crate) fn abandon(mut self) {
+        if let Self::Quic(stream) = &mut self {
+            let _closed = stream.reset(VarInt::from_u32(0));
         }
     }
 
@@ -186,6 +201,14 @@ impl RecvStream {
                 Err(quinn::ReadExactError::ReadError(error)) => Err(error.into()),
             },
             Self::Tcp(stream) => stream.read_exact_or_end(buffer).await,
+        }
+    }
+
+    /// Reads what has come; 0 at the end of the stream. May be dropped and called again.
+    pub(crate) async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Quic(stream) => Ok(stream.read(buffer).await?.unwrap_or(0)),
+            Self::Tcp(stream) => stream.read_some(buffer).await,
         }
     }
 

@@ -157,6 +157,8 @@ pub struct ReceiveStatus {
     pub connected: bool,
     /// What the last sender came over.
     pub carrier: Option<Carrier>,
+    /// Why the sender took it.
+    pub carrier_reason: String,
     /// Bytes that came over the data streams since the server started.
     pub bytes_wire: u64,
     /// What ended the transfer for good, if anything.
@@ -352,7 +354,7 @@ impl Shared {
     }
 
     /// Tells the session that writes, if there is one, that another takes over; answers with the token of the other.
-    fn replace_session(&self, carrier: Carrier) -> CancellationToken {
+    fn replace_session(&self, carrier: Carrier, reason: String) -> CancellationToken {
         let token = CancellationToken::new();
         let before = self
             .session
@@ -365,6 +367,7 @@ impl Shared {
         self.status.send_modify(|status| {
             status.connected = true;
             status.carrier = Some(carrier);
+            status.carrier_reason = reason;
         });
         token
     }

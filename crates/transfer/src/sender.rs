@@ -3,6 +3,7 @@
 //! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
 //! made to a stream of the carrier. Between the two is a short queue: its length, and the carrier's windows, bound the bytes in flight.
 
+mod choice;
 mod connection;
 mod feeder;
 
@@ -15,7 +16,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::hashes::Hash;
-use crate::{Carrier, Identity, TransferError};
+use crate::{Identity, TransferError};
+
+pub use choice::{Choice, Preference, Reason};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
@@ -51,8 +54,8 @@ pub struct SourceDisk {
 pub struct SendConfig {
     /// The receiver's listeners: one port for UDP and TCP.
     pub receiver: SocketAddr,
-    /// The carrier.
-    pub carrier: Carrier,
+    /// The carrier, or how it is chosen.
+    pub carrier: Preference,
     /// The name in the receiver's certificate.
     pub server_name: String,
     /// The agent's certificate of this run.
@@ -72,6 +75,8 @@ pub struct SendConfig {
 /// Where a transfer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SendProgress {
+    /// What the disks are sent over, once that is chosen.
+    pub carrier: Option<Choice>,
     /// Bytes of all disks.
     pub bytes_total: u64,
     /// Bytes that the receiver has said are durable.
@@ -104,13 +109,14 @@ pub async fn send(
     cancel: CancellationToken,
     progress: watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
-    let connecting = connection::connect(&config);
-    let (client, control) = tokio::select! {
+    let connecting = choice::connect(&config);
+    let (client, control, choice) = tokio::select! {
         connected = connecting => connected?,
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
     };
+    progress.send_modify(|progress| progress.carrier = Some(choice));
     let sent = tokio::select! {
-        sent = connection::run(&client, control, &config, &progress, cancel.child_token()) => sent,
+        sent = connection::run(&client, control, choice, &config, &progress, cancel.child_token()) => sent,
         () = cancel.cancelled() => Err(TransferError::Cancelled),
     };
     // Bounded: a receiver that is gone must not hold the caller.

@@ -83,6 +83,13 @@ impl Client {
         Ok(Writer::new(self.open(DATA).await?))
     }
 
+    /// The same for bytes that nobody waits for: closing it throws away what has not been sent.
+    pub(crate) async fn open_probe(&self) -> io::Result<Writer> {
+        let stream = self.open(DATA).await?;
+        sockopt::set_socket_linger(stream.get_ref().0, Some(Duration::ZERO))?;
+        Ok(Writer::new(stream))
+    }
+
     async fn open(&self, kind: u8) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.receiver).await?;
         set_up(&stream)?;
@@ -305,6 +312,10 @@ impl Reader {
             }
         }
         Ok(true)
+    }
+
+    pub(crate) async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).await
     }
 
     /// Reads until the other side has closed.

@@ -12,7 +12,9 @@ use domain::{Epoch, FailureCode, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
-use transfer::sender::{Compression, SendConfig, SendProgress, SendReport, SourceDisk, send};
+use transfer::sender::{
+    Compression, Preference, Reason, SendConfig, SendProgress, SendReport, SourceDisk, send,
+};
 use transfer::{Carrier, Identity, Ticket, TicketSecret, TransferError, manifest};
 
 const MIB: u64 = 1 << 20;
@@ -136,7 +138,7 @@ impl Bench {
         let disks = (0_u16..).zip(&self.disks);
         SendConfig {
             receiver,
-            carrier: self.carrier,
+            carrier: Preference::Pinned(self.carrier),
             server_name: "receiver".to_owned(),
             identity: self.agent_identity.clone(),
             ticket: ticket.sign(&self.secret),
@@ -629,5 +631,141 @@ fn flip(path: &Path, offset: u64) -> anyhow::Result<()> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset)?;
     file.write_all_at(&[byte[0] ^ 0x10], offset)?;
+    Ok(())
+}
+
+/// UDP that goes nowhere: a host of its own, whose loopback drops it. Only root can make one.
+#[test]
+fn where_udp_is_blocked_the_disks_go_over_tcp() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can make a network namespace");
+        return Ok(());
+    }
+    // The thread is the namespace's; all of the test's own threads are made by it.
+    let in_namespace = std::thread::spawn(|| {
+        if let Err(error) = own_network_without_udp() {
+            eprintln!("skipped: this machine can't make a network without UDP: {error:#}");
+            return Ok(());
+        }
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(over_whatever_works())
+    });
+    in_namespace.join().expect("the test does not panic")
+}
+
+fn own_network_without_udp() -> anyhow::Result<()> {
+    // SAFETY: only this thread leaves the namespace; nobody else relies on its network.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
+    // A loopback that takes TCP's port and, by policy, no datagram: each rule is a program of iproute2, which the tests need anyway.
+    for rule in [
+        "link set lo up",
+        "rule add ipproto udp table 77 priority 1",
+        "route add blackhole default table 77",
+        "rule del priority 0",
+        "rule add table local priority 2",
+    ] {
+        let done = std::process::Command::new("ip")
+            .args(rule.split(' '))
+            .output()?;
+        anyhow::ensure!(
+            done.status.success(),
+            "ip {rule}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+    Ok(())
+}
+
+async fn over_whatever_works() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(8 * MIB, 14)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    goes_over_tcp(&bench, &server, address).await
+}
+
+/// The way that a firewall blocks UDP mostly: nobody answers. Here that is a port where datagrams come to one who never reads them.
+#[tokio::test]
+async fn where_udp_meets_silence_the_disks_go_over_tcp() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(8 * MIB, 16)])?;
+    let (server, behind) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let front = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = front.local_addr()?;
+    let _silent = std::net::UdpSocket::bind(address)?;
+    let forwarding = tokio::spawn(async move {
+        while let Ok((mut from, _)) = front.accept().await {
+            tokio::spawn(async move {
+                let mut to = tokio::net::TcpStream::connect(behind).await?;
+                tokio::io::copy_bidirectional(&mut from, &mut to).await
+            });
+        }
+    });
+    let outcome = goes_over_tcp(&bench, &server, address).await;
+    forwarding.abort();
+    outcome
+}
+
+async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> anyhow::Result<()> {
+    let config = SendConfig {
+        carrier: Preference::Probe { broken: None },
+        ..bench.config(address, 1, None)
+    };
+    let began = std::time::Instant::now();
+    let progress = watch::channel(SendProgress::default()).0;
+    let report = send(config, CancellationToken::new(), progress).await?;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let choice = report.progress.carrier.context("a carrier was chosen")?;
+    assert_eq!(
+        (choice.carrier, choice.reason),
+        (Carrier::Tcp, Reason::OtherSilent)
+    );
+    let status = server.status().borrow().clone();
+    assert_eq!(status.carrier, Some(Carrier::Tcp));
+    let reason = status.carrier_reason;
+    assert!(reason.contains("UDP"), "{reason}");
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Result<()> {
+    let mut bench = Bench::new(Carrier::Quic, &[&noise(2 * MIB, 15)])?;
+    bench.checksum = false;
+    bench.disks[0].1 = 1 << 30;
+    std::fs::File::options()
+        .write(true)
+        .open(&bench.disks[0].0)?
+        .set_len(1 << 30)?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    for (broken, expected) in [
+        (None, None),
+        (Some(Carrier::Quic), Some(Carrier::Tcp)),
+        (Some(Carrier::Tcp), Some(Carrier::Quic)),
+    ] {
+        let config = SendConfig {
+            carrier: Preference::Probe { broken },
+            ..bench.config(address, 1, None)
+        };
+        let progress = watch::channel(SendProgress::default()).0;
+        let report = send(config, CancellationToken::new(), progress).await?;
+        let choice = report.progress.carrier.context("a carrier was chosen")?;
+        match expected {
+            None => match choice.reason {
+                Reason::Measured { quic, tcp } => assert!(quic > 0 && tcp > 0, "{choice}"),
+                other => panic!("{other:?}"),
+            },
+            Some(carrier) => {
+                assert_eq!(
+                    (choice.carrier, choice.reason),
+                    (carrier, Reason::OtherBroke)
+                );
+            }
+        }
+        assert_eq!(server.status().borrow().carrier, Some(choice.carrier));
+    }
     Ok(())
 }

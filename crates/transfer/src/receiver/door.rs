@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quinn::Endpoint;
 use tokio::sync::Semaphore;
@@ -13,10 +13,11 @@ use super::session::Session;
 use super::{Shared, blocking};
 use crate::carrier::{Accepted, RecvStream, SendStream};
 use crate::protocol::{
-    OfferedDisk, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
+    OfferedDisk, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control,
+    version_of_hello,
 };
 use crate::tcp::{self, Listener};
-use crate::{CHUNK_BYTES, Carrier, Ticket, TransferError, carrier, control};
+use crate::{CHUNK_BYTES, Ticket, TransferError, carrier, control};
 
 /// How long a sender may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,6 +27,13 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections at once. One of them sends; others are on their way in or out, or become data streams of another in a moment.
 const MOST_CONNECTIONS: usize = 32;
+
+/// Bytes of the reason for a carrier that are kept.
+const LONGEST_REASON: usize = 200;
+
+/// How long a probe may take on the whole, and what is read of it at once.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+const PROBE_BUFFER: usize = 256 << 10;
 
 /// How long to wait after a connection could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -127,13 +135,15 @@ async fn serve(incoming: Incoming, shared: &Arc<Shared>) -> Result<(), TransferE
     let outcome = match welcome(
         shared,
         &address,
-        connection.carrier(),
+        &mut connection,
         &mut to_sender,
         &mut from_sender,
     )
     .await
     {
-        Ok(session) => {
+        // It has taken the other carrier.
+        Ok(None) => return Ok(()),
+        Ok(Some(session)) => {
             let received = session
                 .receive(shared, &mut connection, &mut to_sender, &mut from_sender)
                 .await;
@@ -163,18 +173,27 @@ async fn serve(incoming: Incoming, shared: &Arc<Shared>) -> Result<(), TransferE
     outcome
 }
 
-/// Hello and Welcome.
+/// Hello and Welcome. `None` if the sender leaves before: it tries both carriers and takes one.
 async fn welcome(
     shared: &Arc<Shared>,
     address: &str,
-    carrier: Carrier,
+    connection: &mut Accepted,
     to_sender: &mut SendStream,
     from_sender: &mut RecvStream,
-) -> Result<Arc<Session>, TransferError> {
-    let body = tokio::time::timeout(HELLO_TIMEOUT, control::read_body(from_sender))
-        .await
-        .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?
-        .map_err(|error| error.at(address))?;
+) -> Result<Option<Arc<Session>>, TransferError> {
+    let Some(mut body) = first_message(from_sender).await? else {
+        return Ok(None);
+    };
+    if let Ok(ToReceiver::Probe { ticket }) = decode_control(&body) {
+        let disks = admitted(shared)?;
+        check_ticket(&ticket, &disks)?;
+        let answer = measure(connection).await;
+        let told = tokio::time::timeout(HELLO_TIMEOUT, control::write(to_sender, &answer)).await;
+        match (told, first_message(from_sender).await?) {
+            (Ok(Ok(())), Some(next)) => body = next,
+            _ => return Ok(None),
+        }
+    }
     match version_of_hello(&body) {
         Some(VERSION) => {}
         Some(theirs) => {
@@ -194,23 +213,77 @@ async fn welcome(
     let ToReceiver::Hello {
         ticket,
         disks: offered,
+        mut carrier_reason,
         ..
     } = hello
     else {
         return Err(TransferError::Protocol("a Hello is no Hello".to_owned()));
     };
-    let disks = shared
-        .admitted()
-        .ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))?;
+    let disks = admitted(shared)?;
     check_ticket(&ticket, &disks)?;
     check_offer(&offered, &disks)?;
+    // It is shown to people: what is longer is no reason.
+    carrier_reason.truncate(carrier_reason.floor_char_boundary(LONGEST_REASON));
+    let carrier = (connection.carrier(), carrier_reason);
     let (of_session, address) = (Arc::clone(shared), address.to_owned());
     let session = blocking(move || Session::begin(&of_session, disks, address, carrier)).await?;
     if let Err(error) = tell_present(&session, &offered, to_sender).await {
         shared.leave(&session);
         return Err(error);
     }
-    Ok(Arc::new(session))
+    Ok(Some(Arc::new(session)))
+}
+
+/// What a sender says first; `None` if it leaves instead.
+async fn first_message(from_sender: &mut RecvStream) -> Result<Option<Vec<u8>>, TransferError> {
+    let body = tokio::time::timeout(HELLO_TIMEOUT, control::read_body(from_sender))
+        .await
+        .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?;
+    match body {
+        Ok(body) => Ok(Some(body)),
+        Err(control::ReadError::Connection(_)) => Ok(None),
+        Err(control::ReadError::Malformed(error)) => {
+            Err(TransferError::Protocol(error.to_string()))
+        }
+    }
+}
+
+fn admitted(shared: &Shared) -> Result<Arc<Disks>, TransferError> {
+    shared
+        .admitted()
+        .ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))
+}
+
+/// Takes the stream of a probe and counts what comes, once it has settled, for a moment.
+async fn measure(connection: &mut Accepted) -> ToSender {
+    let (mut bytes, mut counted) = (0_u64, Duration::ZERO);
+    let measuring = async {
+        let mut stream = connection.accept_data().await.ok()?;
+        let mut buffer = vec![0; PROBE_BUFFER];
+        let began = Instant::now();
+        let mut since = None;
+        loop {
+            let read = stream.read_some(&mut buffer).await.ok()?;
+            let now = Instant::now();
+            match since {
+                None if now - began >= PROBE_SETTLES => since = Some(now),
+                None => {}
+                Some(since) => {
+                    bytes += read as u64;
+                    counted = now - since;
+                }
+            }
+            if read == 0 || now - began >= PROBE_SETTLES + PROBE_LASTS {
+                return Some(());
+            }
+        }
+    };
+    // One that stands still is measured too: by what came until now.
+    let _ended = tokio::time::timeout(PROBE_TIMEOUT, measuring).await;
+    ToSender::Probed {
+        bytes,
+        micros: u64::try_from(counted.as_micros()).unwrap_or(u64::MAX),
+    }
 }
 
 /// What is durably here, disk by disk and page by page.

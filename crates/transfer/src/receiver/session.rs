@@ -47,10 +47,10 @@ impl Session {
         shared: &Shared,
         disks: Arc<Disks>,
         address: String,
-        carrier: Carrier,
+        (carrier, reason): (Carrier, String),
     ) -> Result<Self, TransferError> {
         let right = shared.fence.grant(disks.admission.epoch)?;
-        let replaced = shared.replace_session(carrier);
+        let replaced = shared.replace_session(carrier, reason);
         disks.flush(&shared.status)?;
         let seen = disks
             .admission
@@ -177,8 +177,8 @@ impl Session {
                 // The session that waits for it goes on to hear the end of the connection.
                 let _waits = heard.send((streams, roots));
             }
-            Ok(ToReceiver::Hello { .. }) => {
-                return TransferError::Protocol("a second Hello came".to_owned());
+            Ok(ToReceiver::Hello { .. } | ToReceiver::Probe { .. }) => {
+                return TransferError::Protocol("a second Hello or a late probe came".to_owned());
             }
             Err(error) => return error.at(&self.address),
         }

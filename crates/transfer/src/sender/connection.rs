@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
-use super::{SendConfig, SendProgress, SendReport};
+use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
@@ -21,8 +21,7 @@ use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
 use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
 
-/// How long the handshake and the answer to Hello may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the answer to Hello may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the receiver may take from the last byte to its word: it flushes, and re-reads the disks when asked for checksums.
@@ -47,17 +46,26 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) async fn run(
     client: &Client,
     (mut to_receiver, mut from_receiver): Control,
+    choice: Choice,
     config: &SendConfig,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
     let readers = open(config).await?;
     let lost = |error: &dyn std::fmt::Display| lost(config, error);
-    let disks = greet(config, readers, &mut to_receiver, &mut from_receiver).await?;
+    let disks = greet(
+        config,
+        choice,
+        readers,
+        &mut to_receiver,
+        &mut from_receiver,
+    )
+    .await?;
 
     let chunk_bytes = disks.iter().map(|disk| disk.chunk_bytes).max().unwrap_or(0);
     let present: Vec<u64> = disks.iter().map(Disk::present_bytes).collect();
     progress.send_replace(SendProgress {
+        carrier: Some(choice),
         bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
         bytes_durable: present.iter().sum(),
         ..SendProgress::default()
@@ -154,27 +162,10 @@ async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
     .await
 }
 
-/// Connects to the receiver.
-pub(super) async fn connect(config: &SendConfig) -> Result<(Client, Control), TransferError> {
-    let connecting = Client::connect(
-        config.carrier,
-        config.receiver,
-        &config.server_name,
-        &config.identity,
-    );
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
-        .await
-        .unwrap_or_else(|_| {
-            Err(lost(
-                config,
-                &format!("no answer in {HANDSHAKE_TIMEOUT:?}; is UDP allowed on the way?"),
-            ))
-        })
-}
-
 /// Hello and Welcome.
 async fn greet(
     config: &SendConfig,
+    choice: Choice,
     readers: Vec<SourceReader>,
     to_receiver: &mut SendStream,
     from_receiver: &mut RecvStream,
@@ -191,6 +182,7 @@ async fn greet(
         version: VERSION,
         ticket: config.ticket.clone(),
         disks: offered,
+        carrier_reason: choice.to_string(),
     };
     control::write(to_receiver, &hello)
         .await
@@ -241,7 +233,9 @@ async fn greet(
             // A flush of what an earlier connection wrote.
             ToSender::Durable { .. } => {}
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
-            ToSender::Welcome { .. } | ToSender::Received => return Err(out_of_turn("told")),
+            ToSender::Welcome { .. } | ToSender::Received | ToSender::Probed { .. } => {
+                return Err(out_of_turn("told"));
+            }
         }
     }
 }
@@ -383,7 +377,10 @@ async fn listen(
             }
             ToSender::Received => return Ok(()),
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
-            ToSender::Welcome { .. } | ToSender::Present(_) | ToSender::PresentEnd => {
+            ToSender::Welcome { .. }
+            | ToSender::Present(_)
+            | ToSender::PresentEnd
+            | ToSender::Probed { .. } => {
                 return Err(out_of_turn("received"));
             }
         }
