@@ -40,6 +40,8 @@ pub enum Rule {
     WorkgroupName,
     /// The description of a workgroup.
     WorkgroupDescription,
+    /// One of these kinds of resources in any case; the table's spelling is what the handler gets. Tag operations have codes of their own.
+    ResourceType(&'static [&'static str]),
     /// The key of a tag.
     TagKey,
     /// The value of a tag.
@@ -101,6 +103,17 @@ impl Parameter {
     /// The name in error codes: without the `.N`.
     pub fn code_name(&self) -> String {
         self.name.replace(".N", "")
+    }
+
+    fn missing(&self) -> Refusal {
+        if let Rule::ResourceType(_) = self.rule {
+            Refusal::new(
+                "MissingParameter.ResourceType",
+                "You must specify ResourceType.",
+            )
+        } else {
+            Refusal::missing(&self.code_name())
+        }
     }
 
     /// How `name` of a call fits this parameter.
@@ -200,7 +213,7 @@ impl Arguments {
                 }
             }
             if parameter.is_required && !arguments.values.contains_key(parameter.name) {
-                return Err(Refusal::missing(&parameter.code_name()));
+                return Err(parameter.missing());
             }
         }
         Ok(arguments)
@@ -397,6 +410,16 @@ fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
             ReplicationParameters::parse(text).map_err(|error| invalid(format!("{error}.")))?;
             Value::Text(text.to_owned())
         }
+        Rule::ResourceType(texts) => texts
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(text))
+            .map(|known| Value::Text((*known).to_owned()))
+            .ok_or_else(|| {
+                Refusal::new(
+                    "InvalidResourceType.NotFound",
+                    "The specified ResourceType does not exist.",
+                )
+            })?,
         Rule::WorkgroupName => Value::Text(
             is_workgroup_name(text)
                 .then(|| text.to_owned())

@@ -147,7 +147,9 @@ fn value(parameter: &Parameter) -> String {
         Rule::Boolean => "`true` or `false`".to_owned(),
         Rule::Time => "time".to_owned(),
         Rule::OneOf(texts) => texts.join(", "),
-        Rule::OneOfAnyCase(texts) => format!("{}, in any case", texts.join(", ")),
+        Rule::OneOfAnyCase(texts) | Rule::ResourceType(texts) => {
+            format!("{}, in any case", texts.join(", "))
+        }
         Rule::ReplicationParameters => "JSON text".to_owned(),
         Rule::WorkgroupName => "2–64 letters, digits, `.` `:` `_` `-`, a letter first".to_owned(),
         Rule::WorkgroupDescription => "2–256 characters, no URL".to_owned(),

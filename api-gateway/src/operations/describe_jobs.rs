@@ -57,6 +57,11 @@ pub(super) const DESCRIBE: Operation = Operation {
             Rule::Text(128),
             "The resource group: no job here is in one.",
         ),
+        Parameter::optional(
+            "WorkgroupId",
+            Rule::Text(128),
+            "The workgroup of their sources. Not part of SMC.",
+        ),
         tag::FILTER_KEY,
         tag::FILTER_VALUE,
     ],
@@ -264,6 +269,7 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         .await?,
         source_ids: arguments.texts("SourceId.N"),
         name: arguments.text("Name").map(str::to_owned),
+        workgroup_id: arguments.text("WorkgroupId").map(str::to_owned),
         region_id: arguments.text("RegionId").map(str::to_owned),
         status: arguments
             .text("Status")

@@ -94,6 +94,8 @@ pub struct JobFilter {
     pub status: Option<Status>,
     /// With this business status.
     pub business_status: Option<BusinessStatus>,
+    /// Of a source in this workgroup.
+    pub workgroup_id: Option<String>,
 }
 
 impl JobFilter {
@@ -135,6 +137,7 @@ impl Store {
                 where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
                   and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
                   and ($6::text[] is null or state = any($6))
+                  and ($12::text is null or source_id in (select id from source where workgroup_id = $12))
             ), page as materialized (
                 select id from matching
                 where (created_at, id) < (coalesce($7, 'infinity'::timestamptz), $8::text)
@@ -172,6 +175,7 @@ impl Store {
             page.limit(),
             start.offset(),
             page.number > 1,
+            filter.workgroup_id,
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
