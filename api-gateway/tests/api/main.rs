@@ -8,6 +8,7 @@ mod images;
 mod job_states;
 mod jobs;
 mod operating;
+mod policies;
 mod sources;
 mod tags;
 mod tenancy;

@@ -5,6 +5,8 @@
 
 mod condition;
 mod decision;
+#[cfg(test)]
+mod decision_tests;
 mod document;
 mod json;
 mod operator;
