@@ -116,6 +116,11 @@ impl Parameter {
         }
     }
 
+    /// Whether `name` of a call is this parameter, be it at an N that is too large.
+    pub fn is_named(&self, name: &str) -> bool {
+        matches!(self.fit(name), Fit::At(_) | Fit::OutOfRange)
+    }
+
     /// How `name` of a call fits this parameter.
     fn fit(&self, name: &str) -> Fit {
         if let Rule::NotOffered(_) = self.rule {

@@ -1,13 +1,14 @@
 //! The gateway: the SMC API over HTTP, and the agents' gRPC service.
 //!
-//! A call runs through `answering`: read (`request`), verify (`authentication`), check (`arguments`), answer (`operations`), render
-//! (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
+//! A call runs through `answering`: read (`request`), verify (`authentication`), allow (`authorization`), check (`arguments`), answer
+//! (`operations`), render (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
 //! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
 
 mod answer;
 mod answering;
 mod arguments;
 mod authentication;
+mod authorization;
 mod config;
 mod download;
 mod gateway;
@@ -15,6 +16,7 @@ mod listener;
 mod operation;
 mod operations;
 mod origin;
+mod principal;
 mod refusal;
 mod request;
 mod throttle;

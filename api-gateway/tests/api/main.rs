@@ -9,6 +9,7 @@ mod increments;
 mod job_states;
 mod jobs;
 mod operating;
+mod policies;
 mod sources;
 mod tags;
 mod tenancy;

@@ -28,12 +28,14 @@ pub mod key;
 pub mod lease;
 pub mod nonce;
 pub mod outbox;
+pub mod policy;
 pub mod run;
 pub mod source;
 pub mod sweep;
 pub mod tag;
 pub mod tenant;
 pub mod timer;
+pub mod user;
 pub mod workgroup;
 
 pub use error::{ErrorKind, StoreError};
