@@ -13,6 +13,7 @@ use tracing::{Instrument as _, Span};
 use crate::Refusal;
 use crate::answer::{Answer, Format, failure, success};
 use crate::arguments::Arguments;
+use crate::auditing;
 use crate::authentication::verify;
 use crate::gateway::Gateway;
 use crate::operation::{Call, Operation};
@@ -63,12 +64,15 @@ pub async fn respond(
     let mut known = Known::default();
     let limit = gateway.limits.request_timeout;
     let outcome = async {
-        timeout(limit, done(&gateway, origin, request, &mut known))
-            .await
-            .unwrap_or_else(|_| {
-                tracing::warn!(?limit, "a call was given up: it took too long");
-                Err(Refusal::unavailable())
-            })
+        timeout(
+            limit,
+            done(&gateway, origin, &request_id, request, &mut known),
+        )
+        .await
+        .unwrap_or_else(|_| {
+            tracing::warn!(?limit, "a call was given up: it took too long");
+            Err(Refusal::unavailable())
+        })
     }
     .instrument(span.clone())
     .await;
@@ -94,6 +98,7 @@ pub async fn respond(
 async fn done(
     gateway: &Arc<Gateway>,
     origin: Origin,
+    request_id: &RequestId,
     request: Request<Body>,
     known: &mut Known,
 ) -> Result<Answer, Refusal> {
@@ -110,17 +115,18 @@ async fn done(
     Span::current()
         .record("action", caller.operation.name)
         .record("tenant", caller.tenant.as_str());
-    gateway
+    let counted = gateway
         .throttle
         .count(&caller.tenant, caller.operation)
-        .await?;
-    let arguments = Arguments::parse(caller.operation.parameters, &incoming.pairs)?;
+        .await;
+    let arguments =
+        counted.and_then(|()| Arguments::parse(caller.operation.parameters, &incoming.pairs));
     let call = Call {
         gateway: Arc::clone(gateway),
-        tenant: caller.tenant,
-        headers: incoming.headers,
+        tenant: caller.tenant.clone(),
+        headers: Arc::clone(&incoming.headers),
     };
-    (caller.operation.handler)(call, arguments).await
+    auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
 }
 
 /// `HostId` of error answers: the name under which the caller knows this service.

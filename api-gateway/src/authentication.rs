@@ -31,6 +31,10 @@ const NONCE_LENGTH: usize = 128;
 pub struct Caller {
     /// The account.
     pub tenant: TenantId,
+    /// The key that signed.
+    pub access_key: String,
+    /// The user whose key it is; empty for the account's own.
+    pub user_name: String,
     /// What is called.
     pub operation: &'static Operation,
 }
@@ -82,6 +86,8 @@ pub async fn verify(gateway: &Gateway, incoming: &Incoming) -> Result<Caller, Re
     }
     Ok(Caller {
         tenant: key.tenant,
+        access_key: key.id,
+        user_name: String::new(),
         operation,
     })
 }

@@ -1,12 +1,14 @@
-//! The gateway: the SMC API over HTTP, and the agents' gRPC service.
+//! The gateway: the SMC API over HTTP, the agents' gRPC service, and the operators'.
 //!
 //! A call runs through `answering`: read (`request`), verify (`authentication`), check (`arguments`), answer (`operations`), render
 //! (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
 //! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
 
+mod admin;
 mod answer;
 mod answering;
 mod arguments;
+mod auditing;
 mod authentication;
 mod config;
 mod download;
@@ -38,6 +40,7 @@ use store::key::KeyCache;
 use store::{ConnectConfig, Store, StoreError};
 use tokio::net::TcpListener;
 
+pub use admin::Error as AdminError;
 pub use config::Config;
 pub use operations::{NewToken, create_token};
 pub(crate) use refusal::Refusal;
@@ -63,6 +66,9 @@ pub enum Error {
     /// The agents' listener.
     #[error(transparent)]
     Agents(#[from] agents::Error),
+    /// The operators' socket.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A part of it failed while it ran, or did not end in time.
     #[error("the gateway ended")]
     Tasks(#[from] TaskFailure),
@@ -75,6 +81,7 @@ pub struct Server {
     api: TcpListener,
     api_tls: Option<(TcpListener, Arc<Certificate>)>,
     agents: agents::Listener,
+    admin: Option<admin::Socket>,
     health: Option<TcpListener>,
     config: Config,
 }
@@ -125,6 +132,11 @@ impl Server {
             api: bind(config.api, "--api").await?,
             api_tls: tls_listener(&config).await?,
             agents: agents::Listener::bind(&config.agents, authority, store).await?,
+            admin: config
+                .admin
+                .as_deref()
+                .map(admin::Socket::bind)
+                .transpose()?,
             health: match config.health {
                 Some(address) => Some(bind(address, "--health").await?),
                 None => None,
@@ -182,9 +194,9 @@ impl Server {
         tasks.start("watch_postgres", Policy::restart(), move || {
             upkeep::watch_postgres(Arc::clone(&gateway), postgres.clone())
         });
-        let store = self.gateway.store.clone();
+        let (store, audit_days) = (self.gateway.store.clone(), self.config.audit_days);
         tasks.start("forget", Policy::restart(), move || {
-            upkeep::forget(store.clone())
+            upkeep::forget(store.clone(), audit_days)
         });
         let doorbell = self.agents.doorbell();
         let bus = BusConfig::new(self.config.nats_url.expose_secret(), "wherry gateway");
@@ -193,6 +205,10 @@ impl Server {
             async { heard.await.map(|never| match never {}) }
         });
         tasks.start_once("agents", self.agents.serve(shutdown.clone()));
+        if let Some(admin) = self.admin {
+            let gateway = Arc::clone(&self.gateway);
+            tasks.start_once("admin", admin.serve(gateway, shutdown.clone()));
+        }
         tasks.start_once(
             "api",
             listener::serve(

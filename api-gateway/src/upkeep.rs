@@ -44,18 +44,21 @@ pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Resu
     }
 }
 
-/// Removes used nonces and client tokens whose time is over, and sources whose last job is gone. Any number of gateways may do so at once.
-pub async fn forget(store: Store) -> Result<(), StoreError> {
+/// Removes used nonces and client tokens whose time is over, sources whose last job is gone, and rows of the audit that are older than
+/// `audit_days`. Any number of gateways may do so at once.
+pub async fn forget(store: Store, audit_days: i32) -> Result<(), StoreError> {
     let mut ticks = ticks(FORGET_EVERY);
     loop {
         ticks.tick().await;
         let nonces = store.forget_nonces(NONCE_KEPT_FOR).await?;
         let tokens = store.forget_client_tokens().await?;
         let sources = store.remove_deleted_sources().await?;
+        let audited = store.forget_audit(audit_days).await?;
         tracing::debug!(
             nonces,
             tokens,
             sources,
+            audited,
             "rows removed that are no longer needed"
         );
     }
