@@ -13,6 +13,7 @@ use tracing::{Instrument as _, Span};
 use crate::Refusal;
 use crate::answer::{Answer, Format, failure, success};
 use crate::arguments::Arguments;
+use crate::auditing;
 use crate::authentication::verify;
 use crate::authorization::authorize;
 use crate::gateway::Gateway;
@@ -64,12 +65,15 @@ pub async fn respond(
     let mut known = Known::default();
     let limit = gateway.limits.request_timeout;
     let outcome = async {
-        timeout(limit, done(&gateway, origin, request, &mut known))
-            .await
-            .unwrap_or_else(|_| {
-                tracing::warn!(?limit, "a call was given up: it took too long");
-                Err(Refusal::unavailable())
-            })
+        timeout(
+            limit,
+            done(&gateway, origin, &request_id, request, &mut known),
+        )
+        .await
+        .unwrap_or_else(|_| {
+            tracing::warn!(?limit, "a call was given up: it took too long");
+            Err(Refusal::unavailable())
+        })
     }
     .instrument(span.clone())
     .await;
@@ -95,6 +99,7 @@ pub async fn respond(
 async fn done(
     gateway: &Arc<Gateway>,
     origin: Origin,
+    request_id: &RequestId,
     request: Request<Body>,
     known: &mut Known,
 ) -> Result<Answer, Refusal> {
@@ -121,13 +126,14 @@ async fn done(
     if let Some(user) = &call.principal.user {
         Span::current().record("user", &user.name);
     }
-    gateway
+    let counted = gateway
         .throttle
         .count(&caller.tenant, caller.operation)
-        .await?;
-    authorize(gateway, &incoming, &caller)?;
-    let arguments = Arguments::parse(caller.operation.parameters, &incoming.pairs)?;
-    (caller.operation.handler)(call, arguments).await
+        .await;
+    let arguments = counted
+        .and_then(|()| authorize(gateway, &incoming, &caller))
+        .and_then(|()| Arguments::parse(caller.operation.parameters, &incoming.pairs));
+    auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
 }
 
 /// `HostId` of error answers: the name under which the caller knows this service.

@@ -39,6 +39,13 @@ pub struct Config {
         value_name = "CIDR"
     )]
     pub trusted_proxies: Vec<IpNet>,
+    /// Path of the Unix domain socket for `wherry admin`; none without it. Whoever may open it is the operator: its mode is 0600, and its
+    /// directory must not be writable for others.
+    #[arg(long, env = "WHERRY_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin: Option<PathBuf>,
+    /// Days that the audit is kept.
+    #[arg(long, env = "WHERRY_AUDIT_DAYS", default_value_t = 400, value_parser = clap::value_parser!(i32).range(1..=36_500))]
+    pub audit_days: i32,
     /// Address of /healthz, /readyz and /metrics; none without it.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,

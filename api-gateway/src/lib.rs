@@ -1,12 +1,14 @@
-//! The gateway: the SMC API over HTTP, and the agents' gRPC service.
+//! The gateway: the SMC API over HTTP, the agents' gRPC service, and the operators'.
 //!
 //! A call runs through `answering`: read (`request`), verify (`authentication`), allow (`authorization`), check (`arguments`), answer
 //! (`operations`), render (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
 //! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
 
+mod admin;
 mod answer;
 mod answering;
 mod arguments;
+mod auditing;
 mod authentication;
 mod authorization;
 mod config;
@@ -40,6 +42,7 @@ use store::key::KeyCache;
 use store::{ConnectConfig, Store, StoreError};
 use tokio::net::TcpListener;
 
+pub use admin::Error as AdminError;
 pub use config::Config;
 pub use operations::{NewToken, create_token};
 pub(crate) use refusal::Refusal;
@@ -65,6 +68,9 @@ pub enum Error {
     /// The agents' listener.
     #[error(transparent)]
     Agents(#[from] agents::Error),
+    /// The operators' socket.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A part of it failed while it ran, or did not end in time.
     #[error("the gateway ended")]
     Tasks(#[from] TaskFailure),
@@ -77,6 +83,7 @@ pub struct Server {
     api: TcpListener,
     api_tls: Option<(TcpListener, Arc<Certificate>)>,
     agents: agents::Listener,
+    admin: Option<admin::Socket>,
     health: Option<TcpListener>,
     config: Config,
 }
@@ -128,6 +135,11 @@ impl Server {
             api: bind(config.api, "--api").await?,
             api_tls: tls_listener(&config).await?,
             agents: agents::Listener::bind(&config.agents, authority, store).await?,
+            admin: config
+                .admin
+                .as_deref()
+                .map(admin::Socket::bind)
+                .transpose()?,
             health: match config.health {
                 Some(address) => Some(bind(address, "--health").await?),
                 None => None,
@@ -185,9 +197,9 @@ impl Server {
         tasks.start("watch_postgres", Policy::restart(), move || {
             upkeep::watch_postgres(Arc::clone(&gateway), postgres.clone())
         });
-        let store = self.gateway.store.clone();
+        let (store, audit_days) = (self.gateway.store.clone(), self.config.audit_days);
         tasks.start("forget", Policy::restart(), move || {
-            upkeep::forget(store.clone())
+            upkeep::forget(store.clone(), audit_days)
         });
         let doorbell = self.agents.doorbell();
         let bus = BusConfig::new(self.config.nats_url.expose_secret(), "wherry gateway");
@@ -196,6 +208,10 @@ impl Server {
             async { heard.await.map(|never| match never {}) }
         });
         tasks.start_once("agents", self.agents.serve(shutdown.clone()));
+        if let Some(admin) = self.admin {
+            let gateway = Arc::clone(&self.gateway);
+            tasks.start_once("admin", admin.serve(gateway, shutdown.clone()));
+        }
         tasks.start_once(
             "api",
             listener::serve(

@@ -38,6 +38,11 @@ ignored. An empty parameter counts as not given. Every operation can answer with
 | InternalError, ServiceUnavailable | 500, 503 | a defect; or the database is away or slow: try again |
 ";
 
+/// The names of all operations.
+pub fn operation_names() -> impl Iterator<Item = &'static str> {
+    operations::ALL.iter().map(|operation| operation.name)
+}
+
 /// The page.
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();

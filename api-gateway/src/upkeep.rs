@@ -47,8 +47,9 @@ pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Resu
     }
 }
 
-/// Removes nonces, client tokens and temporary keys whose time is over, and sources whose last job is gone. Any number of gateways may do so at once.
-pub async fn forget(store: Store) -> Result<(), StoreError> {
+/// Removes nonces, client tokens and temporary keys whose time is over, sources whose last job is gone, and rows of the audit that are older
+/// than `audit_days`. Any number of gateways may do so at once.
+pub async fn forget(store: Store, audit_days: i32) -> Result<(), StoreError> {
     let mut ticks = ticks(FORGET_EVERY);
     loop {
         ticks.tick().await;
@@ -56,11 +57,13 @@ pub async fn forget(store: Store) -> Result<(), StoreError> {
         let tokens = store.forget_client_tokens().await?;
         let sources = store.remove_deleted_sources().await?;
         let keys = store.forget_temporary_keys(EXPIRED_KEYS_KEPT_FOR).await?;
+        let audited = store.forget_audit(audit_days).await?;
         tracing::debug!(
             nonces,
             tokens,
             sources,
             keys,
+            audited,
             "rows removed that are no longer needed"
         );
     }

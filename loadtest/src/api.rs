@@ -114,8 +114,11 @@ pub async fn run(config: Config) -> anyhow::Result<Report> {
 
 /// Makes the tenants and their rows, and lets each call as often as it likes: limits on the rate are not what is measured here.
 async fn fill(config: &Config, deployment: &Deployment) -> anyhow::Result<Vec<smc::Client>> {
-    let seal = SealKey::from_hex(deployment.seal_key()).context("the deployment's seal key")?;
-    let connect = ConnectConfig::new(deployment.database_url(), "wherry loadtest");
+    let database = deployment
+        .database()
+        .context("only a Wherry of our own is filled")?;
+    let seal = SealKey::from_hex(&database.seal_key).context("the deployment's seal key")?;
+    let connect = ConnectConfig::new(database.url.as_str(), "wherry loadtest");
     let store = Store::connect(&connect, seal).await?;
     let each = config.rows.div_ceil(config.tenants);
     eprintln!("filling the database: {each} sources and jobs for each tenant");

@@ -22,14 +22,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Rows of the history that are read at once.
 const HISTORY_PAGE: usize = 10_000;
 
-/// Where it is, and how its operator reaches its database.
+/// Where it is, and how its operator reaches it.
 pub(crate) struct Deployment {
     pub(crate) endpoint: String,
     pub(crate) agent_endpoint: String,
     pub(crate) region: String,
-    database_url: String,
-    seal_key: String,
+    admin_socket: PathBuf,
+    /// Of one of our own.
+    database: Option<Database>,
     up: Option<Child>,
+}
+
+/// How rows are written without the API.
+#[derive(Deserialize)]
+pub(crate) struct Database {
+    #[serde(rename = "database_url")]
+    pub(crate) url: String,
+    pub(crate) seal_key: String,
 }
 
 /// How a Wherry that runs already is reached.
@@ -37,8 +46,7 @@ pub(crate) struct Given {
     pub(crate) endpoint: String,
     pub(crate) agent_endpoint: String,
     pub(crate) region: String,
-    pub(crate) database_url: String,
-    pub(crate) seal_key: String,
+    pub(crate) admin_socket: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -50,8 +58,9 @@ struct Bootstrap {
 
 #[derive(Deserialize)]
 struct Operator {
-    database_url: String,
-    seal_key: String,
+    admin_socket: PathBuf,
+    #[serde(flatten)]
+    database: Database,
 }
 
 impl Deployment {
@@ -61,8 +70,8 @@ impl Deployment {
             endpoint: given.endpoint,
             agent_endpoint: given.agent_endpoint,
             region: given.region,
-            database_url: given.database_url,
-            seal_key: given.seal_key,
+            admin_socket: given.admin_socket,
+            database: None,
             up: None,
         }
     }
@@ -109,8 +118,8 @@ impl Deployment {
             endpoint: bootstrap.endpoint,
             agent_endpoint: bootstrap.agent_endpoint,
             region: bootstrap.region_id,
-            database_url: operator.database_url,
-            seal_key: operator.seal_key,
+            admin_socket: operator.admin_socket,
+            database: Some(operator.database),
             up: Some(up),
         })
     }
@@ -120,12 +129,9 @@ impl Deployment {
         self.up.as_ref()?.id()?.try_into().ok()
     }
 
-    pub(crate) fn database_url(&self) -> &str {
-        &self.database_url
-    }
-
-    pub(crate) fn seal_key(&self) -> &str {
-        &self.seal_key
+    /// The database of a deployment of our own.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
     }
 
     /// Runs `wherry admin`.
@@ -135,9 +141,7 @@ impl Deployment {
             .arg("admin")
             .args(arguments)
             .args(["--output", "json"]);
-        command
-            .env("WHERRY_DATABASE_URL", &self.database_url)
-            .env("WHERRY_SEAL_KEY", &self.seal_key);
+        command.arg("--socket").arg(&self.admin_socket);
         process::answer(command).await
     }
 

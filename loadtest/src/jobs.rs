@@ -67,17 +67,14 @@ pub struct Config {
     #[arg(long)]
     pub keep: bool,
     /// API of a Wherry that runs already. Images that lie on this machine are compared, others are not.
-    #[arg(long, requires_all = ["agent_endpoint", "database_url", "seal_key"])]
+    #[arg(long, requires_all = ["agent_endpoint", "admin_socket"])]
     pub endpoint: Option<String>,
     /// Where agents call that Wherry, as https://HOST:PORT.
     #[arg(long, requires = "endpoint")]
     pub agent_endpoint: Option<String>,
-    /// Its database, as postgres://user:password@host:port/database: tenants are made and the history is read there.
-    #[arg(long, env = "WHERRY_DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
-    /// Its key of secrets at rest, 64 hexadecimal digits.
-    #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true)]
-    pub seal_key: Option<String>,
+    /// Its gateway's socket for operators: tenants are made and the history is read there.
+    #[arg(long, env = "WHERRY_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
     /// Its region.
     #[arg(long, default_value = "local")]
     pub region: String,
@@ -97,8 +94,7 @@ impl Config {
             endpoint: self.endpoint.clone()?,
             agent_endpoint: self.agent_endpoint.clone()?,
             region: self.region.clone(),
-            database_url: self.database_url.clone()?,
-            seal_key: self.seal_key.clone()?,
+            admin_socket: self.admin_socket.clone()?,
         })
     }
 

@@ -1,4 +1,9 @@
-//! Generated from `proto/wherry/*/v1/*.proto`: the agents' service, the receiver's service, and events.
+//! Generated from `proto/wherry/*/v1/*.proto`: the operators' service, the agents' service, the receiver's service, and events.
+
+/// Between `wherry admin` and the gateway.
+pub mod admin {
+    tonic::include_proto!("wherry.admin.v1");
+}
 
 /// Between the agent on a source and the gateway.
 pub mod agent {

@@ -34,13 +34,16 @@ enum Command {
     Receiver(Box<roles::Receiver>),
     /// Brings the database to this version's schema.
     Migrate(roles::Migrate),
-    /// Manages tenants, quotas, keys and activation codes, straight in the database.
-    #[command(after_help = "Examples:\n  \
-        export WHERRY_DATABASE_URL=… WHERRY_SEAL_KEY=…    (for a `wherry up`, operator.json has both)\n  \
+    /// Manages tenants, quotas, keys and activation codes, and shows who changed what. For operators.
+    #[command(
+        after_help = "It talks to the gateway through a socket, and whoever may open that is the operator.\n\nExamples:\n  \
+        export WHERRY_ADMIN_SOCKET=/run/wherry/gateway/admin.sock    (for a `wherry up`: export WHERRY_DATA_DIR=DIR)\n  \
         wherry admin tenant create acme --max-running 5\n  \
         wherry admin key create acme\n  \
         wherry admin token create acme --count 10\n  \
-        wherry admin history --tenant acme")]
+        wherry admin audit list --tenant acme --since 2026-11-23T00:00:00Z\n  \
+        wherry admin history --tenant acme"
+    )]
     Admin(admin::Admin),
     /// Shows migration sources: the servers whose agents have registered.
     #[command(after_help = "Examples:\n  \
@@ -273,8 +276,15 @@ mod tests {
             "wherry image export m-1 --to dir --format raw",
             "wherry admin tenant create acme --max-running 5",
             "wherry admin tenant update acme --max-jobs 0",
-            "wherry admin key disable acme key --output json",
+            "wherry admin tenant update acme --rename acme-2 --socket s",
+            "wherry admin tenant delete acme --data-dir d",
+            "wherry admin quota update acme --calls-per-second 10 --operation-calls-per-second 5",
+            "wherry admin quota list",
+            "wherry admin key update acme key --active off --output json",
+            "wherry admin key delete acme key",
             "wherry admin token create acme --count 10 --days 7",
+            "wherry admin token update acme at-1 --status unactivated",
+            "wherry admin audit list --tenant t --since 2026-11-23T00:00:00Z --until 2026-11-24T00:00:00Z --operation o --principal p --outcome OK",
             "wherry admin history --tenant acme --after 7",
             "wherry loadtest jobs --tenants 2 --jobs 20 --running-limit 2 --disk-mib 8 --json",
             "wherry migrate --database-url postgres://h/d",

@@ -47,6 +47,7 @@ fn passed_on<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
             api_gateway::Error::Bind(error)
             | api_gateway::Error::Agents(agents::Error::Bind(error)) => error,
             api_gateway::Error::Tls(error) => error,
+            api_gateway::Error::Admin(error) => error,
             api_gateway::Error::Agents(error) => error,
             api_gateway::Error::Tasks(error) => error,
         };
@@ -91,12 +92,60 @@ fn code_of(cause: &(dyn Error + 'static)) -> Option<ExitCode> {
     let gateway_is_away = cause
         .downcast_ref::<smc::CallError>()
         .is_some_and(|error| error.refusal().is_none());
-    if store_is_away || bus_is_away || gateway_is_away {
+    let service_is_away = cause
+        .downcast_ref::<OperatorError>()
+        .is_some_and(|error| error.is_away);
+    if store_is_away || bus_is_away || gateway_is_away || service_is_away {
         return Some(ExitCode::Unavailable);
     }
     let is_usage = cause.is::<UsageError>() || cause.is::<store::InvalidSealKey>();
     is_usage.then_some(ExitCode::Usage)
 }
+
+/// The operators' service refused a call, or could not be reached. It says why in a sentence.
+#[derive(Debug)]
+pub(crate) struct OperatorError {
+    sentence: String,
+    is_away: bool,
+}
+
+impl OperatorError {
+    /// The socket can't be opened.
+    pub(crate) fn unreachable(path: &str, error: &std::io::Error) -> Self {
+        let sentence = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => format!(
+                "this account may not open {path}: only the one that the gateway runs as, and root, may"
+            ),
+            std::io::ErrorKind::NotFound => format!(
+                "there is no socket at {path}: does the gateway run, and is it given this path with --admin?"
+            ),
+            std::io::ErrorKind::ConnectionRefused => {
+                format!("nobody answers at {path}: does the gateway run?")
+            }
+            _ => format!("can't open the socket {path}: {error}"),
+        };
+        Self {
+            sentence,
+            is_away: true,
+        }
+    }
+
+    /// What the service said. `is_away`: it may do better in a moment.
+    pub(crate) fn said(sentence: &str, is_away: bool) -> Self {
+        Self {
+            sentence: sentence.to_owned(),
+            is_away,
+        }
+    }
+}
+
+impl std::fmt::Display for OperatorError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl Error for OperatorError {}
 
 /// The command line, a setting or a file of settings is wrong.
 #[derive(Debug)]

@@ -149,6 +149,8 @@ async fn run_roles(
             .clone()
             .unwrap_or_else(|| directory.path("images")),
     );
+    let admin = directory.path(crate::admin::IN_DATA_DIR);
+    gateway.admin = Some(admin.clone());
     gateway.health = None;
     gateway.readiness = readiness.clone();
     let images = gateway.image_store.clone();
@@ -188,7 +190,7 @@ async fn run_roles(
     };
     match ready {
         Some(Ok(bootstrap)) => {
-            directory.write_operator(database_url, seal_key)?;
+            directory.write_operator(database_url, seal_key, &admin)?;
             println!(
                 "wherry is ready: api {}, agents {}, metrics {}, settings {}",
                 bootstrap.endpoint,

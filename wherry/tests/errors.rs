@@ -120,7 +120,12 @@ fn a_wrong_command_line() -> anyhow::Result<()> {
     fails(
         &["admin", "tenant", "list"],
         2,
-        &["--database-url", "--seal-key"],
+        &["--socket", "--data-dir", "WHERRY_ADMIN_SOCKET"],
+    )?;
+    fails(
+        &["admin", "tenant", "list", "--socket", "/nonexistent/s"],
+        4,
+        &["no socket at /nonexistent/s", "--admin"],
     )?;
     fails(
         &["scheduler", "--config", "/nonexistent/c.toml"],

@@ -189,12 +189,13 @@ async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again_also_wi
         .args([
             "admin",
             "key",
-            "disable",
+            "update",
             "default",
             &before["access_key_id"],
+            "--active",
+            "off",
         ])
-        .env("WHERRY_DATABASE_URL", &operator["database_url"])
-        .env("WHERRY_SEAL_KEY", &operator["seal_key"])
+        .env("WHERRY_ADMIN_SOCKET", &operator["admin_socket"])
         .output()?;
     ensure!(disabled.status.success(), "{disabled:?}");
     second.stop().await?;

@@ -1,6 +1,7 @@
 //! Every operation over real HTTP against a real Postgres, by the signed client and by raw requests.
 
 mod access_tokens;
+mod audit;
 mod authentication;
 mod create_job;
 mod fixture;

@@ -1,132 +1,275 @@
-//! Nothing of one account can be seen, changed or told apart from nothing by another: every operation, across two accounts.
+//! Nothing of one account can be seen, changed or told apart from nothing by another: every operation of the table, across two accounts.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
+use smc::CallError;
 
-use crate::fixture::{Fixture, GIB};
+use crate::fixture::{Fixture, GIB, Tenant};
+
+/// How one account could reach for what is another's through an operation: with an id of the other's in a parameter. One that nobody has is
+/// the yardstick. Others that the call needs follow.
+struct Reach {
+    parameter: &'static str,
+    theirs: String,
+    nobodys: &'static str,
+    others: Vec<(&'static str, String)>,
+}
+
+fn names(
+    parameter: &'static str,
+    theirs: &str,
+    nobodys: &'static str,
+    others: &[(&'static str, &str)],
+) -> Reach {
+    let others = others
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()));
+    Reach {
+        parameter,
+        theirs: theirs.to_owned(),
+        nobodys,
+        others: others.collect(),
+    }
+}
+
+/// One account's things, each of which another reaches for.
+struct Things {
+    source: String,
+    job: String,
+    token: String,
+    workgroup: String,
+    image: &'static str,
+}
+
+impl Things {
+    async fn of(fixture: &Fixture, tenant: &Tenant) -> Self {
+        let source = fixture.source(tenant, "web", &[GIB]).await;
+        let job = tenant.job(&source).await;
+        let id = |answer: Value, name: &str| answer[name].as_str().expect("an id").to_owned();
+        let token = tenant.call("CreateAccessToken", &[]).await;
+        let named = [("Name", "hall")];
+        let workgroup = tenant.call("CreateWorkgroup", &named).await;
+        sqlx::query(
+            "insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name, state)
+             values ('m-1', $1, $2, $3, 1, 1, 'local', 'web', 'available')",
+        )
+        .bind(tenant.id.as_str())
+        .bind(job.as_str())
+        .bind(source.as_str())
+        .execute(&fixture.pool)
+        .await
+        .expect("an image");
+        let tags = [
+            ("ResourceType", "sourceserver"),
+            ("ResourceId.1", source.as_str()),
+            ("Tag.1.Key", "rack"),
+            ("Tag.1.Value", "7"),
+        ];
+        tenant.call("TagResources", &tags).await;
+        Self {
+            source: source.to_string(),
+            job: job.to_string(),
+            token: id(token, "AccessTokenId"),
+            workgroup: id(workgroup, "WorkgroupId"),
+            image: "m-1",
+        }
+    }
+
+    fn all(&self) -> [&str; 5] {
+        [
+            &self.source,
+            &self.job,
+            &self.token,
+            &self.workgroup,
+            self.image,
+        ]
+    }
+}
+
+/// Every operation with each of its ways to name a resource; some have none. `own_source` and `own_workgroup` are the caller's.
+fn reaches(one: &Things, own_source: &str, own_workgroup: &str) -> Vec<(&'static str, Vec<Reach>)> {
+    let source = |others: &[(&'static str, &str)]| names("SourceId", &one.source, "s-none", others);
+    let job = |others: &[(&'static str, &str)]| names("JobId", &one.job, "j-none", others);
+    let token = || names("AccessTokenId", &one.token, "at-none", &[]);
+    let image = |others: &[(&'static str, &str)]| names("ImageId", one.image, "m-none", others);
+    let workgroup =
+        |others: &[(&'static str, &str)]| names("WorkgroupId", &one.workgroup, "w-none", others);
+    let members = || {
+        vec![
+            workgroup(&[("SourceId.1", own_source)]),
+            names(
+                "SourceId.1",
+                &one.source,
+                "s-none",
+                &[("WorkgroupId", own_workgroup)],
+            ),
+        ]
+    };
+    let tagged = |more: &[(&'static str, &str)]| -> Vec<Reach> {
+        [
+            ("sourceserver", one.source.as_str(), "s-none"),
+            ("replicationjob", &one.job, "j-none"),
+            ("workgroup", &one.workgroup, "w-none"),
+        ]
+        .into_iter()
+        .map(|(kind, theirs, nobodys)| {
+            let others = [&[("ResourceType", kind)], more].concat();
+            names("ResourceId.1", theirs, nobodys, &others)
+        })
+        .collect()
+    };
+    vec![
+        (
+            "DescribeSourceServers",
+            vec![
+                names("SourceId.1", &one.source, "s-none", &[]),
+                names("JobId", &one.job, "j-none", &[]),
+                names("WorkgroupId", &one.workgroup, "w-none", &[]),
+            ],
+        ),
+        (
+            "ModifySourceServerAttribute",
+            vec![source(&[("Name", "mine")])],
+        ),
+        ("DeleteSourceServer", vec![source(&[("Force", "true")])]),
+        (
+            "CreateReplicationJob",
+            vec![source(&[("SystemDiskSize", "20")])],
+        ),
+        (
+            "DescribeReplicationJobs",
+            vec![
+                names("JobId.1", &one.job, "j-none", &[]),
+                names("SourceId.1", &one.source, "s-none", &[]),
+            ],
+        ),
+        (
+            "ModifyReplicationJobAttribute",
+            vec![job(&[("Name", "mine")])],
+        ),
+        ("StartReplicationJob", vec![job(&[])]),
+        ("StopReplicationJob", vec![job(&[])]),
+        ("DeleteReplicationJob", vec![job(&[])]),
+        ("CutOverReplicationJob", vec![job(&[])]),
+        ("ExplainReplicationJob", vec![job(&[])]),
+        ("CreateWorkgroup", Vec::new()),
+        (
+            "DescribeWorkgroups",
+            vec![names("WorkgroupId.1", &one.workgroup, "w-none", &[])],
+        ),
+        (
+            "ModifyWorkgroupAttribute",
+            vec![workgroup(&[("Name", "mine")])],
+        ),
+        ("DeleteWorkgroup", vec![workgroup(&[])]),
+        ("AssociateSourceServers", members()),
+        ("DisassociateSourceServers", members()),
+        (
+            "TagResources",
+            tagged(&[("Tag.1.Key", "k"), ("Tag.1.Value", "v")]),
+        ),
+        ("UntagResources", tagged(&[("All", "true")])),
+        ("ListTagResources", tagged(&[])),
+        ("CreateAccessToken", Vec::new()),
+        (
+            "ListAccessTokens",
+            vec![names("AccessTokenId.1", &one.token, "at-none", &[])],
+        ),
+        ("DisableAccessToken", vec![token()]),
+        ("DeleteAccessToken", vec![token()]),
+        (
+            "DescribeImages",
+            vec![names("ImageId.1", one.image, "m-none", &[])],
+        ),
+        ("DeleteImage", vec![image(&[])]),
+        ("DownloadImage", vec![image(&[("File", "disk-0.raw")])]),
+    ]
+}
+
+/// What becomes of a call, without what differs from call to call.
+async fn outcome(tenant: &Tenant, action: &str, reach: &Reach, id: &str) -> String {
+    let mut parameters = vec![(reach.parameter, id)];
+    let others = reach.others.iter();
+    parameters.extend(others.map(|(name, value)| (*name, value.as_str())));
+    let text = match tenant.client.call(action, &parameters).await {
+        Ok(mut answer) => {
+            answer["RequestId"] = Value::Null;
+            answer.to_string()
+        }
+        Err(CallError::Refused(refusal)) => format!(
+            "{} {} {}",
+            refusal.http_status, refusal.code, refusal.message
+        ),
+        Err(error) => panic!("{action}: {error}"),
+    };
+    text.replace(id, "ID")
+}
+
+/// Everything that an account sees of its own.
+async fn seen(tenant: &Tenant) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for action in [
+        "DescribeSourceServers",
+        "DescribeReplicationJobs",
+        "DescribeWorkgroups",
+        "DescribeImages",
+        "ListAccessTokens",
+    ] {
+        let mut answer = tenant.call(action, &[]).await;
+        answer["RequestId"] = Value::Null;
+        seen.push(answer);
+    }
+    seen
+}
 
 #[tokio::test]
 async fn two_accounts_know_nothing_of_each_other() {
     let fixture = Fixture::start().await;
     let (one, two) = (fixture.tenant("one").await, fixture.tenant("two").await);
-    let source = fixture.source(&one, "web", &[GIB]).await;
-    let job = one.job(&source).await;
-    let token = one.call("CreateAccessToken", &[]).await["AccessTokenId"]
+    let things = Things::of(&fixture, &one).await;
+    let own_source = fixture.source(&two, "db", &[GIB]).await;
+    let own_workgroup = two.call("CreateWorkgroup", &[("Name", "mine")]).await["WorkgroupId"]
         .as_str()
         .expect("an id")
         .to_owned();
-    sqlx::query(
-        "insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name, state)
-         values ('m-1', $1, $2, $3, 1, 1, 'local', 'web', 'available')",
-    )
-    .bind(one.id.as_str())
-    .bind(job.as_str())
-    .bind(source.as_str())
-    .execute(&fixture.pool)
-    .await
-    .expect("an image");
+    let reaches = reaches(&things, own_source.as_str(), &own_workgroup);
 
-    for (action, filter) in [
-        ("DescribeSourceServers", ("SourceId.1", source.as_str())),
-        ("DescribeReplicationJobs", ("JobId.1", job.as_str())),
-        ("ListAccessTokens", ("AccessTokenId.1", token.as_str())),
-        ("DescribeImages", ("ImageId.1", "m-1")),
-    ] {
-        assert_eq!(
-            one.call(action, &[filter]).await["TotalCount"],
-            1,
-            "{action}"
-        );
-        for filters in [&[][..], &[filter]] {
-            let answer = two.call(action, filters).await;
-            assert_eq!(answer["TotalCount"], 0, "{action} {filters:?}");
-            assert!(!mentions(&answer, source.as_str()) && !mentions(&answer, job.as_str()));
-        }
-    }
-    for (action, parameter, missing, more) in [
-        (
-            "ModifySourceServerAttribute",
-            ("SourceId", source.as_str()),
-            "s-none",
-            &[("Name", "mine")][..],
-        ),
-        (
-            "DeleteSourceServer",
-            ("SourceId", source.as_str()),
-            "s-none",
-            &[("Force", "true")],
-        ),
-        (
-            "CreateReplicationJob",
-            ("SourceId", source.as_str()),
-            "s-none",
-            &[("SystemDiskSize", "20")],
-        ),
-        (
-            "ModifyReplicationJobAttribute",
-            ("JobId", job.as_str()),
-            "j-none",
-            &[("Name", "mine")],
-        ),
-        (
-            "StartReplicationJob",
-            ("JobId", job.as_str()),
-            "j-none",
-            &[],
-        ),
-        ("StopReplicationJob", ("JobId", job.as_str()), "j-none", &[]),
-        (
-            "DeleteReplicationJob",
-            ("JobId", job.as_str()),
-            "j-none",
-            &[],
-        ),
-        (
-            "ExplainReplicationJob",
-            ("JobId", job.as_str()),
-            "j-none",
-            &[],
-        ),
-        (
-            "DisableAccessToken",
-            ("AccessTokenId", token.as_str()),
-            "at-none",
-            &[],
-        ),
-        (
-            "DeleteAccessToken",
-            ("AccessTokenId", token.as_str()),
-            "at-none",
-            &[],
-        ),
-        ("DeleteImage", ("ImageId", "m-1"), "m-none", &[]),
-        (
-            "DownloadImage",
-            ("ImageId", "m-1"),
-            "m-none",
-            &[("File", "disk-0.raw")],
-        ),
-    ] {
-        let with = |id| [&[(parameter.0, id)], more].concat();
-        let theirs = two.refusal(action, &with(parameter.1)).await;
-        let nobodys = two.refusal(action, &with(missing)).await;
-        assert_eq!(
-            theirs.code,
-            format!("Invalid{}.NotFound", parameter.0),
-            "{action}"
-        );
-        assert_eq!(
-            (theirs.message, theirs.http_status),
-            (nobodys.message, nobodys.http_status),
-            "{action}"
-        );
-    }
+    let covered: BTreeSet<&str> = reaches.iter().map(|(action, _)| *action).collect();
+    let known: BTreeSet<&str> = api_gateway::reference::operation_names().collect();
     assert_eq!(
-        one.describe(&job).await["Status"],
-        "Ready",
-        "nothing was changed"
+        covered, known,
+        "say here how each operation could reach for what is another's"
     );
 
-    // Names are each account's own.
+    let before = seen(&one).await;
+    for id in things.all() {
+        let shown = before.iter().filter(|answer| mentions(answer, id)).count();
+        assert!(shown > 0, "{id} is there for its owner");
+        for answer in seen(&two).await {
+            assert!(!mentions(&answer, id), "{id} is in {answer}");
+        }
+    }
+    for (action, reaches) in &reaches {
+        for reach in reaches {
+            let theirs = outcome(&two, action, reach, &reach.theirs).await;
+            let nobodys = outcome(&two, action, reach, reach.nobodys).await;
+            assert_eq!(theirs, nobodys, "{action} with {}", reach.parameter);
+            for id in things.all() {
+                assert!(!theirs.contains(id), "{action} tells of {id}: {theirs}");
+            }
+        }
+    }
+    assert_eq!(seen(&one).await, before, "nothing was changed");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn names_are_each_accounts_own() {
+    let fixture = Fixture::start().await;
+    let (one, two) = (fixture.tenant("one").await, fixture.tenant("two").await);
+    let source = fixture.source(&one, "web", &[GIB]).await;
+    let job = one.job(&source).await;
     let other = fixture.source(&two, "web", &[GIB]).await;
     let named = [
         ("SourceId", other.as_str()),

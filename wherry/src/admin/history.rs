@@ -1,11 +1,14 @@
 //! `wherry admin history`: what happened to all jobs, in the order in which it happened.
 
 use clap::Args;
+use proto::admin as wire;
 use serde_json::{Value, json};
-use store::Store;
-use store::history::Happened;
 
+use super::socket::{Client, said};
 use super::{Answer, rows};
+
+/// Rows that are asked for at once.
+const PAGE: i64 = 10_000;
 
 #[derive(Debug, Args)]
 pub(super) struct History {
@@ -21,25 +24,38 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) async fn run(self, store: &Store) -> anyhow::Result<Answer> {
-        let happened = store
-            .history(self.after, self.limit, self.tenant.as_deref())
-            .await?;
-        Ok((happened.iter().map(describe).collect(), list))
+    pub(super) async fn run(self, client: &mut Client) -> anyhow::Result<Answer> {
+        let mut found: Vec<wire::HistoryRow> = Vec::new();
+        let mut left = self.limit;
+        while left > 0 {
+            let request = wire::ListHistoryRequest {
+                after: found.last().map_or(self.after, |row| row.seq),
+                limit: left.min(PAGE),
+                tenant: self.tenant.clone().unwrap_or_default(),
+            };
+            let page = client.list_history(request).await.map_err(said)?;
+            let page = page.into_inner().rows;
+            if page.is_empty() {
+                break;
+            }
+            left -= i64::try_from(page.len())?;
+            found.extend(page);
+        }
+        Ok((found.into_iter().map(describe).collect(), list))
     }
 }
 
-fn describe(row: &Happened) -> Value {
+fn describe(row: wire::HistoryRow) -> Value {
     json!({
         "Seq": row.seq,
-        "Time": row.at.as_datetime().to_rfc3339(),
+        "Time": row.time,
         "Tenant": row.tenant,
         "JobId": row.job_id,
-        "Event": row.event.as_str(),
-        "From": row.from.as_str(),
-        "To": row.to.as_str(),
-        "Run": row.run.0,
-        "Epoch": row.epoch.0,
+        "Event": row.event,
+        "From": row.from,
+        "To": row.to,
+        "Run": row.run,
+        "Epoch": row.epoch,
         "Actor": row.actor,
         "Detail": row.detail,
     })

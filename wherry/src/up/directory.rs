@@ -59,9 +59,18 @@ impl Directory {
         }
     }
 
-    /// What an operator needs to reach the database of this directory, for `wherry admin` and tests.
-    pub(super) fn write_operator(&self, database_url: &str, seal_key: &str) -> anyhow::Result<()> {
-        let text = serde_json::json!({ "database_url": database_url, "seal_key": seal_key });
+    /// What an operator needs: the socket for `wherry admin`, and how to reach the database of this directory.
+    pub(super) fn write_operator(
+        &self,
+        database_url: &str,
+        seal_key: &str,
+        admin_socket: &Path,
+    ) -> anyhow::Result<()> {
+        let text = serde_json::json!({
+            "admin_socket": admin_socket,
+            "database_url": database_url,
+            "seal_key": seal_key,
+        });
         self.write_private("operator.json", &format!("{text:#}\n"))
     }
 

@@ -1,0 +1,188 @@
+//! The calls: which file answers each, and which of them change something.
+
+use proto::admin as wire;
+use proto::admin::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use super::{Admin, key, log, tenant, token};
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn create_tenant(
+        &self,
+        request: Request<wire::CreateTenantRequest>,
+    ) -> Result<Response<wire::CreateTenantResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "CreateTenant",
+            request,
+            |request| vec![&request.name],
+            |request| tenant::create(store, request),
+        )
+        .await
+    }
+
+    async fn list_tenants(
+        &self,
+        _request: Request<wire::ListTenantsRequest>,
+    ) -> Result<Response<wire::ListTenantsResponse>, Status> {
+        tenant::list(&self.gateway.store).await.map(Response::new)
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<wire::GetTenantRequest>,
+    ) -> Result<Response<wire::Tenant>, Status> {
+        tenant::get(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<wire::UpdateTenantRequest>,
+    ) -> Result<Response<wire::Tenant>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "UpdateTenant",
+            request,
+            |request| vec![&request.tenant],
+            |request| tenant::update(store, request),
+        )
+        .await
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<wire::DeleteTenantRequest>,
+    ) -> Result<Response<wire::DeleteTenantResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeleteTenant",
+            request,
+            |request| vec![&request.tenant],
+            |request| tenant::delete(store, request),
+        )
+        .await
+    }
+
+    async fn create_key(
+        &self,
+        request: Request<wire::CreateKeyRequest>,
+    ) -> Result<Response<wire::NewKey>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "CreateKey",
+            request,
+            |request| vec![&request.tenant],
+            |request| key::create(store, request),
+        )
+        .await
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<wire::ListKeysRequest>,
+    ) -> Result<Response<wire::ListKeysResponse>, Status> {
+        key::list(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn update_key(
+        &self,
+        request: Request<wire::UpdateKeyRequest>,
+    ) -> Result<Response<wire::Key>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "UpdateKey",
+            request,
+            |request| vec![&request.tenant, &request.id],
+            |request| key::update(store, request),
+        )
+        .await
+    }
+
+    async fn delete_key(
+        &self,
+        request: Request<wire::DeleteKeyRequest>,
+    ) -> Result<Response<wire::DeleteKeyResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeleteKey",
+            request,
+            |request| vec![&request.tenant, &request.id],
+            |request| key::delete(store, request),
+        )
+        .await
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<wire::CreateTokenRequest>,
+    ) -> Result<Response<wire::NewToken>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "CreateToken",
+            request,
+            |request| vec![&request.tenant],
+            |request| token::create(store, &self.gateway.authority_fingerprint, request),
+        )
+        .await
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<wire::ListTokensRequest>,
+    ) -> Result<Response<wire::ListTokensResponse>, Status> {
+        token::list(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn disable_token(
+        &self,
+        request: Request<wire::DisableTokenRequest>,
+    ) -> Result<Response<wire::DisableTokenResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DisableToken",
+            request,
+            |request| vec![&request.tenant, &request.id],
+            |request| token::disable(store, request),
+        )
+        .await
+    }
+
+    async fn delete_token(
+        &self,
+        request: Request<wire::DeleteTokenRequest>,
+    ) -> Result<Response<wire::DeleteTokenResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeleteToken",
+            request,
+            |request| vec![&request.tenant, &request.id],
+            |request| token::delete(store, request),
+        )
+        .await
+    }
+
+    async fn list_history(
+        &self,
+        request: Request<wire::ListHistoryRequest>,
+    ) -> Result<Response<wire::ListHistoryResponse>, Status> {
+        log::history(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<wire::ListAuditRequest>,
+    ) -> Result<Response<wire::ListAuditResponse>, Status> {
+        log::audit(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+}

@@ -1,0 +1,155 @@
+//! Every call that changes something leaves a row, whatever becomes of it (`docs/decisions/0005-audit.md`).
+//!
+//! The row is written before the call is carried out and completed behind it. Without the first the call is not carried out, without the
+//! second it is not answered as done. Only ids get into it: of parameters those that name resources, of answers the fields that end in
+//! `Id`. So no secret and no activation code can.
+
+use domain::RequestId;
+use smc::Pairs;
+use store::audit::{Actor, NewEntry};
+
+use crate::Refusal;
+use crate::answer::Answer;
+use crate::arguments::{Arguments, Parameter};
+use crate::authentication::Caller;
+use crate::operation::{Call, Effect, Operation};
+use crate::request::Incoming;
+
+/// The outcome of a call that was carried out.
+pub const DONE: &str = "OK";
+
+/// Ids that one row holds at most, and characters of each: as many as a call may name, and as long as ids may be.
+const MOST_IDS: usize = 100;
+const ID_LENGTH: usize = 128;
+
+/// Carries out a call whose arguments were checked, or refused, and writes to the audit what became of it.
+///
+/// # Errors
+/// What the operation refuses; `ServiceUnavailable` when the row can't be written.
+pub async fn carry_out(
+    caller: &Caller,
+    incoming: &Incoming,
+    request_id: &RequestId,
+    call: Call,
+    arguments: Result<Arguments, Refusal>,
+) -> Result<Answer, Refusal> {
+    let operation = caller.operation;
+    if operation.effect == Effect::Reads {
+        return (operation.handler)(call, arguments?).await;
+    }
+    let store = call.gateway.store.clone();
+    let (origin, request_id) = (incoming.origin.address.to_string(), request_id.to_string());
+    let resources = named(operation, &incoming.pairs);
+    let entry = NewEntry {
+        actor: Actor::Tenant,
+        tenant: Some(&caller.tenant),
+        access_key: &caller.principal.access_key_id,
+        user_name: caller.principal.user.as_ref().map_or("", |user| &user.name),
+        origin: &origin,
+        request_id: &request_id,
+        operation: operation.name,
+        resources: &resources,
+        outcome: None,
+    };
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(refusal) => {
+            let outcome = Some(refusal.code.as_ref());
+            store.begin_audit(&NewEntry { outcome, ..entry }).await?;
+            return Err(refusal);
+        }
+    };
+    let id = store.begin_audit(&entry).await?;
+    let outcome = (operation.handler)(call, arguments).await;
+    let (code, made) = match &outcome {
+        Ok(answer) => (DONE, made(answer)),
+        Err(refusal) => (refusal.code.as_ref(), Vec::new()),
+    };
+    store.end_audit(id, code, None, &made).await?;
+    outcome
+}
+
+/// The ids in the parameters that name what the operation touches.
+fn named(operation: &Operation, pairs: &Pairs) -> Vec<String> {
+    let named_by: Vec<&str> = operation
+        .resources
+        .iter()
+        .filter_map(|resource| resource.named_by)
+        .collect();
+    let parameters: Vec<&Parameter> = operation
+        .parameters
+        .iter()
+        .filter(|parameter| named_by.contains(&parameter.name))
+        .collect();
+    let is_named = |name: &str| parameters.iter().any(|parameter| parameter.is_named(name));
+    let mut ids: Vec<String> = pairs
+        .iter()
+        .filter(|(name, _)| is_named(name))
+        .map(|(_, id)| id.chars().take(ID_LENGTH).collect())
+        .collect();
+    ids.truncate(MOST_IDS);
+    ids
+}
+
+/// The ids in an answer.
+fn made(answer: &Answer) -> Vec<String> {
+    let Answer::Fields(fields) = answer else {
+        return Vec::new();
+    };
+    fields
+        .iter()
+        .filter(|(name, _)| name.ends_with("Id"))
+        .filter_map(|(_, id)| id.as_str().map(str::to_owned))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::operations;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Pairs {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn only_what_names_resources_is_kept() {
+        let delete = Operation::named("DeleteReplicationJob").unwrap();
+        let given = pairs(&[("JobId", "j-1"), ("Signature", "s"), ("JobId.1", "j-2")]);
+        assert_eq!(named(delete, &given), ["j-1"]);
+        let tag = Operation::named("TagResources").unwrap();
+        let given = pairs(&[
+            ("ResourceId.1", "s-1"),
+            ("ResourceId.2", "s-2"),
+            ("ResourceId.x", "s-3"),
+            ("Tag.1.Value", "secret"),
+        ]);
+        assert_eq!(named(tag, &given), ["s-1", "s-2"]);
+        let long = "x".repeat(1000);
+        let many = vec![("ResourceId.1".to_owned(), long); 1000];
+        let kept = named(tag, &many);
+        assert_eq!((kept.len(), kept[0].len()), (MOST_IDS, ID_LENGTH));
+    }
+
+    #[test]
+    fn codes_and_secrets_are_not_among_what_was_made() {
+        let answer = Answer::fields(json!({ "AccessTokenId": "at-1", "AccessTokenCode": "c" }));
+        assert_eq!(made(&answer), ["at-1"]);
+        // An operation that gives away a secret under a name that ends in Id would be found here.
+        for operation in operations::ALL {
+            for field in operation
+                .answer
+                .iter()
+                .filter(|field| field.path.ends_with("Id"))
+            {
+                let name = field.path.to_lowercase();
+                assert!(!name.contains("secret") && !name.contains("code"), "{name}");
+            }
+        }
+    }
+}
