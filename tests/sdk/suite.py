@@ -63,6 +63,9 @@ class Suite:
     def tearDownClass(cls):
         cls.client.call("DeleteReplicationJob", {"JobId": cls.known["$job"]})
 
+    def describe(self, client):
+        return client.call("DescribeSourceServers", {})
+
     def refused(self, call, status, code):
         with self.assertRaises(Refused) as caught:
             call()
@@ -90,7 +93,7 @@ class Suite:
 
     def test_a_wrong_secret_is_told_apart_from_an_unknown_key(self):
         wrong = self.client_class(KEY[0], "not the secret")
-        self.refused(lambda: wrong.call("DescribeSourceServers", {}), 400, self.wrong_secret_code)
+        self.refused(lambda: self.describe(wrong), 400, self.wrong_secret_code)
         unknown = self.client_class("WKnobody", KEY[1])
         self.refused(lambda: unknown.call("DescribeSourceServers", {}), 404, "InvalidAccessKeyId.NotFound")
 

@@ -8,6 +8,7 @@ from aliyunsdkcore.client import AcsClient
 from aliyunsdkcore.request import CommonRequest
 from aliyunsdksmc.request.v20190601.CreateReplicationJobRequest import CreateReplicationJobRequest
 from aliyunsdksmc.request.v20190601.DescribeReplicationJobsRequest import DescribeReplicationJobsRequest
+from aliyunsdksmc.request.v20190601.DescribeSourceServersRequest import DescribeSourceServersRequest
 
 from suite import ENDPOINT, KEY, REGION, Refused, Suite
 
@@ -36,8 +37,11 @@ class Client:
 
 class Core(Suite, unittest.TestCase):
     client_class, tag = Client, "core"
-    # It compares the server's text to sign with its own, and so knows that the secret is wrong.
+    # Its request classes compare the server's text to sign with their own, and so know that the secret is wrong.
     wrong_secret_code = "InvalidAccessKeySecret"
+
+    def describe(self, client):
+        return client.send(DescribeSourceServersRequest())
 
     def test_query_and_form_get_and_post_are_one(self):
         for method, form in [("GET", False), ("POST", False), ("POST", True)]:

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use testkit::cluster::{Cluster, ClusterConfig, JobOptions, REGION, Tenant};
+use testkit::cluster::{Cluster, ClusterConfig, JobOptions, REGION, Source};
 use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
@@ -17,7 +17,8 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(300);
 struct Deployment {
     cluster: Cluster,
     environment: Vec<(&'static str, String)>,
-    _alice: Tenant,
+    /// Their agents run as long as these live.
+    _sources: Vec<Source>,
 }
 
 impl Deployment {
@@ -30,8 +31,9 @@ impl Deployment {
         })
         .await?;
         let (alice, bob) = (cluster.tenant("alice").await?, cluster.tenant("bob").await?);
+        let mut sources = Vec::new();
         for name in ["first", "second"] {
-            alice.source(&cluster, name, &[24 * MIB, 4 * MIB]).await?;
+            sources.push(alice.source(&cluster, name, &[24 * MIB, 4 * MIB]).await?);
         }
         let foreign = bob.source(&cluster, "foreign", &[MIB]).await?;
         let job = foreign
@@ -48,10 +50,11 @@ impl Deployment {
             ("WHERRY_TEST_FOREIGN_SOURCE", foreign.id.to_string()),
             ("WHERRY_TEST_FOREIGN_JOB", job.id.to_string()),
         ];
+        sources.push(foreign);
         Ok(Self {
             cluster,
             environment,
-            _alice: alice,
+            _sources: sources,
         })
     }
 
