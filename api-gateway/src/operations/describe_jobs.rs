@@ -120,7 +120,11 @@ pub(super) const DESCRIBE: Operation = Operation {
             "integer",
             "GiB.",
         ),
-        field("ReplicationJobs.ReplicationJob[].NetMode", "integer", "0."),
+        field(
+            "ReplicationJobs.ReplicationJob[].NetMode",
+            "integer",
+            "0, the public network, or 2, the private one of VSwitchId.",
+        ),
         field(
             "ReplicationJobs.ReplicationJob[].ImageName",
             "string",
