@@ -114,14 +114,14 @@ pub fn success(
     response
 }
 
-/// The HTTP response of a call that was not. All five fields are texts: some SDKs stop at another type.
+/// The HTTP response of a call that was not. The five fields of every error are texts: some SDKs stop at another type.
 pub fn failure(
     refusal: &Refusal,
     host: &str,
     format: Format,
     request_id: &RequestId,
 ) -> Response<Body> {
-    let fields: Map<String, Value> = [
+    let mut fields: Map<String, Value> = [
         ("RequestId", request_id.as_str()),
         ("HostId", host),
         ("Code", &refusal.code),
@@ -131,6 +131,9 @@ pub fn failure(
     .into_iter()
     .map(|(name, value)| (name.to_owned(), Value::from(value)))
     .collect();
+    if let Some(detail) = &refusal.access_denied {
+        fields.insert("AccessDeniedDetail".to_owned(), (**detail).clone());
+    }
     let mut response = body(refusal.status, format, format.render("Error", &fields));
     name_request(&mut response, request_id);
     if let Some(wait) = refusal.retry_after {

@@ -1,4 +1,4 @@
-//! From a request to its response: read, verify, count, check, answer, render; with a span, a metric and a time limit around it.
+//! From a request to its response: read, verify, count, allow, check, answer, render; with a span, a metric and a time limit around it.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::answer::{Answer, Format, failure, success};
 use crate::arguments::Arguments;
 use crate::auditing;
 use crate::authentication::verify;
+use crate::authorization::authorize;
 use crate::gateway::Gateway;
 use crate::operation::{Call, Operation};
 use crate::origin::Origin;
@@ -55,7 +56,7 @@ pub async fn respond(
 ) -> Response<Body> {
     let received = Instant::now();
     let request_id = RequestId::generate();
-    let span = tracing::info_span!("api call", %request_id, from = Empty, action = Empty, tenant = Empty, code = Empty, otel.kind = "server");
+    let span = tracing::info_span!("api call", %request_id, from = Empty, action = Empty, tenant = Empty, access_key = Empty, user = Empty, code = Empty, otel.kind = "server");
     telemetry::trace_context::extract(&span, &trace_of(request.headers()));
     let host = host(&request);
     let origin = origin.behind(&gateway.trusted_proxies, request.headers());
@@ -112,20 +113,26 @@ async fn done(
     known.format = incoming.format();
     let caller = verify(gateway, &incoming).await?;
     known.operation = Some(caller.operation);
+    let call = Call {
+        gateway: Arc::clone(gateway),
+        tenant: caller.tenant.clone(),
+        principal: caller.principal.clone(),
+        headers: Arc::clone(&incoming.headers),
+    };
     Span::current()
         .record("action", caller.operation.name)
-        .record("tenant", caller.tenant.as_str());
+        .record("tenant", call.tenant.as_str())
+        .record("access_key", &call.principal.access_key_id);
+    if let Some(user) = &call.principal.user {
+        Span::current().record("user", &user.name);
+    }
     let counted = gateway
         .throttle
         .count(&caller.tenant, caller.operation)
         .await;
-    let arguments =
-        counted.and_then(|()| Arguments::parse(caller.operation.parameters, &incoming.pairs));
-    let call = Call {
-        gateway: Arc::clone(gateway),
-        tenant: caller.tenant.clone(),
-        headers: Arc::clone(&incoming.headers),
-    };
+    let arguments = counted
+        .and_then(|()| authorize(gateway, &incoming, &caller))
+        .and_then(|()| Arguments::parse(caller.operation.parameters, &incoming.pairs));
     auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
 }
 

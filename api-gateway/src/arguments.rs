@@ -40,6 +40,8 @@ pub enum Rule {
     WorkgroupName,
     /// The description of a workgroup.
     WorkgroupDescription,
+    /// One of these kinds of resources in any case; the table's spelling is what the handler gets. Tag operations have codes of their own.
+    ResourceType(&'static [&'static str]),
     /// The key of a tag.
     TagKey,
     /// The value of a tag.
@@ -103,6 +105,22 @@ impl Parameter {
         self.name.replace(".N", "")
     }
 
+    fn missing(&self) -> Refusal {
+        if let Rule::ResourceType(_) = self.rule {
+            Refusal::new(
+                "MissingParameter.ResourceType",
+                "You must specify ResourceType.",
+            )
+        } else {
+            Refusal::missing(&self.code_name())
+        }
+    }
+
+    /// Whether `name` of a call is this parameter, be it at an N that is too large.
+    pub fn is_named(&self, name: &str) -> bool {
+        matches!(self.fit(name), Fit::At(_) | Fit::OutOfRange)
+    }
+
     /// How `name` of a call fits this parameter.
     fn fit(&self, name: &str) -> Fit {
         if let Rule::NotOffered(_) = self.rule {
@@ -130,7 +148,7 @@ impl Parameter {
                     _ => Fit::OutOfRange,
                 }
             }
-            _ if name.split('.').next() == Some(before) => Fit::Resembles,
+            _ if is_at_or_below(name, before) => Fit::Resembles,
             _ => Fit::Not,
         }
     }
@@ -200,7 +218,7 @@ impl Arguments {
                 }
             }
             if parameter.is_required && !arguments.values.contains_key(parameter.name) {
-                return Err(Refusal::missing(&parameter.code_name()));
+                return Err(parameter.missing());
             }
         }
         Ok(arguments)
@@ -397,6 +415,16 @@ fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
             ReplicationParameters::parse(text).map_err(|error| invalid(format!("{error}.")))?;
             Value::Text(text.to_owned())
         }
+        Rule::ResourceType(texts) => texts
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(text))
+            .map(|known| Value::Text((*known).to_owned()))
+            .ok_or_else(|| {
+                Refusal::new(
+                    "InvalidResourceType.NotFound",
+                    "The specified ResourceType does not exist.",
+                )
+            })?,
         Rule::WorkgroupName => Value::Text(
             is_workgroup_name(text)
                 .then(|| text.to_owned())

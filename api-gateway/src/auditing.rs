@@ -43,8 +43,12 @@ pub async fn carry_out(
     let entry = NewEntry {
         actor: Actor::Tenant,
         tenant: Some(&caller.tenant),
-        access_key: &caller.access_key,
-        user_name: &caller.user_name,
+        access_key: &caller.principal.access_key_id,
+        user_name: caller
+            .principal
+            .user
+            .as_ref()
+            .map_or("", |user| &user.name),
         origin: &origin,
         request_id: &request_id,
         operation: operation.name,

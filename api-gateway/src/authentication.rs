@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use domain::{TenantId, Timestamp};
 use smc::{API_VERSION, v1, v3};
+use store::key::{AccessKey, is_security_token};
 
 use crate::Refusal;
+use crate::authorization::Rights;
 use crate::gateway::Gateway;
 use crate::operation::Operation;
+use crate::principal::Principal;
 use crate::request::Incoming;
 
 pub use claim::Claim;
@@ -31,10 +34,10 @@ const NONCE_LENGTH: usize = 128;
 pub struct Caller {
     /// The account.
     pub tenant: TenantId,
-    /// The key that signed.
-    pub access_key: String,
-    /// The user whose key it is; empty for the account's own.
-    pub user_name: String,
+    /// Which key and user of it.
+    pub principal: Principal,
+    /// What it may do.
+    pub rights: Rights,
     /// What is called.
     pub operation: &'static Operation,
 }
@@ -64,13 +67,9 @@ pub async fn verify(gateway: &Gateway, incoming: &Incoming) -> Result<Caller, Re
             "Specified access key is disabled.",
         ));
     }
-    if claim.security_token.is_some() {
-        return Err(Refusal::new(
-            "InvalidSecurityToken.MismatchWithAccessKey",
-            "Specified SecurityToken is mismatch with the AccessKey. This service has no temporary keys: leave SecurityToken out.",
-        ));
-    }
-    check_time(claim.timestamp, gateway.clock.now())?;
+    let now = gateway.clock.now();
+    check_token(&key, claim.security_token, now)?;
+    check_time(claim.timestamp, now)?;
     if claim.nonce.len() > NONCE_LENGTH {
         return Err(Refusal::invalid(
             "SignatureNonce",
@@ -85,11 +84,36 @@ pub async fn verify(gateway: &Gateway, incoming: &Incoming) -> Result<Caller, Re
         ));
     }
     Ok(Caller {
+        principal: Principal::of(&key),
+        rights: Rights::of(&key),
         tenant: key.tenant,
-        access_key: key.id,
-        user_name: String::new(),
         operation,
     })
+}
+
+/// A temporary key signs with its token and in its time; a key that lasts has no token.
+fn check_token(key: &AccessKey, token: Option<&str>, now: Timestamp) -> Result<(), Refusal> {
+    let refused = |why: &str, sentence: &str| {
+        let code = format!("InvalidSecurityToken.{why}");
+        Err(Refusal::new(code, sentence))
+    };
+    match (&key.temporary, token) {
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(Refusal::missing("SecurityToken")),
+        (Some(_), Some(token)) if !is_security_token(token) => {
+            refused("Malformed", "Specified SecurityToken is malformed.")
+        }
+        (Some(temporary), Some(token)) if key.has_security_token(token) => {
+            if now < temporary.expires_at {
+                return Ok(());
+            }
+            refused("Expired", "Specified SecurityToken is expired.")
+        }
+        (_, Some(_)) => refused(
+            "MismatchWithAccessKey",
+            "Specified SecurityToken is mismatch with the AccessKey.",
+        ),
+    }
 }
 
 fn check_time(text: &str, now: Timestamp) -> Result<(), Refusal> {

@@ -56,7 +56,7 @@ pub struct Config {
     #[arg(long, env = "WHERRY_DATABASE_URL", hide_env_values = true)]
     pub database_url: SecretString,
     /// Connections to Postgres at most.
-    #[arg(long, env = "WHERRY_DATABASE_CONNECTIONS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env = "WHERRY_DATABASE_CONNECTIONS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
     /// NATS, as nats://user:password@host:port.
     #[arg(long, env = "WHERRY_NATS_URL", hide_env_values = true)]
@@ -97,6 +97,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// Keys and nonces, agents, upkeep: a quarter of the connections.
+    pub(crate) fn connections_for_all(&self) -> u32 {
+        self.database_connections.div_ceil(4)
+    }
+
+    /// Calls: the rest.
+    pub(crate) fn connections_for_tenants(&self) -> u32 {
+        (self.database_connections - self.connections_for_all()).max(1)
+    }
+
     pub(crate) fn drain_deadline(&self) -> Duration {
         Duration::from_secs(self.drain_secs)
     }

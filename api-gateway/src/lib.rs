@@ -1,7 +1,7 @@
 //! The gateway: the SMC API over HTTP, the agents' gRPC service, and the operators'.
 //!
-//! A call runs through `answering`: read (`request`), verify (`authentication`), check (`arguments`), answer (`operations`), render
-//! (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
+//! A call runs through `answering`: read (`request`), verify (`authentication`), allow (`authorization`), check (`arguments`), answer
+//! (`operations`), render (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
 //! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
 
 mod admin;
@@ -10,6 +10,7 @@ mod answering;
 mod arguments;
 mod auditing;
 mod authentication;
+mod authorization;
 mod config;
 mod download;
 mod gateway;
@@ -17,6 +18,7 @@ mod listener;
 mod operation;
 mod operations;
 mod origin;
+mod principal;
 mod refusal;
 mod request;
 mod throttle;
@@ -101,7 +103,8 @@ impl Server {
     /// [`Error::Store`], [`Error::Bind`] and [`Error::Agents`].
     pub async fn bind(config: Config) -> Result<Self, Error> {
         let connect = ConnectConfig {
-            max_connections: config.database_connections,
+            max_connections: config.connections_for_all(),
+            tenant_connections: config.connections_for_tenants(),
             acquire_timeout: config::DATABASE_WAIT,
             statement_timeout: config::STATEMENT_TIMEOUT,
             plans_each: true,

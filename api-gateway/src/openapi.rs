@@ -151,7 +151,7 @@ fn schema(rule: Rule) -> Value {
         Rule::Time => {
             json!({ "type": "string", "format": "date-time", "examples": ["2026-11-23T12:00:00Z"] })
         }
-        Rule::OneOf(texts) | Rule::OneOfAnyCase(texts) => {
+        Rule::OneOf(texts) | Rule::OneOfAnyCase(texts) | Rule::ResourceType(texts) => {
             json!({ "type": "string", "enum": texts })
         }
         Rule::ReplicationParameters => {

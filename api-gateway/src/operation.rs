@@ -9,6 +9,7 @@ use domain::TenantId;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::gateway::Gateway;
+use crate::principal::Principal;
 use crate::{Refusal, operations};
 
 /// A call whose signature is verified.
@@ -18,6 +19,8 @@ pub struct Call {
     pub gateway: Arc<Gateway>,
     /// Who calls. No statement runs without it.
     pub tenant: TenantId,
+    /// Which key and user of it, for the audit.
+    pub principal: Principal,
     /// The HTTP headers, for operations that answer with a stream.
     pub headers: Arc<HeaderMap>,
 }

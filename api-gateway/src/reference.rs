@@ -26,11 +26,13 @@ ignored. An empty parameter counts as not given. Every operation can answer with
 | InvalidVersion, InvalidAction.NotFound | 400, 404 | another version, or no such operation |
 | InvalidSignatureMethod, InvalidSignatureVersion, IncompleteSignature | 400 | another signature scheme, or one that signs too little |
 | InvalidAccessKeyId.NotFound, InvalidAccessKeyId.Inactive | 404, 400 | the access key does not exist, or is switched off |
-| InvalidSecurityToken.MismatchWithAccessKey | 400 | a temporary key's token: there are no temporary keys |
+| MissingSecurityToken | 400 | the access key is a temporary one and came without its security token |
+| InvalidSecurityToken.Expired, InvalidSecurityToken.Malformed, InvalidSecurityToken.MismatchWithAccessKey | 400 | the security token's time is over, it is none at all, or it is another key's |
 | InvalidTimeStamp.Format, InvalidTimeStamp.Expired | 400 | the time stamp can't be read, or is more than 15 minutes off |
 | SignatureDoesNotMatch, SignatureNonceUsed | 400 | the signature is wrong, or its nonce was used before |
 | InvalidProtocol.NeedSsl | 400 | the call came over plain HTTP, and this service wants HTTPS |
 | Throttling.User, Throttling.Api | 400 | too many calls of the account, or of this operation: `x-acs-retry-after` says in how many milliseconds to try again |
+| NoPermission | 403 | the user's policies, or the temporary key's, do not allow it: `AccessDeniedDetail` says how; see [policies](policies.md) |
 | InvalidParameter | 400 | a parameter is not UTF-8 |
 | RequestTooLarge | 413 | the body is too large, or there are too many parameters |
 | InternalError, ServiceUnavailable | 500, 503 | a defect; or the database is away or slow: try again |
@@ -152,7 +154,9 @@ fn value(parameter: &Parameter) -> String {
         Rule::Boolean => "`true` or `false`".to_owned(),
         Rule::Time => "time".to_owned(),
         Rule::OneOf(texts) => texts.join(", "),
-        Rule::OneOfAnyCase(texts) => format!("{}, in any case", texts.join(", ")),
+        Rule::OneOfAnyCase(texts) | Rule::ResourceType(texts) => {
+            format!("{}, in any case", texts.join(", "))
+        }
         Rule::ReplicationParameters => "JSON text".to_owned(),
         Rule::WorkgroupName => "2–64 letters, digits, `.` `:` `_` `-`, a letter first".to_owned(),
         Rule::WorkgroupDescription => "2–256 characters, no URL".to_owned(),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use serde_json::Value;
 use store::{ErrorKind, StoreError};
 
 /// A call that is not done, as its caller reads it.
@@ -18,6 +19,8 @@ pub struct Refusal {
     pub message: String,
     /// When the same call may be taken, if that is known.
     pub retry_after: Option<Duration>,
+    /// `AccessDeniedDetail`: which kind of policies did not allow the call, an object of texts.
+    pub access_denied: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -28,6 +31,7 @@ impl Refusal {
             code: code.into(),
             message: message.into(),
             retry_after: None,
+            access_denied: None,
         }
     }
 
@@ -87,6 +91,15 @@ impl Refusal {
             retry_after: Some(wait),
             ..Self::new(code, message)
         }
+    }
+
+    /// The caller's policies do not allow the call.
+    pub fn no_permission(message: String, detail: Value) -> Self {
+        Self {
+            access_denied: Some(Box::new(detail)),
+            ..Self::new("NoPermission", message)
+        }
+        .with_status(StatusCode::FORBIDDEN)
     }
 
     /// A range that the file does not have.

@@ -19,6 +19,9 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// How often rows that are no longer needed are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
+/// How long a temporary key that expired is kept, so that its holder reads that it did.
+const EXPIRED_KEYS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How often the file of the API's certificate is looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
@@ -44,8 +47,8 @@ pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Resu
     }
 }
 
-/// Removes used nonces and client tokens whose time is over, sources whose last job is gone, and rows of the audit that are older than
-/// `audit_days`. Any number of gateways may do so at once.
+/// Removes nonces, client tokens and temporary keys whose time is over, sources whose last job is gone, and rows of the audit that are older
+/// than `audit_days`. Any number of gateways may do so at once.
 pub async fn forget(store: Store, audit_days: i32) -> Result<(), StoreError> {
     let mut ticks = ticks(FORGET_EVERY);
     loop {
@@ -54,11 +57,13 @@ pub async fn forget(store: Store, audit_days: i32) -> Result<(), StoreError> {
         let tokens = store.forget_client_tokens().await?;
         let sources = store.remove_deleted_sources().await?;
         let audited = store.forget_audit(audit_days).await?;
+        let keys = store.forget_temporary_keys(EXPIRED_KEYS_KEPT_FOR).await?;
         tracing::debug!(
             nonces,
             tokens,
             sources,
             audited,
+            keys,
             "rows removed that are no longer needed"
         );
     }

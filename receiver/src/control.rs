@@ -15,9 +15,6 @@ use transfer::receiver::{Admission, ReceiveStatus, Server, TargetDisk};
 
 use crate::image::{Builder, Order, Progress};
 
-/// The carrier that this receiver offers.
-const CARRIER: &str = "QUIC";
-
 /// The service; clones share one receiver.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
@@ -225,7 +222,10 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
         disks,
         agent_connected: receive.connected,
         bytes_wire: receive.bytes_wire,
-        carrier: CARRIER.to_owned(),
+        carrier: receive
+            .carrier
+            .map_or_else(String::new, |carrier| carrier.to_string()),
+        carrier_reason: receive.carrier_reason,
         failure: failure.map(|Failure { code, message }| wire::Failure {
             code: code.to_string(),
             message,

@@ -52,7 +52,7 @@ async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Resu
         .listen_ip
         .parse()
         .map_err(|_| malformed(format!("{:?} is no address", instance.listen_ip)))?;
-    let identity = transfer::quic::Identity {
+    let identity = transfer::Identity {
         authority_pem: instance.authority_pem.clone(),
         certificate_pem: instance.certificate_pem.clone(),
         key_pem: instance.key_pem.clone(),

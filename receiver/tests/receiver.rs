@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use transfer::sender::{Compression, SendConfig, SendProgress, SourceDisk};
+use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
 use transfer::{Ticket, TicketSecret};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,7 +172,8 @@ impl Bench {
         let config = SendConfig {
             receiver: ([127, 0, 0, 1], port).into(),
             server_name: "receiver".to_owned(),
-            identity: transfer::quic::Identity {
+            carrier: Preference::Probe { broken: None },
+            identity: transfer::Identity {
                 authority_pem: self.authority.certificate_pem().to_owned(),
                 certificate_pem: agent.certificate_pem,
                 key_pem: agent.key_pem,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use service::ExitCode;
 use transfer::bench::{self, Identities, Report, Settings};
-use transfer::quic::Identity;
+use transfer::{Carrier, Identity};
 
 /// The word that makes a process the receiver of a measurement.
 const RECEIVER: &str = "transfer-receiver";
@@ -45,6 +45,9 @@ struct Transfer {
     /// Read the target again before it counts.
     #[arg(long)]
     checksum: bool,
+    /// The carrier: quic, or tcp for TLS over TCP; the sender's choice if absent.
+    #[arg(long, value_name = "NAME", value_parser = carrier)]
+    carrier: Option<Carrier>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -69,6 +72,7 @@ impl Transfer {
             streams: self.streams,
             link_bytes_per_sec: self.link,
             checksum: self.checksum,
+            carrier: self.carrier,
         };
         let mut receiver = tokio::process::Command::new(std::env::current_exe()?);
         receiver.args(["bench", RECEIVER]);
@@ -80,6 +84,13 @@ impl Transfer {
         }
         Ok(())
     }
+}
+
+fn carrier(name: &str) -> Result<Carrier, &'static str> {
+    [Carrier::Quic, Carrier::Tcp]
+        .into_iter()
+        .find(|carrier| carrier.as_str() == name)
+        .ok_or("quic or tcp")
 }
 
 /// An authority for this one measurement, and both sides' certificates from it.
@@ -121,6 +132,16 @@ fn print(report: &Report) {
                 "{:.2} s of processor, {}",
                 report.receiver.cpu_secs,
                 memory(report.receiver.peak_memory_bytes)
+            ),
+        ),
+        (
+            "carrier",
+            format!(
+                "{}: {}",
+                report
+                    .carrier
+                    .map_or_else(String::new, |carrier| carrier.to_string()),
+                report.carrier_reason
             ),
         ),
         ("root", report.root.clone()),

@@ -285,6 +285,13 @@ fn info(job: &Value) -> StatusInfo {
     StatusInfo::from_json(&text(job, "StatusInfo")).unwrap_or_default()
 }
 
+/// What carries the disks, and why.
+fn carrier(info: &StatusInfo) -> String {
+    let parts = [&info.carrier, &info.carrier_reason];
+    let known: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+    known.join(": ")
+}
+
 fn list(jobs: &[Value]) -> String {
     if jobs.is_empty() {
         return "No jobs yet. `wherry job create --source NAME` makes one.\n".to_owned();
@@ -329,7 +336,7 @@ fn show(job: &Value) -> String {
             "On the wire",
             info.bytes_wire.map(bytes).unwrap_or_default(),
         ),
-        ("Carrier", info.carrier.clone().unwrap_or_default()),
+        ("Carrier", carrier(&info)),
         ("Error", text(job, "ErrorCode")),
         ("What happened", info.error_msg.clone().unwrap_or_default()),
         ("Source", text(job, "SourceId")),

@@ -11,8 +11,10 @@ use proto::agent as wire;
 use proto::agent::assignment_report::State;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::quic::Identity;
-use transfer::sender::{Compression, DEFAULT_STREAMS, SendConfig, SendProgress, SourceDisk};
+use transfer::sender::{
+    Compression, DEFAULT_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
+};
+use transfer::{Carrier, Identity, TransferError};
 
 use super::Key;
 use super::send::Sending;
@@ -32,6 +34,8 @@ pub(super) struct Broken {
     pub is_retryable: bool,
     /// Whether it got as far as sending, so that what broke it is new trouble.
     pub has_sent: bool,
+    /// The carrier that broke, if that is what happened: the next attempt prefers the other one.
+    pub broken_carrier: Option<Carrier>,
 }
 
 impl Broken {
@@ -40,6 +44,7 @@ impl Broken {
             is_retryable: failure.code.is_retryable(),
             failure,
             has_sent: false,
+            broken_carrier: None,
         }
     }
 }
@@ -50,6 +55,7 @@ pub(super) async fn send(
     sending: &Sending,
     key: &Key,
     assignment: watch::Receiver<wire::Assignment>,
+    broken: Option<Carrier>,
     cancel: CancellationToken,
 ) -> Result<(), Broken> {
     let wanted = assignment.borrow().clone();
@@ -61,7 +67,10 @@ pub(super) async fn send(
         .map_err(Broken::before_sending)?;
     let (limits, limit) = watch::channel(limit_of(&wanted));
     let (progress, seen) = watch::channel(SendProgress::default());
-    let config = config(sending, wanted, receiver, limit);
+    let config = SendConfig {
+        carrier: Preference::Probe { broken },
+        ..config(sending, wanted, receiver, limit)
+    };
     let outcome = tokio::select! {
         outcome = transfer::sender::send(config, cancel, progress) => outcome,
         never = follow(sending, key, assignment, limits, seen.clone()) => match never {},
@@ -70,6 +79,10 @@ pub(super) async fn send(
         failure: error.failure(),
         is_retryable: error.is_retryable(),
         has_sent: seen.borrow().bytes_wire > 0,
+        broken_carrier: match error {
+            TransferError::Connection { .. } => seen.borrow().carrier.map(|choice| choice.carrier),
+            _ => None,
+        },
     })
 }
 
@@ -81,6 +94,7 @@ fn config(
 ) -> SendConfig {
     SendConfig {
         receiver,
+        carrier: Preference::Probe { broken: None },
         server_name: wanted.receiver_name,
         identity: Identity {
             authority_pem: wanted.authority_pem,

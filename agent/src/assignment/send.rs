@@ -39,10 +39,18 @@ impl Sending {
     ) {
         let mut pauses = Pauses::new(self.reconnect_most);
         let mut trouble: Option<Instant> = None;
+        let mut broken_carrier = None;
         self.board.say(key, State::Connecting, None);
         tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "sending begins");
         loop {
-            let sent = attempt::send(self, key, assignment.clone(), cancel.clone()).await;
+            let sent = attempt::send(
+                self,
+                key,
+                assignment.clone(),
+                broken_carrier,
+                cancel.clone(),
+            )
+            .await;
             match sent {
                 _ if cancel.is_cancelled() => return,
                 Ok(()) => {
@@ -55,6 +63,7 @@ impl Sending {
                     return;
                 }
                 Err(broken) => {
+                    broken_carrier = broken.broken_carrier;
                     if broken.has_sent {
                         trouble = None;
                         pauses.reset();

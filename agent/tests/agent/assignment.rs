@@ -8,7 +8,7 @@ use pki::{Authority, RUN_VALIDITY};
 use prost::Message as _;
 use proto::agent as wire;
 use testkit::wait;
-use transfer::quic::Identity;
+use transfer::Identity;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use transfer::{Ticket, TicketSecret};
 

@@ -35,13 +35,15 @@ pub(super) const CREATE: Operation = Operation {
             Rule::Text(128),
             "The source, which must be Available.",
         ),
-        Parameter::required(
+        Parameter::optional(
             "SystemDiskSize",
             disks::SYSTEM_DISK_GIB,
-            "GiB of the image's system disk: 20 to 500, unless the operator allows more; not smaller than the source's disk.",
+            "GiB of the image's system disk: 20 to 500, unless the operator allows more; not smaller than the source's disk. Mandatory without Disks.System.Size.",
         ),
         disks::DATA_DISK_INDEX,
         disks::DATA_DISK_SIZE,
+        disks::DISKS_SYSTEM_SIZE,
+        disks::DISKS_DATA_SIZE,
         Parameter::optional(
             "ClientToken",
             Rule::Token(64),
@@ -110,7 +112,11 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::not_offered("ResourceGroupId", NO_RESOURCE_GROUPS),
         Parameter::not_offered("SystemDiskPart", disks::NO_PARTITIONS),
         Parameter::not_offered("DataDisk.N.Part", disks::NO_PARTITIONS),
-        Parameter::not_offered("Disks", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks.System.LVM", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks.System.Part", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks.Data.N.LVM", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks.Data.N.Part", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks.Data.N.DiskId", NO_INSTANCE_TARGET),
     ],
     answer: &[field("JobId", "string", "The job.")],
     refusals: &[
@@ -121,6 +127,9 @@ pub(super) const CREATE: Operation = Operation {
         "DataDisk.DuplicateIndex",
         "InvalidSystemDiskSize",
         "InvalidDataDisk.Size",
+        "InvalidDisks.System.Size",
+        "InvalidDisks.Data.Size",
+        "MissingSystemDiskSize",
         "MissingDataDisk.Index",
         "MissingDataDisk.Size",
         "QuotaExceeded.ReplicationJob",
@@ -143,7 +152,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let region_id = arguments.required_text("RegionId");
     network::check_region(&call, region_id).await?;
     let source_id = source::source_id(&arguments)?;
-    let asked = disks::asked(&arguments, call.gateway.system_disk_limit_gib)?;
+    let asked = disks::asked_with_system(&arguments, call.gateway.system_disk_limit_gib)?;
     let tags = tag::given(&arguments)?;
     let digest = arguments.digest();
     let new = NewJob {

@@ -14,8 +14,6 @@ use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
 
-const NOT_HERE: &str = "This service has nothing to filter by it: leave it out.";
-
 pub(super) const DESCRIBE: Operation = Operation {
     name: "DescribeReplicationJobs",
     summary: "Lists jobs, newest first. Filters are ANDed.",
@@ -45,14 +43,25 @@ pub(super) const DESCRIBE: Operation = Operation {
         PAGE_SIZE,
         Parameter::optional(
             "JobType",
-            Rule::Only(
-                "0",
-                "Server migrations are what this service offers: leave JobType out or 0.",
-            ),
-            "0, server migrations.",
+            Rule::Integer(0, 3),
+            "The type: every job here is a server migration, 0.",
         ),
-        Parameter::not_offered("InstanceId", NOT_HERE),
-        Parameter::not_offered("ResourceGroupId", NOT_HERE),
+        Parameter::list(
+            "InstanceId.N",
+            50,
+            Rule::Text(128),
+            "Ids of target instances: no job here has one.",
+        ),
+        Parameter::optional(
+            "ResourceGroupId",
+            Rule::Text(128),
+            "The resource group: no job here is in one.",
+        ),
+        Parameter::optional(
+            "WorkgroupId",
+            Rule::Text(128),
+            "The workgroup of their sources. Not part of SMC.",
+        ),
         tag::FILTER_KEY,
         tag::FILTER_VALUE,
     ],
@@ -121,6 +130,15 @@ pub(super) const DESCRIBE: Operation = Operation {
             "GiB.",
         ),
         field(
+            "ReplicationJobs.ReplicationJob[].Disks.System.Size",
+            "integer",
+            "GiB of the system disk.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.Data.Data[].Size",
+            "integer",
+            "GiB of the data disks, in the order of their indexes.",
+        ),
             "ReplicationJobs.ReplicationJob[].NetMode",
             "integer",
             "0, the public network, or 2, the private one of VSwitchId.",
@@ -214,7 +232,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, rate_bytes_per_sec, eta_secs, carrier.",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, rate_bytes_per_sec, eta_secs, carrier, carrier_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",
@@ -240,7 +258,11 @@ pub(super) const DESCRIBE: Operation = Operation {
 
 async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let page = page(&arguments);
-    let filter = JobFilter {
+    // What no job has, none is found by.
+    let is_of_none = arguments.integer("JobType").is_some_and(|kind| kind != 0)
+        || arguments.texts("InstanceId.N").is_some()
+        || arguments.text("ResourceGroupId").is_some();
+    let mut filter = JobFilter {
         ids: tag::narrow(
             &call,
             TaggedKind::Job,
@@ -250,6 +272,7 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         .await?,
         source_ids: arguments.texts("SourceId.N"),
         name: arguments.text("Name").map(str::to_owned),
+        workgroup_id: arguments.text("WorkgroupId").map(str::to_owned),
         region_id: arguments.text("RegionId").map(str::to_owned),
         status: arguments
             .text("Status")
@@ -258,6 +281,9 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
             .text("BusinessStatus")
             .and_then(|status| status.parse().ok()),
     };
+    if is_of_none {
+        filter.ids = Some(Vec::new());
+    }
     let listed = call.gateway.store.jobs(&call.tenant, &filter, page).await?;
     let ids = listed.rows.iter().map(|job| job.id.to_string());
     let tags = tag::of(&call, TaggedKind::Job, ids).await?;
@@ -291,7 +317,11 @@ fn show(job: &Job, tags: &tag::Shown) -> Value {
         "Progress": progress(job.state, job.furthest, job.bytes_durable, job.bytes_total),
         "TargetType": job.target_type,
         "SystemDiskSize": system.map(size),
-        "DataDisks": list("DataDisk", data.map(|disk| json!({ "Index": disk.index, "Size": disk.size_gib }))),
+        "DataDisks": list("DataDisk", data.clone().map(|disk| json!({ "Index": disk.index, "Size": disk.size_gib }))),
+        "Disks": {
+            "System": { "Size": system.map(size) },
+            "Data": list("Data", data.map(|disk| json!({ "Size": disk.size_gib }))),
+        },
         "NetMode": job.net_mode,
         "VSwitchId": optional(&job.vswitch_id),
         "VpcId": optional(&job.vpc_id),

@@ -25,22 +25,93 @@ pub(super) const DATA_DISK_SIZE: Parameter = Parameter::list(
     "GiB of that disk in the image; not smaller than the source's disk. Disks that are not named keep their size, rounded up to whole GiB.",
 );
 
+/// `Disks.System.Size`.
+pub(super) const DISKS_SYSTEM_SIZE: Parameter = Parameter::optional(
+    "Disks.System.Size",
+    SYSTEM_DISK_GIB,
+    "Another way to give SystemDiskSize.",
+);
+
+/// `Disks.Data.N.Size`.
+pub(super) const DISKS_DATA_SIZE: Parameter = Parameter::list(
+    "Disks.Data.N.Size",
+    16,
+    Rule::Integer(20, 32_768),
+    "Another way to give the size of the data disk with index N.",
+);
+
 /// Partitions are copied as they are.
 pub(super) const NO_PARTITIONS: &str = "Disks are copied with their partitions as they are; partition and LVM layouts are not offered by this service: leave it out.";
 
-/// The sizes that the call names.
+/// The sizes that the call names, of which that of the system disk must be one.
+pub(super) fn asked_with_system(
+    arguments: &Arguments,
+    system_disk_limit_gib: u32,
+) -> Result<Vec<TargetDisk>, Refusal> {
+    let mut disks = asked(arguments, system_disk_limit_gib)?;
+    let named = |index, size: i64| TargetDisk {
+        index,
+        size_gib: u32::try_from(size).unwrap_or(u32::MAX),
+    };
+    if let Some(size) = arguments.integer("Disks.System.Size") {
+        within(size, system_disk_limit_gib, "Disks.System.Size")?;
+        add(
+            &mut disks,
+            named(DiskIndex::SYSTEM, size),
+            "Disks.System.Size",
+        )?;
+    }
+    for (number, size) in arguments.integers("Disks.Data.N.Size") {
+        let index = DiskIndex(u16::try_from(number).unwrap_or(u16::MAX));
+        add(&mut disks, named(index, size), "Disks.Data.Size")?;
+    }
+    if disks.iter().any(|disk| disk.index == DiskIndex::SYSTEM) {
+        Ok(disks)
+    } else {
+        Err(Refusal::missing("SystemDiskSize"))
+    }
+}
+
+/// Adds a size that may have been given in the other way too, if it is the same.
+fn add(
+    disks: &mut Vec<TargetDisk>,
+    disk: TargetDisk,
+    parameter: &'static str,
+) -> Result<(), Refusal> {
+    match disks.iter().find(|known| known.index == disk.index) {
+        Some(known) if known.size_gib != disk.size_gib => Err(Refusal::invalid(
+            parameter,
+            format!(
+                "SystemDiskSize or DataDisk.N.Size asks for {} GiB for the same disk: give one size.",
+                known.size_gib
+            ),
+        )),
+        Some(_) => Ok(()),
+        None => {
+            disks.push(disk);
+            Ok(())
+        }
+    }
+}
+
+fn within(size: i64, limit_gib: u32, parameter: &'static str) -> Result<(), Refusal> {
+    if size <= i64::from(limit_gib) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        parameter,
+        format!("It is a whole number from 20 to {limit_gib}."),
+    ))
+}
+
+/// The sizes that SystemDiskSize and DataDisk name.
 pub(super) fn asked(
     arguments: &Arguments,
     system_disk_limit_gib: u32,
 ) -> Result<Vec<TargetDisk>, Refusal> {
     let mut disks = Vec::new();
     if let Some(size) = arguments.integer("SystemDiskSize") {
-        if size > i64::from(system_disk_limit_gib) {
-            return Err(Refusal::invalid(
-                "SystemDiskSize",
-                format!("It is a whole number from 20 to {system_disk_limit_gib}."),
-            ));
-        }
+        within(size, system_disk_limit_gib, "SystemDiskSize")?;
         disks.push(TargetDisk {
             index: DiskIndex::SYSTEM,
             size_gib: u32::try_from(size).unwrap_or(u32::MAX),

@@ -22,13 +22,13 @@ pub(super) const RUN_ONCE: Parameter = Parameter::optional(
 pub(super) const FREQUENCY: Parameter = Parameter::optional(
     "Frequency",
     Rule::Integer(1, 168),
-    "Hours from the start of one run to that of the next; mandatory with RunOnce=false, and not with true.",
+    "Hours from the start of one run to that of the next. Only for jobs with RunOnce=false, for which it is mandatory.",
 );
 /// `MaxNumberOfImageToKeep`.
 pub(super) const IMAGES_TO_KEEP: Parameter = Parameter::optional(
     "MaxNumberOfImageToKeep",
     Rule::Integer(1, 10),
-    "Images that are kept: when one more is delivered, the oldest is deleted. Mandatory with RunOnce=false, and not with true.",
+    "Images that are kept: when one more is delivered, the oldest is deleted. Only for jobs with RunOnce=false, for which it is mandatory.",
 );
 
 /// How often the job that is to be made delivers; `None` for once.

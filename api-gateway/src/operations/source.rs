@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use store::source::{DeleteSource, ModifySource, Source, SourceChange, SourceFilter};
 use store::tag::TaggedKind;
 
-use super::create_job::NO_RESOURCE_GROUPS;
 use super::tag;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -34,8 +33,24 @@ pub(super) const DESCRIBE: Operation = Operation {
         PAGE_NUMBER,
         PAGE_SIZE,
         Parameter::optional("WorkgroupId", Rule::Text(128), "The workgroup."),
-        Parameter::not_offered("ResourceGroupId", NO_RESOURCE_GROUPS),
-        Parameter::not_offered("RelatedJobType", "Jobs are of one type here: leave it out."),
+        Parameter::optional(
+            "ResourceGroupId",
+            Rule::Text(128),
+            "The resource group: no source here is in one.",
+        ),
+        Parameter::list(
+            "RelatedJobType.N",
+            6,
+            Rule::OneOf(&[
+                "Not_Related",
+                "Server",
+                "Os",
+                "Cross_Zone",
+                "VMWare",
+                "Desktop",
+            ]),
+            "Types of their jobs, ORed: Not_Related for sources without a job, Server for those with one. No job here is of another type.",
+        ),
         tag::FILTER_KEY,
         tag::FILTER_VALUE,
     ],
@@ -158,7 +173,7 @@ pub(super) const DESCRIBE: Operation = Operation {
 
 async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let page = page(&arguments);
-    let filter = SourceFilter {
+    let mut filter = SourceFilter {
         ids: tag::narrow(
             &call,
             TaggedKind::Source,
@@ -170,7 +185,22 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         name: arguments.text("Name").map(str::to_owned),
         state: arguments.text("State").and_then(|state| state.parse().ok()),
         workgroup_id: arguments.text("WorkgroupId").map(str::to_owned),
+        has_job: None,
     };
+    let types = arguments.texts("RelatedJobType.N");
+    let is_asked = |kind: &str| types.iter().flatten().any(|asked| asked == kind);
+    let is_of_none = match (is_asked("Not_Related"), is_asked("Server")) {
+        (true, true) => false,
+        (false, false) => types.is_some(),
+        (_, has_job) => {
+            filter.has_job = Some(has_job);
+            false
+        }
+    };
+    // What no source has, none is found by.
+    if is_of_none || arguments.text("ResourceGroupId").is_some() {
+        filter.ids = Some(Vec::new());
+    }
     let listed = call
         .gateway
         .store

@@ -49,10 +49,10 @@ pub(super) const FILTER_VALUE: Parameter = Parameter::list(
     "And with this value; default any.",
 );
 
-const RESOURCE_TYPE: Parameter = Parameter::optional(
+const RESOURCE_TYPE: Parameter = Parameter::required(
     "ResourceType",
-    Rule::Text(64),
-    "What is tagged: sourceserver, replicationjob or workgroup, in any case. Must be given.",
+    Rule::ResourceType(&["sourceserver", "replicationjob", "workgroup"]),
+    "What is tagged.",
 );
 const RESOURCE_ID: Parameter = Parameter {
     is_required: true,
@@ -95,7 +95,7 @@ pub(super) const TAG: Operation = Operation {
 };
 
 async fn tag(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let kind = kind(&arguments)?;
+    let kind = kind(&arguments);
     let ids = resource_ids(&arguments)?.unwrap_or_default();
     let tags = given(&arguments)?;
     let store = &call.gateway.store;
@@ -136,7 +136,7 @@ pub(super) const UNTAG: Operation = Operation {
 };
 
 async fn untag(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let kind = kind(&arguments)?;
+    let kind = kind(&arguments);
     let ids = resource_ids(&arguments)?.unwrap_or_default();
     let keys = arguments.texts("TagKey.N");
     match &keys {
@@ -214,7 +214,7 @@ pub(super) const LIST: Operation = Operation {
 };
 
 async fn list_tags(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let kind = kind(&arguments)?;
+    let kind = kind(&arguments);
     let ids = resource_ids(&arguments)?;
     let after = arguments.text("NextToken").map(read_token).transpose()?;
     let wanted = TagList {
@@ -263,22 +263,12 @@ fn wire_kind(kind: TaggedKind) -> &'static str {
     }
 }
 
-fn kind(arguments: &Arguments) -> Result<TaggedKind, Refusal> {
-    let Some(named) = arguments.text("ResourceType") else {
-        return Err(Refusal::new(
-            "MissingParameter.ResourceType",
-            "You must specify ResourceType.",
-        ));
-    };
+fn kind(arguments: &Arguments) -> TaggedKind {
+    let named = arguments.required_text("ResourceType");
     TaggedKind::ALL
         .into_iter()
-        .find(|kind| wire_kind(*kind).eq_ignore_ascii_case(named))
-        .ok_or_else(|| {
-            Refusal::new(
-                "InvalidResourceType.NotFound",
-                "The specified ResourceType does not exist.",
-            )
-        })
+        .find(|kind| wire_kind(*kind) == named)
+        .expect("the table lets through only these")
 }
 
 fn resource_ids(arguments: &Arguments) -> Result<Option<Vec<String>>, Refusal> {

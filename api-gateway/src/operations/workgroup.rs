@@ -114,7 +114,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "Workgroups.Workgroup[].Status",
             "string",
-            "NotStarted: no source has a job that was started. Completed: each has one that is Finished. Cutover: each has one that is Finished or Waiting. InProgress: else.",
+            "NotStarted: no source has a job that was started. Completed: each has one that is Finished. Cutover: each has one that is Finished, Waiting, or in the last run of its cut-over. InProgress: else.",
         ),
         field(
             "Workgroups.Workgroup[].Warnings.Warning[].WarningType",

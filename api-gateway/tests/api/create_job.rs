@@ -121,6 +121,38 @@ async fn everything_that_can_be_said_is_kept() {
 }
 
 #[tokio::test]
+async fn sizes_can_be_given_as_disks() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB, GIB, GIB]).await;
+    let given = [
+        ("SourceId", source.as_str()),
+        ("Disks.System.Size", "40"),
+        ("Disks.Data.2.Size", "30"),
+        ("DataDisk.1.Index", "1"),
+        ("DataDisk.1.Size", "25"),
+        ("Disks.Data.1.Size", "25"),
+    ];
+    let answer = tenant.call(CREATE, &given).await;
+    let job = answer["JobId"]
+        .as_str()
+        .expect("a job")
+        .parse()
+        .expect("a job's id");
+    let shown = tenant.describe(&job).await;
+    assert_eq!(shown["SystemDiskSize"], 40);
+    assert_eq!(
+        shown["DataDisks"]["DataDisk"],
+        serde_json::json!([{ "Index": 1, "Size": 25 }, { "Index": 2, "Size": 30 }])
+    );
+    assert_eq!(
+        shown["Disks"],
+        serde_json::json!({ "System": { "Size": 40 }, "Data": { "Data": [{ "Size": 25 }, { "Size": 30 }] } })
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn every_rule_has_its_refusal() {
     let fixture = Fixture::start().await;
     let tenant = fixture.tenant("one").await;
@@ -247,7 +279,28 @@ async fn every_rule_has_its_refusal() {
         (vec![("Frequency", "24")], "InvalidFrequency"),
         (vec![("JobType", "1")], "InvalidJobType"),
         (vec![("Tag.1.Key", "aliyun")], "InvalidParameter.TagKey"),
-        (vec![("Disks.System.Size", "40")], "InvalidDisks"),
+        (
+            vec![("Disks.System.Size", "60")],
+            "InvalidDisks.System.Size",
+        ),
+        (
+            vec![("SystemDiskSize", ""), ("Disks.System.Size", "501")],
+            "InvalidDisks.System.Size",
+        ),
+        (
+            vec![("SystemDiskSize", ""), ("Disks.Data.1.Size", "40")],
+            "MissingSystemDiskSize",
+        ),
+        (vec![("Disks.Data.17.Size", "40")], "InvalidDisks.Data.Size"),
+        (vec![("Disks.Data.x.Size", "40")], "InvalidDisks"),
+        (
+            vec![("Disks.System.LVM", "true")],
+            "InvalidDisks.System.LVM",
+        ),
+        (
+            vec![("Disks.Data.1.Part.1.SizeBytes", "1")],
+            "InvalidDisks.Data.Part",
+        ),
         (vec![("ContainerTag", "v1")], "InvalidContainerTag"),
     ];
     for (changes, code) in cases {

@@ -37,6 +37,10 @@ async fn jobs_are_found_by_every_filter() {
             vec![],
         ),
         (&[("RegionId", "elsewhere")], vec![]),
+        (&[("JobType", "0"), ("Status", "Ready")], vec![&first]),
+        (&[("JobType", "2")], vec![]),
+        (&[("InstanceId.1", "i-1")], vec![]),
+        (&[("ResourceGroupId", "rg-1")], vec![]),
         (&[("PageSize", "1"), ("PageNumber", "2")], vec![&first]),
     ] {
         let answer = tenant.call("DescribeReplicationJobs", filters).await;
@@ -56,6 +60,7 @@ async fn jobs_are_found_by_every_filter() {
         (("Status", "running"), "InvalidStatus"),
         (("BusinessStatus", "Copying"), "InvalidBusinessStatus"),
         (("JobId.51", "j-1"), "InvalidJobId"),
+        (("JobType", "4"), "InvalidJobType"),
         (("PageSize", "51"), "InvalidPageSize"),
     ] {
         assert_eq!(

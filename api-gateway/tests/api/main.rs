@@ -11,6 +11,7 @@ mod job_states;
 mod jobs;
 mod networks;
 mod operating;
+mod policies;
 mod sources;
 mod tags;
 mod tenancy;

@@ -101,6 +101,28 @@ async fn the_state_follows_from_agent_and_jobs_and_can_be_filtered_by() {
         .call("DescribeSourceServers", &[("Name", "free")])
         .await;
     assert_eq!(answer["TotalCount"], 1);
+    let all = tenant.call("DescribeSourceServers", &[]).await;
+    let all = all["TotalCount"].as_i64().expect("a number");
+    for (filters, wanted) in [
+        (&[("RelatedJobType.1", "Server")][..], 1),
+        (&[("RelatedJobType.1", "Not_Related")], all - 1),
+        (
+            &[("RelatedJobType.1", "Os"), ("RelatedJobType.2", "Server")],
+            1,
+        ),
+        (
+            &[
+                ("RelatedJobType.1", "Not_Related"),
+                ("RelatedJobType.2", "Server"),
+            ],
+            all,
+        ),
+        (&[("RelatedJobType.1", "VMWare")], 0),
+        (&[("ResourceGroupId", "rg-1")], 0),
+    ] {
+        let answer = tenant.call("DescribeSourceServers", filters).await;
+        assert_eq!(answer["TotalCount"], wanted, "{filters:?}");
+    }
     fixture.stop().await;
 }
 

@@ -152,6 +152,12 @@ async fn a_source_is_in_one_workgroup_and_shows_it() {
     associate(&tenant, &first, &[&web]).await;
     let job = tenant.job(&web).await;
     assert_eq!(tenant.describe(&job).await["WorkgroupId"], first.as_str());
+    for (group, count) in [(&first, 1), (&second, 0)] {
+        let jobs = tenant
+            .call("DescribeReplicationJobs", &[("WorkgroupId", group)])
+            .await;
+        assert_eq!(jobs["TotalCount"], count);
+    }
     let answer = tenant
         .call("DescribeSourceServers", &[("WorkgroupId", &first)])
         .await;

@@ -98,6 +98,9 @@ id!(
 id!(
     /// Sources that are migrated together.
     WorkgroupId, "w-");
+id!(
+    /// A user of an account.
+    UserId, "u-");
 
 fn generate(prefix: &str) -> String {
     const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";

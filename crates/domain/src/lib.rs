@@ -10,6 +10,7 @@ pub mod job;
 pub mod message;
 pub mod name;
 pub mod parameters;
+pub mod policy;
 pub mod source;
 pub mod status_info;
 pub mod tag;
@@ -21,6 +22,6 @@ pub use clock::Clock;
 pub use failure::{Failure, FailureCode};
 pub use fence::{Epoch, Run};
 pub use id::{
-    AccessTokenId, ImageId, InstanceId, JobId, RequestId, SourceId, TenantId, WorkgroupId,
+    AccessTokenId, ImageId, InstanceId, JobId, RequestId, SourceId, TenantId, UserId, WorkgroupId,
 };
 pub use timestamp::Timestamp;

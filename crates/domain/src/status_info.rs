@@ -35,9 +35,12 @@ pub struct StatusInfo {
     /// Seconds to the end of the phase at that rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_secs: Option<u64>,
-    /// Which transport carries the disks, and why.
+    /// Which transport carries the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,
+    /// Why this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier_reason: Option<String>,
 }
 
 impl StatusInfo {

@@ -42,6 +42,8 @@ pub struct Member {
     pub is_healthy: bool,
     /// The state of its most recent job.
     pub job: Option<State>,
+    /// Whether that job was cut over: the run that it does is its last.
+    pub is_cut_over: bool,
 }
 
 impl WorkgroupStatus {
@@ -65,17 +67,31 @@ impl WorkgroupStatus {
 
     /// The status of a workgroup with these sources.
     pub fn derive(members: &[Member]) -> Self {
-        let all =
-            |passes: fn(Option<State>) -> bool| members.iter().all(|member| passes(member.job));
-        if all(|job| matches!(job, None | Some(State::Ready))) {
+        let all = |passes: fn(&Member) -> bool| members.iter().all(passes);
+        if all(|member| matches!(member.job, None | Some(State::Ready))) {
             Self::NotStarted
-        } else if all(|job| job == Some(State::Finished)) {
+        } else if all(|member| member.job == Some(State::Finished)) {
             Self::Completed
-        } else if all(|job| matches!(job, Some(State::Finished | State::Waiting))) {
+        } else if all(Member::is_delivered) {
             Self::Cutover
         } else {
             Self::InProgress
         }
+    }
+}
+
+impl Member {
+    /// Whether it is delivered at least once, and nothing but a cut-over is left.
+    fn is_delivered(&self) -> bool {
+        self.job.is_some_and(|state| match state {
+            State::Finished | State::Waiting => true,
+            State::Preparing | State::Syncing | State::Processing | State::Cleaning => {
+                self.is_cut_over
+            }
+            State::Ready | State::Stopped | State::InError | State::Expired | State::Deleting => {
+                false
+            }
+        })
     }
 }
 
@@ -133,7 +149,20 @@ mod tests {
             source_id: SourceId::generate(),
             is_healthy: true,
             job,
+            is_cut_over: false,
         }
+    }
+
+    #[test]
+    fn a_last_run_is_part_of_the_cut_over() {
+        let mut last = member(Some(State::Syncing));
+        assert_eq!(
+            WorkgroupStatus::derive(std::slice::from_ref(&last)),
+            WorkgroupStatus::InProgress
+        );
+        last.is_cut_over = true;
+        let members = [last, member(Some(State::Finished))];
+        assert_eq!(WorkgroupStatus::derive(&members), WorkgroupStatus::Cutover);
     }
 
     #[test]

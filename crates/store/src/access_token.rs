@@ -98,7 +98,7 @@ impl Store {
             token.max_count,
             token.valid_days,
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Store {
             page.limit(),
             page.offset(),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(crate::Listed {
             total: rows.first().map_or(0, |row| row.total),
@@ -169,7 +169,7 @@ impl Store {
             tenant.as_str(),
             id.as_str()
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(updated.rows_affected() == 1)
     }
@@ -185,7 +185,7 @@ impl Store {
             tenant.as_str(),
             id.as_str()
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(deleted.rows_affected() == 1)
     }

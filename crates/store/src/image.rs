@@ -127,7 +127,7 @@ impl Store {
             start.offset(),
             page.number > 1,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let total = match rows.first() {
             Some(row) => row.total.unwrap_or(rows.len() as i64),
@@ -168,7 +168,7 @@ impl Store {
         id: &ImageId,
         headers: &TraceHeaders,
     ) -> Result<DeleteImage, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         let Some(state) = sqlx::query_scalar!(
             "select state from image where tenant = $1 and id = $2 for update",
             tenant.as_str(),

@@ -31,12 +31,14 @@ pub mod network;
 pub mod nonce;
 pub mod operator;
 pub mod outbox;
+pub mod policy;
 pub mod run;
 pub mod source;
 pub mod sweep;
 pub mod tag;
 pub mod tenant;
 pub mod timer;
+pub mod user;
 pub mod workgroup;
 
 pub use error::{ErrorKind, StoreError};

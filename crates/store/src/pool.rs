@@ -3,11 +3,13 @@
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use domain::TenantId;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgPool};
+use sqlx::{ConnectOptions as _, PgPool, Postgres};
 
 use crate::page::PageEnds;
-use crate::{SealKey, StoreError};
+use crate::{SealKey, StoreError, Transaction};
 
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
@@ -16,8 +18,10 @@ pub struct ConnectConfig {
     pub url: String,
     /// Shown in `pg_stat_activity`, such as `wherry gateway`.
     pub application_name: String,
-    /// Most connections of this process.
+    /// Most connections of this process for what concerns all tenants.
     pub max_connections: u32,
+    /// Most connections for calls of tenants; none is opened before there is one.
+    pub tenant_connections: u32,
     /// Longest wait for a free or new connection.
     pub acquire_timeout: Duration,
     /// Longest run of one statement; Postgres ends it then.
@@ -27,12 +31,13 @@ pub struct ConnectConfig {
 }
 
 impl ConnectConfig {
-    /// The defaults: 10 connections, 5 s for a connection, 10 s for a statement.
+    /// The defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement.
     pub fn new(url: impl Into<String>, application_name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             application_name: application_name.into(),
             max_connections: 10,
+            tenant_connections: 10,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             plans_each: false,
@@ -44,6 +49,8 @@ impl ConnectConfig {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    /// Connections that see one tenant's rows at a time.
+    tenants: PgPool,
     pub(crate) seal: SealKey,
     pub(crate) page_ends: PageEnds,
 }
@@ -68,19 +75,57 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
-            .connect_with(options)
+            .connect_with(options.clone())
             .await
             .map_err(|source| StoreError::Connect { address, source })?;
-        Ok(Self::from_pool(pool, seal))
-    }
-
-    /// A store over an existing pool.
-    pub fn from_pool(pool: PgPool, seal: SealKey) -> Self {
-        Self {
+        let tenants = PgPoolOptions::new()
+            .max_connections(config.tenant_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query!("set role wherry_tenant")
+                        .execute(connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self {
             pool,
+            tenants,
             seal,
             page_ends: PageEnds::default(),
-        }
+        })
+    }
+
+    /// A connection that sees this tenant's rows and no others: what stands behind the tenant in every statement of a call.
+    pub(crate) async fn connection_as(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<PoolConnection<Postgres>, StoreError> {
+        let mut connection = self.tenants.acquire().await?;
+        sqlx::query!(
+            "select set_config('wherry.tenant', $1, false)",
+            tenant.as_str()
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        Ok(connection)
+    }
+
+    /// A transaction of [`Store::connection_as`].
+    pub(crate) async fn begin_as(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Transaction<'static>, StoreError> {
+        let mut transaction = self.tenants.begin().await?;
+        sqlx::query!(
+            "select set_config('wherry.tenant', $1, true)",
+            tenant.as_str()
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        Ok(transaction)
     }
 
     /// Asks Postgres for a sign of life.
@@ -98,9 +143,10 @@ impl Store {
         Ok(Listener(listener))
     }
 
-    /// How many connections of the pool are used and how many are idle.
+    /// How many connections are used and how many are idle.
     pub fn connections(&self) -> Connections {
-        let (all, idle) = (self.pool.size(), self.pool.num_idle());
+        let all = self.pool.size() + self.tenants.size();
+        let idle = self.pool.num_idle() + self.tenants.num_idle();
         let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
         Connections {
             used: all - idle,
@@ -115,6 +161,7 @@ impl Store {
 
     /// Closes every connection.
     pub async fn close(&self) {
+        self.tenants.close().await;
         self.pool.close().await;
     }
 }

@@ -78,7 +78,7 @@ impl Store {
         ids: &[String],
         tags: &[Tag],
     ) -> Result<ChangeTags, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         if !lock(&mut transaction, tenant, kind, ids).await? {
             return Ok(ChangeTags::NotFound);
         }
@@ -112,7 +112,7 @@ impl Store {
         ids: &[String],
         keys: Option<&[String]>,
     ) -> Result<ChangeTags, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         if !lock(&mut transaction, tenant, kind, ids).await? {
             return Ok(ChangeTags::NotFound);
         }
@@ -152,7 +152,7 @@ impl Store {
             after_key,
             list.limit,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(rows
             .into_iter()
@@ -214,7 +214,7 @@ impl Store {
             &values as &[Option<String>],
             wanted,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?)
     }
 }

@@ -94,7 +94,7 @@ impl Store {
         tenant: &TenantId,
         new: &NewWorkgroup<'_>,
     ) -> Result<CreateWorkgroup, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         let limit = sqlx::query_scalar!(
             "select max_workgroups from tenant where id = $1 for no key update",
             tenant.as_str()
@@ -164,7 +164,7 @@ impl Store {
             name,
             description,
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(updated.rows_affected() == 1)
     }
@@ -183,7 +183,7 @@ impl Store {
             tenant.as_str(),
             id.as_str()
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(deleted.rows_affected() == 1)
     }
@@ -206,7 +206,7 @@ impl Store {
             filter.ids.as_deref(),
             filter.name,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let mut members = self.members(tenant, &ids).await?;
@@ -231,15 +231,17 @@ impl Store {
             r#"
             select source.id, source.workgroup_id as "workgroup_id!",
                 last_seen_at > now() - make_interval(secs => $3) and failure_code is null as "is_healthy!",
-                (select job.state from job where job.source_id = source.id and job.state <> 'deleting'
-                    order by job.created_at desc, job.id desc limit 1) as job_state
-            from source where tenant = $1 and workgroup_id = any($2) order by source.id
+                last.state as "job_state?", last.cut_over as "is_cut_over?"
+            from source left join lateral (
+                select state, cut_over from job where job.source_id = source.id and job.state <> 'deleting'
+                order by job.created_at desc, job.id desc limit 1) as last on true
+            where tenant = $1 and workgroup_id = any($2) order by source.id
             "#,
             tenant.as_str(),
             ids,
             offline_after_secs(),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut members: HashMap<String, Vec<Member>> = HashMap::new();
         for row in rows {
@@ -247,6 +249,7 @@ impl Store {
                 source_id: parse("source.id", &row.id)?,
                 is_healthy: row.is_healthy,
                 job: parse_opt("job.state", row.job_state.as_deref())?,
+                is_cut_over: row.is_cut_over.unwrap_or(false),
             });
         }
         Ok(members)
@@ -262,7 +265,7 @@ impl Store {
         id: &WorkgroupId,
         source_ids: &[SourceId],
     ) -> Result<ChangeMembers, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         if !lock(&mut transaction, tenant, id).await? {
             return Ok(ChangeMembers::WorkgroupNotFound);
         }
@@ -309,7 +312,7 @@ impl Store {
         id: &WorkgroupId,
         source_ids: &[SourceId],
     ) -> Result<ChangeMembers, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         if !lock(&mut transaction, tenant, id).await? {
             return Ok(ChangeMembers::WorkgroupNotFound);
         }

@@ -16,7 +16,7 @@ struct Account {
     store: Store,
     pool: PgPool,
     tenant: TenantId,
-    _database: testkit::Database,
+    database: testkit::Database,
 }
 
 impl Account {
@@ -27,7 +27,7 @@ impl Account {
             store: database.store().await,
             pool: database.pool().await,
             tenant: TenantId::generate(),
-            _database: database,
+            database,
         };
         account.add_tenant(&account.tenant, "code", max_count).await;
         account
@@ -391,9 +391,11 @@ async fn a_secret_of_the_deployment_is_made_once_and_sealed() {
         kept.first().cloned()
     );
 
-    let stranger = Store::from_pool(
-        account.pool.clone(),
+    let stranger = Store::connect(
+        &store::ConnectConfig::new(account.database.url(), "stranger"),
         store::SealKey::from_hex(&store::SealKey::generate_hex()).unwrap(),
-    );
+    )
+    .await
+    .unwrap();
     assert!(stranger.deployment_secret("a").await.is_err());
 }

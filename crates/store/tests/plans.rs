@@ -20,7 +20,7 @@ const ROWS: u32 = 2_000;
 const TENANTS: usize = 10;
 
 /// Tables that grow with what tenants have.
-const LARGE: [&str; 9] = [
+const LARGE: [&str; 12] = [
     "source",
     "source_disk",
     "job",
@@ -30,6 +30,9 @@ const LARGE: [&str; 9] = [
     "client_token",
     "signature_nonce",
     "image",
+    "tag",
+    "job_run",
+    "workgroup",
 ];
 
 /// Statements that may read a large table from end to end, by words of theirs, and why.
@@ -75,6 +78,12 @@ impl World {
             "insert into client_token (tenant, token, operation, digest, answer) select tenant, id, 'CreateReplicationJob', '', '{}' from job",
             "insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name, state, created_at)
              select 'm-' || substr(id, 3), tenant, id, source_id, 1, 1, region_id, name, 'available', created_at from job",
+            "insert into tag (tenant, kind, resource_id, key, value)
+             select tenant, 'job', id, key, 'x' from job, unnest(array['env', 'team']) as key",
+            "insert into tag (tenant, kind, resource_id, key, value) select tenant, 'source', id, 'env', 'x' from source",
+            "insert into job_run (job_id, run, kind) select id, number, 'manual' from job, generate_series(1, 3) as number",
+            "insert into workgroup (id, tenant, name) select 'w-' || substr(id, 3), tenant, name from source",
+            "update source set workgroup_id = 'w-' || substr(id, 3)",
             // Index-only scans need to know which pages are whole.
             "vacuum analyze",
         ] {

@@ -116,7 +116,7 @@ metrics! {
     JobsAdmitted: Kind::Counter, "wherry_jobs_admitted_total", {},
         "Jobs that were given a slot of their tenant.";
     TimerLatenessSeconds: Kind::Histogram(WAIT_SECONDS), "wherry_timer_lateness_seconds",
-        { kind: "`start`, `expire` or `purge`" },
+        { kind: "`start`, `run`, `expire` or `purge`" },
         "How much later than due a timer was acted upon.";
     OutboxRows: Kind::Gauge, "wherry_outbox_rows", {},
         "Messages written but not yet published.";

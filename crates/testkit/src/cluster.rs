@@ -58,6 +58,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the servers and every role, and waits until all are ready.
     pub async fn start(config: ClusterConfig) -> anyhow::Result<Self> {
+        // Looking at health pages needs it, though they are plain HTTP.
+        let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
         let directory = tempfile::Builder::new()
             .prefix("wherry-cluster-")
             .tempdir()?;

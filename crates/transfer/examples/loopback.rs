@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser;
 use transfer::bench::{self, Identities, Settings};
-use transfer::quic::Identity;
+use transfer::{Carrier, Identity};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -29,6 +29,9 @@ struct Arguments {
     /// Re-read the target before the receipt.
     #[arg(long)]
     checksum: bool,
+    /// quic or tcp; the sender's choice if absent.
+    #[arg(long)]
+    carrier: Option<String>,
     /// Be the receiver.
     #[arg(long, hide = true)]
     receiver: bool,
@@ -48,6 +51,12 @@ async fn main() -> anyhow::Result<()> {
         streams: arguments.streams,
         link_bytes_per_sec: arguments.link,
         checksum: arguments.checksum,
+        carrier: match arguments.carrier.as_deref() {
+            None => None,
+            Some("quic") => Some(Carrier::Quic),
+            Some("tcp") => Some(Carrier::Tcp),
+            Some(other) => anyhow::bail!("{other} is no carrier"),
+        },
     };
     let authority = pki::Authority::generate("bench", pki::RUN_VALIDITY)?;
     let identity = |issued: pki::Identity| Identity {

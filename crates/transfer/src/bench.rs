@@ -17,10 +17,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::quic::Identity;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
-use crate::sender::{Compression, SendConfig, SendProgress, SourceDisk};
-use crate::{Ticket, TicketSecret, TransferError};
+use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
+use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
 /// How long the receiver's process may take for one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,6 +39,8 @@ pub struct Settings {
     pub link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
     pub checksum: bool,
+    /// The carrier; `None`: the sender's choice.
+    pub carrier: Option<Carrier>,
 }
 
 /// Who the two sides are, from one authority.
@@ -67,6 +68,10 @@ pub struct Usage {
 pub struct Report {
     /// What was asked for.
     pub settings: Settings,
+    /// What it went over.
+    pub carrier: Option<Carrier>,
+    /// Why.
+    pub carrier_reason: String,
     /// From the first packet to the receipt.
     pub wall_secs: f64,
     /// Bytes of the source.
@@ -157,6 +162,9 @@ pub async fn run(
     };
     let config = SendConfig {
         receiver: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        carrier: settings
+            .carrier
+            .map_or(Preference::Probe { broken: None }, Preference::Pinned),
         server_name: identities.receiver_name,
         identity: identities.sender,
         ticket: ticket.sign(&secret),
@@ -182,7 +190,10 @@ pub async fn run(
     let receiver = other.end().await;
     give_back(&settings.to, &directory)?;
     let sent = sent?;
+    let choice = sent.progress.carrier;
     Ok(Report {
+        carrier: choice.map(|choice| choice.carrier),
+        carrier_reason: choice.map_or_else(String::new, |choice| choice.to_string()),
         wall_secs: wall.as_secs_f64(),
         bytes_logical: size_bytes,
         bytes_payload: sent.progress.bytes_payload,

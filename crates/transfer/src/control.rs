@@ -1,10 +1,12 @@
-//! Control messages on a QUIC stream: a length, then the message.
+//! Control messages on a stream: a length, then the message.
 
-use quinn::{RecvStream, SendStream};
+use std::io;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::TransferError;
+use crate::carrier::{RecvStream, SendStream};
 use crate::protocol::{DecodeError, MAX_CONTROL_BYTES, decode_control, encode_control};
 
 /// A control message could not be read.
@@ -29,10 +31,7 @@ impl ReadError {
     }
 }
 
-pub(crate) async fn write(
-    stream: &mut SendStream,
-    message: &impl Serialize,
-) -> Result<(), quinn::WriteError> {
+pub(crate) async fn write(stream: &mut SendStream, message: &impl Serialize) -> io::Result<()> {
     stream.write_all(&encode_control(message)).await
 }
 
@@ -43,7 +42,7 @@ pub(crate) async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result
 
 /// The same without looking into it.
 pub(crate) async fn read_body(stream: &mut RecvStream) -> Result<Vec<u8>, ReadError> {
-    let broken = |error: quinn::ReadExactError| ReadError::Connection(error.to_string());
+    let broken = |error: io::Error| ReadError::Connection(error.to_string());
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(broken)?;
     let length = u32::from_le_bytes(length) as usize;

@@ -5,11 +5,14 @@
 //!
 //! - [`protocol`], [`hashes`], [`plan`], [`manifest`] decide and encode. They do no I/O and know no sockets.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
-//! - [`sender`] and [`receiver`] put both together over QUIC ([`quic`]).
+//! - [`sender`] and [`receiver`] put both together over a [`carrier`]: QUIC ([`quic`]), or TLS over TCP.
 
 mod control;
+mod identity;
+mod tcp;
 
 pub mod bench;
+pub mod carrier;
 pub mod chunk_map;
 pub mod disk;
 pub mod error;
@@ -24,8 +27,10 @@ pub mod receiver;
 pub mod sender;
 pub mod ticket;
 
+pub use carrier::Carrier;
 pub use error::TransferError;
 pub use hashes::{ChunkHashes, Hash};
+pub use identity::Identity;
 pub use ticket::{Ticket, TicketSecret};
 
 /// Bytes of a chunk: the unit of hashing, transfer and resume. The protocol and the files carry the size.

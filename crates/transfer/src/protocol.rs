@@ -3,6 +3,8 @@
 //! One bidirectional *control* stream carries length-prefixed messages: the sender's [`ToReceiver`], the receiver's [`ToSender`]. Any number of
 //! unidirectional *data* streams carry frames: a [`Frame`] header of fixed length, and behind a data frame its payload.
 
+use std::time::Duration;
+
 use domain::disk::DiskIndex;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +12,7 @@ use crate::error::RemoteFailure;
 use crate::hashes::{Chunk, ChunkHashes, Hash, Run, RunKind};
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -24,6 +26,11 @@ const PAGE_STRETCHES: usize = 16_384;
 
 /// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
 pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;
+
+/// Most bytes of a probe's stream, and how long the receiver measures it: first it lets the carrier find its feet.
+pub const MOST_PROBE_BYTES: u64 = 256 << 20;
+pub const PROBE_SETTLES: Duration = Duration::from_millis(20);
+pub const PROBE_LASTS: Duration = Duration::from_millis(60);
 
 /// Bytes of a frame's header.
 pub const FRAME_BYTES: usize = 56;
@@ -39,6 +46,8 @@ pub enum ToReceiver {
         ticket: Vec<u8>,
         /// The disks that will be sent.
         disks: Vec<OfferedDisk>,
+        /// Why the sender took this carrier, for people.
+        carrier_reason: String,
     },
     /// Every data stream is finished.
     Sent {
@@ -46,6 +55,11 @@ pub enum ToReceiver {
         streams: u32,
         /// The root of each disk.
         roots: Vec<(DiskIndex, Hash)>,
+    },
+    /// Before Hello, once: one data stream of nothing in particular follows, and the receiver says how fast it came.
+    Probe {
+        /// The ticket as it was assigned.
+        ticket: Vec<u8>,
     },
 }
 
@@ -83,6 +97,13 @@ pub enum ToSender {
     },
     /// Every disk is complete and its root is the sender's.
     Received,
+    /// How a probe's stream came.
+    Probed {
+        /// Bytes that were counted.
+        bytes: u64,
+        /// In so many microseconds.
+        micros: u64,
+    },
 }
 
 /// A part of what the receiver has of a disk: stretches without a gap from chunk `start` on.
@@ -376,6 +397,7 @@ mod tests {
             version: 300,
             ticket: vec![1],
             disks: Vec::new(),
+            carrier_reason: String::new(),
         };
         assert_eq!(version_of_hello(&encode_control(&hello)[4..]), Some(300));
         let sent = ToReceiver::Sent {

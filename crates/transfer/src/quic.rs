@@ -13,12 +13,10 @@ use quinn::{
     AckFrequencyConfig, ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig,
     TransportConfig, VarInt,
 };
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{RootCertStore, server::WebPkiClientVerifier};
 
 use crate::TransferError;
-use crate::protocol::ALPN;
+use crate::identity::Identity;
+use crate::identity::unusable;
 
 /// Largest datagram where the route's own limit is not known: 1500 less the headers of IP and UDP.
 const ETHERNET_PAYLOAD: u16 = 1452;
@@ -36,68 +34,13 @@ const MOST_STREAMS: u32 = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// What one side proves itself with, as PEM.
-#[derive(Clone)]
-pub struct Identity {
-    /// Certificate of the run's authority.
-    pub authority_pem: String,
-    /// This side's certificate chain.
-    pub certificate_pem: String,
-    /// This side's key.
-    pub key_pem: String,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
-    }
-}
-
-impl Identity {
-    fn parts(
-        &self,
-    ) -> Result<
-        (
-            RootCertStore,
-            Vec<CertificateDer<'static>>,
-            PrivateKeyDer<'static>,
-        ),
-        TransferError,
-    > {
-        let unusable = |what: &str| TransferError::Identity(what.to_owned());
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.authority_pem.as_bytes()) {
-            let certificate =
-                certificate.map_err(|_| unusable("the authority's certificate is no PEM"))?;
-            roots
-                .add(certificate)
-                .map_err(|_| unusable("the authority's certificate is malformed"))?;
-        }
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|_| unusable("the certificate is no PEM"))?;
-        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
-            .map_err(|_| unusable("the key is no PEM"))?;
-        Ok((roots, chain, key))
-    }
-}
-
 /// An endpoint that senders connect to.
 ///
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when the address can't be bound.
 pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
-    let unusable = |error: &dyn std::fmt::Display| TransferError::Identity(error.to_string());
-    let (roots, chain, key) = identity.parts()?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
-        .build()
-        .map_err(|error| unusable(&error))?;
-    let mut tls = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| unusable(&error))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;
+    let tls =
+        QuicServerConfig::try_from(identity.server_tls()?).map_err(|error| unusable(&error))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     let mut transport = transport(ETHERNET_PAYLOAD);
     transport.max_concurrent_uni_streams(VarInt::from_u32(MOST_STREAMS));
@@ -110,14 +53,8 @@ pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when no socket can be made.
 pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
-    let unusable = |error: &dyn std::fmt::Display| TransferError::Identity(error.to_string());
-    let (roots, chain, key) = identity.parts()?;
-    let mut tls = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| unusable(&error))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(&error))?;
+    let tls =
+        QuicClientConfig::try_from(identity.client_tls()?).map_err(|error| unusable(&error))?;
     let mut config = ClientConfig::new(Arc::new(tls));
     let largest_payload = socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD);
     config.transport_config(Arc::new(transport(largest_payload)));

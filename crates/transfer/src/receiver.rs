@@ -27,9 +27,12 @@ use tokio_util::sync::CancellationToken;
 use crate::error::RemoteFailure;
 use crate::hashes::{ChunkHashes, Hash};
 use crate::manifest::Manifest;
-use crate::quic::Identity;
-use crate::{TicketSecret, TransferError};
+use crate::tcp::Listener;
+use crate::{Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
+
+/// Ports that are tried until one is free for both carriers.
+const PORT_TRIES: u32 = 64;
 
 /// What a server is made with.
 #[derive(Debug, Clone)]
@@ -152,6 +155,10 @@ pub struct ReceiveStatus {
     pub disks: Vec<DiskStatus>,
     /// Whether a sender is connected.
     pub connected: bool,
+    /// What the last sender came over.
+    pub carrier: Option<Carrier>,
+    /// Why the sender took it.
+    pub carrier_reason: String,
     /// Bytes that came over the data streams since the server started.
     pub bytes_wire: u64,
     /// What ended the transfer for good, if anything.
@@ -192,7 +199,7 @@ impl Server {
     /// # Errors
     /// The address is taken, the identity can't be used, or the directory can't be read.
     pub fn bind(config: ServerConfig) -> Result<Self, TransferError> {
-        let endpoint = crate::quic::server(config.listen, &config.identity)?;
+        let (endpoint, listener) = listen(config.listen, &config.identity)?;
         let fence = crate::fence::Fence::open(&config.directory)?;
         let (status, _) = watch::channel(ReceiveStatus::default());
         let shared = Arc::new(Shared {
@@ -204,11 +211,15 @@ impl Server {
             status,
             closing: CancellationToken::new(),
         });
-        tokio::spawn(door::accept(endpoint.clone(), Arc::clone(&shared)));
+        tokio::spawn(door::accept(
+            endpoint.clone(),
+            listener,
+            Arc::clone(&shared),
+        ));
         Ok(Self { endpoint, shared })
     }
 
-    /// Where it listens.
+    /// Where it listens: the same port for UDP and for TCP.
     ///
     /// # Errors
     /// The operating system does not say.
@@ -264,6 +275,7 @@ impl Server {
     /// See [`Server::halt`].
     pub async fn shutdown(self) -> Result<(), TransferError> {
         let halted = self.halt().await;
+        self.shared.closing.cancel();
         self.endpoint
             .close(quinn::VarInt::from_u32(0), b"shut down");
         let _said_goodbye =
@@ -342,7 +354,7 @@ impl Shared {
     }
 
     /// Tells the session that writes, if there is one, that another takes over; answers with the token of the other.
-    fn replace_session(&self) -> CancellationToken {
+    fn replace_session(&self, carrier: Carrier, reason: String) -> CancellationToken {
         let token = CancellationToken::new();
         let before = self
             .session
@@ -352,7 +364,11 @@ impl Shared {
         if let Some(before) = before {
             before.cancel();
         }
-        self.status.send_modify(|status| status.connected = true);
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.carrier = Some(carrier);
+            status.carrier_reason = reason;
+        });
         token
     }
 
@@ -382,6 +398,32 @@ impl Shared {
             None => TransferError::Fenced {
                 epoch: disks.admission.epoch,
             },
+        }
+    }
+}
+
+/// Opens the listeners of both carriers on one port.
+fn listen(address: SocketAddr, identity: &Identity) -> Result<(Endpoint, Listener), TransferError> {
+    let mut tries = 0;
+    loop {
+        let endpoint = crate::quic::server(address, identity)?;
+        let bound = endpoint.local_addr().and_then(std::net::TcpListener::bind);
+        match bound {
+            Ok(listener) => return Ok((endpoint, Listener::new(listener, identity)?)),
+            // Somebody has this port for TCP. Where any will do, another is tried.
+            Err(error)
+                if address.port() == 0
+                    && error.kind() == std::io::ErrorKind::AddrInUse
+                    && tries < PORT_TRIES =>
+            {
+                tries += 1;
+            }
+            Err(error) => {
+                return Err(TransferError::Connection {
+                    address: address.to_string(),
+                    message: error.to_string(),
+                });
+            }
         }
     }
 }

@@ -1,24 +1,30 @@
 //! The sending side: reads the disks, and sends what the receiver does not have.
 //!
 //! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
-//! made to a QUIC stream. Between the two is a short queue: its length, and QUIC's windows, bound the bytes in flight.
+//! made to a stream of the carrier. Between the two is a short queue: its length, and the carrier's windows, bound the bytes in flight.
 
+mod choice;
 mod connection;
 mod feeder;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use domain::disk::DiskIndex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::TransferError;
 use crate::hashes::Hash;
-use crate::quic::Identity;
+use crate::{Identity, TransferError};
+
+pub use choice::{Choice, Preference, Reason};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
+
+/// How long the receiver may take to part.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How payloads are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,8 +52,10 @@ pub struct SourceDisk {
 /// A transfer to one receiver.
 #[derive(Debug, Clone)]
 pub struct SendConfig {
-    /// The receiver's QUIC listener.
+    /// The receiver's listeners: one port for UDP and TCP.
     pub receiver: SocketAddr,
+    /// The carrier, or how it is chosen.
+    pub carrier: Preference,
     /// The name in the receiver's certificate.
     pub server_name: String,
     /// The agent's certificate of this run.
@@ -67,6 +75,8 @@ pub struct SendConfig {
 /// Where a transfer is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SendProgress {
+    /// What the disks are sent over, once that is chosen.
+    pub carrier: Option<Choice>,
     /// Bytes of all disks.
     pub bytes_total: u64,
     /// Bytes that the receiver has said are durable.
@@ -99,14 +109,17 @@ pub async fn send(
     cancel: CancellationToken,
     progress: watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
-    let endpoint = crate::quic::client(config.receiver, &config.identity)?;
+    let connecting = choice::connect(&config);
+    let (client, control, choice) = tokio::select! {
+        connected = connecting => connected?,
+        () = cancel.cancelled() => return Err(TransferError::Cancelled),
+    };
+    progress.send_modify(|progress| progress.carrier = Some(choice));
     let sent = tokio::select! {
-        sent = connection::run(&endpoint, &config, &progress, cancel.child_token()) => sent,
+        sent = connection::run(&client, control, choice, &config, &progress, cancel.child_token()) => sent,
         () = cancel.cancelled() => Err(TransferError::Cancelled),
     };
-    endpoint.close(quinn::VarInt::from_u32(0), b"done");
     // Bounded: a receiver that is gone must not hold the caller.
-    let _said_goodbye =
-        tokio::time::timeout(std::time::Duration::from_secs(1), endpoint.wait_idle()).await;
+    let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
     sent
 }

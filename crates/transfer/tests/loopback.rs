@@ -1,4 +1,5 @@
-//! The whole path over loopback QUIC with real files: what arrives, what is sent again after a fall, and what is refused.
+//! The whole path over loopback with real files: what arrives, what is sent again after a fall, and what is refused. Each test runs over both
+//! carriers.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
@@ -10,16 +11,54 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, FailureCode, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::quic::Identity;
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
-use transfer::sender::{Compression, SendConfig, SendProgress, SendReport, SourceDisk, send};
-use transfer::{Ticket, TicketSecret, TransferError, manifest};
+use transfer::sender::{
+    Compression, Preference, Reason, SendConfig, SendProgress, SendReport, SourceDisk, send,
+};
+use transfer::{Carrier, Identity, Ticket, TicketSecret, TransferError, manifest};
 
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Every test below, over one carrier.
+macro_rules! over {
+    ($module:ident, $carrier:expr, [$($test:ident),* $(,)?]) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test($carrier).await
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! over_both_carriers {
+    ($($test:ident),* $(,)?) => {
+        over!(quic, transfer::Carrier::Quic, [$($test),*]);
+        over!(tcp, transfer::Carrier::Tcp, [$($test),*]);
+    };
+}
+
+over_both_carriers!(
+    disks_arrive_whole_with_receipts_and_manifests,
+    after_a_receiver_fell_only_the_rest_is_sent,
+    no_byte_below_the_fence_lands,
+    the_newest_connection_of_an_epoch_takes_over,
+    a_receipt_is_taken_back_when_its_disk_is_written_again,
+    a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on,
+    a_flipped_bit_on_the_target_is_found_and_mended,
+    a_flipped_bit_in_disk_or_manifest_fails_the_image,
+    eight_tebibytes_of_nothing_cost_next_to_nothing,
+    compressed_disks_arrive_whole_and_small,
+    strangers_and_wrong_disks_are_refused,
+    a_full_target_says_so_and_counts_nothing,
+);
+
 /// A run: authority, identities and ticket secret; a directory with the instance and the source's disks.
 struct Bench {
+    carrier: Carrier,
     directory: tempfile::TempDir,
     server_identity: Identity,
     agent_identity: Identity,
@@ -30,7 +69,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(disks: &[&[u8]]) -> anyhow::Result<Self> {
+    fn new(carrier: Carrier, disks: &[&[u8]]) -> anyhow::Result<Self> {
         let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
         let authority = pki::Authority::generate("run", pki::RUN_VALIDITY)?;
         let identity = |issued: pki::Identity| Identity {
@@ -47,6 +86,7 @@ impl Bench {
             sources.push((path, content.len() as u64));
         }
         Ok(Self {
+            carrier,
             server_identity: identity(authority.issue_server(&["receiver".to_owned()])?),
             agent_identity: identity(authority.issue_client("s-agent")?),
             directory,
@@ -98,6 +138,7 @@ impl Bench {
         let disks = (0_u16..).zip(&self.disks);
         SendConfig {
             receiver,
+            carrier: Preference::Pinned(self.carrier),
             server_name: "receiver".to_owned(),
             identity: self.agent_identity.clone(),
             ticket: ticket.sign(&self.secret),
@@ -169,11 +210,13 @@ fn durable(status: &ReceiveStatus) -> u64 {
     status.disks.iter().map(|disk| disk.bytes_durable).sum()
 }
 
-#[tokio::test]
-async fn disks_arrive_whole_with_receipts_and_manifests() -> anyhow::Result<()> {
+async fn disks_arrive_whole_with_receipts_and_manifests(carrier: Carrier) -> anyhow::Result<()> {
     let mut first = noise(5 * MIB + 77, 1);
     first[(2 * MIB) as usize..(3 * MIB) as usize].fill(0);
-    let bench = Bench::new(&[&first, &noise(1, 2), &vec![0; 4 * MIB as usize], &[]])?;
+    let bench = Bench::new(
+        carrier,
+        &[&first, &noise(1, 2), &vec![0; 4 * MIB as usize], &[]],
+    )?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let report = bench.send(address, 1).await?;
@@ -200,9 +243,8 @@ async fn disks_arrive_whole_with_receipts_and_manifests() -> anyhow::Result<()> 
     Ok(())
 }
 
-#[tokio::test]
-async fn after_a_receiver_fell_only_the_rest_is_sent() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(24 * MIB, 3)])?;
+async fn after_a_receiver_fell_only_the_rest_is_sent(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(24 * MIB, 3)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let progress = watch::channel(SendProgress::default()).0;
@@ -232,9 +274,8 @@ async fn after_a_receiver_fell_only_the_rest_is_sent() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(16 * MIB, 4)])?;
+async fn no_byte_below_the_fence_lands(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(16 * MIB, 4)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));
@@ -277,9 +318,8 @@ async fn no_byte_below_the_fence_lands() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_newest_connection_of_an_epoch_takes_over() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(16 * MIB, 10)])?;
+async fn the_newest_connection_of_an_epoch_takes_over(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(16 * MIB, 10)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let progress = || watch::channel(SendProgress::default()).0;
@@ -310,9 +350,10 @@ async fn the_newest_connection_of_an_epoch_takes_over() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_receipt_is_taken_back_when_its_disk_is_written_again() -> anyhow::Result<()> {
-    let mut bench = Bench::new(&[&noise(6 * MIB, 11)])?;
+async fn a_receipt_is_taken_back_when_its_disk_is_written_again(
+    carrier: Carrier,
+) -> anyhow::Result<()> {
+    let mut bench = Bench::new(carrier, &[&noise(6 * MIB, 11)])?;
     bench.checksum = false;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
@@ -338,9 +379,10 @@ async fn a_receipt_is_taken_back_when_its_disk_is_written_again() -> anyhow::Res
     Ok(())
 }
 
-#[tokio::test]
-async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(12 * MIB, 13)])?;
+async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on(
+    carrier: Carrier,
+) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(12 * MIB, 13)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));
@@ -363,9 +405,8 @@ async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on() -> anyhow::
     Ok(())
 }
 
-#[tokio::test]
-async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(4 * MIB, 5)])?;
+async fn a_flipped_bit_on_the_target_is_found_and_mended(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(4 * MIB, 5)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
@@ -394,9 +435,8 @@ async fn a_flipped_bit_on_the_target_is_found_and_mended() -> anyhow::Result<()>
     Ok(())
 }
 
-#[tokio::test]
-async fn a_flipped_bit_in_disk_or_manifest_fails_the_image() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(3 * MIB + 9, 6)])?;
+async fn a_flipped_bit_in_disk_or_manifest_fails_the_image(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(3 * MIB + 9, 6)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
@@ -436,9 +476,8 @@ async fn a_flipped_bit_in_disk_or_manifest_fails_the_image() -> anyhow::Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn eight_tebibytes_of_nothing_cost_next_to_nothing() -> anyhow::Result<()> {
-    let mut bench = Bench::new(&[&[]])?;
+async fn eight_tebibytes_of_nothing_cost_next_to_nothing(carrier: Carrier) -> anyhow::Result<()> {
+    let mut bench = Bench::new(carrier, &[&[]])?;
     bench.disks[0].1 = 8 << 40;
     std::fs::File::options()
         .write(true)
@@ -462,15 +501,14 @@ async fn eight_tebibytes_of_nothing_cost_next_to_nothing() -> anyhow::Result<()>
     Ok(())
 }
 
-#[tokio::test]
-async fn compressed_disks_arrive_whole_and_small() -> anyhow::Result<()> {
+async fn compressed_disks_arrive_whole_and_small(carrier: Carrier) -> anyhow::Result<()> {
     let text: Vec<u8> = b"all work and no play makes a dull disk\n"
         .iter()
         .copied()
         .cycle()
         .take(6 * MIB as usize)
         .collect();
-    let bench = Bench::new(&[&[text, noise(2 * MIB, 7)].concat()])?;
+    let bench = Bench::new(carrier, &[&[text, noise(2 * MIB, 7)].concat()])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let config = SendConfig {
@@ -492,13 +530,12 @@ async fn compressed_disks_arrive_whole_and_small() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn strangers_and_wrong_disks_are_refused() -> anyhow::Result<()> {
-    let bench = Bench::new(&[&noise(MIB, 8)])?;
+async fn strangers_and_wrong_disks_are_refused(carrier: Carrier) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(MIB, 8)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
 
-    let other = Bench::new(&[&noise(MIB, 8)])?;
+    let other = Bench::new(carrier, &[&noise(MIB, 8)])?;
     let stranger = SendConfig {
         identity: other.agent_identity.clone(),
         ..bench.config(address, 1, None)
@@ -547,13 +584,12 @@ async fn strangers_and_wrong_disks_are_refused() -> anyhow::Result<()> {
 }
 
 /// A full target: a small tmpfs, which only root can mount.
-#[tokio::test]
-async fn a_full_target_says_so_and_counts_nothing() -> anyhow::Result<()> {
+async fn a_full_target_says_so_and_counts_nothing(carrier: Carrier) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can mount a small file system");
         return Ok(());
     }
-    let bench = Bench::new(&[&noise(16 * MIB, 9)])?;
+    let bench = Bench::new(carrier, &[&noise(16 * MIB, 9)])?;
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
         .arg(bench.instance())
@@ -595,5 +631,141 @@ fn flip(path: &Path, offset: u64) -> anyhow::Result<()> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset)?;
     file.write_all_at(&[byte[0] ^ 0x10], offset)?;
+    Ok(())
+}
+
+/// UDP that goes nowhere: a host of its own, whose loopback drops it. Only root can make one.
+#[test]
+fn where_udp_is_blocked_the_disks_go_over_tcp() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can make a network namespace");
+        return Ok(());
+    }
+    // The thread is the namespace's; all of the test's own threads are made by it.
+    let in_namespace = std::thread::spawn(|| {
+        if let Err(error) = own_network_without_udp() {
+            eprintln!("skipped: this machine can't make a network without UDP: {error:#}");
+            return Ok(());
+        }
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(over_whatever_works())
+    });
+    in_namespace.join().expect("the test does not panic")
+}
+
+fn own_network_without_udp() -> anyhow::Result<()> {
+    // SAFETY: only this thread leaves the namespace; nobody else relies on its network.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
+    // A loopback that takes TCP's port and, by policy, no datagram: each rule is a program of iproute2, which the tests need anyway.
+    for rule in [
+        "link set lo up",
+        "rule add ipproto udp table 77 priority 1",
+        "route add blackhole default table 77",
+        "rule del priority 0",
+        "rule add table local priority 2",
+    ] {
+        let done = std::process::Command::new("ip")
+            .args(rule.split(' '))
+            .output()?;
+        anyhow::ensure!(
+            done.status.success(),
+            "ip {rule}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+    Ok(())
+}
+
+async fn over_whatever_works() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(8 * MIB, 14)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    goes_over_tcp(&bench, &server, address).await
+}
+
+/// The way that a firewall blocks UDP mostly: nobody answers. Here that is a port where datagrams come to one who never reads them.
+#[tokio::test]
+async fn where_udp_meets_silence_the_disks_go_over_tcp() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(8 * MIB, 16)])?;
+    let (server, behind) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let front = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = front.local_addr()?;
+    let _silent = std::net::UdpSocket::bind(address)?;
+    let forwarding = tokio::spawn(async move {
+        while let Ok((mut from, _)) = front.accept().await {
+            tokio::spawn(async move {
+                let mut to = tokio::net::TcpStream::connect(behind).await?;
+                tokio::io::copy_bidirectional(&mut from, &mut to).await
+            });
+        }
+    });
+    let outcome = goes_over_tcp(&bench, &server, address).await;
+    forwarding.abort();
+    outcome
+}
+
+async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> anyhow::Result<()> {
+    let config = SendConfig {
+        carrier: Preference::Probe { broken: None },
+        ..bench.config(address, 1, None)
+    };
+    let began = std::time::Instant::now();
+    let progress = watch::channel(SendProgress::default()).0;
+    let report = send(config, CancellationToken::new(), progress).await?;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let choice = report.progress.carrier.context("a carrier was chosen")?;
+    assert_eq!(
+        (choice.carrier, choice.reason),
+        (Carrier::Tcp, Reason::OtherSilent)
+    );
+    let status = server.status().borrow().clone();
+    assert_eq!(status.carrier, Some(Carrier::Tcp));
+    let reason = status.carrier_reason;
+    assert!(reason.contains("UDP"), "{reason}");
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Result<()> {
+    let mut bench = Bench::new(Carrier::Quic, &[&noise(2 * MIB, 15)])?;
+    bench.checksum = false;
+    bench.disks[0].1 = 1 << 30;
+    std::fs::File::options()
+        .write(true)
+        .open(&bench.disks[0].0)?
+        .set_len(1 << 30)?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    for (broken, expected) in [
+        (None, None),
+        (Some(Carrier::Quic), Some(Carrier::Tcp)),
+        (Some(Carrier::Tcp), Some(Carrier::Quic)),
+    ] {
+        let config = SendConfig {
+            carrier: Preference::Probe { broken },
+            ..bench.config(address, 1, None)
+        };
+        let progress = watch::channel(SendProgress::default()).0;
+        let report = send(config, CancellationToken::new(), progress).await?;
+        let choice = report.progress.carrier.context("a carrier was chosen")?;
+        match expected {
+            None => match choice.reason {
+                Reason::Measured { quic, tcp } => assert!(quic > 0 && tcp > 0, "{choice}"),
+                other => panic!("{other:?}"),
+            },
+            Some(carrier) => {
+                assert_eq!(
+                    (choice.carrier, choice.reason),
+                    (carrier, Reason::OtherBroke)
+                );
+            }
+        }
+        assert_eq!(server.status().borrow().carrier, Some(choice.carrier));
+    }
     Ok(())
 }

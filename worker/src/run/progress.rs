@@ -83,7 +83,9 @@ impl Progress {
         self.info.eta_secs = rate
             .filter(|rate| *rate > 0)
             .map(|rate| self.bytes_total.saturating_sub(durable).div_ceil(rate));
-        self.info.carrier = (!status.carrier.is_empty()).then(|| status.carrier.clone());
+        let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+        self.info.carrier = text(&status.carrier);
+        self.info.carrier_reason = text(&status.carrier_reason);
     }
 
     /// The copy is over: rate and time left mean nothing any more.

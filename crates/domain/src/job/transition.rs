@@ -353,6 +353,7 @@ mod tests {
             sources_of(Event::Expire),
             [State::Ready, State::Stopped, State::InError, State::Waiting].into()
         );
+        assert_eq!(sources_of(Event::CutOver), [State::Waiting].into());
         let stoppable: BTreeSet<State> = State::ALL
             .into_iter()
             .filter(|&state| next(state, Event::Stop) != Outcome::Refused)

@@ -107,7 +107,7 @@ impl Store {
         tenant: &TenantId,
         new: &NewJob<'_>,
     ) -> Result<CreateJob, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         match create(&mut transaction, tenant, new).await {
             Ok(created) => {
                 match created {

@@ -94,6 +94,8 @@ pub struct JobFilter {
     pub status: Option<Status>,
     /// With this business status.
     pub business_status: Option<BusinessStatus>,
+    /// Of a source in this workgroup.
+    pub workgroup_id: Option<String>,
 }
 
 impl JobFilter {
@@ -135,6 +137,7 @@ impl Store {
                 where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
                   and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
                   and ($6::text[] is null or state = any($6))
+                  and ($12::text is null or source_id in (select id from source where workgroup_id = $12))
             ), page as materialized (
                 select id from matching
                 where (created_at, id) < (coalesce($7, 'infinity'::timestamptz), $8::text)
@@ -172,8 +175,9 @@ impl Store {
             page.limit(),
             start.offset(),
             page.number > 1,
+            filter.workgroup_id,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let total = match rows.first() {
             Some(row) => row.total.unwrap_or(rows.len() as i64),
@@ -186,8 +190,8 @@ impl Store {
             rows.last().map(|row| (row.created_at, row.id.as_str())),
         );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut disks = self.disks_of_jobs(&ids).await?;
-        let mut runs = self.runs_of_jobs(&ids).await?;
+        let mut disks = self.disks_of_jobs(tenant, &ids).await?;
+        let mut runs = self.runs_of_jobs(tenant, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -233,13 +237,14 @@ impl Store {
 
     async fn disks_of_jobs(
         &self,
+        tenant: &TenantId,
         ids: &[String],
     ) -> Result<HashMap<String, Vec<TargetDisk>>, StoreError> {
         let rows = sqlx::query!(
             "select job_id, index, size_gib from job_disk where job_id = any($1) order by index",
             ids
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut disks: HashMap<String, Vec<TargetDisk>> = HashMap::new();
         for row in rows {

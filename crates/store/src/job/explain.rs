@@ -71,7 +71,7 @@ impl Store {
             id.as_str(),
             offline_after_secs(),
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.connection_as(tenant).await?)
         .await?
         else {
             return Ok(None);
@@ -122,7 +122,7 @@ impl Store {
             id.as_str(),
             HISTORY_LENGTH,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         rows.into_iter()
             .rev()

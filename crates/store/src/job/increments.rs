@@ -39,7 +39,7 @@ impl Store {
         sync_data: bool,
         headers: &TraceHeaders,
     ) -> Result<CutOver, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         let Some(state) = sqlx::query_scalar!(
             "select state from job where tenant = $1 and id = $2 for no key update",
             tenant.as_str(),

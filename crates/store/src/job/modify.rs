@@ -105,7 +105,7 @@ impl Store {
         id: &JobId,
         change: &JobChange,
     ) -> Result<ModifyJob, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         match modify(&mut transaction, tenant, id, change).await {
             Ok(ModifyJob::Modified) => {
                 transaction.commit().await?;

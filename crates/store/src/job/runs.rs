@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use domain::job::Event;
 use domain::message::JobChanged;
-use domain::{ImageId, Run, Timestamp};
+use domain::{ImageId, Run, TenantId, Timestamp};
 
 use crate::row::{parse, parse_opt};
 use crate::{Store, StoreError, Transaction};
@@ -90,6 +90,7 @@ impl Store {
     /// The last runs of these jobs, by job, each list in the order of the runs.
     pub(super) async fn runs_of_jobs(
         &self,
+        tenant: &TenantId,
         ids: &[String],
     ) -> Result<HashMap<String, Vec<JobRun>>, StoreError> {
         let rows = sqlx::query!(
@@ -105,7 +106,7 @@ impl Store {
             ids,
             MOST_SHOWN,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut runs: HashMap<String, Vec<JobRun>> = HashMap::new();
         for row in rows {

@@ -30,7 +30,7 @@ impl Store {
         id: &JobId,
         headers: &TraceHeaders,
     ) -> Result<StartJob, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         let started = start(&mut transaction, tenant, id, "", headers).await?;
         match started {
             StartJob::Started => transaction.commit().await?,

@@ -75,7 +75,10 @@ impl Store {
         job_id: &JobId,
         change: Change<'_>,
     ) -> Result<Transitioned, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = match change.guard {
+            Guard::Tenant(tenant) => self.begin_as(tenant).await?,
+            Guard::Lease(_) | Guard::Unleased => self.pool.begin().await?,
+        };
         let transitioned = apply(&mut transaction, job_id, change).await?;
         match transitioned {
             Transitioned::Moved(_) | Transitioned::Recorded => transaction.commit().await?,

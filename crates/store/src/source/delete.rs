@@ -34,7 +34,7 @@ impl Store {
         force: bool,
         headers: &TraceHeaders,
     ) -> Result<DeleteSource, StoreError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin_as(tenant).await?;
         let Some(deleting) = sqlx::query_scalar!(
             "select deleting from source where tenant = $1 and id = $2 for update",
             tenant.as_str(),

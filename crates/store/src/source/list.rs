@@ -62,6 +62,8 @@ pub struct SourceFilter {
     pub state: Option<SourceState>,
     /// In this workgroup.
     pub workgroup_id: Option<String>,
+    /// With a job, or without one.
+    pub has_job: Option<bool>,
 }
 
 /// The circumstances that a state follows from, as columns for `unnest`: the filter by state is [`SourceState::derive`] turned around,
@@ -96,6 +98,7 @@ impl Store {
                 select id, created_at from source
                 where tenant = $1 and ($2::text[] is null or id = any($2)) and ($4::text is null or name = $4)
                   and ($12::text is null or workgroup_id = $12)
+                  and ($16::bool is null or exists (select 1 from job where job.source_id = source.id) = $16)
                   and ($3::text is null or id = (
                     select job.source_id from job
                     where job.tenant = $1 and job.id = $3 and not exists (
@@ -138,8 +141,9 @@ impl Store {
             start.behind_time(),
             start.behind_id(),
             page.number > 1,
+            filter.has_job,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let total = match rows.first() {
             Some(row) => row.total.unwrap_or(rows.len() as i64),
@@ -156,7 +160,7 @@ impl Store {
             rows.last().map(|row| (row.created_at, row.id.as_str())),
         );
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut disks = self.disks_of_sources(&ids).await?;
+        let mut disks = self.disks_of_sources(tenant, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -192,13 +196,14 @@ impl Store {
 
     async fn disks_of_sources(
         &self,
+        tenant: &TenantId,
         ids: &[String],
     ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
         let rows = sqlx::query!(
             "select source_id, index, path, size_bytes, used_bytes from source_disk where source_id = any($1) order by index",
             ids
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut disks: HashMap<String, Vec<SourceDisk>> = HashMap::new();
         for row in rows {

@@ -43,7 +43,7 @@ impl Store {
             change.name.as_ref().map(Name::as_str),
             change.description,
         )
-        .execute(&self.pool)
+        .execute(&mut *self.connection_as(tenant).await?)
         .await
         .map_err(StoreError::from);
         match updated {
@@ -54,7 +54,7 @@ impl Store {
                     tenant.as_str(),
                     id.as_str()
                 )
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *self.connection_as(tenant).await?)
                 .await?;
                 Ok(if exists.is_some() {
                     ModifySource::Deleting

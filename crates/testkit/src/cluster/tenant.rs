@@ -26,6 +26,8 @@ pub struct Tenant {
     pub id: domain::TenantId,
     /// Signs with the account's key.
     pub client: smc::Client,
+    /// The account's key.
+    pub key: store::key::AccessKey,
     activation_code: String,
 }
 
@@ -85,6 +87,7 @@ impl Tenant {
         Ok(Self {
             id: tenant.id,
             client,
+            key,
             activation_code,
         })
     }

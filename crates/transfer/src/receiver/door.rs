@@ -1,18 +1,23 @@
 //! The door: takes connections, asks who they are, and lets in those whose ticket fits the admission.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use quinn::{Endpoint, Incoming, RecvStream, SendStream};
+use quinn::Endpoint;
 use tokio::sync::Semaphore;
 
 use super::disks::Disks;
 use super::session::Session;
 use super::{Shared, blocking};
+use crate::carrier::{Accepted, RecvStream, SendStream};
 use crate::protocol::{
-    OfferedDisk, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
+    OfferedDisk, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control,
+    version_of_hello,
 };
-use crate::{CHUNK_BYTES, Ticket, TransferError, control};
+use crate::tcp::{self, Listener};
+use crate::{CHUNK_BYTES, Ticket, TransferError, carrier, control};
 
 /// How long a sender may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,19 +25,40 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last word may take to arrive.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections at once. One of them sends; others are on their way in or out.
-const MOST_CONNECTIONS: usize = 16;
+/// Connections at once. One of them sends; others are on their way in or out, or become data streams of another in a moment.
+const MOST_CONNECTIONS: usize = 32;
+
+/// Bytes of the reason for a carrier that are kept.
+const LONGEST_REASON: usize = 200;
+
+/// How long a probe may take on the whole, and what is read of it at once.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+const PROBE_BUFFER: usize = 256 << 10;
+
+/// How long to wait after a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
 /// first that the connection is dead.
-pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+pub(super) async fn accept(endpoint: Endpoint, listener: Listener, shared: Arc<Shared>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let incoming = tokio::select! {
-            incoming = endpoint.accept() => incoming,
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => Incoming::Quic(Box::new(incoming)),
+                None => return,
+            },
+            incoming = listener.accept() => match incoming {
+                Ok(incoming) => Incoming::Tcp(incoming),
+                Err(error) => {
+                    // One that was gone before it was taken, or no descriptors: neither is helped by asking again at once.
+                    tracing::debug!(%error, "a connection could not be taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
             () = shared.closing.cancelled() => return,
         };
-        let Some(incoming) = incoming else { return };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             incoming.refuse();
             continue;
@@ -40,10 +66,54 @@ pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = serve(incoming, &shared).await {
+            let ended = tokio::select! {
+                ended = serve(incoming, &shared) => ended,
+                () = shared.closing.cancelled() => return,
+            };
+            if let Err(error) = ended {
                 tracing::info!(%error, "a sender's connection ended");
             }
         });
+    }
+}
+
+/// A connection that has not yet shown who it is.
+enum Incoming {
+    Quic(Box<quinn::Incoming>),
+    Tcp(tcp::Incoming),
+}
+
+impl Incoming {
+    fn refuse(self) {
+        if let Self::Quic(incoming) = self {
+            incoming.refuse();
+        }
+    }
+
+    fn remote_address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(incoming) => incoming.remote_address(),
+            Self::Tcp(incoming) => incoming.remote_address(),
+        }
+    }
+
+    /// The handshake. `None` is a connection that belongs to another and has gone there.
+    async fn arrive(self) -> io::Result<Option<(Accepted, SendStream, RecvStream)>> {
+        match self {
+            Self::Quic(incoming) => {
+                let connection = (*incoming).await?;
+                let (send, receive) = connection.accept_bi().await?;
+                let (send, receive) = (SendStream::Quic(send), RecvStream::Quic(receive));
+                Ok(Some((Accepted::Quic(connection), send, receive)))
+            }
+            Self::Tcp(incoming) => match incoming.arrive().await? {
+                tcp::Arrived::Control(streams, send, receive) => {
+                    let (send, receive) = (SendStream::Tcp(send), RecvStream::Tcp(receive));
+                    Ok(Some((Accepted::Tcp(streams), send, receive)))
+                }
+                tcp::Arrived::Data => Ok(None),
+            },
+        }
     }
 }
 
@@ -53,21 +123,29 @@ async fn serve(incoming: Incoming, shared: &Arc<Shared>) -> Result<(), TransferE
         address: address.clone(),
         message: error.to_string(),
     };
-    let greeting = async {
-        let connection = incoming.await?;
-        let (to_sender, from_sender) = connection.accept_bi().await?;
-        Ok((connection, to_sender, from_sender))
-    };
-    let greeting = tokio::time::timeout(HELLO_TIMEOUT, greeting)
+    let greeting = tokio::time::timeout(HELLO_TIMEOUT, incoming.arrive())
         .await
         .map_err(|_| lost(&"it does not say who it is"))?;
-    let (connection, mut to_sender, mut from_sender) =
-        greeting.map_err(|error: quinn::ConnectionError| lost(&error))?;
+    let Some((mut connection, mut to_sender, mut from_sender)) =
+        greeting.map_err(|error| lost(&error))?
+    else {
+        return Ok(());
+    };
 
-    let outcome = match welcome(shared, &address, &mut to_sender, &mut from_sender).await {
-        Ok(session) => {
+    let outcome = match welcome(
+        shared,
+        &address,
+        &mut connection,
+        &mut to_sender,
+        &mut from_sender,
+    )
+    .await
+    {
+        // It has taken the other carrier.
+        Ok(None) => return Ok(()),
+        Ok(Some(session)) => {
             let received = session
-                .receive(shared, &connection, &mut to_sender, &mut from_sender)
+                .receive(shared, &mut connection, &mut to_sender, &mut from_sender)
                 .await;
             shared.leave(&session);
             received.inspect_err(|error| shared.fail(error))
@@ -89,23 +167,33 @@ async fn serve(incoming: Incoming, shared: &Arc<Shared>) -> Result<(), TransferE
                     .await;
         }
     }
-    let _gone = to_sender.finish();
     // The last word must arrive before the connection goes.
-    let _gone = tokio::time::timeout(GOODBYE_TIMEOUT, to_sender.stopped()).await;
+    let goodbye = carrier::say_goodbye(&mut to_sender, &mut from_sender);
+    let _gone = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     outcome
 }
 
-/// Hello and Welcome.
+/// Hello and Welcome. `None` if the sender leaves before: it tries both carriers and takes one.
 async fn welcome(
     shared: &Arc<Shared>,
     address: &str,
+    connection: &mut Accepted,
     to_sender: &mut SendStream,
     from_sender: &mut RecvStream,
-) -> Result<Arc<Session>, TransferError> {
-    let body = tokio::time::timeout(HELLO_TIMEOUT, control::read_body(from_sender))
-        .await
-        .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?
-        .map_err(|error| error.at(address))?;
+) -> Result<Option<Arc<Session>>, TransferError> {
+    let Some(mut body) = first_message(from_sender).await? else {
+        return Ok(None);
+    };
+    if let Ok(ToReceiver::Probe { ticket }) = decode_control(&body) {
+        let disks = admitted(shared)?;
+        check_ticket(&ticket, &disks)?;
+        let answer = measure(connection).await;
+        let told = tokio::time::timeout(HELLO_TIMEOUT, control::write(to_sender, &answer)).await;
+        match (told, first_message(from_sender).await?) {
+            (Ok(Ok(())), Some(next)) => body = next,
+            _ => return Ok(None),
+        }
+    }
     match version_of_hello(&body) {
         Some(VERSION) => {}
         Some(theirs) => {
@@ -125,23 +213,77 @@ async fn welcome(
     let ToReceiver::Hello {
         ticket,
         disks: offered,
+        mut carrier_reason,
         ..
     } = hello
     else {
         return Err(TransferError::Protocol("a Hello is no Hello".to_owned()));
     };
-    let disks = shared
-        .admitted()
-        .ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))?;
+    let disks = admitted(shared)?;
     check_ticket(&ticket, &disks)?;
     check_offer(&offered, &disks)?;
+    // It is shown to people: what is longer is no reason.
+    carrier_reason.truncate(carrier_reason.floor_char_boundary(LONGEST_REASON));
+    let carrier = (connection.carrier(), carrier_reason);
     let (of_session, address) = (Arc::clone(shared), address.to_owned());
-    let session = blocking(move || Session::begin(&of_session, disks, address)).await?;
+    let session = blocking(move || Session::begin(&of_session, disks, address, carrier)).await?;
     if let Err(error) = tell_present(&session, &offered, to_sender).await {
         shared.leave(&session);
         return Err(error);
     }
-    Ok(Arc::new(session))
+    Ok(Some(Arc::new(session)))
+}
+
+/// What a sender says first; `None` if it leaves instead.
+async fn first_message(from_sender: &mut RecvStream) -> Result<Option<Vec<u8>>, TransferError> {
+    let body = tokio::time::timeout(HELLO_TIMEOUT, control::read_body(from_sender))
+        .await
+        .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?;
+    match body {
+        Ok(body) => Ok(Some(body)),
+        Err(control::ReadError::Connection(_)) => Ok(None),
+        Err(control::ReadError::Malformed(error)) => {
+            Err(TransferError::Protocol(error.to_string()))
+        }
+    }
+}
+
+fn admitted(shared: &Shared) -> Result<Arc<Disks>, TransferError> {
+    shared
+        .admitted()
+        .ok_or_else(|| TransferError::Ticket("nobody is admitted yet".to_owned()))
+}
+
+/// Takes the stream of a probe and counts what comes, once it has settled, for a moment.
+async fn measure(connection: &mut Accepted) -> ToSender {
+    let (mut bytes, mut counted) = (0_u64, Duration::ZERO);
+    let measuring = async {
+        let mut stream = connection.accept_data().await.ok()?;
+        let mut buffer = vec![0; PROBE_BUFFER];
+        let began = Instant::now();
+        let mut since = None;
+        loop {
+            let read = stream.read_some(&mut buffer).await.ok()?;
+            let now = Instant::now();
+            match since {
+                None if now - began >= PROBE_SETTLES => since = Some(now),
+                None => {}
+                Some(since) => {
+                    bytes += read as u64;
+                    counted = now - since;
+                }
+            }
+            if read == 0 || now - began >= PROBE_SETTLES + PROBE_LASTS {
+                return Some(());
+            }
+        }
+    };
+    // One that stands still is measured too: by what came until now.
+    let _ended = tokio::time::timeout(PROBE_TIMEOUT, measuring).await;
+    ToSender::Probed {
+        bytes,
+        micros: u64::try_from(counted.as_micros()).unwrap_or(u64::MAX),
+    }
 }
 
 /// What is durably here, disk by disk and page by page.

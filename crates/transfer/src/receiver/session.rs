@@ -4,18 +4,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::disks::Disks;
 use super::seen::Seen;
 use super::{Shared, blocking, stream};
+use crate::carrier::{Accepted, RecvStream, SendStream};
 use crate::disk::BufferPool;
 use crate::fence::Right;
 use crate::hashes::Hash;
 use crate::protocol::{ToReceiver, ToSender};
-use crate::{CHUNK_BYTES, TransferError, control};
+use crate::{CHUNK_BYTES, Carrier, TransferError, control};
 
 /// How long a sender may take to read one message.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,9 +47,10 @@ impl Session {
         shared: &Shared,
         disks: Arc<Disks>,
         address: String,
+        (carrier, reason): (Carrier, String),
     ) -> Result<Self, TransferError> {
         let right = shared.fence.grant(disks.admission.epoch)?;
-        let replaced = shared.replace_session();
+        let replaced = shared.replace_session(carrier, reason);
         disks.flush(&shared.status)?;
         let seen = disks
             .admission
@@ -114,7 +116,7 @@ impl Session {
     pub(super) async fn receive(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
-        connection: &Connection,
+        connection: &mut Accepted,
         to_sender: &mut SendStream,
         from_sender: &mut RecvStream,
     ) -> Result<(), TransferError> {
@@ -122,14 +124,15 @@ impl Session {
         let mut streams = JoinSet::new();
         let (mut started, mut finished) = (0_u32, 0_u32);
         let mut sent: Option<Sent> = None;
+        let (heard, mut hears) = oneshot::channel();
         // Reading a message must not be dropped half way, so it is one future that lives across the turns of the loop.
-        let mut last_message = Box::pin(control::read::<ToReceiver>(from_sender));
+        let mut listening = Box::pin(self.listen(from_sender, heard));
         loop {
             // A message to the sender is never dropped half way either: nothing that ends the session interrupts a turn.
             tokio::select! {
                 () = self.disks.cancel.cancelled() => return Err(shared.over(&self.disks)),
                 () = self.replaced.cancelled() => return Err(TransferError::Replaced),
-                stream = connection.accept_uni() => {
+                stream = connection.accept_data() => {
                     let stream = stream.map_err(|error| self.lost(&error))?;
                     streams.spawn(stream::take(stream, Arc::clone(shared), Arc::clone(self)));
                     started += 1;
@@ -140,14 +143,8 @@ impl Session {
                     })?;
                     finished += 1;
                 }
-                message = &mut last_message, if sent.is_none() => {
-                    match message.map_err(|error| error.at(&self.address))? {
-                        ToReceiver::Sent { streams, roots } => sent = Some((streams, roots)),
-                        ToReceiver::Hello { .. } => {
-                            return Err(TransferError::Protocol("a second Hello came".to_owned()));
-                        }
-                    }
-                }
+                ended = &mut listening => return Err(ended),
+                Ok(message) = &mut hears, if sent.is_none() => sent = Some(message),
                 changed = status.changed() => {
                     changed.map_err(|_| self.lost(&"the receiver ends"))?;
                     let durable: Vec<_> = {
@@ -166,6 +163,28 @@ impl Session {
                 self.conclude(shared, roots.clone()).await?;
                 return self.tell(to_sender, &ToSender::Received).await;
             }
+        }
+    }
+
+    /// Hears that everything is sent. What the sender says or does on the control stream besides is the end.
+    async fn listen(
+        &self,
+        from_sender: &mut RecvStream,
+        heard: oneshot::Sender<Sent>,
+    ) -> TransferError {
+        match control::read(from_sender).await {
+            Ok(ToReceiver::Sent { streams, roots }) => {
+                // The session that waits for it goes on to hear the end of the connection.
+                let _waits = heard.send((streams, roots));
+            }
+            Ok(ToReceiver::Hello { .. } | ToReceiver::Probe { .. }) => {
+                return TransferError::Protocol("a second Hello or a late probe came".to_owned());
+            }
+            Err(error) => return error.at(&self.address),
+        }
+        match control::read_body(from_sender).await {
+            Ok(_) => TransferError::Protocol("a message came after the last".to_owned()),
+            Err(error) => error.at(&self.address),
         }
     }
 

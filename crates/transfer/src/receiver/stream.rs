@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use quinn::RecvStream;
 use tokio::sync::mpsc;
 
 use super::session::Session;
 use super::{Shared, blocking};
+use crate::carrier::RecvStream;
 use crate::disk::PooledBuffer;
 use crate::protocol::{Codec, FRAME_BYTES, Frame};
 use crate::{CHUNK_BYTES, TransferError};
@@ -46,10 +46,9 @@ async fn read_frames(
 ) -> Result<(), TransferError> {
     loop {
         let mut header = [0; FRAME_BYTES];
-        match stream.read_exact(&mut header).await {
-            Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
-            Err(error) => return Err(session.lost(&error)),
+        let has_more = stream.read_exact_or_end(&mut header).await;
+        if !has_more.map_err(|error| session.lost(&error))? {
+            return Ok(());
         }
         let frame =
             Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;

@@ -1,18 +1,19 @@
 //! One connection to the receiver, from Hello to Received.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
-use super::{SendConfig, SendProgress, SendReport};
+use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
+use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
 use crate::disk::{BufferPool, SourceReader};
 use crate::hashes::Hash;
@@ -20,8 +21,7 @@ use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
 use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
 
-/// How long the handshake and the answer to Hello may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the answer to Hello may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the receiver may take from the last byte to its word: it flushes, and re-reads the disks when asked for checksums.
@@ -44,21 +44,28 @@ const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(
-    endpoint: &Endpoint,
+    client: &Client,
+    (mut to_receiver, mut from_receiver): Control,
+    choice: Choice,
     config: &SendConfig,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
     let readers = open(config).await?;
-    let connection = connect(endpoint, config).await?;
     let lost = |error: &dyn std::fmt::Display| lost(config, error);
-    let (mut to_receiver, mut from_receiver) =
-        connection.open_bi().await.map_err(|error| lost(&error))?;
-    let disks = greet(config, readers, &mut to_receiver, &mut from_receiver).await?;
+    let disks = greet(
+        config,
+        choice,
+        readers,
+        &mut to_receiver,
+        &mut from_receiver,
+    )
+    .await?;
 
     let chunk_bytes = disks.iter().map(|disk| disk.chunk_bytes).max().unwrap_or(0);
     let present: Vec<u64> = disks.iter().map(Disk::present_bytes).collect();
     progress.send_replace(SendProgress {
+        carrier: Some(choice),
         bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
         bytes_durable: present.iter().sum(),
         ..SendProgress::default()
@@ -74,7 +81,7 @@ pub(super) async fn run(
     tokio::pin!(listening);
     let sending = async {
         let sent = tokio::select! {
-            sent = stream_all(&connection, config, &shared, &mut to_receiver) => sent,
+            sent = stream_all(client, config, &shared, &mut to_receiver) => sent,
             () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
@@ -155,22 +162,10 @@ async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
     .await
 }
 
-async fn connect(endpoint: &Endpoint, config: &SendConfig) -> Result<Connection, TransferError> {
-    let connecting = endpoint
-        .connect(config.receiver, &config.server_name)
-        .map_err(|error| lost(config, &error))?;
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(|error| lost(config, &error)),
-        Err(_) => Err(lost(
-            config,
-            &format!("no answer in {HANDSHAKE_TIMEOUT:?}; is UDP allowed on the way?"),
-        )),
-    }
-}
-
 /// Hello and Welcome.
 async fn greet(
     config: &SendConfig,
+    choice: Choice,
     readers: Vec<SourceReader>,
     to_receiver: &mut SendStream,
     from_receiver: &mut RecvStream,
@@ -187,6 +182,7 @@ async fn greet(
         version: VERSION,
         ticket: config.ticket.clone(),
         disks: offered,
+        carrier_reason: choice.to_string(),
     };
     control::write(to_receiver, &hello)
         .await
@@ -237,7 +233,9 @@ async fn greet(
             // A flush of what an earlier connection wrote.
             ToSender::Durable { .. } => {}
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
-            ToSender::Welcome { .. } | ToSender::Received => return Err(out_of_turn("told")),
+            ToSender::Welcome { .. } | ToSender::Received | ToSender::Probed { .. } => {
+                return Err(out_of_turn("told"));
+            }
         }
     }
 }
@@ -271,7 +269,7 @@ async fn claims(shared: &Arc<Shared>) -> Result<Cursor, TransferError> {
 
 /// Runs every stream to its end, then says so with the roots.
 async fn stream_all(
-    connection: &Connection,
+    client: &Client,
     config: &SendConfig,
     shared: &Arc<Shared>,
     to_receiver: &mut SendStream,
@@ -284,8 +282,8 @@ async fn stream_all(
         let (queue, ready) = mpsc::channel(QUEUE);
         let (feeder, cursor) = (Arc::clone(shared), Arc::clone(&cursor));
         work.spawn_blocking(move || feed(&feeder, &cursor, &queue));
-        let stream = connection
-            .open_uni()
+        let stream = client
+            .open_data()
             .await
             .map_err(|error| lost(config, &error))?;
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
@@ -334,7 +332,7 @@ async fn write_stream(
             .await
             .map_err(|error| lost(config, &error))?;
     }
-    stream.finish().map_err(|error| lost(config, &error))
+    stream.finish().await.map_err(|error| lost(config, &error))
 }
 
 /// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
@@ -343,7 +341,7 @@ async fn write_paced(
     parts: [Bytes; 2],
     shared: &Shared,
     pacer: &Pacer,
-) -> Result<(), quinn::WriteError> {
+) -> io::Result<()> {
     for mut part in parts {
         while !part.is_empty() {
             let piece = part.split_to(pacer.piece().unwrap_or(LARGEST_PIECE).min(part.len()));
@@ -379,7 +377,10 @@ async fn listen(
             }
             ToSender::Received => return Ok(()),
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
-            ToSender::Welcome { .. } | ToSender::Present(_) | ToSender::PresentEnd => {
+            ToSender::Welcome { .. }
+            | ToSender::Present(_)
+            | ToSender::PresentEnd
+            | ToSender::Probed { .. } => {
                 return Err(out_of_turn("received"));
             }
         }

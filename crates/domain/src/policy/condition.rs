@@ -1,0 +1,117 @@
+//! Conditions: what must be true of a call besides its action and resource.
+
+use std::net::IpAddr;
+
+use super::operator::{Operator, Relation, Value};
+use crate::Timestamp;
+
+/// What conditions can ask about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// `acs:CurrentTime`.
+    CurrentTime,
+    /// `acs:SecureTransport`: whether the call came over TLS.
+    SecureTransport,
+    /// `acs:SourceIp`.
+    SourceIp,
+    /// `acs:MFAPresent`: whether the caller proved a second factor.
+    MfaPresent,
+    /// `acs:SourceVpc`.
+    SourceVpc,
+}
+
+impl Key {
+    /// Every key.
+    pub const ALL: [Self; 5] = [
+        Self::CurrentTime,
+        Self::SecureTransport,
+        Self::SourceIp,
+        Self::MfaPresent,
+        Self::SourceVpc,
+    ];
+
+    /// As policies write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CurrentTime => "acs:CurrentTime",
+            Self::SecureTransport => "acs:SecureTransport",
+            Self::SourceIp => "acs:SourceIp",
+            Self::MfaPresent => "acs:MFAPresent",
+            Self::SourceVpc => "acs:SourceVpc",
+        }
+    }
+
+    /// Whether the key's values can be compared so. A comparison that can't be made never holds, which in a Deny would forbid nothing.
+    pub(super) fn can_be(self, relation: Relation) -> bool {
+        match relation {
+            Relation::Text(_) => true,
+            Relation::Number(_) => self == Self::SourceVpc,
+            Relation::Time(_) => self == Self::CurrentTime,
+            Relation::Truth => matches!(self, Self::SecureTransport | Self::MfaPresent),
+            Relation::Address => self == Self::SourceIp,
+        }
+    }
+
+    /// Which operators its own kind has, for a sentence.
+    pub(super) fn operators(self) -> &'static str {
+        match self {
+            Self::CurrentTime => "Date… or String… operators",
+            Self::SecureTransport | Self::MfaPresent => "Bool or String… operators",
+            Self::SourceIp => "IpAddress, NotIpAddress or String… operators",
+            Self::SourceVpc => "String… or Numeric… operators",
+        }
+    }
+}
+
+/// What is known of a call. What is not known is `None`: positive operators don't match it, negative ones do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// When it is decided.
+    pub current_time: Option<Timestamp>,
+    /// Whether it came over TLS.
+    pub is_secure: Option<bool>,
+    /// Where it came from.
+    pub source_ip: Option<IpAddr>,
+    /// Whether its caller proved a second factor.
+    pub has_mfa: Option<bool>,
+    /// The virtual network that it came from.
+    pub source_vpc: Option<String>,
+}
+
+impl Circumstances {
+    /// As operators read it. Times have whole seconds.
+    fn fact(&self, key: Key) -> Option<String> {
+        match key {
+            Key::CurrentTime => self.current_time.map(|time| time.to_string()),
+            Key::SecureTransport => self.is_secure.map(|truth| truth.to_string()),
+            Key::SourceIp => self
+                .source_ip
+                .map(|address| address.to_canonical().to_string()),
+            Key::MfaPresent => self.has_mfa.map(|truth| truth.to_string()),
+            Key::SourceVpc => self.source_vpc.clone(),
+        }
+    }
+}
+
+/// One operator with one key, and the values that are ORed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Condition {
+    pub(super) operator: Operator,
+    pub(super) key: Key,
+    pub(super) values: Vec<Value>,
+}
+
+impl Condition {
+    /// Whether it is met. A negative operator is met when none of its values applies.
+    pub(super) fn is_met(&self, circumstances: &Circumstances) -> bool {
+        let holds_for_any = circumstances.fact(self.key).is_some_and(|fact| {
+            self.values.iter().any(|value| {
+                self.operator
+                    .relation
+                    .holds(&fact, value)
+                    .unwrap_or_default()
+            })
+        });
+        holds_for_any != self.operator.is_negative
+    }
+}

@@ -1,0 +1,237 @@
+//! The two carriers of a transfer: QUIC, and TLS over TCP. What runs over them is the same: one control stream in both directions, and data
+//! streams from the sender to the receiver.
+
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use quinn::VarInt;
+use serde::{Deserialize, Serialize};
+
+use crate::{Identity, TransferError, quic, tcp};
+
+/// How bytes get from one side to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// QUIC, over UDP.
+    Quic,
+    /// TLS over TCP, a connection for each stream.
+    Tcp,
+}
+
+impl Carrier {
+    /// The name that people and the API read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Quic => Self::Tcp,
+            Self::Tcp => Self::Quic,
+        }
+    }
+}
+
+impl std::fmt::Display for Carrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A sender's connection to its receiver.
+#[derive(Debug)]
+pub(crate) enum Client {
+    Quic(quinn::Endpoint, quinn::Connection),
+    Tcp(tcp::Client),
+}
+
+/// The two halves of the control stream.
+pub(crate) type Control = (SendStream, RecvStream);
+
+impl Client {
+    /// Connects and opens the control stream. No time-out of its own.
+    pub(crate) async fn connect(
+        carrier: Carrier,
+        receiver: SocketAddr,
+        server_name: &str,
+        identity: &Identity,
+    ) -> Result<(Self, Control), TransferError> {
+        let lost = |message: String| TransferError::Connection {
+            address: receiver.to_string(),
+            message,
+        };
+        match carrier {
+            Carrier::Quic => {
+                let endpoint = quic::client(receiver, identity)?;
+                let connection = endpoint
+                    .connect(receiver, server_name)
+                    .map_err(|error| lost(error.to_string()))?
+                    .await
+                    .map_err(|error| lost(error.to_string()))?;
+                let (send, receive) = connection
+                    .open_bi()
+                    .await
+                    .map_err(|error| lost(error.to_string()))?;
+                let control = (SendStream::Quic(send), RecvStream::Quic(receive));
+                Ok((Self::Quic(endpoint, connection), control))
+            }
+            Carrier::Tcp => {
+                let (client, (send, receive)) =
+                    tcp::Client::connect(receiver, server_name, identity).await?;
+                let control = (SendStream::Tcp(send), RecvStream::Tcp(receive));
+                Ok((Self::Tcp(client), control))
+            }
+        }
+    }
+
+    /// Opens a data stream; only after the receiver's welcome.
+    pub(crate) async fn open_data(&self) -> io::Result<SendStream> {
+        match self {
+            Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
+            Self::Tcp(client) => Ok(SendStream::Tcp(client.open_data().await?)),
+        }
+    }
+
+    /// Opens the stream of a probe: when it is dropped, what it has not sent is thrown away.
+    pub(crate) async fn open_probe(&self) -> io::Result<SendStream> {
+        match self {
+            Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
+            Self::Tcp(client) => Ok(SendStream::Tcp(client.open_probe().await?)),
+        }
+    }
+
+    /// Says goodbye. The caller bounds how long it waits for the answer.
+    pub(crate) async fn close(self) {
+        if let Self::Quic(endpoint, _) = self {
+            endpoint.close(VarInt::from_u32(0), b"done");
+            endpoint.wait_idle().await;
+        }
+    }
+}
+
+/// A sender's connection as the receiver has it.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Quic(quinn::Connection),
+    Tcp(tcp::DataStreams),
+}
+
+impl Accepted {
+    /// Which of the two it is.
+    pub(crate) fn carrier(&self) -> Carrier {
+        match self {
+            Self::Quic(_) => Carrier::Quic,
+            Self::Tcp(_) => Carrier::Tcp,
+        }
+    }
+
+    /// The next data stream. May be dropped and called again.
+    pub(crate) async fn accept_data(&mut self) -> io::Result<RecvStream> {
+        match self {
+            Self::Quic(connection) => Ok(RecvStream::Quic(connection.accept_uni().await?)),
+            Self::Tcp(streams) => Ok(RecvStream::Tcp(streams.next().await?)),
+        }
+    }
+}
+
+/// The sending half of a stream. To be finished: without that, the other side takes its end for one that was cut off, or soon misses the rest.
+#[derive(Debug)]
+pub(crate) enum SendStream {
+    Quic(quinn::SendStream),
+    Tcp(tcp::Writer),
+}
+
+impl SendStream {
+    /// Writes all bytes, and sends what lies in buffers on its way.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Quic(stream) => Ok(stream.write_all(bytes).await?),
+            Self::Tcp(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    /// The same; QUIC takes them without copying.
+    pub(crate) async fn write_chunk(&mut self, bytes: Bytes) -> io::Result<()> {
+        match self {
+            Self::Quic(stream) => Ok(stream.write_chunk(bytes).await?),
+            Self::Tcp(stream) => stream.write_all(&bytes).await,
+        }
+    }
+
+    /// Throws away what has not been sent. Of TCP, only of a probe's stream.
+    pub(crate) fn abandon(mut self) {
+        if let Self::Quic(stream) = &mut self {
+            let _closed = stream.reset(VarInt::from_u32(0));
+        }
+    }
+
+    /// Ends the stream in order. What was written still arrives.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        match self {
+            Self::Quic(stream) => Ok(stream.finish()?),
+            Self::Tcp(stream) => stream.finish().await,
+        }
+    }
+}
+
+/// The receiving half of a stream.
+#[derive(Debug)]
+pub(crate) enum RecvStream {
+    Quic(quinn::RecvStream),
+    Tcp(tcp::Reader),
+}
+
+impl RecvStream {
+    /// Fills the buffer; `false` if the stream was finished before its first byte.
+    pub(crate) async fn read_exact_or_end(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        match self {
+            Self::Quic(stream) => match stream.read_exact(buffer).await {
+                Ok(()) => Ok(true),
+                Err(quinn::ReadExactError::FinishedEarly(0)) => Ok(false),
+                Err(quinn::ReadExactError::FinishedEarly(_)) => {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                }
+                Err(quinn::ReadExactError::ReadError(error)) => Err(error.into()),
+            },
+            Self::Tcp(stream) => stream.read_exact_or_end(buffer).await,
+        }
+    }
+
+    /// Reads what has come; 0 at the end of the stream. May be dropped and called again.
+    pub(crate) async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Quic(stream) => Ok(stream.read(buffer).await?.unwrap_or(0)),
+            Self::Tcp(stream) => stream.read_some(buffer).await,
+        }
+    }
+
+    /// Fills the buffer.
+    pub(crate) async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        if self.read_exact_or_end(buffer).await? {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+}
+
+/// Ends a control stream and waits until the other side has all that was written, or is gone.
+pub(crate) async fn say_goodbye(send: &mut SendStream, receive: &mut RecvStream) {
+    if send.finish().await.is_err() {
+        return;
+    }
+    match (send, receive) {
+        (SendStream::Quic(send), _) => {
+            let _gone = send.stopped().await;
+        }
+        (SendStream::Tcp(_), RecvStream::Tcp(receive)) => receive.drain().await,
+        (SendStream::Tcp(_), RecvStream::Quic(_)) => {}
+    }
+}

@@ -1,0 +1,291 @@
+//! Which carrier: both are tried at once, and where both answer a short probe measures them.
+//!
+//! QUIC is taken unless it does not answer, has just broken, or is clearly the slower one on this path. A run that broke off begins with
+//! a choice of its own, so it changes carrier where that helps; what is durable is not sent again either way.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use super::SendConfig;
+use crate::carrier::{Client, Control, SendStream};
+use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
+use crate::{Carrier, TransferError, control};
+
+/// How long the handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the other carrier may take once one has answered. UDP that is blocked is mostly silence, so this is what it costs.
+const QUIC_GRACE: Duration = Duration::from_secs(2);
+const TCP_GRACE: Duration = Duration::from_millis(250);
+
+/// How long the receiver may take to answer a probe besides the time that it measures.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Fewer bytes than these are sent before a probe would be over.
+const LEAST_BYTES: u64 = 512 << 20;
+
+/// On a longer path a probe would measure how carriers begin, not how they run.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(10);
+
+/// TCP is taken when it carries so many percent of what QUIC does.
+const CLEARLY: u64 = 120;
+
+/// One write of a probe.
+const PROBE_PIECE: usize = 256 << 10;
+
+/// What the caller says of the carrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preference {
+    /// A probe chooses. A carrier that broke under the last attempt is not taken again while the other one answers.
+    Probe {
+        /// The carrier that broke, if one did.
+        broken: Option<Carrier>,
+    },
+    /// This one and no other.
+    Pinned(Carrier),
+}
+
+/// A carrier, and why it is this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The carrier.
+    pub carrier: Carrier,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a carrier was taken. Its text is what people read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The caller asked for it.
+    Pinned,
+    /// The other one did not answer.
+    OtherSilent,
+    /// The other one broke under the last attempt.
+    OtherBroke,
+    /// Both answered, and there was nothing to measure or no use in it.
+    Unmeasured,
+    /// A probe measured both, in bytes a second.
+    Measured {
+        /// What QUIC carried.
+        quic: u64,
+        /// What TCP carried.
+        tcp: u64,
+    },
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.reason, self.carrier) {
+            (Reason::Pinned, _) => f.write_str("asked for"),
+            (Reason::OtherSilent, Carrier::Tcp) => {
+                f.write_str("UDP does not get through to the receiver")
+            }
+            (Reason::OtherSilent, Carrier::Quic) => {
+                f.write_str("TCP does not get through to the receiver")
+            }
+            (Reason::OtherBroke, carrier) => write!(f, "{} broke off", carrier.other()),
+            (Reason::Unmeasured, _) => f.write_str("the default"),
+            (Reason::Measured { quic, tcp }, _) => write!(
+                f,
+                "a probe carried {} MB/s over quic and {} MB/s over tcp",
+                quic / 1_000_000,
+                tcp / 1_000_000
+            ),
+        }
+    }
+}
+
+type Connected = (Client, Control);
+
+/// Connects to the receiver over the carrier that serves best.
+pub(super) async fn connect(
+    config: &SendConfig,
+) -> Result<(Client, Control, Choice), TransferError> {
+    match config.carrier {
+        Preference::Pinned(carrier) => {
+            let (client, control) = reach(config, carrier).await?;
+            let reason = Reason::Pinned;
+            Ok((client, control, Choice { carrier, reason }))
+        }
+        Preference::Probe { broken } => choose(config, broken).await,
+    }
+}
+
+async fn reach(config: &SendConfig, carrier: Carrier) -> Result<Connected, TransferError> {
+    let connecting = Client::connect(
+        carrier,
+        config.receiver,
+        &config.server_name,
+        &config.identity,
+    );
+    timeout(HANDSHAKE_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| {
+            Err(TransferError::Connection {
+                address: config.receiver.to_string(),
+                message: format!("no answer over {carrier} in {HANDSHAKE_TIMEOUT:?}"),
+            })
+        })
+}
+
+/// Both at once. Whoever answers first waits a moment for the other.
+async fn choose(
+    config: &SendConfig,
+    broken: Option<Carrier>,
+) -> Result<(Client, Control, Choice), TransferError> {
+    let began = Instant::now();
+    let (quic, tcp) = (reach(config, Carrier::Quic), reach(config, Carrier::Tcp));
+    tokio::pin!(quic, tcp);
+    let (quic, tcp, round_trip) = tokio::select! {
+        quic = &mut quic => {
+            let round_trip = began.elapsed();
+            let tcp = match &quic {
+                Ok(_) => timeout(TCP_GRACE, tcp).await.ok().and_then(Result::ok),
+                Err(_) => Some(tcp.await.map_err(|error| neither(&quic, error))?),
+            };
+            (quic.ok(), tcp, round_trip)
+        }
+        tcp = &mut tcp => {
+            let round_trip = began.elapsed();
+            match tcp {
+                Ok(tcp) => (timeout(QUIC_GRACE, quic).await.ok().and_then(Result::ok), Some(tcp), round_trip),
+                Err(error) => {
+                    let quic = quic.await;
+                    (Some(quic.map_err(|quic| neither(&Err(quic), error))?), None, round_trip)
+                }
+            }
+        }
+    };
+    let chosen = |(client, control): Connected, carrier, reason| {
+        (client, control, Choice { carrier, reason })
+    };
+    match (quic, tcp) {
+        (Some(quic), None) => Ok(chosen(quic, Carrier::Quic, Reason::OtherSilent)),
+        (None, Some(tcp)) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherSilent)),
+        (Some(quic), Some(tcp)) => match broken {
+            Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
+            Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
+            None if is_worth_a_probe(config, round_trip) => Ok(measure(config, quic, tcp).await),
+            None => Ok(chosen(quic, Carrier::Quic, Reason::Unmeasured)),
+        },
+        (None, None) => unreachable!("one of the two has answered, or its error was returned"),
+    }
+}
+
+/// Neither carrier answers: QUIC's error says what TCP's does, or that it waited in vain.
+fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> TransferError {
+    match (quic, tcp) {
+        (
+            Err(TransferError::Connection { address, message }),
+            TransferError::Connection { message: tcp, .. },
+        ) => TransferError::Connection {
+            address: address.clone(),
+            message: format!("over quic: {message}; over tcp: {tcp}"),
+        },
+        (_, tcp) => tcp,
+    }
+}
+
+fn is_worth_a_probe(config: &SendConfig, round_trip: Duration) -> bool {
+    let bytes: u64 = config.disks.iter().map(|disk| disk.size_bytes).sum();
+    bytes >= LEAST_BYTES
+        && round_trip <= LONGEST_ROUND_TRIP
+        && config.bandwidth_limit.borrow().is_none()
+}
+
+/// Measures one after the other and takes the better. A carrier whose probe fails counts as one that does not answer.
+async fn measure(
+    config: &SendConfig,
+    mut quic: Connected,
+    mut tcp: Connected,
+) -> (Client, Control, Choice) {
+    let over_quic = probe(config, &mut quic).await;
+    let over_tcp = probe(config, &mut tcp).await;
+    let (connected, carrier, reason) = match (over_quic, over_tcp) {
+        (Some(over_quic), Some(over_tcp)) => {
+            let reason = Reason::Measured {
+                quic: over_quic,
+                tcp: over_tcp,
+            };
+            if is_clearly_faster(over_tcp, over_quic) {
+                (tcp, Carrier::Tcp, reason)
+            } else {
+                (quic, Carrier::Quic, reason)
+            }
+        }
+        (None, Some(_)) => (tcp, Carrier::Tcp, Reason::OtherSilent),
+        // Without both figures there is nothing to say against the default.
+        (_, None) => (quic, Carrier::Quic, Reason::Unmeasured),
+    };
+    let (client, control) = connected;
+    (client, control, Choice { carrier, reason })
+}
+
+fn is_clearly_faster(tcp: u64, quic: u64) -> bool {
+    tcp.saturating_mul(100) > quic.saturating_mul(CLEARLY)
+}
+
+/// Bytes a second that the receiver saw, if it said so.
+async fn probe(config: &SendConfig, (client, control): &mut Connected) -> Option<u64> {
+    let (to_receiver, from_receiver) = control;
+    let request = ToReceiver::Probe {
+        ticket: config.ticket.clone(),
+    };
+    let probing = async {
+        control::write(to_receiver, &request).await.ok()?;
+        let mut stream = client.open_probe().await.ok()?;
+        let answer = control::read(from_receiver);
+        tokio::pin!(answer);
+        // What is not sent when the receiver has seen enough is thrown away with the stream.
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            () = fill(&mut stream) => answer.await,
+        };
+        stream.abandon();
+        match answer {
+            Ok(ToSender::Probed { bytes, micros }) => {
+                Some(bytes.saturating_mul(1_000_000) / micros.max(1))
+            }
+            _ => None,
+        }
+    };
+    timeout(PROBE_PATIENCE, probing).await.ok().flatten()
+}
+
+/// Writes until there is enough, or the receiver takes no more.
+async fn fill(stream: &mut SendStream) {
+    let piece = Bytes::from(vec![0x5a; PROBE_PIECE]);
+    for _ in 0..MOST_PROBE_BYTES / PROBE_PIECE as u64 {
+        if stream.write_chunk(piece.clone()).await.is_err() {
+            return;
+        }
+    }
+    let _enough = stream.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_must_be_clearly_faster_and_the_choice_says_why() {
+        assert!(!is_clearly_faster(1_100, 1_000));
+        assert!(is_clearly_faster(1_300, 1_000));
+        assert!(is_clearly_faster(1, 0));
+        assert!(!is_clearly_faster(0, 0));
+        let text = |carrier, reason| Choice { carrier, reason }.to_string();
+        let measured = Reason::Measured {
+            quic: 310_000_000,
+            tcp: 1_200_000_000,
+        };
+        assert_eq!(
+            text(Carrier::Tcp, measured),
+            "a probe carried 310 MB/s over quic and 1200 MB/s over tcp"
+        );
+        assert!(text(Carrier::Tcp, Reason::OtherSilent).starts_with("UDP"));
+        assert_eq!(text(Carrier::Tcp, Reason::OtherBroke), "quic broke off");
+    }
+}

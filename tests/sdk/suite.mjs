@@ -1,0 +1,102 @@
+// What every Node.js client must do: see suite.py, whose twin this is. A client is a function that makes one from a key: an object with
+// `call(action, parameters)`, which resolves to the answer or throws { status, code, message }.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { after, before, describe, it } from 'node:test';
+
+const env = process.env;
+export const endpoint = env.WHERRY_TEST_ENDPOINT;
+export const region = env.WHERRY_TEST_REGION;
+const key = [env.WHERRY_TEST_ACCESS_KEY_ID, env.WHERRY_TEST_ACCESS_KEY_SECRET];
+const PATIENCE_MS = 90_000;
+
+const TYPES = {
+  '<string>': (value) => typeof value === 'string' && value !== '',
+  '<integer>': Number.isInteger,
+  '<number>': (value) => typeof value === 'number',
+  '<list>': Array.isArray,
+  '<time>': (value) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/.test(value),
+  '<json>': (value) => typeof JSON.parse(value) === 'object',
+};
+
+const at = (answer, path) => path.split('.').reduce((value, part) => value[part], answer);
+
+export function suite(tag, make, more = () => {}) {
+  describe(tag, () => {
+    const client = make(...key);
+    const known = {};
+
+    async function refused(call, status, code) {
+      const error = await call().then((answer) => assert.fail(`not refused: ${JSON.stringify(answer)}`), (error) => error);
+      assert.equal(error.code, code, String(error.message));
+      assert.ok([status, undefined].includes(error.status), `${error.status} is not ${status}`);
+      assert.ok(error.message);
+    }
+
+    before(async () => {
+      const answer = await client.call('DescribeSourceServers', {});
+      const free = answer.SourceServers.SourceServer.filter((source) => source.State === 'Available').map((source) => source.SourceId).sort();
+      assert.equal(free.length, 2, 'the test gives two sources');
+      const name = `cases-${tag}`;
+      const job = await client.call('CreateReplicationJob', { RegionId: region, SourceId: free[0], SystemDiskSize: 40, Name: name });
+      Object.assign(known, {
+        $region: region, $source: free[0], $free_source: free[1], $job: job.JobId, $job_name: name,
+        $foreign_source: env.WHERRY_TEST_FOREIGN_SOURCE, $foreign_job: env.WHERRY_TEST_FOREIGN_JOB,
+        $text129: 'a'.repeat(129), $text257: 'a'.repeat(257),
+      });
+    });
+
+    after(() => client.call('DeleteReplicationJob', { JobId: known.$job }));
+
+    for (const row of JSON.parse(readFileSync(new URL('cases.json', import.meta.url)))) {
+      it(row.name, async () => {
+        const given = Object.fromEntries(Object.entries(row.with).map(([name, value]) => [name, known[value] ?? value]));
+        if (row.refused) return refused(() => client.call(row.call, given), ...row.refused);
+        const answer = await client.call(row.call, given);
+        for (const [path, wanted] of Object.entries(row.answers)) {
+          const found = at(answer, path);
+          if (TYPES[wanted]) assert.ok(TYPES[wanted](found), `${path} is ${JSON.stringify(found)}, not ${wanted}`);
+          else assert.deepStrictEqual(found, known[wanted] ?? wanted, path);
+        }
+      });
+    }
+
+    it('a wrong secret is told apart from an unknown key', async () => {
+      await refused(() => make(key[0], 'not the secret').call('DescribeSourceServers', {}), 400, 'SignatureDoesNotMatch');
+      await refused(() => make('WKnobody', key[1]).call('DescribeSourceServers', {}), 404, 'InvalidAccessKeyId.NotFound');
+    });
+
+    it('a migration', async () => {
+      const asked = {
+        RegionId: region, SourceId: known.$free_source, SystemDiskSize: 20, Name: `migration-${tag}`, ClientToken: `token-${tag}`,
+        ReplicationParameters: JSON.stringify({ bandwidth_limit: 0, compress_level: 1, checksum: true }),
+      };
+      const { JobId } = await client.call('CreateReplicationJob', asked);
+      assert.equal((await client.call('CreateReplicationJob', asked)).JobId, JobId, 'the same token is the same job');
+      await refused(() => client.call('CreateReplicationJob', { ...asked, SystemDiskSize: 30 }), 400, 'IdempotentParameterMismatch');
+      await client.call('StartReplicationJob', { JobId });
+      const deadline = Date.now() + PATIENCE_MS;
+      let seen;
+      while (Date.now() < deadline) {
+        const answer = await client.call('DescribeReplicationJobs', { 'JobId.1': JobId });
+        [seen] = answer.ReplicationJobs.ReplicationJob;
+        if (!['Ready', 'Running'].includes(seen.Status)) break;
+        await sleep(200);
+      }
+      assert.equal(seen.Status, 'Finished', JSON.stringify(seen));
+      assert.match(seen.ImageId, /^m-/);
+      assert.equal(seen.Progress, 100);
+      await client.call('DeleteReplicationJob', { JobId });
+      while (Date.now() < deadline) {
+        const answer = await client.call('DescribeReplicationJobs', { 'JobId.1': JobId });
+        if (answer.TotalCount === 0) return;
+        await sleep(200);
+      }
+      assert.fail('the deleted job is still there');
+    });
+
+    more(client, known);
+  });
+}

@@ -1,0 +1,122 @@
+"""What every Python client must do: the cases of cases.json, the errors of the gateway, and a whole migration.
+
+A client is a module with `Client(access_key_id, access_key_secret)`, whose `call(action, parameters)` returns the answer as a dict or
+raises `Refused`. The deployment is told by the environment: see wherry/tests/sdk.rs.
+"""
+
+import json
+import os
+import re
+import time
+import unittest
+from pathlib import Path
+
+ENDPOINT = os.environ["WHERRY_TEST_ENDPOINT"]
+REGION = os.environ["WHERRY_TEST_REGION"]
+KEY = (os.environ["WHERRY_TEST_ACCESS_KEY_ID"], os.environ["WHERRY_TEST_ACCESS_KEY_SECRET"])
+PATIENCE_SECS = 90
+
+
+class Refused(Exception):
+    """An error answer: HTTP status (None where the client does not tell), code, message."""
+
+    def __init__(self, status, code, message):
+        super().__init__(f"{status} {code}: {message}")
+        self.status, self.code, self.message = status, code, message
+
+
+TYPES = {
+    "<string>": lambda value: isinstance(value, str) and value != "",
+    "<integer>": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "<number>": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "<list>": lambda value: isinstance(value, list),
+    "<time>": lambda value: re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", value) is not None,
+    "<json>": lambda value: isinstance(json.loads(value), dict),
+}
+
+
+def at(answer, path):
+    """The value at a path such as `SourceServers.SourceServer.0.Name`."""
+    for part in path.split("."):
+        answer = answer[int(part)] if part.isdigit() else answer[part]
+    return answer
+
+
+class Suite:
+    """Mixed into a `unittest.TestCase` that has `client_class` and `tag`, which names what the client makes."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.client = cls.client_class(*KEY)
+        sources = cls.client.call("DescribeSourceServers", {})["SourceServers"]["SourceServer"]
+        free = sorted(source["SourceId"] for source in sources if source["State"] == "Available")
+        assert len(free) == 2, f"the test gives two sources: {sources}"
+        job_name = f"cases-{cls.tag}"
+        job = cls.client.call("CreateReplicationJob", {"RegionId": REGION, "SourceId": free[0], "SystemDiskSize": 40, "Name": job_name})
+        cls.known = {
+            "$region": REGION, "$source": free[0], "$free_source": free[1], "$job": job["JobId"], "$job_name": job_name,
+            "$foreign_source": os.environ["WHERRY_TEST_FOREIGN_SOURCE"], "$foreign_job": os.environ["WHERRY_TEST_FOREIGN_JOB"],
+            "$text129": "a" * 129, "$text257": "a" * 257,
+        }
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.call("DeleteReplicationJob", {"JobId": cls.known["$job"]})
+
+    def refused(self, call, status, code):
+        with self.assertRaises(Refused) as caught:
+            call()
+        self.assertEqual(caught.exception.code, code, caught.exception)
+        self.assertIn(caught.exception.status, (status, None), caught.exception)
+        self.assertTrue(caught.exception.message)
+        return caught.exception
+
+    def test_cases(self):
+        for case in json.loads(Path(__file__).with_name("cases.json").read_text()):
+            with self.subTest(case["name"]):
+                given = {name: self.known.get(value, value) for name, value in case["with"].items()}
+                if "refused" in case:
+                    self.refused(lambda: self.client.call(case["call"], given), *case["refused"])
+                    continue
+                answer = self.client.call(case["call"], given)
+                for path, wanted in case["answers"].items():
+                    found = at(answer, path)
+                    if wanted in TYPES if isinstance(wanted, str) else False:
+                        self.assertTrue(TYPES[wanted](found), f"{path} is {found!r}, not {wanted}")
+                    else:
+                        wanted = self.known.get(wanted, wanted) if isinstance(wanted, str) else wanted
+                        self.assertEqual(found, wanted, path)
+                        self.assertIs(type(found), type(wanted), path)
+
+    def test_a_wrong_secret_is_told_apart_from_an_unknown_key(self):
+        wrong = self.client_class(KEY[0], "not the secret")
+        self.refused(lambda: wrong.call("DescribeSourceServers", {}), 400, self.wrong_secret_code)
+        unknown = self.client_class("WKnobody", KEY[1])
+        self.refused(lambda: unknown.call("DescribeSourceServers", {}), 404, "InvalidAccessKeyId.NotFound")
+
+    def test_a_migration(self):
+        call, source = self.client.call, self.known["$free_source"]
+        token = f"token-{self.tag}"
+        asked = {"RegionId": REGION, "SourceId": source, "SystemDiskSize": 20, "Name": f"migration-{self.tag}", "ClientToken": token,
+                 "ReplicationParameters": json.dumps({"bandwidth_limit": 0, "compress_level": 1, "checksum": True})}
+        job = call("CreateReplicationJob", asked)["JobId"]
+        self.assertEqual(call("CreateReplicationJob", asked)["JobId"], job, "the same token is the same job")
+        self.refused(lambda: call("CreateReplicationJob", {**asked, "SystemDiskSize": 30}), 400, "IdempotentParameterMismatch")
+        call("StartReplicationJob", {"JobId": job})
+        seen, deadline = None, time.monotonic() + PATIENCE_SECS
+        while time.monotonic() < deadline:
+            seen = call("DescribeReplicationJobs", {"JobId.1": job})["ReplicationJobs"]["ReplicationJob"][0]
+            if seen["Status"] not in ("Ready", "Running"):
+                break
+            time.sleep(0.2)
+        self.assertEqual(seen["Status"], "Finished", seen)
+        self.assertTrue(seen["ImageId"].startswith("m-"), seen)
+        self.assertEqual(seen["Progress"], 100, seen)
+        for field in ("StartTime", "EndTime"):
+            self.assertTrue(TYPES["<time>"](seen[field]), seen)
+        call("DeleteReplicationJob", {"JobId": job})
+        while time.monotonic() < deadline:
+            if call("DescribeReplicationJobs", {"JobId.1": job})["TotalCount"] == 0:
+                return
+            time.sleep(0.2)
+        self.fail("the deleted job is still there")
