@@ -34,7 +34,7 @@ enum Command {
     Receiver(Box<roles::Receiver>),
     /// Brings the database to this version's schema.
     Migrate(roles::Migrate),
-    /// Manages tenants, quotas, keys and activation codes, and shows who changed what. For operators.
+    /// Manages tenants, quotas, keys, codes and networks, through the gateway's socket.
     #[command(
         after_help = "It talks to the gateway through a socket, and whoever may open that is the operator.\n\nExamples:\n  \
         export WHERRY_ADMIN_SOCKET=/run/wherry/gateway/admin.sock    (for a `wherry up`: export WHERRY_DATA_DIR=DIR)\n  \

@@ -253,7 +253,9 @@ fn audit(operator: &Operator, secrets: &[&str]) -> anyhow::Result<()> {
         operator.json("admin audit list --operation CreateAccessToken --tenant default")?;
     ensure!(by_tenant[0]["Actor"] == "tenant", "{by_tenant}");
     ensure!(by_tenant[0]["Origin"] == "127.0.0.1", "{by_tenant}");
-    let refused = operator.json("admin audit list --principal operator --outcome AlreadyExists")?;
+    let refused = operator.json(
+        "admin audit list --principal operator --operation CreateTenant --outcome AlreadyExists",
+    )?;
     ensure!(refused.as_array().map(Vec::len) == Some(1), "{refused}");
     ensure!(refused[0]["Operation"] == "CreateTenant", "{refused}");
     let uid = format!("uid:{}", rustix::process::getuid().as_raw());
