@@ -44,11 +44,7 @@ pub async fn carry_out(
         actor: Actor::Tenant,
         tenant: Some(&caller.tenant),
         access_key: &caller.principal.access_key_id,
-        user_name: caller
-            .principal
-            .user
-            .as_ref()
-            .map_or("", |user| &user.name),
+        user_name: caller.principal.user.as_ref().map_or("", |user| &user.name),
         origin: &origin,
         request_id: &request_id,
         operation: operation.name,
