@@ -7,6 +7,7 @@
 mod calls;
 mod key;
 mod log;
+mod network;
 mod peer;
 mod socket;
 mod tenant;

@@ -8,6 +8,7 @@ mod explain_job;
 mod image;
 mod increments;
 mod modify_job;
+mod network;
 mod run_job;
 mod source;
 mod tag;

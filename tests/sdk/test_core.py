@@ -62,7 +62,7 @@ class Core(Suite, unittest.TestCase):
         request = CommonRequest(domain=HOST, version="2019-06-01", action_name="DescribeSourceServers")
         request.set_protocol_type("http")
         request.set_accept_format("XML")
-        status, headers, body, _ = self.client.client.implementation_of_do_action(request)
+        status, headers, body = self.client.client.get_response(request)
         text = body.decode()
         self.assertEqual(status, 200, text)
         self.assertTrue(headers["Content-Type"].startswith("text/xml"), headers)

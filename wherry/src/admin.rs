@@ -3,6 +3,7 @@
 mod audit;
 mod history;
 mod key;
+mod network;
 mod socket;
 mod tenant;
 mod token;
@@ -41,6 +42,9 @@ enum Command {
     /// Activation codes, with which agents register.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Regions, VPCs and vSwitches of tenants.
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Who changed what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -57,6 +61,7 @@ impl Admin {
             Command::Quota(command) => command.run(client).await?,
             Command::Key(command) => command.run(client).await?,
             Command::Token(command) => command.run(client).await?,
+            Command::Network(command) => command.run(client).await?,
             Command::Audit(command) => command.run(client).await?,
             Command::History(history) => history.run(client).await?,
         };

@@ -34,7 +34,7 @@ enum Command {
     Receiver(Box<roles::Receiver>),
     /// Brings the database to this version's schema.
     Migrate(roles::Migrate),
-    /// Manages tenants, quotas, keys and activation codes, and shows who changed what. For operators.
+    /// Manages tenants, quotas, keys, codes and networks, through the gateway's socket.
     #[command(
         after_help = "It talks to the gateway through a socket, and whoever may open that is the operator.\n\nExamples:\n  \
         export WHERRY_ADMIN_SOCKET=/run/wherry/gateway/admin.sock    (for a `wherry up`: export WHERRY_DATA_DIR=DIR)\n  \
@@ -284,6 +284,9 @@ mod tests {
             "wherry admin key delete acme key",
             "wherry admin token create acme --count 10 --days 7",
             "wherry admin token update acme at-1 --status unactivated",
+            "wherry admin network create --tenant acme --region north",
+            "wherry admin network create --tenant acme --vpc --region north",
+            "wherry admin network create --tenant acme --vpc vpc-1 --vswitch --receiver-host h",
             "wherry admin audit list --tenant t --since 2026-11-23T00:00:00Z --until 2026-11-24T00:00:00Z --operation o --principal p --outcome OK",
             "wherry admin history --tenant acme --after 7",
             "wherry loadtest jobs --tenants 2 --jobs 20 --running-limit 2 --disk-mib 8 --json",

@@ -95,6 +95,7 @@ async fn an_operator_makes_changes_and_removes_what_tenants_have() -> anyhow::Re
     tenants_and_quotas(&operator)?;
     let secret = keys(&operator)?;
     let code = tokens(&operator)?;
+    networks(&operator)?;
     audit(&operator, &[&secret, &code])?;
 
     operator.says("admin tenant delete acme")?;
@@ -197,6 +198,41 @@ fn tokens(operator: &Operator) -> anyhow::Result<String> {
     Ok(secret.to_owned())
 }
 
+fn networks(operator: &Operator) -> anyhow::Result<()> {
+    operator.says("admin network create --tenant acme --region north")?;
+    operator.refused(
+        "admin network create --tenant acme --region local",
+        &["every tenant's"],
+    )?;
+    let vpc = operator.json("admin network create --tenant acme --region north --vpc")?;
+    let vpc = field(&vpc, "Id")?;
+    let line = format!(
+        "admin network create --tenant acme --vpc {vpc} --vswitch vsw-1 --receiver-host 10.0.0.7"
+    );
+    ensure!(
+        operator.json(&line)?["ReceiverHost"] == "10.0.0.7",
+        "as given"
+    );
+    operator.refused(&line, &["vsw-1 is taken"])?;
+    has(
+        &operator.says("admin network list acme")?,
+        &["region", "north", vpc, "vsw-1"],
+    )?;
+    operator.says("admin network update acme vsw-1 --receiver-host inside.example")?;
+    let shown = operator.json("admin network show acme vsw-1")?;
+    ensure!(
+        shown["ReceiverHost"] == "inside.example" && shown["RegionId"] == "north",
+        "{shown}"
+    );
+    operator.refused(
+        "admin network update acme vsw-1 --receiver-host h:1",
+        &["no port"],
+    )?;
+    operator.refused(&format!("admin network delete acme {vpc}"), &["in use"])?;
+    operator.says("admin network delete acme vsw-1")?;
+    operator.refused("admin network show acme vsw-1", &["no network vsw-1"])
+}
+
 fn audit(operator: &Operator, secrets: &[&str]) -> anyhow::Result<()> {
     let all = operator.json("admin audit list")?;
     for secret in secrets {
@@ -217,7 +253,9 @@ fn audit(operator: &Operator, secrets: &[&str]) -> anyhow::Result<()> {
         operator.json("admin audit list --operation CreateAccessToken --tenant default")?;
     ensure!(by_tenant[0]["Actor"] == "tenant", "{by_tenant}");
     ensure!(by_tenant[0]["Origin"] == "127.0.0.1", "{by_tenant}");
-    let refused = operator.json("admin audit list --principal operator --outcome AlreadyExists")?;
+    let refused = operator.json(
+        "admin audit list --principal operator --operation CreateTenant --outcome AlreadyExists",
+    )?;
     ensure!(refused.as_array().map(Vec::len) == Some(1), "{refused}");
     ensure!(refused[0]["Operation"] == "CreateTenant", "{refused}");
     let uid = format!("uid:{}", rustix::process::getuid().as_raw());

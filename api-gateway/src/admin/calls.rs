@@ -4,7 +4,7 @@ use proto::admin as wire;
 use proto::admin::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, key, log, tenant, token};
+use super::{Admin, key, log, network, tenant, token};
 
 #[tonic::async_trait]
 impl AdminService for Admin {
@@ -164,6 +164,57 @@ impl AdminService for Admin {
             request,
             |request| vec![&request.tenant, &request.id],
             |request| token::delete(store, request),
+        )
+        .await
+    }
+
+    async fn create_network(
+        &self,
+        request: Request<wire::CreateNetworkRequest>,
+    ) -> Result<Response<wire::Network>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "CreateNetwork",
+            request,
+            |request| vec![&request.tenant],
+            |request| network::create(store, &self.gateway.region_id, request),
+        )
+        .await
+    }
+
+    async fn list_networks(
+        &self,
+        request: Request<wire::ListNetworksRequest>,
+    ) -> Result<Response<wire::ListNetworksResponse>, Status> {
+        network::list(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn update_network(
+        &self,
+        request: Request<wire::UpdateNetworkRequest>,
+    ) -> Result<Response<wire::UpdateNetworkResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "UpdateNetwork",
+            request,
+            |request| vec![&request.tenant, &request.id],
+            |request| network::update(store, request),
+        )
+        .await
+    }
+
+    async fn delete_network(
+        &self,
+        request: Request<wire::DeleteNetworkRequest>,
+    ) -> Result<Response<wire::DeleteNetworkResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeleteNetwork",
+            request,
+            |request| vec![&request.tenant, &request.id],
+            |request| network::delete(store, request),
         )
         .await
     }

@@ -70,7 +70,7 @@ pub(super) async fn delete(
 ) -> Result<Changed<wire::DeleteKeyResponse>, Status> {
     let tenant = named(store, &request.tenant).await?;
     let is_gone = store
-        .remove_access_key(&tenant.id, &request.id)
+        .delete_access_key(&tenant.id, &request.id)
         .await
         .map_err(failed)?;
     if !is_gone {

@@ -4,7 +4,7 @@ use serde_json::json;
 use store::client_token::ClientToken;
 use store::job::create::{CreateJob, CreateRefusal, NewJob};
 
-use super::{disks, increments, source, tag};
+use super::{disks, increments, network, source, tag};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -18,8 +18,6 @@ pub(super) const NO_CLOUD_INSTANCES: &str =
     "Intermediate instances are not chosen by the caller of this service: leave it out.";
 pub(super) const NO_INSTANCE_TARGET: &str =
     "A job delivers an image here, not an instance: leave it out, and TargetType out or Image.";
-pub(super) const NO_NETWORKS: &str =
-    "This service has no private networks: leave VSwitchId and VpcId out, and NetMode out or 0.";
 pub(super) const NO_RESOURCE_GROUPS: &str =
     "Resource groups are not offered by this service: leave it out.";
 
@@ -30,7 +28,7 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::required(
             "RegionId",
             Rule::Text(64),
-            "The region of the image: the one of this service.",
+            "The region of the image: the one of this service, or another that its operator has given to the account.",
         ),
         Parameter::required(
             "SourceId",
@@ -71,11 +69,9 @@ pub(super) const CREATE: Operation = Operation {
             Rule::Name,
             "The image's name; default Image_<JobId>. With RunOnce=false, _CYCLE_ and the number of the run are added; if another image has the name, the job's id.",
         ),
-        Parameter::optional(
-            "NetMode",
-            Rule::Only("0", NO_NETWORKS),
-            "0, the network between agent and receiver as it is.",
-        ),
+        network::NET_MODE,
+        network::VSWITCH_ID,
+        network::VPC_ID,
         Parameter::optional(
             "ReplicationParameters",
             Rule::ReplicationParameters,
@@ -105,8 +101,6 @@ pub(super) const CREATE: Operation = Operation {
             "0, a server migration.",
         ),
         Parameter::not_offered("InstanceId", NO_INSTANCE_TARGET),
-        Parameter::not_offered("VSwitchId", NO_NETWORKS),
-        Parameter::not_offered("VpcId", NO_NETWORKS),
         Parameter::not_offered("InstanceType", NO_CLOUD_INSTANCES),
         Parameter::not_offered("InstanceRamRole", NO_CLOUD_INSTANCES),
         Parameter::not_offered("LaunchTemplateId", NO_CLOUD_INSTANCES),
@@ -141,6 +135,9 @@ pub(super) const CREATE: Operation = Operation {
         "QuotaExceeded.ReplicationJob",
         "ReplicationJobName.Duplicate",
         "NumberExceed.Tags",
+        "InvalidVSwitchId.NotFound",
+        "VSwitchIdVpcId.Mismatch",
+        "MissingVSwitchId",
         "IdempotentParameterMismatch",
     ],
     effect: Effect::Writes,
@@ -153,9 +150,7 @@ pub(super) const CREATE: Operation = Operation {
 
 async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let region_id = arguments.required_text("RegionId");
-    if region_id != call.gateway.region_id {
-        return Err(Refusal::not_found("RegionId"));
-    }
+    network::check_region(&call, region_id).await?;
     let source_id = source::source_id(&arguments)?;
     let asked = disks::asked_with_system(&arguments, call.gateway.system_disk_limit_gib)?;
     let tags = tag::given(&arguments)?;
@@ -171,6 +166,9 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         scheduled_start: arguments.time("ScheduledStartTime"),
         valid_until: arguments.time("ValidTime"),
         increments: increments::asked(&arguments)?,
+        network: network::asked(&call, &arguments, Some(region_id))
+            .await?
+            .unwrap_or_default(),
         tags: &tags,
         client_token: arguments.text("ClientToken").map(|token| ClientToken {
             token,

@@ -139,7 +139,11 @@ pub(super) const DESCRIBE: Operation = Operation {
             "integer",
             "GiB of the data disks, in the order of their indexes.",
         ),
-        field("ReplicationJobs.ReplicationJob[].NetMode", "integer", "0."),
+        field(
+            "ReplicationJobs.ReplicationJob[].NetMode",
+            "integer",
+            "0, the public network, or 2, the private one of VSwitchId.",
+        ),
         field(
             "ReplicationJobs.ReplicationJob[].ImageName",
             "string",

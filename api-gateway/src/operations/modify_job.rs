@@ -3,10 +3,10 @@
 use store::job::modify::{JobChange, ModifyJob};
 
 use super::create_job::{
-    NO_CLOUD_INSTANCES, NO_CONTAINERS, NO_INSTANCE_TARGET, NO_NETWORKS, invalid_scheduled_start,
+    NO_CLOUD_INSTANCES, NO_CONTAINERS, NO_INSTANCE_TARGET, invalid_scheduled_start,
     invalid_valid_time, name_taken,
 };
-use super::{disks, increments, run_job};
+use super::{disks, increments, network, run_job};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -43,10 +43,10 @@ pub(super) const MODIFY: Operation = Operation {
             Rule::ReplicationParameters,
             "As for CreateReplicationJob.",
         ),
-        Parameter::optional("NetMode", Rule::Only("0", NO_NETWORKS), "0."),
+        network::NET_MODE,
+        network::VSWITCH_ID,
+        network::VPC_ID,
         Parameter::not_offered("InstanceId", NO_INSTANCE_TARGET),
-        Parameter::not_offered("VSwitchId", NO_NETWORKS),
-        Parameter::not_offered("VpcId", NO_NETWORKS),
         increments::FREQUENCY,
         increments::IMAGES_TO_KEEP,
         Parameter::not_offered("InstanceType", NO_CLOUD_INSTANCES),
@@ -68,6 +68,9 @@ pub(super) const MODIFY: Operation = Operation {
         "DataDisk.DuplicateIndex",
         "InvalidSystemDiskSize",
         "InvalidDataDisk.Size",
+        "InvalidVSwitchId.NotFound",
+        "VSwitchIdVpcId.Mismatch",
+        "MissingVSwitchId",
     ],
     effect: Effect::Writes,
     resources: &[Resource::one("replicationJob", "JobId")],
@@ -80,6 +83,7 @@ async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let change = JobChange {
         frequency_hours,
         images_to_keep,
+        network: network::asked(&call, &arguments, None).await?,
         name: arguments.name("Name").cloned(),
         description: arguments.text("Description").map(str::to_owned),
         valid_until: arguments.time("ValidTime"),

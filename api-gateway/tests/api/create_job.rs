@@ -213,8 +213,8 @@ async fn every_rule_has_its_refusal() {
         (vec![("Description", "two words")], "InvalidDescription"),
         (vec![("ImageName", "http://x")], "InvalidImageName"),
         (vec![("TargetType", "ContainerImage")], "InvalidTargetType"),
-        (vec![("NetMode", "2")], "InvalidNetMode"),
-        (vec![("VSwitchId", "vsw-1")], "InvalidVSwitchId"),
+        (vec![("NetMode", "2")], "MissingVSwitchId"),
+        (vec![("VSwitchId", "vsw-1")], "InvalidVSwitchId.NotFound"),
         (vec![("InstanceId", "i-1")], "InvalidInstanceId"),
         (
             vec![("ReplicationParameters", "[1]")],

@@ -9,6 +9,7 @@ mod images;
 mod increments;
 mod job_states;
 mod jobs;
+mod networks;
 mod operating;
 mod policies;
 mod sources;

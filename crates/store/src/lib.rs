@@ -27,6 +27,7 @@ pub mod job;
 pub mod job_counts;
 pub mod key;
 pub mod lease;
+pub mod network;
 pub mod nonce;
 pub mod operator;
 pub mod outbox;

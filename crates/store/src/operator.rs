@@ -1,4 +1,4 @@
-//! What only the operator does: renames and removes tenants, removes keys.
+//! What only the operator does: renames and removes tenants.
 
 use domain::TenantId;
 use domain::name::Name;
@@ -96,20 +96,5 @@ impl Store {
             .await?;
         transaction.commit().await?;
         Ok(RemoveTenant::Removed)
-    }
-
-    /// Removes an access key. Gateways notice within the life of their cached entries. False if the tenant has no such key.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn remove_access_key(&self, tenant: &TenantId, id: &str) -> Result<bool, StoreError> {
-        let deleted = sqlx::query!(
-            "delete from access_key where tenant = $1 and id = $2",
-            tenant.as_str(),
-            id
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(deleted.rows_affected() == 1)
     }
 }

@@ -254,14 +254,14 @@ async fn a_tenant_is_renamed_and_removed_only_when_it_is_empty() {
     let key = store.create_access_key(&alice).await.expect("a key");
     assert!(
         !store
-            .remove_access_key(&bob, &key.id)
+            .delete_access_key(&bob, &key.id)
             .await
             .expect("answered"),
         "not bob's"
     );
     assert!(
         store
-            .remove_access_key(&alice, &key.id)
+            .delete_access_key(&alice, &key.id)
             .await
             .expect("removed")
     );

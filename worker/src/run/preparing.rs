@@ -126,7 +126,12 @@ impl Run {
             Ok(admitted) => admitted,
             Err(error) => return Err(Opening::Lost(lost_or_ended(error)?)),
         };
-        let assignment = self.assignment(&authority, &secret, admitted.data_port)?;
+        let job_id = &self.lease.job_id;
+        let host = persist(|| self.context.store.receiver_host_of(job_id)).await;
+        let host = host.map_err(|error| internal(&error))?;
+        let host = host.unwrap_or_else(|| self.context.config.receiver_host());
+        let receiver_address = host_and_port(&host, admitted.data_port);
+        let assignment = self.assignment(&authority, &secret, receiver_address)?;
         self.assign(&assignment).await?;
         Ok(client)
     }
@@ -155,7 +160,7 @@ impl Run {
         &self,
         authority: &pki::Authority,
         secret: &TicketSecret,
-        data_port: u32,
+        receiver_address: String,
     ) -> Result<agent::Assignment, Ended> {
         use domain::Clock as _;
 
@@ -173,7 +178,7 @@ impl Run {
             job_id: self.lease.job_id.to_string(),
             run: self.lease.run.0,
             epoch: self.lease.epoch.0,
-            receiver_address: host_and_port(&self.context.config.receiver_host(), data_port),
+            receiver_address,
             receiver_name: RECEIVER_NAME.to_owned(),
             authority_pem: authority.certificate_pem().to_owned(),
             certificate_pem: certificate,

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{Increments, TIMER_CHANNEL};
 use crate::client_token::{self, Claim, ClientToken};
+use crate::network::JobNetwork;
 use crate::row::parse;
 use crate::source::{disk, offline_after_secs};
 use crate::tag::{self, TaggedKind};
@@ -56,6 +57,8 @@ pub struct NewJob<'a> {
     pub valid_until: Option<Timestamp>,
     /// How it delivers again and again; `None` for a job that delivers once.
     pub increments: Option<Increments>,
+    /// The network over which it moves.
+    pub network: JobNetwork,
     /// Its tags.
     pub tags: &'a [Tag],
     /// The call's token.
@@ -278,8 +281,8 @@ async fn insert(
         .map_or_else(|| format!("Image_{id}"), ToString::to_string);
     sqlx::query!(
         "insert into job (id, tenant, source_id, region_id, name, description, image_name, replication_parameters,
-             scheduled_start_at, valid_until, frequency_hours, images_to_keep)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             scheduled_start_at, valid_until, frequency_hours, images_to_keep, net_mode, vswitch_id, vpc_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         id.as_str(),
         tenant.as_str(),
         new.source_id.as_str(),
@@ -292,6 +295,9 @@ async fn insert(
         valid_until.as_datetime(),
         new.increments.map(|increments| increments.frequency_hours),
         new.increments.map(|increments| increments.images_to_keep),
+        new.network.net_mode,
+        new.network.vswitch_id,
+        new.network.vpc_id,
     )
     .execute(&mut **transaction)
     .await?;

@@ -11,6 +11,7 @@ use super::create::{
     disks_of_source, insert_disks, is_schedulable, is_valid_until, now, set_timer,
 };
 use super::increments;
+use crate::network::JobNetwork;
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
@@ -31,6 +32,8 @@ pub struct JobChange {
     pub disks: Vec<TargetDisk>,
     /// The new start.
     pub scheduled_start: Option<Timestamp>,
+    /// The new network.
+    pub network: Option<JobNetwork>,
     /// The new hours from one start to the next.
     pub frequency_hours: Option<i32>,
     /// The new number of images that are kept.
@@ -44,6 +47,7 @@ impl JobChange {
             || self.replication_parameters.is_some()
             || !self.disks.is_empty()
             || self.scheduled_start.is_some()
+            || self.network.is_some()
     }
 
     /// Whether it changes what only jobs that deliver again and again have.
@@ -163,7 +167,8 @@ async fn modify(
     sqlx::query!(
         "update job set name = coalesce($2, name), description = coalesce($3, description), valid_until = $4,
              image_name = coalesce($5, image_name), replication_parameters = coalesce($6, replication_parameters),
-             scheduled_start_at = coalesce($7, scheduled_start_at)
+             scheduled_start_at = coalesce($7, scheduled_start_at), net_mode = coalesce($8, net_mode),
+             vswitch_id = coalesce($9, vswitch_id), vpc_id = coalesce($10, vpc_id)
          where id = $1",
         id.as_str(),
         change.name.as_ref().map(Name::as_str),
@@ -172,6 +177,9 @@ async fn modify(
         change.image_name.as_ref().map(Name::as_str),
         change.replication_parameters,
         change.scheduled_start.map(Timestamp::as_datetime),
+        change.network.as_ref().map(|network| network.net_mode),
+        change.network.as_ref().map(|network| network.vswitch_id.as_str()),
+        change.network.as_ref().map(|network| network.vpc_id.as_str()),
     )
     .execute(&mut **transaction)
     .await?;

@@ -1,0 +1,292 @@
+//! Networks that the operator has configured: a tenant's further regions, its VPCs, and their vSwitches.
+
+use domain::{JobId, TenantId};
+
+use crate::{Store, StoreError};
+
+/// A network of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// A region beside the gateway's own.
+    Region {
+        /// Its id.
+        id: String,
+    },
+    /// A VPC.
+    Vpc {
+        /// Its id.
+        id: String,
+        /// Its region.
+        region_id: String,
+    },
+    /// A vSwitch.
+    VSwitch(VSwitch),
+}
+
+/// A vSwitch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VSwitch {
+    /// Its id.
+    pub id: String,
+    /// The VPC that it is in.
+    pub vpc: String,
+    /// The region of that VPC.
+    pub region_id: String,
+    /// The address under which workers' receivers are reached from it; `None` for the worker's own.
+    pub receiver_host: Option<String>,
+}
+
+/// The network of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobNetwork {
+    /// 0, the public one; 2, the private one of its vSwitch.
+    pub net_mode: i32,
+    /// Empty without one.
+    pub vswitch_id: String,
+    /// Empty without one.
+    pub vpc_id: String,
+}
+
+/// What became of configuring a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateNetwork {
+    /// It is there.
+    Created,
+    /// The id is taken.
+    Taken,
+    /// The tenant has no such VPC.
+    NoVpc,
+}
+
+/// What became of removing a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoveNetwork {
+    /// It is gone.
+    Removed,
+    /// Jobs use it, or networks are in it: so many.
+    InUse(i64),
+    /// The tenant has none with this id.
+    NotFound,
+}
+
+impl Store {
+    /// Configures a network for a tenant.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn create_network(
+        &self,
+        tenant: &TenantId,
+        network: &Network,
+    ) -> Result<CreateNetwork, StoreError> {
+        let inserted = match network {
+            Network::Region { id } => {
+                sqlx::query!(
+                    "insert into region (tenant, id) values ($1, $2) on conflict do nothing",
+                    tenant.as_str(),
+                    id
+                )
+                .execute(&self.pool)
+                .await?
+            }
+            Network::Vpc { id, region_id } => {
+                sqlx::query!(
+                    "insert into vpc (id, tenant, region_id) values ($1, $2, $3) on conflict do nothing",
+                    id,
+                    tenant.as_str(),
+                    region_id
+                )
+                .execute(&self.pool)
+                .await?
+            }
+            Network::VSwitch(vswitch) => {
+                let has_vpc = sqlx::query_scalar!(
+                    "select id from vpc where tenant = $1 and id = $2",
+                    tenant.as_str(),
+                    vswitch.vpc
+                )
+                .fetch_optional(&self.pool)
+                .await?;
+                if has_vpc.is_none() {
+                    return Ok(CreateNetwork::NoVpc);
+                }
+                sqlx::query!(
+                    "insert into vswitch (id, tenant, vpc, receiver_host) values ($1, $2, $3, $4) on conflict do nothing",
+                    vswitch.id,
+                    tenant.as_str(),
+                    vswitch.vpc,
+                    vswitch.receiver_host.as_deref().unwrap_or_default()
+                )
+                .execute(&self.pool)
+                .await?
+            }
+        };
+        Ok(if inserted.rows_affected() == 1 {
+            CreateNetwork::Created
+        } else {
+            CreateNetwork::Taken
+        })
+    }
+
+    /// The tenant's networks: regions, VPCs, vSwitches, each by id.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn networks(&self, tenant: &TenantId) -> Result<Vec<Network>, StoreError> {
+        let rows = sqlx::query!(
+            r#"
+            select 1 as "kind!", id as "id!", id as "region_id!", '' as "vpc!", '' as "receiver_host!" from region where tenant = $1
+            union all
+            select 2, id, region_id, id, '' from vpc where tenant = $1
+            union all
+            select 3, vswitch.id, vpc.region_id, vpc.id, vswitch.receiver_host
+            from vswitch join vpc on vpc.id = vswitch.vpc where vswitch.tenant = $1
+            order by 1, 2
+            "#,
+            tenant.as_str()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| match row.kind {
+                1 => Network::Region { id: row.id },
+                2 => Network::Vpc {
+                    id: row.id,
+                    region_id: row.region_id,
+                },
+                _ => Network::VSwitch(VSwitch {
+                    id: row.id,
+                    vpc: row.vpc,
+                    region_id: row.region_id,
+                    receiver_host: Some(row.receiver_host).filter(|host| !host.is_empty()),
+                }),
+            })
+            .collect())
+    }
+
+    /// Whether the operator has given the tenant this region.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn has_region(&self, tenant: &TenantId, id: &str) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            "select id from region where tenant = $1 and id = $2",
+            tenant.as_str(),
+            id
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.is_some())
+    }
+
+    /// The tenant's vSwitch with this id.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn vswitch(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+    ) -> Result<Option<VSwitch>, StoreError> {
+        let row = sqlx::query!(
+            "select vswitch.id, vpc, region_id, receiver_host from vswitch join vpc on vpc.id = vswitch.vpc
+             where vswitch.tenant = $1 and vswitch.id = $2",
+            tenant.as_str(),
+            id
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| VSwitch {
+            id: row.id,
+            vpc: row.vpc,
+            region_id: row.region_id,
+            receiver_host: Some(row.receiver_host).filter(|host| !host.is_empty()),
+        }))
+    }
+
+    /// Under which address the receivers of a job in a private network are reached; `None` for the worker's own.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn receiver_host_of(&self, job: &JobId) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            "select receiver_host from job join vswitch on vswitch.id = job.vswitch_id and vswitch.tenant = job.tenant
+             where job.id = $1 and job.net_mode = 2 and receiver_host <> ''",
+            job.as_str()
+        )
+        .fetch_optional(&self.pool)
+        .await?)
+    }
+
+    /// Sets where receivers are reached from a vSwitch; `None` for the worker's own address. `false` without such a vSwitch. Runs that
+    /// begin from now on take it up.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn set_receiver_host(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        host: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let updated = sqlx::query!(
+            "update vswitch set receiver_host = $3 where tenant = $1 and id = $2",
+            tenant.as_str(),
+            id,
+            host.unwrap_or_default()
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(updated.rows_affected() == 1)
+    }
+
+    /// Removes a region, VPC or vSwitch that nothing uses.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn remove_network(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+    ) -> Result<RemoveNetwork, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // The lock under which jobs are made: none begins to use the network meanwhile.
+        sqlx::query!(
+            "select id from tenant where id = $1 for no key update",
+            tenant.as_str()
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let uses = sqlx::query_scalar!(
+            r#"select (select count(*) from job where tenant = $1 and state <> 'deleting'
+                    and (vswitch_id = $2 or vpc_id = $2 or region_id = $2))
+                + (select count(*) from vswitch where tenant = $1 and vpc = $2)
+                + (select count(*) from vpc where tenant = $1 and region_id = $2) as "uses!""#,
+            tenant.as_str(),
+            id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if uses > 0 {
+            return Ok(RemoveNetwork::InUse(uses));
+        }
+        let removed = sqlx::query_scalar!(
+            r#"with gone_vswitch as (delete from vswitch where tenant = $1 and id = $2 returning 1),
+                gone_vpc as (delete from vpc where tenant = $1 and id = $2 returning 1),
+                gone_region as (delete from region where tenant = $1 and id = $2 returning 1)
+             select (select count(*) from gone_vswitch) + (select count(*) from gone_vpc)
+                + (select count(*) from gone_region) as "removed!""#,
+            tenant.as_str(),
+            id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(if removed > 0 {
+            RemoveNetwork::Removed
+        } else {
+            RemoveNetwork::NotFound
+        })
+    }
+}
