@@ -29,7 +29,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         config.health,
         readiness,
         &shutdown,
-        live(&config, &shutdown, connected),
+        Box::pin(live(&config, &shutdown, connected)),
     )
     .await;
     shutdown.exit();

@@ -180,7 +180,7 @@ impl Server {
         // Ends with this call, whatever it ends with.
         let shutdown = shutdown.child();
         let (listener, readiness) = (self.health.take(), self.config.readiness.clone());
-        let served = self.serve_calls(&shutdown);
+        let served = Box::pin(self.serve_calls(&shutdown));
         let ended = health::shown_at(listener, readiness, &shutdown, served).await;
         shutdown.exit();
         ended

@@ -35,7 +35,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
         config.health,
         readiness,
         &shutdown,
-        receive(&config, &shutdown, ready),
+        Box::pin(receive(&config, &shutdown, ready)),
     )
     .await
 }

@@ -27,7 +27,8 @@ pub(crate) struct Scheduler {
 /// What a person must act on: see [`Error`]. A database or NATS that goes away later is no error; the tasks try again.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let (address, readiness) = (config.health, config.readiness.clone());
-    health::shown(address, readiness, &shutdown, schedule(config, &shutdown)).await
+    let scheduled = Box::pin(schedule(config, &shutdown));
+    health::shown(address, readiness, &shutdown, scheduled).await
 }
 
 async fn schedule(config: Config, shutdown: &Shutdown) -> Result<(), Error> {

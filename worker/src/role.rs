@@ -38,7 +38,8 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(15);
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     config.check()?;
     let (address, readiness) = (config.health, config.readiness.clone());
-    health::shown(address, readiness, &shutdown, work(config, &shutdown)).await
+    let worked = Box::pin(work(config, &shutdown));
+    health::shown(address, readiness, &shutdown, worked).await
 }
 
 async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {

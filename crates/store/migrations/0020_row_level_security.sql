@@ -30,7 +30,8 @@ declare
 begin
     execute format('grant usage on schema %I to wherry_tenant', current_schema());
     foreach name in array array[
-        'source', 'job', 'job_event', 'image', 'access_token', 'client_token', 'tag', 'workgroup'
+        'source', 'job', 'job_event', 'image', 'access_token', 'client_token', 'tag', 'workgroup', 'region', 'vpc',
+        'vswitch'
     ] loop
         execute format('alter table %I enable row level security', name);
         execute format('create policy of_tenant on %I to wherry_tenant using (tenant = current_setting(''wherry.tenant''))', name);

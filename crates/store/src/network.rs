@@ -175,7 +175,7 @@ impl Store {
             tenant.as_str(),
             id
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(found.is_some())
     }
@@ -195,7 +195,7 @@ impl Store {
             tenant.as_str(),
             id
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(row.map(|row| VSwitch {
             id: row.id,

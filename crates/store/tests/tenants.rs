@@ -116,6 +116,9 @@ async fn calls_see_their_tenants_rows_only_whatever_a_statement_asks_for() {
             "insert into job_lease (job_id, run, epoch, worker, expires_at) select id, 1, 1, 'w', now() from job where tenant = $1",
             "insert into tag (tenant, kind, resource_id, key) select tenant, 'job', id, 'a' from job where tenant = $1",
             "insert into workgroup (id, tenant, name) values ('wg-' || $1, $1, 'group')",
+            "insert into region (tenant, id) values ($1, 'elsewhere')",
+            "insert into vpc (id, tenant, region_id) values ('vpc-' || $1, $1, 'elsewhere')",
+            "insert into vswitch (id, tenant, vpc) values ('vsw-' || $1, $1, 'vpc-' || $1)",
             "insert into client_token (tenant, token, operation, digest, answer) values ($1, 'token', 'Create', '', '{}')",
             "insert into access_token (id, tenant, name, code_hash, max_count, valid_days, expires_at)
              values ('at-' || $1, $1, 'code', $1::bytea, 1, 1, now())",
