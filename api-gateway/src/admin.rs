@@ -9,9 +9,11 @@ mod key;
 mod log;
 mod network;
 mod peer;
+mod policy;
 mod socket;
 mod tenant;
 mod token;
+mod user;
 
 use std::sync::Arc;
 

@@ -4,9 +4,11 @@ mod audit;
 mod history;
 mod key;
 mod network;
+mod policy;
 mod socket;
 mod tenant;
 mod token;
+mod user;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -39,6 +41,12 @@ enum Command {
     /// Access keys, with which calls are signed.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Users of a tenant, who may do what their policies allow.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Policies: what users may do (docs/policies.md).
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Activation codes, with which agents register.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -60,6 +68,8 @@ impl Admin {
             Command::Tenant(command) => command.run(client).await?,
             Command::Quota(command) => command.run(client).await?,
             Command::Key(command) => command.run(client).await?,
+            Command::User(command) => command.run(client).await?,
+            Command::Policy(command) => command.run(client).await?,
             Command::Token(command) => command.run(client).await?,
             Command::Network(command) => command.run(client).await?,
             Command::Audit(command) => command.run(client).await?,

@@ -41,6 +41,37 @@ impl Operator {
         Ok(serde_json::from_str(&said)?)
     }
 
+    /// A call of the API with this key: it is done, or refused in a sentence that has these parts.
+    fn calls(
+        &self,
+        id: &str,
+        secret: &str,
+        token: Option<&str>,
+        line: &str,
+        refused: &[&str],
+    ) -> anyhow::Result<()> {
+        let bootstrap = std::fs::read_to_string(self.data.join("bootstrap.json"))?;
+        let bootstrap: Value = serde_json::from_str(&bootstrap)?;
+        let mut command = Command::new(WHERRY);
+        command
+            .args(line.split(' '))
+            .env("WHERRY_ENDPOINT", field(&bootstrap, "endpoint")?)
+            .env("WHERRY_REGION_ID", field(&bootstrap, "region_id")?)
+            .env("WHERRY_ACCESS_KEY_ID", id)
+            .env("WHERRY_ACCESS_KEY_SECRET", secret)
+            .env_remove("WHERRY_SECURITY_TOKEN");
+        if let Some(token) = token {
+            command.env("WHERRY_SECURITY_TOKEN", token);
+        }
+        let output = command.output()?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(
+            output.status.success() == refused.is_empty(),
+            "{line}: {said}"
+        );
+        has(&said, refused)
+    }
+
     /// A command that is refused, in one sentence that has these parts.
     fn refused(&self, line: &str, parts: &[&str]) -> anyhow::Result<()> {
         let output = self.run(line)?;
@@ -94,6 +125,7 @@ async fn an_operator_makes_changes_and_removes_what_tenants_have() -> anyhow::Re
 
     tenants_and_quotas(&operator)?;
     let secret = keys(&operator)?;
+    users_and_policies(&operator)?;
     let code = tokens(&operator)?;
     networks(&operator)?;
     audit(&operator, &[&secret, &code])?;
@@ -171,6 +203,84 @@ fn keys(operator: &Operator) -> anyhow::Result<String> {
         &["has no key", "key list acme"],
     )?;
     Ok(secret.to_owned())
+}
+
+/// What a user may do is what calls signed with its keys may do.
+fn users_and_policies(operator: &Operator) -> anyhow::Result<()> {
+    let file = operator.data.join("reads.json");
+    let reads = r#"{"Version":"1","Statement":[{"Effect":"Allow","Action":"smc:Describe*","Resource":"*"}]}"#;
+    std::fs::write(&file, reads)?;
+    let file = file.display();
+    operator.says("admin user create acme ann")?;
+    operator.refused("admin user create acme ann", &["has a user ann already"])?;
+    operator.refused("admin user update acme ann --attach reads", &["no policy"])?;
+    operator.says(&format!("admin policy create acme reads {file}"))?;
+    let wrong = operator.data.join("wrong.json");
+    std::fs::write(
+        &wrong,
+        r#"{"Version":"1","Statement":[{"Effect":"Perhaps"}]}"#,
+    )?;
+    operator.refused(
+        &format!("admin policy update acme reads {}", wrong.display()),
+        &["the policy can't be used", "Effect"],
+    )?;
+    let shown = operator.json("admin user update acme ann --attach reads")?;
+    ensure!(shown["Policies"] == "reads", "{shown}");
+    let made = operator.json("admin key create acme --user ann")?;
+    let (id, secret) = (
+        field(&made, "AccessKeyId")?,
+        field(&made, "AccessKeySecret")?,
+    );
+    let listed = operator.json(&format!("admin key show acme {id}"))?;
+    ensure!(listed["User"] == "ann", "{listed}");
+    operator.calls(id, secret, None, "source list", &[])?;
+    operator.calls(
+        id,
+        secret,
+        None,
+        "source activation-code",
+        &["NoPermission"],
+    )?;
+
+    operator.refused(
+        "admin key create acme --temporary 60",
+        &["900 to 43200 seconds"],
+    )?;
+    let line = format!("admin key create acme --temporary 900 --session-policy {file}");
+    let made = operator.json(&line)?;
+    let (temporary, secret) = (
+        field(&made, "AccessKeyId")?,
+        field(&made, "AccessKeySecret")?,
+    );
+    let token = Some(field(&made, "SecurityToken")?);
+    operator.calls(temporary, secret, token, "job list", &[])?;
+    operator.calls(
+        temporary,
+        secret,
+        None,
+        "job list",
+        &["MissingSecurityToken"],
+    )?;
+    operator.calls(
+        temporary,
+        secret,
+        token,
+        "source activation-code",
+        &["NoPermission"],
+    )?;
+
+    operator.refused("admin policy delete acme reads", &["attached to ann"])?;
+    operator.refused("admin user delete acme ann", &["delete", id])?;
+    operator.says("admin user update acme ann --rename anna --detach reads")?;
+    has(&operator.says("admin user list acme")?, &["anna"])?;
+    has(&operator.says("admin policy list acme")?, &["reads"])?;
+    operator.says(&format!("admin key delete acme {id}"))?;
+    operator.says("admin user delete acme anna")?;
+    operator.says("admin policy delete acme reads")?;
+    operator.refused(
+        "admin policy show acme reads",
+        &["no policy", "policy list"],
+    )
 }
 
 fn tokens(operator: &Operator) -> anyhow::Result<String> {

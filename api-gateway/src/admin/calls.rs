@@ -4,7 +4,7 @@ use proto::admin as wire;
 use proto::admin::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, key, log, network, tenant, token};
+use super::{Admin, key, log, network, policy, tenant, token, user};
 
 #[tonic::async_trait]
 impl AdminService for Admin {
@@ -62,6 +62,108 @@ impl AdminService for Admin {
             request,
             |request| vec![&request.tenant],
             |request| tenant::delete(store, request),
+        )
+        .await
+    }
+
+    async fn create_user(
+        &self,
+        request: Request<wire::CreateUserRequest>,
+    ) -> Result<Response<wire::User>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "CreateUser",
+            request,
+            |request| vec![&request.tenant, &request.name],
+            |request| user::create(store, request),
+        )
+        .await
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<wire::ListUsersRequest>,
+    ) -> Result<Response<wire::ListUsersResponse>, Status> {
+        user::list(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<wire::UpdateUserRequest>,
+    ) -> Result<Response<wire::User>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "UpdateUser",
+            request,
+            |request| vec![&request.tenant, &request.name],
+            |request| user::update(store, request),
+        )
+        .await
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<wire::DeleteUserRequest>,
+    ) -> Result<Response<wire::DeleteUserResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeleteUser",
+            request,
+            |request| vec![&request.tenant, &request.name],
+            |request| user::delete(store, request),
+        )
+        .await
+    }
+
+    async fn create_policy(
+        &self,
+        request: Request<wire::CreatePolicyRequest>,
+    ) -> Result<Response<wire::Policy>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "CreatePolicy",
+            request,
+            |request| vec![&request.tenant, &request.name],
+            |request| policy::create(store, request),
+        )
+        .await
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<wire::ListPoliciesRequest>,
+    ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
+        policy::list(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn update_policy(
+        &self,
+        request: Request<wire::UpdatePolicyRequest>,
+    ) -> Result<Response<wire::Policy>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "UpdatePolicy",
+            request,
+            |request| vec![&request.tenant, &request.name],
+            |request| policy::update(store, request),
+        )
+        .await
+    }
+
+    async fn delete_policy(
+        &self,
+        request: Request<wire::DeletePolicyRequest>,
+    ) -> Result<Response<wire::DeletePolicyResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeletePolicy",
+            request,
+            |request| vec![&request.tenant, &request.name],
+            |request| policy::delete(store, request),
         )
         .await
     }

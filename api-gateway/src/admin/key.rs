@@ -1,11 +1,14 @@
 //! Access keys.
 
+use std::time::Duration;
+
 use proto::admin as wire;
 use store::Store;
+use store::key::{AccessKey, CreateTemporaryKey, CreateUserKey, ListedKey, TEMPORARY_SECS};
 use tonic::Status;
 
 use super::tenant::named;
-use super::{Changed, failed};
+use super::{Changed, failed, policy, user};
 
 fn not_found(tenant: &str, id: &str) -> Status {
     Status::not_found(format!(
@@ -18,12 +21,65 @@ pub(super) async fn create(
     request: wire::CreateKeyRequest,
 ) -> Result<Changed<wire::NewKey>, Status> {
     let tenant = named(store, &request.tenant).await?;
-    let key = store.create_access_key(&tenant.id).await.map_err(failed)?;
-    let message = wire::NewKey {
-        id: key.id.clone(),
-        secret: key.secret,
+    let user = request.user.as_deref();
+    let no_user = || user::not_found(&tenant.name, user.unwrap_or_default());
+    let message = match (request.temporary_secs, user) {
+        (Some(secs), user) => {
+            let made = store
+                .create_temporary_key(
+                    &tenant.id,
+                    user,
+                    Duration::from_secs(secs),
+                    request.session_policy.as_deref(),
+                )
+                .await;
+            match made.map_err(failed)? {
+                CreateTemporaryKey::Created(key) => wire::NewKey {
+                    id: key.id,
+                    secret: key.secret,
+                    security_token: Some(key.security_token),
+                    expires: Some(key.expires_at.to_string()),
+                },
+                CreateTemporaryKey::NoUser => return Err(no_user()),
+                CreateTemporaryKey::InvalidLifetime => {
+                    return Err(Status::invalid_argument(format!(
+                        "a temporary key lives for {} to {} seconds",
+                        TEMPORARY_SECS.start(),
+                        TEMPORARY_SECS.end()
+                    )));
+                }
+                CreateTemporaryKey::InvalidPolicy(why) => return Err(policy::invalid(&why)),
+            }
+        }
+        (None, Some(user)) => {
+            let made = store.create_user_key(&tenant.id, user).await;
+            match made.map_err(failed)? {
+                CreateUserKey::Created(key) => lasting(key),
+                CreateUserKey::NoUser => return Err(no_user()),
+            }
+        }
+        (None, None) => lasting(store.create_access_key(&tenant.id).await.map_err(failed)?),
     };
-    Ok(Changed::new(tenant.id, message).with(key.id))
+    let id = message.id.clone();
+    Ok(Changed::new(tenant.id, message).with(id))
+}
+
+fn lasting(key: AccessKey) -> wire::NewKey {
+    wire::NewKey {
+        id: key.id,
+        secret: key.secret,
+        ..wire::NewKey::default()
+    }
+}
+
+fn described(key: ListedKey) -> wire::Key {
+    wire::Key {
+        id: key.id,
+        is_active: key.active,
+        created: key.created_at.to_string(),
+        user: key.user.unwrap_or_default(),
+        expires: key.expires_at.map(|at| at.to_string()).unwrap_or_default(),
+    }
 }
 
 pub(super) async fn list(
@@ -32,13 +88,8 @@ pub(super) async fn list(
 ) -> Result<wire::ListKeysResponse, Status> {
     let tenant = named(store, &request.tenant).await?;
     let keys = store.access_keys(&tenant.id).await.map_err(failed)?;
-    let keys = keys.into_iter().map(|key| wire::Key {
-        id: key.id,
-        is_active: key.active,
-        created: key.created_at.to_string(),
-    });
     Ok(wire::ListKeysResponse {
-        keys: keys.collect(),
+        keys: keys.into_iter().map(described).collect(),
     })
 }
 
@@ -56,12 +107,7 @@ pub(super) async fn update(
         .into_iter()
         .find(|key| is_set && key.id == request.id)
         .ok_or_else(|| not_found(&tenant.name, &request.id))?;
-    let message = wire::Key {
-        id: key.id,
-        is_active: key.active,
-        created: key.created_at.to_string(),
-    };
-    Ok(Changed::new(tenant.id, message))
+    Ok(Changed::new(tenant.id, described(key)))
 }
 
 pub(super) async fn delete(

@@ -61,6 +61,7 @@ pub(super) async fn create(
         key: Some(wire::NewKey {
             id: key.id.clone(),
             secret: key.secret,
+            ..wire::NewKey::default()
         }),
     };
     let mut changed = Changed::new(tenant.id.clone(), message);

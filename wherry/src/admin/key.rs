@@ -1,12 +1,14 @@
 //! `wherry admin key`: access keys.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use proto::admin as wire;
 use serde_json::{Value, json};
 
 use super::socket::{Client, said};
-use super::{Answer, rows, show};
+use super::{Answer, policy, rows, show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -14,6 +16,15 @@ pub(super) enum KeyCommand {
     Create {
         /// Name of the tenant.
         tenant: String,
+        /// The user whose key it is; without one it is the account's own and may do everything.
+        #[arg(long)]
+        user: Option<String>,
+        /// Makes a temporary key, which needs its security token with each call and ends after so many seconds, 900 to 43200.
+        #[arg(long, value_name = "SECONDS")]
+        temporary: Option<u64>,
+        /// File with what a temporary key may do at most, JSON; - for standard input.
+        #[arg(long, value_name = "FILE", requires = "temporary")]
+        session_policy: Option<PathBuf>,
     },
     /// Lists a tenant's access keys, oldest first.
     List {
@@ -56,17 +67,35 @@ pub(super) enum Switch {
 impl KeyCommand {
     pub(super) async fn run(self, client: &mut Client) -> anyhow::Result<Answer> {
         match self {
-            Self::Create { tenant } => {
-                let request = wire::CreateKeyRequest { tenant };
+            Self::Create {
+                tenant,
+                user,
+                temporary,
+                session_policy,
+            } => {
+                let session_policy = session_policy.as_deref().map(policy::read).transpose()?;
+                let request = wire::CreateKeyRequest {
+                    tenant,
+                    user,
+                    temporary_secs: temporary,
+                    session_policy,
+                };
                 let key = client.create_key(request).await.map_err(said)?.into_inner();
-                let answer = json!({ "AccessKeyId": key.id, "AccessKeySecret": key.secret });
+                let mut answer = json!({ "AccessKeyId": key.id, "AccessKeySecret": key.secret });
+                if let (Some(token), Some(expires)) = (key.security_token, key.expires) {
+                    answer["SecurityToken"] = token.into();
+                    answer["Expires"] = expires.into();
+                }
                 Ok((answer, show))
             }
             Self::List { tenant } => {
                 let keys = keys(client, tenant).await?;
                 let answer = keys.into_iter().map(describe).collect();
                 Ok((answer, |keys| {
-                    rows(keys, &["AccessKeyId", "Active", "Created"])
+                    rows(
+                        keys,
+                        &["AccessKeyId", "User", "Active", "Expires", "Created"],
+                    )
                 }))
             }
             Self::Show { tenant, key } => {
@@ -107,5 +136,11 @@ async fn keys(client: &mut Client, tenant: String) -> anyhow::Result<Vec<wire::K
 }
 
 fn describe(key: wire::Key) -> Value {
-    json!({ "AccessKeyId": key.id, "Active": key.is_active, "Created": key.created })
+    json!({
+        "AccessKeyId": key.id,
+        "User": key.user,
+        "Active": key.is_active,
+        "Expires": key.expires,
+        "Created": key.created,
+    })
 }
