@@ -12,7 +12,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -34,6 +34,11 @@ const WAITING: usize = 16;
 /// When bytes that nobody acknowledges, or a peer that does not answer, make a connection count as lost. The same as for QUIC.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 const PROBE_AFTER: Duration = Duration::from_secs(4);
+
+/// rustls asks its socket for 4 KiB at a time; with this between the two, the kernel is asked for more at once.
+type Socket = BufReader<TcpStream>;
+const READ_BUFFER: usize = 256 << 10;
+const CONTROL_BUFFER: usize = 16 << 10;
 
 /// A sender's end of a group.
 pub(crate) struct Client {
@@ -86,13 +91,14 @@ impl Client {
     /// The same for bytes that nobody waits for: closing it throws away what has not been sent.
     pub(crate) async fn open_probe(&self) -> io::Result<Writer> {
         let stream = self.open(DATA).await?;
-        sockopt::set_socket_linger(stream.get_ref().0, Some(Duration::ZERO))?;
+        sockopt::set_socket_linger(stream.get_ref().0.get_ref(), Some(Duration::ZERO))?;
         Ok(Writer::new(stream))
     }
 
-    async fn open(&self, kind: u8) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    async fn open(&self, kind: u8) -> io::Result<tokio_rustls::client::TlsStream<Socket>> {
         let stream = TcpStream::connect(self.receiver).await?;
         set_up(&stream)?;
+        let stream = BufReader::with_capacity(CONTROL_BUFFER, stream);
         let mut stream = self
             .connector
             .connect(self.server_name.clone(), stream)
@@ -179,7 +185,8 @@ impl Incoming {
     /// The handshake, and what the connection says that it is. The caller bounds the time.
     pub(crate) async fn arrive(self) -> io::Result<Arrived> {
         set_up(&self.stream)?;
-        let mut stream = self.acceptor.accept(self.stream).await?;
+        let stream = BufReader::with_capacity(READ_BUFFER, self.stream);
+        let mut stream = self.acceptor.accept(stream).await?;
         let mut kind = [0];
         stream.read_exact(&mut kind).await?;
         let mut name = [0; NAME_BYTES];
