@@ -6,6 +6,7 @@
 mod choice;
 mod connection;
 mod feeder;
+mod governor;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How payloads are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// The fastest level while the link is the bottleneck, none while the processor is.
+    /// None while the processor is the bottleneck, else as high a level as carries the most.
     #[default]
     Auto,
     /// None.

@@ -741,11 +741,7 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
         .set_len(1 << 30)?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
-    for (broken, expected) in [
-        (None, None),
-        (Some(Carrier::Quic), Some(Carrier::Tcp)),
-        (Some(Carrier::Tcp), Some(Carrier::Quic)),
-    ] {
+    let over = async |broken| {
         let config = SendConfig {
             carrier: Preference::Probe { broken },
             ..bench.config(address, 1, None)
@@ -753,19 +749,24 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
         let progress = watch::channel(SendProgress::default()).0;
         let report = send(config, CancellationToken::new(), progress).await?;
         let choice = report.progress.carrier.context("a carrier was chosen")?;
-        match expected {
-            None => match choice.reason {
-                Reason::Measured { quic, tcp } => assert!(quic > 0 && tcp > 0, "{choice}"),
-                other => panic!("{other:?}"),
-            },
-            Some(carrier) => {
-                assert_eq!(
-                    (choice.carrier, choice.reason),
-                    (carrier, Reason::OtherBroke)
-                );
-            }
-        }
         assert_eq!(server.status().borrow().carrier, Some(choice.carrier));
+        anyhow::Ok(choice)
+    };
+    for broken in [Carrier::Quic, Carrier::Tcp] {
+        let choice = over(Some(broken)).await?;
+        assert_eq!(
+            (choice.carrier, choice.reason),
+            (broken.other(), Reason::OtherBroke)
+        );
     }
-    Ok(())
+    // On a machine that is busy with other tests a carrier may come too late to be measured.
+    for _ in 0..20 {
+        if let Reason::Measured { quic, tcp } = over(None).await?.reason
+            && quic > 0
+            && tcp > 0
+        {
+            return Ok(());
+        }
+    }
+    panic!("twenty transfers and no measurement");
 }

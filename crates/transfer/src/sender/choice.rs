@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::SendConfig;
 use crate::carrier::{Client, Control, SendStream};
@@ -136,25 +136,22 @@ async fn choose(
     config: &SendConfig,
     broken: Option<Carrier>,
 ) -> Result<(Client, Control, Choice), TransferError> {
-    let began = Instant::now();
     let (quic, tcp) = (reach(config, Carrier::Quic), reach(config, Carrier::Tcp));
     tokio::pin!(quic, tcp);
-    let (quic, tcp, round_trip) = tokio::select! {
+    let (quic, tcp) = tokio::select! {
         quic = &mut quic => {
-            let round_trip = began.elapsed();
             let tcp = match &quic {
                 Ok(_) => timeout(TCP_GRACE, tcp).await.ok().and_then(Result::ok),
                 Err(_) => Some(tcp.await.map_err(|error| neither(&quic, error))?),
             };
-            (quic.ok(), tcp, round_trip)
+            (quic.ok(), tcp)
         }
         tcp = &mut tcp => {
-            let round_trip = began.elapsed();
             match tcp {
-                Ok(tcp) => (timeout(QUIC_GRACE, quic).await.ok().and_then(Result::ok), Some(tcp), round_trip),
+                Ok(tcp) => (timeout(QUIC_GRACE, quic).await.ok().and_then(Result::ok), Some(tcp)),
                 Err(error) => {
                     let quic = quic.await;
-                    (Some(quic.map_err(|quic| neither(&Err(quic), error))?), None, round_trip)
+                    (Some(quic.map_err(|quic| neither(&Err(quic), error))?), None)
                 }
             }
         }
@@ -168,7 +165,7 @@ async fn choose(
         (Some(quic), Some(tcp)) => match broken {
             Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
             Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
-            None if is_worth_a_probe(config, round_trip) => Ok(measure(config, quic, tcp).await),
+            None if is_worth_a_probe(config, &tcp.0) => Ok(measure(config, quic, tcp).await),
             None => Ok(chosen(quic, Carrier::Quic, Reason::Unmeasured)),
         },
         (None, None) => unreachable!("one of the two has answered, or its error was returned"),
@@ -189,10 +186,10 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
     }
 }
 
-fn is_worth_a_probe(config: &SendConfig, round_trip: Duration) -> bool {
+fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
     let bytes: u64 = config.disks.iter().map(|disk| disk.size_bytes).sum();
     bytes >= LEAST_BYTES
-        && round_trip <= LONGEST_ROUND_TRIP
+        && tcp.round_trip() <= LONGEST_ROUND_TRIP
         && config.bandwidth_limit.borrow().is_none()
 }
 

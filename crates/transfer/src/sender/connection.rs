@@ -1,7 +1,7 @@
 //! One connection to the receiver, from Hello to Received.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -73,6 +73,8 @@ pub(super) async fn run(
     let shared = Arc::new(Shared {
         disks,
         compression: config.compression,
+        governor: Mutex::default(),
+        began: Instant::now(),
         buffers: BufferPool::new(chunk_bytes as usize, IDLE_BUFFERS),
         counters: Counters::default(),
         cancel,
