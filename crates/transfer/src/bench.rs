@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
 use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
 use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
@@ -176,6 +177,7 @@ pub async fn run(
             index: DiskIndex::SYSTEM,
             path: settings.from.clone(),
             size_bytes,
+            candidates: Candidates::All,
         }],
         compression: match settings.level {
             None => Compression::Auto,

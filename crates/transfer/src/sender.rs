@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::hashes::Hash;
+use crate::plan::Candidates;
 use crate::{Identity, TransferError};
 
 pub use choice::{Choice, Preference, Reason};
@@ -48,6 +49,8 @@ pub struct SourceDisk {
     pub path: PathBuf,
     /// The size that it must have, in bytes.
     pub size_bytes: u64,
+    /// Which of its chunks are looked at.
+    pub candidates: Candidates,
 }
 
 /// A transfer to one receiver.

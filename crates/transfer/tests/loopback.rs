@@ -11,6 +11,7 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, FailureCode, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::plan::{Candidates, Extent};
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
 use transfer::sender::{
     Compression, Preference, Reason, SendConfig, SendProgress, SendReport, SourceDisk, send,
@@ -147,6 +148,7 @@ impl Bench {
                     index: DiskIndex(index),
                     path: path.clone(),
                     size_bytes: *size_bytes,
+                    candidates: Candidates::All,
                 })
                 .collect(),
             compression: Compression::Off,
@@ -726,6 +728,33 @@ async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> a
     assert_eq!(status.carrier, Some(Carrier::Tcp));
     let reason = status.carrier_reason;
     assert!(reason.contains("UDP"), "{reason}");
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pass_over_a_changed_set_reads_that_and_what_is_missing() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(6 * MIB + 5, 17)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let pass = async |changed| {
+        let mut config = bench.config(address, 1, None);
+        config.disks[0].candidates = Candidates::Changed(changed);
+        let progress = watch::channel(SendProgress::default()).0;
+        send(config, CancellationToken::new(), progress).await
+    };
+    let first = pass(Vec::new()).await?;
+    assert_eq!(
+        first.progress.bytes_payload,
+        6 * MIB + 5,
+        "the receiver had nothing"
+    );
+    flip(&bench.disks[0].0, 3 * MIB + 7)?;
+    let (start, end) = (3 * MIB, 3 * MIB + 100);
+    let second = pass(vec![Extent { start, end }]).await?;
+    assert_eq!(second.progress.bytes_payload, MIB);
+    assert_eq!(second.progress.bytes_equal, 5 * MIB + 5);
+    assert_ne!(first.roots, second.roots);
     bench.check_targets()?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::disk::{BufferPool, PooledBuffer, SourceReader};
 use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
-use crate::plan::{self, Claim, Cursor};
+use crate::plan::{self, Candidates, Claim, Cursor};
 use crate::protocol::{Codec, Frame, Page};
 
 /// A packed chunk must save this part of itself to be sent packed.
@@ -27,6 +27,7 @@ pub(super) struct Disk {
     pub(super) reader: SourceReader,
     pub(super) size_bytes: u64,
     pub(super) chunk_bytes: u32,
+    candidates: Candidates,
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
     /// How many chunks were looked at; the plan has each once.
@@ -39,8 +40,10 @@ impl Disk {
         reader: SourceReader,
         size_bytes: u64,
         chunk_bytes: u32,
+        candidates: Candidates,
     ) -> Self {
         Self {
+            candidates,
             index,
             reader,
             size_bytes,
@@ -62,6 +65,27 @@ impl Disk {
     /// Bytes that the receiver has, before the first chunk is looked at.
     pub(super) fn present_bytes(&self) -> u64 {
         self.known().known_bytes()
+    }
+
+    /// The chunks to look at. The others count as looked at: they are what the receiver has.
+    pub(super) fn begin_pass(&self) -> Vec<(u64, u64)> {
+        let known = self.known();
+        let look_at = self.candidates.to_look_at(&known);
+        let chunks: u64 = look_at.iter().map(|(_, count)| count).sum();
+        self.looked_at
+            .fetch_add(known.chunks() - chunks, Ordering::Relaxed);
+        look_at
+    }
+
+    /// Bytes of stretches of chunks, of which the disk's last may be short.
+    pub(super) fn bytes_of(&self, stretches: &[(u64, u64)]) -> u64 {
+        let chunk_bytes = u64::from(self.chunk_bytes);
+        stretches
+            .iter()
+            .map(|(start, count)| {
+                ((start + count) * chunk_bytes).min(self.size_bytes) - start * chunk_bytes
+            })
+            .sum()
     }
 
     /// Notes what a chunk is; `true` if that is what the receiver has.
