@@ -718,7 +718,8 @@ async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> a
     let progress = watch::channel(SendProgress::default()).0;
     let report = send(config, CancellationToken::new(), progress).await?;
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // Two seconds of silence, and the rest for a busy machine.
+    assert!(took < Duration::from_secs(6), "{took:?}");
     let choice = report.progress.carrier.context("a carrier was chosen")?;
     assert_eq!(
         (choice.carrier, choice.reason),
@@ -763,11 +764,12 @@ async fn a_pass_over_a_changed_set_reads_that_and_what_is_missing() -> anyhow::R
 async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Result<()> {
     let mut bench = Bench::new(Carrier::Quic, &[&noise(2 * MIB, 15)])?;
     bench.checksum = false;
-    bench.disks[0].1 = 1 << 30;
-    std::fs::File::options()
+    // Room that is taken but not written: it may be data for all that the choice knows, and costs nothing to read.
+    bench.disks[0].1 = 600 * MIB;
+    let disk = std::fs::File::options()
         .write(true)
-        .open(&bench.disks[0].0)?
-        .set_len(1 << 30)?;
+        .open(&bench.disks[0].0)?;
+    rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 600 * MIB)?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let over = async |broken| {

@@ -3,12 +3,13 @@
 //! QUIC is taken unless it does not answer, has just broken, or is clearly the slower one on this path. A run that broke off begins with
 //! a choice of its own, so it changes carrier where that helps; what is durable is not sent again either way.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::SendConfig;
+use super::{SendConfig, SourceDisk};
 use crate::carrier::{Client, Control, SendStream};
 use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
 use crate::{Carrier, TransferError, control};
@@ -187,10 +188,18 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
 }
 
 fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
-    let bytes: u64 = config.disks.iter().map(|disk| disk.size_bytes).sum();
+    let bytes: u64 = config.disks.iter().map(most_to_send).sum();
     bytes >= LEAST_BYTES
         && tcp.round_trip() <= LONGEST_ROUND_TRIP
         && config.bandwidth_limit.borrow().is_none()
+}
+
+/// What a disk may have to send: a file knows how much of it is not holes.
+fn most_to_send(disk: &SourceDisk) -> u64 {
+    match std::fs::metadata(&disk.path) {
+        Ok(file) if file.is_file() => disk.size_bytes.min(file.blocks().saturating_mul(512)),
+        _ => disk.size_bytes,
+    }
 }
 
 /// Measures one after the other and takes the better. A carrier whose probe fails counts as one that does not answer.
