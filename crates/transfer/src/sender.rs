@@ -25,8 +25,8 @@ pub use choice::{Choice, Preference, Reason};
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
 
-/// How long the receiver may take to part.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the last datagram to go. The receiver has given its word, or can't be reached: nothing depends on its answer.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// How payloads are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -123,7 +123,6 @@ pub async fn send(
         sent = connection::run(&client, control, choice, &config, &progress, cancel.child_token()) => sent,
         () = cancel.cancelled() => Err(TransferError::Cancelled),
     };
-    // Bounded: a receiver that is gone must not hold the caller.
     let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
     sent
 }
