@@ -765,11 +765,11 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
     let mut bench = Bench::new(Carrier::Quic, &[&noise(2 * MIB, 15)])?;
     bench.checksum = false;
     // Room that is taken but not written: it may be data for all that the choice knows, and costs nothing to read.
-    bench.disks[0].1 = 600 * MIB;
+    bench.disks[0].1 = 2100 * MIB;
     let disk = std::fs::File::options()
         .write(true)
         .open(&bench.disks[0].0)?;
-    rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 600 * MIB)?;
+    rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 2100 * MIB)?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let over = async |broken| {

@@ -25,7 +25,7 @@ const TCP_GRACE: Duration = Duration::from_millis(250);
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fewer bytes than these are sent before a probe would be over.
-const LEAST_BYTES: u64 = 512 << 20;
+const LEAST_BYTES: u64 = 2 << 30;
 
 /// On a longer path a probe would measure how carriers begin, not how they run.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(10);
