@@ -43,9 +43,8 @@ check: setup ## Everything that a change must pass besides the tests
 sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
 	@tools/check-sqlx --write
 
-bench: setup ## Measure the data path on this machine
-	@mkdir -p .wherry/bench && trap 'rm -rf .wherry/bench' EXIT && head -c 1G /dev/urandom >.wherry/bench/from && \
-		cargo run --release --package wherry -- bench transfer --from .wherry/bench/from --to .wherry/bench/to
+bench: setup ## Measure the data path beside other tools; ARGS=--quick for a minute instead of half an hour
+	@tools/bench $(ARGS)
 
 clean: ## Remove builds, tools and the developers' database
 	@tools/dev-database --stop 2>/dev/null || true

@@ -183,6 +183,7 @@ impl Bench {
                 index: DiskIndex(0),
                 path: self.source(),
                 size_bytes: self.source_bytes,
+                candidates: transfer::plan::Candidates::All,
             }],
             compression: Compression::Auto,
             streams: 2,

@@ -1,5 +1,7 @@
 //! `wherry bench`: what the data path does on this machine.
 
+use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -48,6 +50,12 @@ struct Transfer {
     /// The carrier: quic, or tcp for TLS over TCP; the sender's choice if absent.
     #[arg(long, value_name = "NAME", value_parser = carrier)]
     carrier: Option<Carrier>,
+    /// The address at which the receiver listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// What the receiver's command begins with, such as `ip netns exec NAME` for a network of its own.
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    via: String,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -73,9 +81,17 @@ impl Transfer {
             link_bytes_per_sec: self.link,
             checksum: self.checksum,
             carrier: self.carrier,
+            address: self.address,
         };
-        let mut receiver = tokio::process::Command::new(std::env::current_exe()?);
-        receiver.args(["bench", RECEIVER]);
+        let program = std::env::current_exe()?;
+        let mut words = self
+            .via
+            .split_whitespace()
+            .map(OsStr::new)
+            .chain([program.as_os_str()]);
+        let first = words.next().unwrap_or(program.as_os_str());
+        let mut receiver = tokio::process::Command::new(first);
+        receiver.args(words).args(["bench", RECEIVER]);
         let report = bench::run(settings, identities()?, receiver).await?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&report)?);

@@ -11,6 +11,7 @@ use proto::agent as wire;
 use proto::agent::assignment_report::State;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::plan::Candidates;
 use transfer::sender::{
     Compression, DEFAULT_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
 };
@@ -122,6 +123,7 @@ fn source_disk(assigned: wire::AssignedDisk) -> SourceDisk {
         index: DiskIndex(u16::try_from(assigned.index).unwrap_or(u16::MAX)),
         path: assigned.path.into(),
         size_bytes: assigned.size_bytes,
+        candidates: Candidates::All,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Copies a file or block device over loopback with a sender and a receiver of their own processes, and prints what it took as JSON.
 //!
-//! `cargo run --release -p transfer --example loopback -- FROM TO [--level N] [--streams N] [--link BYTES_PER_SEC] [--checksum]`
+//! `cargo run --release -p transfer --example loopback -- --from FROM --to TO [--level N] [--streams N] [--link BYTES_PER_SEC] [--checksum]`
 
+use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -12,11 +14,20 @@ use transfer::{Carrier, Identity};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// File or block device to copy.
-    #[arg(required_unless_present = "receiver")]
+    #[arg(long, required_unless_present = "receiver")]
     from: Option<PathBuf>,
     /// File to copy to.
-    #[arg(required_unless_present = "receiver")]
+    #[arg(long, required_unless_present = "receiver")]
     to: Option<PathBuf>,
+    /// The address at which the receiver listens.
+    #[arg(long, default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// What the receiver's command begins with.
+    #[arg(long, default_value = "")]
+    via: String,
+    /// As always.
+    #[arg(long)]
+    json: bool,
     /// zstd level; 0 for none; the sender's choice if absent.
     #[arg(long)]
     level: Option<i32>,
@@ -57,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
             Some("tcp") => Some(Carrier::Tcp),
             Some(other) => anyhow::bail!("{other} is no carrier"),
         },
+        address: arguments.address,
     };
     let authority = pki::Authority::generate("bench", pki::RUN_VALIDITY)?;
     let identity = |issued: pki::Identity| Identity {
@@ -69,8 +81,14 @@ async fn main() -> anyhow::Result<()> {
         receiver_name: "receiver".to_owned(),
         sender: identity(authority.issue_client("bench")?),
     };
-    let mut receiver = tokio::process::Command::new(std::env::current_exe()?);
-    receiver.arg("--receiver");
+    let program = std::env::current_exe()?;
+    let mut words = arguments
+        .via
+        .split_whitespace()
+        .map(OsStr::new)
+        .chain([program.as_os_str()]);
+    let mut receiver = tokio::process::Command::new(words.next().context("a command has a word")?);
+    receiver.args(words).arg("--receiver");
     let report = bench::run(settings, identities, receiver).await?;
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())

@@ -1,10 +1,10 @@
-//! A measured transfer: a real sender in this process and a real receiver in another, over loopback.
+//! A measured transfer: a real sender in this process and a real receiver in another, over loopback or any other network.
 //!
 //! The caller gives the command that becomes the receiver; it must end up in [`receive`]. The two talk in lines of JSON over the receiver's standard
 //! input and output: setup in, port out, then the end of input, and last the receiver's usage out.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
 use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
 use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub checksum: bool,
     /// The carrier; `None`: the sender's choice.
     pub carrier: Option<Carrier>,
+    /// Where the receiver listens.
+    pub address: IpAddr,
 }
 
 /// Who the two sides are, from one authority.
@@ -126,6 +129,7 @@ struct Setup {
     secret: [u8; 32],
     size_bytes: u64,
     checksum: bool,
+    address: IpAddr,
 }
 
 /// Copies the source to the target and says what it took.
@@ -149,6 +153,7 @@ pub async fn run(
         secret: *secret.as_bytes(),
         size_bytes,
         checksum: settings.checksum,
+        address: settings.address,
     };
     let mut other = Other::start(receiver)?;
     other.tell(&setup).await?;
@@ -161,7 +166,7 @@ pub async fn run(
         expires_unix_secs: i64::MAX,
     };
     let config = SendConfig {
-        receiver: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        receiver: SocketAddr::from((settings.address, port)),
         carrier: settings
             .carrier
             .map_or(Preference::Probe { broken: None }, Preference::Pinned),
@@ -172,6 +177,7 @@ pub async fn run(
             index: DiskIndex::SYSTEM,
             path: settings.from.clone(),
             size_bytes,
+            candidates: Candidates::All,
         }],
         compression: match settings.level {
             None => Compression::Auto,
@@ -229,7 +235,7 @@ pub async fn receive() -> Result<(), BenchError> {
         certificate_pem: setup.certificate_pem,
         key_pem: setup.key_pem,
     };
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listen = SocketAddr::from((setup.address, 0));
     let server = Server::bind(ServerConfig::new(listen, identity, setup.directory))?;
     let admission = Admission {
         epoch: Epoch(1),
@@ -362,10 +368,18 @@ fn usage() -> Usage {
     use nix::sys::time::TimeValLike as _;
 
     let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
+    // The highest mark of this program: that of getrusage begins with the size of whoever forked it.
+    let peak_kib = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .unwrap_or_else(|| u64::try_from(usage.max_rss()).unwrap_or(0));
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Usage {
         cpu_secs: micros as f64 / 1e6,
-        peak_memory_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
+        peak_memory_bytes: peak_kib * 1024,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::VarInt;
@@ -88,6 +89,14 @@ impl Client {
                 let control = (SendStream::Tcp(send), RecvStream::Tcp(receive));
                 Ok((Self::Tcp(client), control))
             }
+        }
+    }
+
+    /// How long the path is, where that is known without asking the other side.
+    pub(crate) fn round_trip(&self) -> Duration {
+        match self {
+            Self::Quic(_, connection) => connection.rtt(),
+            Self::Tcp(client) => client.round_trip(),
         }
     }
 

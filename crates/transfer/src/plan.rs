@@ -39,6 +39,93 @@ pub enum Claim {
     },
 }
 
+/// Which chunks a pass looks at. What the receiver does not have is looked at in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Candidates {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that these extents touch. Whoever names them answers for the rest: that since a pass that the receiver has whole, nothing else
+    /// was written. The roots of both sides agree on what was not looked at, whatever the disk holds.
+    Changed(Vec<Extent>),
+}
+
+impl Candidates {
+    /// The chunks to look at, as first chunk and number, in order; all others are as the receiver has them.
+    pub fn to_look_at(&self, receiver: &ChunkHashes) -> Vec<(u64, u64)> {
+        let chunks = receiver.chunks();
+        let changed = match self {
+            Self::All => {
+                return if chunks > 0 {
+                    vec![(0, chunks)]
+                } else {
+                    Vec::new()
+                };
+            }
+            Self::Changed(changed) => changed,
+        };
+        let chunk_bytes = u64::from(receiver.chunk_bytes());
+        let touched = changed
+            .iter()
+            .filter(|extent| extent.start < extent.end)
+            .map(|extent| {
+                let first = extent.start / chunk_bytes;
+                (first, extent.end.div_ceil(chunk_bytes).min(chunks))
+            });
+        let unknown = receiver
+            .runs(0, chunks)
+            .into_iter()
+            .filter(|run| run.kind == RunKind::Unknown)
+            .map(|run| (run.start, run.start + run.count));
+        let mut ranges: Vec<(u64, u64)> = touched
+            .chain(unknown)
+            .filter(|(start, end)| start < end)
+            .collect();
+        ranges.sort_unstable();
+        let mut pieces: Vec<(u64, u64)> = Vec::new();
+        for (start, end) in ranges {
+            match pieces.last_mut() {
+                Some((last, count)) if start <= *last + *count => {
+                    *count = (*count).max(end - *last);
+                }
+                _ => pieces.push((start, end - start)),
+            }
+        }
+        pieces
+    }
+}
+
+/// The parts of claims of one disk that lie in the chunks to look at; both are in order.
+pub fn only(claims: Vec<Claim>, look_at: &[(u64, u64)]) -> Vec<Claim> {
+    let mut parts = Vec::new();
+    let mut next = 0;
+    for claim in claims {
+        let (Claim::Read { start, count, .. } | Claim::Hole { start, count, .. }) = claim;
+        while let Some((first, number)) = look_at.get(next) {
+            let (from, until) = (start.max(*first), (start + count).min(first + number));
+            if from < until {
+                parts.push(match claim {
+                    Claim::Read { disk, .. } => Claim::Read {
+                        disk,
+                        start: from,
+                        count: until - from,
+                    },
+                    Claim::Hole { disk, .. } => Claim::Hole {
+                        disk,
+                        start: from,
+                        count: until - from,
+                    },
+                });
+            }
+            if first + number > start + count {
+                break;
+            }
+            next += 1;
+        }
+    }
+    parts
+}
+
 /// Cuts a disk into claims: chunks that an extent of data touches are read, all others are holes.
 pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -> Vec<Claim> {
     let chunk_bytes = u64::from(chunk_bytes);
@@ -118,8 +205,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hashes::Chunk;
 
     proptest! {
+        /// A pass over a changed set looks at each chunk that it names and each that the receiver lacks, once, and at nothing else.
+        #[test]
+        fn a_pass_looks_at_what_changed_and_what_is_missing(
+            known in proptest::collection::vec(any::<bool>(), 1..200), mut cuts in proptest::collection::vec(0_u64..2000, 0..12)
+        ) {
+            let chunks = known.len() as u64;
+            let mut receiver = ChunkHashes::new(chunks * 8 - 3, 8);
+            for (chunk, _) in (0..).zip(&known).filter(|(_, is_known)| **is_known) {
+                receiver.set(chunk, Chunk::Data([1; 32]));
+            }
+            // As they come: in any order, over each other, and beyond the disk's end.
+            let changed: Vec<Extent> = cuts.chunks_exact_mut(2).map(|pair| {
+                pair.sort_unstable();
+                Extent { start: pair[0], end: pair[1] }
+            }).collect();
+            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver);
+            let everything = claims(0, chunks * 8 - 3, 8, &[Extent { start: 100, end: 900 }]);
+            let mut looked = vec![0; known.len()];
+            for claim in only(everything, &look_at) {
+                let (Claim::Read { start, count, .. } | Claim::Hole { start, count, .. }) = claim;
+                (start..start + count).for_each(|chunk| looked[usize::try_from(chunk).unwrap()] += 1);
+            }
+            for (chunk, is_known) in (0_u64..).zip(&known) {
+                let is_changed = changed.iter().any(|extent| extent.start < extent.end && extent.start < (chunk + 1) * 8 && extent.end > chunk * 8);
+                prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed || !is_known), "chunk {}", chunk);
+            }
+            prop_assert_eq!(Candidates::All.to_look_at(&receiver), vec![(0, chunks)]);
+        }
+
         /// Every chunk is claimed once, in order, and every byte of data lies in a chunk that is read.
         #[test]
         fn claims_cover_the_disk_once(

@@ -27,9 +27,10 @@ const PAGE_STRETCHES: usize = 16_384;
 /// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
 pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;
 
-/// Most bytes of a probe's stream, and how long the receiver measures it: first it lets the carrier find its feet.
-pub const MOST_PROBE_BYTES: u64 = 256 << 20;
-pub const PROBE_SETTLES: Duration = Duration::from_millis(20);
+/// Most bytes of a probe's stream, and how long the receiver measures it: first QUIC has to find out how large
+/// its datagrams may be.
+pub const MOST_PROBE_BYTES: u64 = 2 << 30;
+pub const PROBE_SETTLES: Duration = Duration::from_millis(120);
 pub const PROBE_LASTS: Duration = Duration::from_millis(60);
 
 /// Bytes of a frame's header.

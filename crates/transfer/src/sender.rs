@@ -6,6 +6,7 @@
 mod choice;
 mod connection;
 mod feeder;
+mod governor;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::hashes::Hash;
+use crate::plan::Candidates;
 use crate::{Identity, TransferError};
 
 pub use choice::{Choice, Preference, Reason};
@@ -23,13 +25,13 @@ pub use choice::{Choice, Preference, Reason};
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
 
-/// How long the receiver may take to part.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for the last datagram to go. The receiver has given its word, or can't be reached: nothing depends on its answer.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// How payloads are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// The fastest level while the link is the bottleneck, none while the processor is.
+    /// None while the processor is the bottleneck, else as high a level as carries the most.
     #[default]
     Auto,
     /// None.
@@ -47,6 +49,8 @@ pub struct SourceDisk {
     pub path: PathBuf,
     /// The size that it must have, in bytes.
     pub size_bytes: u64,
+    /// Which of its chunks are looked at.
+    pub candidates: Candidates,
 }
 
 /// A transfer to one receiver.
@@ -119,7 +123,6 @@ pub async fn send(
         sent = connection::run(&client, control, choice, &config, &progress, cancel.child_token()) => sent,
         () = cancel.cancelled() => Err(TransferError::Cancelled),
     };
-    // Bounded: a receiver that is gone must not hold the caller.
     let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
     sent
 }

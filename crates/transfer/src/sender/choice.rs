@@ -3,12 +3,13 @@
 //! QUIC is taken unless it does not answer, has just broken, or is clearly the slower one on this path. A run that broke off begins with
 //! a choice of its own, so it changes carrier where that helps; what is durable is not sent again either way.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::SendConfig;
+use super::{SendConfig, SourceDisk};
 use crate::carrier::{Client, Control, SendStream};
 use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
 use crate::{Carrier, TransferError, control};
@@ -24,7 +25,7 @@ const TCP_GRACE: Duration = Duration::from_millis(250);
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fewer bytes than these are sent before a probe would be over.
-const LEAST_BYTES: u64 = 512 << 20;
+const LEAST_BYTES: u64 = 2 << 30;
 
 /// On a longer path a probe would measure how carriers begin, not how they run.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(10);
@@ -136,25 +137,22 @@ async fn choose(
     config: &SendConfig,
     broken: Option<Carrier>,
 ) -> Result<(Client, Control, Choice), TransferError> {
-    let began = Instant::now();
     let (quic, tcp) = (reach(config, Carrier::Quic), reach(config, Carrier::Tcp));
     tokio::pin!(quic, tcp);
-    let (quic, tcp, round_trip) = tokio::select! {
+    let (quic, tcp) = tokio::select! {
         quic = &mut quic => {
-            let round_trip = began.elapsed();
             let tcp = match &quic {
                 Ok(_) => timeout(TCP_GRACE, tcp).await.ok().and_then(Result::ok),
                 Err(_) => Some(tcp.await.map_err(|error| neither(&quic, error))?),
             };
-            (quic.ok(), tcp, round_trip)
+            (quic.ok(), tcp)
         }
         tcp = &mut tcp => {
-            let round_trip = began.elapsed();
             match tcp {
-                Ok(tcp) => (timeout(QUIC_GRACE, quic).await.ok().and_then(Result::ok), Some(tcp), round_trip),
+                Ok(tcp) => (timeout(QUIC_GRACE, quic).await.ok().and_then(Result::ok), Some(tcp)),
                 Err(error) => {
                     let quic = quic.await;
-                    (Some(quic.map_err(|quic| neither(&Err(quic), error))?), None, round_trip)
+                    (Some(quic.map_err(|quic| neither(&Err(quic), error))?), None)
                 }
             }
         }
@@ -168,7 +166,7 @@ async fn choose(
         (Some(quic), Some(tcp)) => match broken {
             Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
             Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
-            None if is_worth_a_probe(config, round_trip) => Ok(measure(config, quic, tcp).await),
+            None if is_worth_a_probe(config, &tcp.0) => Ok(measure(config, quic, tcp).await),
             None => Ok(chosen(quic, Carrier::Quic, Reason::Unmeasured)),
         },
         (None, None) => unreachable!("one of the two has answered, or its error was returned"),
@@ -189,11 +187,19 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
     }
 }
 
-fn is_worth_a_probe(config: &SendConfig, round_trip: Duration) -> bool {
-    let bytes: u64 = config.disks.iter().map(|disk| disk.size_bytes).sum();
+fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
+    let bytes: u64 = config.disks.iter().map(most_to_send).sum();
     bytes >= LEAST_BYTES
-        && round_trip <= LONGEST_ROUND_TRIP
+        && tcp.round_trip() <= LONGEST_ROUND_TRIP
         && config.bandwidth_limit.borrow().is_none()
+}
+
+/// What a disk may have to send: a file knows how much of it is not holes.
+fn most_to_send(disk: &SourceDisk) -> u64 {
+    match std::fs::metadata(&disk.path) {
+        Ok(file) if file.is_file() => disk.size_bytes.min(file.blocks().saturating_mul(512)),
+        _ => disk.size_bytes,
+    }
 }
 
 /// Measures one after the other and takes the better. A carrier whose probe fails counts as one that does not answer.

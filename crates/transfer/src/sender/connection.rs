@@ -1,7 +1,7 @@
 //! One connection to the receiver, from Hello to Received.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -73,6 +73,8 @@ pub(super) async fn run(
     let shared = Arc::new(Shared {
         disks,
         compression: config.compression,
+        governor: Mutex::default(),
+        began: Instant::now(),
         buffers: BufferPool::new(chunk_bytes as usize, IDLE_BUFFERS),
         counters: Counters::default(),
         cancel,
@@ -213,7 +215,15 @@ async fn greet(
     let mut disks: Vec<Disk> = readers
         .into_iter()
         .zip(&config.disks)
-        .map(|(reader, disk)| Disk::new(disk.index, reader, disk.size_bytes, chunk_bytes))
+        .map(|(reader, disk)| {
+            Disk::new(
+                disk.index,
+                reader,
+                disk.size_bytes,
+                chunk_bytes,
+                disk.candidates.clone(),
+            )
+        })
         .collect();
     loop {
         let message = tokio::time::timeout(WELCOME_TIMEOUT, control::read(from_receiver))
@@ -255,12 +265,16 @@ async fn claims(shared: &Arc<Shared>) -> Result<Cursor, TransferError> {
             .iter()
             .enumerate()
             .flat_map(|(position, disk)| {
-                plan::claims(
+                let all = plan::claims(
                     position,
                     disk.size_bytes,
                     disk.chunk_bytes,
                     &disk.reader.extents(),
-                )
+                );
+                let look_at = disk.begin_pass();
+                let left_out = disk.size_bytes - disk.bytes_of(&look_at);
+                Counters::add(&shared.counters.equal, left_out);
+                plan::only(all, &look_at)
             });
         Ok(Cursor::new(claims.collect()))
     })

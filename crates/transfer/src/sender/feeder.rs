@@ -2,27 +2,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::governor::Governor;
 use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::disk::{BufferPool, PooledBuffer, SourceReader};
 use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
-use crate::plan::{self, Claim, Cursor};
+use crate::plan::{self, Candidates, Claim, Cursor};
 use crate::protocol::{Codec, Frame, Page};
-
-/// Level of zstd when the link is the bottleneck.
-const AUTO_LEVEL: i32 = 1;
 
 /// A packed chunk must save this part of itself to be sent packed.
 const LEAST_GAIN: usize = 100 / 3;
-
-/// Free places in a queue that counts as full: the writer may have taken something while the chunk was read.
-const MOSTLY_FULL: usize = 1;
 
 /// One disk of the transfer, as the feeders share it.
 #[derive(Debug)]
@@ -31,6 +27,7 @@ pub(super) struct Disk {
     pub(super) reader: SourceReader,
     pub(super) size_bytes: u64,
     pub(super) chunk_bytes: u32,
+    candidates: Candidates,
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
     /// How many chunks were looked at; the plan has each once.
@@ -43,8 +40,10 @@ impl Disk {
         reader: SourceReader,
         size_bytes: u64,
         chunk_bytes: u32,
+        candidates: Candidates,
     ) -> Self {
         Self {
+            candidates,
             index,
             reader,
             size_bytes,
@@ -66,6 +65,27 @@ impl Disk {
     /// Bytes that the receiver has, before the first chunk is looked at.
     pub(super) fn present_bytes(&self) -> u64 {
         self.known().known_bytes()
+    }
+
+    /// The chunks to look at. The others count as looked at: they are what the receiver has.
+    pub(super) fn begin_pass(&self) -> Vec<(u64, u64)> {
+        let known = self.known();
+        let look_at = self.candidates.to_look_at(&known);
+        let chunks: u64 = look_at.iter().map(|(_, count)| count).sum();
+        self.looked_at
+            .fetch_add(known.chunks() - chunks, Ordering::Relaxed);
+        look_at
+    }
+
+    /// Bytes of stretches of chunks, of which the disk's last may be short.
+    pub(super) fn bytes_of(&self, stretches: &[(u64, u64)]) -> u64 {
+        let chunk_bytes = u64::from(self.chunk_bytes);
+        stretches
+            .iter()
+            .map(|(start, count)| {
+                ((start + count) * chunk_bytes).min(self.size_bytes) - start * chunk_bytes
+            })
+            .sum()
     }
 
     /// Notes what a chunk is; `true` if that is what the receiver has.
@@ -106,6 +126,9 @@ impl Disk {
 pub(super) struct Shared {
     pub(super) disks: Vec<Disk>,
     pub(super) compression: Compression,
+    /// Asked when the level is the sender's choice.
+    pub(super) governor: Mutex<Governor>,
+    pub(super) began: Instant,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) counters: Counters,
     pub(super) cancel: CancellationToken,
@@ -150,7 +173,8 @@ pub(super) fn feed(
     cursor: &Cursor,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
-    let mut packer = Packer::new(shared.compression)?;
+    let mut packer = Packer::new(shared.compression);
+    let mut last = Instant::now();
     while let Some(claim) = cursor.claim() {
         match claim {
             Claim::Hole { disk, start, count } => {
@@ -158,7 +182,18 @@ pub(super) fn feed(
             }
             Claim::Read { disk, start, count } => {
                 for chunk in start..start + count {
-                    feed_chunk(shared, &shared.disks[disk], chunk, &mut packer, queue)?;
+                    let (sent, waited) =
+                        feed_chunk(shared, &shared.disks[disk], chunk, &mut packer, queue)?;
+                    let now = Instant::now();
+                    if sent > 0 && shared.compression == Compression::Auto {
+                        let worked = (now - last).saturating_sub(waited);
+                        packer.level = shared
+                            .governor
+                            .lock()
+                            .expect("no holder of this lock can panic")
+                            .note(now - shared.began, sent, worked, waited);
+                    }
+                    last = now;
                 }
             }
         }
@@ -199,13 +234,14 @@ fn feed_hole(
     Ok(())
 }
 
+/// Answers with the bytes of the chunk if they were sent, and how long that waited for the link.
 fn feed_chunk(
     shared: &Shared,
     disk: &Disk,
     chunk: u64,
     packer: &mut Packer,
     queue: &mpsc::Sender<Ready>,
-) -> Result<(), TransferError> {
+) -> Result<(u64, Duration), TransferError> {
     if shared.cancel.is_cancelled() || queue.is_closed() {
         return Err(TransferError::Cancelled);
     }
@@ -221,13 +257,12 @@ fn feed_chunk(
     };
     if disk.look_at(chunk, found) {
         Counters::add(&shared.counters.equal, u64::from(length));
-        return Ok(());
+        return Ok((0, Duration::ZERO));
     }
     let ready = match found {
         Chunk::Data(hash) => {
             Counters::add(&shared.counters.payload, u64::from(length));
-            let link_is_slower = queue.capacity() <= MOSTLY_FULL;
-            let (codec, payload) = packer.pack(buffer, link_is_slower);
+            let (codec, payload) = packer.pack(buffer);
             let stored_bytes =
                 u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
             let frame = Frame::Data {
@@ -249,45 +284,63 @@ fn feed_chunk(
             (frame, Bytes::new())
         }
     };
-    hand_over(shared, queue, ready)
+    // Zeros weigh nothing: they say nothing of link or compression.
+    let sent = match found {
+        Chunk::Data(_) => u64::from(length),
+        Chunk::Zero | Chunk::Unknown => 0,
+    };
+    let waits = Instant::now();
+    hand_over(shared, queue, ready)?;
+    Ok((sent, waits.elapsed()))
 }
 
 struct Packer {
-    compression: Compression,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
+    /// Of the next chunk.
+    level: Option<i32>,
+    /// That of the compressor.
+    set_to: Option<i32>,
+    compressor: zstd::bulk::Compressor<'static>,
 }
 
 impl Packer {
-    fn new(compression: Compression) -> Result<Self, TransferError> {
+    fn new(compression: Compression) -> Self {
         let level = match compression {
-            Compression::Off => None,
-            Compression::Auto => Some(AUTO_LEVEL),
+            Compression::Off | Compression::Auto => None,
             Compression::Level(level) => Some(level),
         };
-        let compressor = level
-            .map(zstd::bulk::Compressor::new)
-            .transpose()
-            .map_err(|error| TransferError::Protocol(format!("zstd can't be used: {error}")))?;
-        Ok(Self {
-            compression,
-            compressor,
-        })
+        Self {
+            level,
+            set_to: None,
+            compressor: zstd::bulk::Compressor::default(),
+        }
     }
 
-    /// Packs a chunk if that pays. With [`Compression::Auto`] it pays only while the queue is full, which says that the link is what
-    /// everybody waits for: then the processor's time is free.
-    fn pack(&mut self, buffer: PooledBuffer, link_is_slower: bool) -> (Codec, Bytes) {
-        if let Some(compressor) = &mut self.compressor
-            && (self.compression != Compression::Auto || link_is_slower)
-        {
-            let bytes = buffer.as_ref();
+    /// Packs a chunk if it is to be packed and that pays.
+    fn pack(&mut self, buffer: PooledBuffer) -> (Codec, Bytes) {
+        let bytes = buffer.as_ref();
+        if self.is_ready() {
             // With no room for more, zstd gives up on what does not pay.
             let mut packed = Vec::with_capacity(bytes.len() - bytes.len() / LEAST_GAIN);
-            if compressor.compress_to_buffer(bytes, &mut packed).is_ok() {
+            if self
+                .compressor
+                .compress_to_buffer(bytes, &mut packed)
+                .is_ok()
+            {
                 return (Codec::Zstd, packed.into());
             }
         }
         (Codec::Raw, Bytes::from_owner(buffer))
+    }
+
+    /// Whether there is a level, and the compressor has it.
+    fn is_ready(&mut self) -> bool {
+        let Some(level) = self.level else {
+            return false;
+        };
+        if self.set_to != self.level && self.compressor.set_compression_level(level).is_ok() {
+            self.set_to = self.level;
+        }
+        self.set_to == self.level
     }
 }
 
@@ -306,17 +359,18 @@ mod tests {
         let text = b"0123456789".repeat(5000);
         let mut noise = vec![0; 50_000];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        let pack = |compression, bytes: &[u8], link_is_slower| {
-            let mut packer = Packer::new(compression).unwrap();
-            packer.pack(buffer(bytes), link_is_slower)
-        };
-        let (codec, packed) = pack(Compression::Level(3), &text, false);
+        let pack = |compression, bytes: &[u8]| Packer::new(compression).pack(buffer(bytes));
+        let (codec, packed) = pack(Compression::Level(3), &text);
         assert_eq!(codec, Codec::Zstd);
         assert_eq!(zstd::bulk::decompress(&packed, text.len()).unwrap(), text);
-        assert_eq!(pack(Compression::Level(3), &noise, false).0, Codec::Raw);
-        assert_eq!(pack(Compression::Level(3), &noise, false).1, noise);
-        assert_eq!(pack(Compression::Off, &text, true).0, Codec::Raw);
-        assert_eq!(pack(Compression::Auto, &text, true).0, Codec::Zstd);
-        assert_eq!(pack(Compression::Auto, &text, false).0, Codec::Raw);
+        assert_eq!(pack(Compression::Level(3), &noise).0, Codec::Raw);
+        assert_eq!(pack(Compression::Level(3), &noise).1, noise);
+        assert_eq!(pack(Compression::Off, &text).0, Codec::Raw);
+        let mut packer = Packer::new(Compression::Auto);
+        assert_eq!(packer.pack(buffer(&text)).0, Codec::Raw);
+        for level in [1, 9, 3] {
+            packer.level = Some(level);
+            assert_eq!(packer.pack(buffer(&text)).0, Codec::Zstd);
+        }
     }
 }

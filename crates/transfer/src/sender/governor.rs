@@ -1,0 +1,191 @@
+//! How hard to compress, when nobody says: none, a fast level, or a higher one.
+//!
+//! Feeders say how long they worked and how long they waited for the link. While they wait, the processor has time to spare, so the next higher
+//! level is tried; while they never wait, it has none, so the next lower one is. A trial is kept only if more of the disk crosses than
+//! before. This needs no model of link, processor or data, and it notices when any of them changes.
+
+use std::time::Duration;
+
+/// zstd's levels from none to slow. Beyond the last the gain is small and the price steep.
+pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(9)];
+
+/// What a decision is made of at least.
+const LEAST_TIME: Duration = Duration::from_millis(150);
+const LEAST_BYTES: u64 = 16 << 20;
+/// A stretch so long is enough, however few the bytes.
+const MOST_TIME: Duration = Duration::from_secs(2);
+
+/// Parts of the feeders' time spent waiting: above the one, more compression is tried, below the other, less.
+const WAITS: f64 = 0.25;
+const WORKS: f64 = 0.05;
+
+/// A higher level must carry so much more to be kept; a lower one so much at least, since it costs less.
+const CLIMB_GAIN: f64 = 1.03;
+const DESCENT_GAIN: f64 = 0.98;
+
+/// After a trial that failed, the pause until the next; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Decides. Times count from any fixed moment.
+#[derive(Debug)]
+pub(super) struct Governor {
+    rung: usize,
+    /// The rung before the trial that runs, and the bytes a second that it carried.
+    trial: Option<(usize, f64)>,
+    stretch: Stretch,
+    /// No trial before this.
+    rest_until: Duration,
+    pause: Duration,
+}
+
+/// What was seen since the last decision.
+#[derive(Debug, Default)]
+struct Stretch {
+    began: Duration,
+    bytes: u64,
+    worked: Duration,
+    waited: Duration,
+}
+
+impl Default for Governor {
+    fn default() -> Self {
+        Self {
+            rung: 0,
+            trial: None,
+            stretch: Stretch::default(),
+            rest_until: Duration::ZERO,
+            pause: FIRST_PAUSE,
+        }
+    }
+}
+
+impl Governor {
+    /// Notes a chunk of so many bytes, before packing, that was sent at `now`; answers with the level for the next.
+    pub(super) fn note(
+        &mut self,
+        now: Duration,
+        bytes: u64,
+        worked: Duration,
+        waited: Duration,
+    ) -> Option<i32> {
+        let stretch = &mut self.stretch;
+        stretch.bytes += bytes;
+        stretch.worked += worked;
+        stretch.waited += waited;
+        let length = now.saturating_sub(stretch.began);
+        let is_enough = length >= LEAST_TIME && stretch.bytes >= LEAST_BYTES;
+        if is_enough || length >= MOST_TIME {
+            self.decide(now, length);
+            self.stretch = Stretch {
+                began: now,
+                ..Stretch::default()
+            };
+        }
+        LEVELS[self.rung]
+    }
+
+    fn decide(&mut self, now: Duration, length: Duration) {
+        let rate = self.stretch.bytes as f64 / length.as_secs_f64();
+        let whole = (self.stretch.worked + self.stretch.waited).as_secs_f64();
+        let waits = self.stretch.waited.as_secs_f64() / whole.max(f64::EPSILON);
+        if let Some((before, rate_before)) = self.trial.take() {
+            let gain = if self.rung > before {
+                CLIMB_GAIN
+            } else {
+                DESCENT_GAIN
+            };
+            if rate < rate_before * gain {
+                self.rung = before;
+                self.rest_until = now + self.pause;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            } else {
+                self.pause = FIRST_PAUSE;
+            }
+            return;
+        }
+        if now < self.rest_until {
+            return;
+        }
+        let next = if waits > WAITS && self.rung + 1 < LEVELS.len() {
+            self.rung + 1
+        } else if waits < WORKS && self.rung > 0 {
+            self.rung - 1
+        } else {
+            return;
+        };
+        self.trial = Some((self.rung, rate));
+        self.rung = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes a second that two threads compress, and what is left of a byte, by rung: as measured on files of a server.
+    const SPEED: [f64; 5] = [6e9, 0.8e9, 0.5e9, 0.2e9, 0.1e9];
+    const RATIO: [f64; 5] = [1.0, 0.36, 0.32, 0.30, 0.29];
+
+    /// Seconds that a chunk takes: on the processor, and for the link to be ready for the next.
+    fn costs(rung: usize, link: f64, compresses: bool) -> (f64, f64) {
+        let bytes = f64::from(1 << 20);
+        let ratio = if compresses { RATIO[rung] } else { 1.0 };
+        let worked = bytes / SPEED[rung];
+        (worked, (bytes * ratio / link - worked).max(0.0))
+    }
+
+    /// Sends in virtual time; answers with bytes a second over the last part.
+    fn send(governor: &mut Governor, from: f64, seconds: f64, link: f64, compresses: bool) -> f64 {
+        let (mut now, mut sent, mut counted_from) = (from, 0_u64, None);
+        while now < from + seconds {
+            let (worked, waited) = costs(governor.rung, link, compresses);
+            now += worked + waited;
+            let seconds = Duration::from_secs_f64;
+            governor.note(seconds(now), 1 << 20, seconds(worked), seconds(waited));
+            if now > from + 10.0 {
+                counted_from.get_or_insert(now);
+                sent += 1 << 20;
+            }
+        }
+        sent as f64 / (now - counted_from.unwrap_or(from))
+    }
+
+    fn best(link: f64, compresses: bool) -> f64 {
+        (0..LEVELS.len())
+            .map(|rung| {
+                let (worked, waited) = costs(rung, link, compresses);
+                f64::from(1 << 20) / (worked + waited)
+            })
+            .fold(0.0, f64::max)
+    }
+
+    proptest! {
+        /// Whatever link and data, and also after both have changed, the choice carries nearly what the best fixed level would.
+        #[test]
+        fn it_carries_what_the_best_level_does(
+            first in 1e6_f64..6e9, second in 1e6_f64..6e9, packs in any::<bool>(), packs_later in any::<bool>(),
+        ) {
+            let mut governor = Governor::default();
+            let mut from = 0.0;
+            for (link, compresses) in [(first, packs), (second, packs_later)] {
+                let rate = send(&mut governor, from, 60.0, link, compresses);
+                let best = best(link, compresses);
+                prop_assert!(rate >= best * 0.85, "{rate:.3e} of {best:.3e} at rung {}", governor.rung);
+                from += 61.0;
+            }
+        }
+    }
+
+    #[test]
+    fn a_slow_link_gets_a_high_level_and_a_fast_one_none() {
+        let mut slow = Governor::default();
+        send(&mut slow, 0.0, 30.0, 12.5e6, true);
+        assert!(slow.rung >= 3, "rung {}", slow.rung);
+        let mut fast = Governor::default();
+        send(&mut fast, 0.0, 30.0, 5e9, true);
+        assert_eq!(fast.rung, 0);
+    }
+}
