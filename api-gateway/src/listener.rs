@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use service::{Policy, Shutdown, TaskGroup};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -58,32 +58,18 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let origin = Origin::peer(peer, tls.is_some());
-                let tls = tls.clone();
-                let gateway = Arc::clone(&gateway);
-                let mut once = Some((stream, place));
-                let shutdown = shutdown.clone();
+                let conversation = Conversation {
+                    origin: Origin::peer(peer, tls.is_some()),
+                    gateway: Arc::clone(&gateway),
+                    patience: limits.head_timeout,
+                    shutdown: shutdown.clone(),
+                };
+                let mut once = Some((stream, tls.clone(), conversation, place));
                 tasks.start("api_connection", Policy::restart().finishes(), move || {
                     let taken = once.take();
-                    let (gateway, shutdown, tls) =
-                        (Arc::clone(&gateway), shutdown.clone(), tls.clone());
                     async move {
-                        let Some((stream, _place)) = taken else {
-                            return Ok(());
-                        };
-                        // Answers are small and whole: waiting to fill a packet would only delay them.
-                        let _slower_without = stream.set_nodelay(true);
-                        let patience = limits.head_timeout;
-                        let Some(tls) = tls else {
-                            converse(stream, origin, gateway, patience, shutdown).await;
-                            return Ok(());
-                        };
-                        match timeout(patience, tls.accept(stream)).await {
-                            Ok(Ok(stream)) => {
-                                converse(stream, origin, gateway, patience, shutdown).await;
-                            }
-                            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                            Err(_) => tracing::debug!("a TLS handshake took too long"),
+                        if let Some((stream, tls, conversation, _place)) = taken {
+                            conversation.begin(stream, tls).await;
                         }
                         Ok::<(), Infallible>(())
                     }
@@ -97,45 +83,64 @@ pub async fn serve(
     }
 }
 
-/// Serves one connection to its end.
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+/// One connection, and what its requests share.
+struct Conversation {
     origin: Origin,
     gateway: Arc<Gateway>,
-    head_timeout: Duration,
+    /// Longest wait for a handshake, the head of a request, or the next request.
+    patience: Duration,
     shutdown: Shutdown,
-) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let gateway = Arc::clone(&gateway);
-        async move {
-            let response = match request.uri().path() {
-                openapi::PATH => openapi::response(),
-                _ => respond(gateway, origin, request.map(Body::new)).await,
-            };
-            Ok::<_, Infallible>(response)
+}
+
+impl Conversation {
+    /// Serves the connection to its end, behind a handshake if it speaks TLS.
+    async fn begin(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+        // Answers are small and whole: waiting to fill a packet would only delay them.
+        let _slower_without = stream.set_nodelay(true);
+        let Some(tls) = tls else {
+            return self.converse(stream).await;
+        };
+        match timeout(self.patience, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.converse(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(head_timeout)
-        .keep_alive_timeout(head_timeout)
-        .max_concurrent_streams(100);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.draining() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    }
+
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        let (gateway, origin) = (self.gateway, self.origin);
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let response = match request.uri().path() {
+                    openapi::PATH => openapi::response(),
+                    _ => respond(gateway, origin, request.map(Body::new)).await,
+                };
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.patience);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.patience)
+            .keep_alive_timeout(self.patience)
+            .max_concurrent_streams(100);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shutdown.draining() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
     }
 }

@@ -166,9 +166,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         scheduled_start: arguments.time("ScheduledStartTime"),
         valid_until: arguments.time("ValidTime"),
         increments: increments::asked(&arguments)?,
-        network: network::asked(&call, &arguments, Some(region_id))
-            .await?
-            .unwrap_or_default(),
+        network: network::asked(&call, &arguments).await?.unwrap_or_default(),
         tags: &tags,
         client_token: arguments.text("ClientToken").map(|token| ClientToken {
             token,
@@ -201,6 +199,7 @@ fn refused(refusal: CreateRefusal) -> Refusal {
         ),
         CreateRefusal::NameTaken => name_taken(),
         CreateRefusal::Disks(invalid) => disks::refusal(&invalid),
+        CreateRefusal::Network => network::not_found(),
         CreateRefusal::ScheduledStart => invalid_scheduled_start(),
         CreateRefusal::ValidUntil => invalid_valid_time(),
     }

@@ -83,7 +83,7 @@ async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let change = JobChange {
         frequency_hours,
         images_to_keep,
-        network: network::asked(&call, &arguments, None).await?,
+        network: network::asked(&call, &arguments).await?,
         name: arguments.name("Name").cloned(),
         description: arguments.text("Description").map(str::to_owned),
         valid_until: arguments.time("ValidTime"),
@@ -105,6 +105,7 @@ async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         ModifyJob::Disks(invalid) => Err(disks::refusal(&invalid)),
         ModifyJob::ScheduledStart => Err(invalid_scheduled_start()),
         ModifyJob::ValidUntil => Err(invalid_valid_time()),
+        ModifyJob::Network => Err(network::not_found()),
         ModifyJob::NotFound => Err(Refusal::not_found("JobId")),
     }
 }

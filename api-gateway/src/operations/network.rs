@@ -22,6 +22,11 @@ pub(super) const VPC_ID: Parameter = Parameter::optional(
     "The VPC of VSwitchId, from which it follows; another is refused.",
 );
 
+/// The account has no such vSwitch, or not in the job's region.
+pub(super) fn not_found() -> Refusal {
+    Refusal::not_found("VSwitchId")
+}
+
 /// Refuses a region that is neither this gateway's nor one that the operator has given to the account.
 pub(super) async fn check_region(call: &Call, region_id: &str) -> Result<(), Refusal> {
     let store = &call.gateway.store;
@@ -31,11 +36,10 @@ pub(super) async fn check_region(call: &Call, region_id: &str) -> Result<(), Ref
     Err(Refusal::not_found("RegionId"))
 }
 
-/// The network that is asked for, in the job's region if that is known; `None` if nothing is said of it.
+/// The network that is asked for; `None` if nothing is said of it. Whether it lies in the job's region is seen when the job is written.
 pub(super) async fn asked(
     call: &Call,
     arguments: &Arguments,
-    region_id: Option<&str>,
 ) -> Result<Option<JobNetwork>, Refusal> {
     let net_mode = arguments
         .text("NetMode")
@@ -50,9 +54,7 @@ pub(super) async fn asked(
         };
     };
     let found = call.gateway.store.vswitch(&call.tenant, vswitch_id).await?;
-    let vswitch = found
-        .filter(|vswitch| region_id.is_none_or(|region_id| region_id == vswitch.region_id))
-        .ok_or_else(|| Refusal::not_found("VSwitchId"))?;
+    let vswitch = found.ok_or_else(not_found)?;
     if vpc_id.is_some_and(|vpc_id| vpc_id != vswitch.vpc) {
         return Err(Refusal::new(
             "VSwitchIdVpcId.Mismatch",

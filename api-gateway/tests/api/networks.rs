@@ -113,6 +113,18 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
             "{network}: {removed:?}"
         );
     }
+    // The job lies in the region north, and so do the vSwitches it may be given.
+    for (more, wanted) in [
+        (&[("VSwitchId", "vsw-1")][..], "InvalidVSwitchId.NotFound"),
+        (
+            &[("VSwitchId", "vsw-2"), ("VpcId", "vpc-1")],
+            "VSwitchIdVpcId.Mismatch",
+        ),
+    ] {
+        let change = [&[("JobId", job.as_str())], more].concat();
+        let refused = one.code("ModifyReplicationJobAttribute", &change).await;
+        assert_eq!(refused, wanted, "{more:?}");
+    }
     one.call(
         "ModifyReplicationJobAttribute",
         &[("JobId", job.as_str()), ("NetMode", "0")],

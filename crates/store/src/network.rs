@@ -2,7 +2,7 @@
 
 use domain::{JobId, TenantId};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// A network of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,30 @@ pub enum RemoveNetwork {
     InUse(i64),
     /// The tenant has none with this id.
     NotFound,
+}
+
+impl JobNetwork {
+    /// Keeps the vSwitch from being removed until the transaction ends; `false` if the tenant has none such in the region.
+    pub(crate) async fn hold(
+        &self,
+        transaction: &mut Transaction<'_>,
+        tenant: &TenantId,
+        region_id: &str,
+    ) -> Result<bool, StoreError> {
+        if self.vswitch_id.is_empty() {
+            return Ok(true);
+        }
+        let held = sqlx::query_scalar!(
+            "select vswitch.id from vswitch join vpc on vpc.id = vswitch.vpc
+             where vswitch.tenant = $1 and vswitch.id = $2 and region_id = $3 for key share of vswitch",
+            tenant.as_str(),
+            self.vswitch_id,
+            region_id,
+        )
+        .fetch_optional(&mut **transaction)
+        .await?;
+        Ok(held.is_some())
+    }
 }
 
 impl Store {
@@ -255,6 +279,14 @@ impl Store {
         sqlx::query!(
             "select id from tenant where id = $1 for no key update",
             tenant.as_str()
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        // And that under which jobs change their network.
+        sqlx::query!(
+            "select id from vswitch where tenant = $1 and id = $2 for update",
+            tenant.as_str(),
+            id
         )
         .fetch_optional(&mut *transaction)
         .await?;

@@ -94,6 +94,8 @@ pub enum CreateRefusal {
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
+    /// The tenant has no such vSwitch in the job's region.
+    Network,
     /// The start does not lie within [`SCHEDULE_AHEAD`] from now, or lies behind the end of the validity.
     ScheduledStart,
     /// The validity does not end between [`SHORTEST_VALIDITY`] and [`LONGEST_VALIDITY`] from now.
@@ -157,6 +159,9 @@ async fn create(
         Ok(disks) => disks,
         Err(invalid) => return refused(CreateRefusal::Disks(invalid)),
     };
+    if !new.network.hold(transaction, tenant, new.region_id).await? {
+        return refused(CreateRefusal::Network);
+    }
     let now = now(transaction).await?;
     let valid_until = new.valid_until.unwrap_or(now + DEFAULT_VALIDITY);
     if !is_valid_until(valid_until, now) {

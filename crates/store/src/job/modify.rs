@@ -89,6 +89,8 @@ pub enum ModifyJob {
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
+    /// The tenant has no such vSwitch in the job's region.
+    Network,
     /// See [`super::create::CreateRefusal::ScheduledStart`].
     ScheduledStart,
     /// See [`super::create::CreateRefusal::ValidUntil`].
@@ -125,7 +127,7 @@ async fn modify(
     change: &JobChange,
 ) -> Result<ModifyJob, StoreError> {
     let Some(job) = sqlx::query!(
-        "select state, source_id, created_at, valid_until, frequency_hours from job where tenant = $1 and id = $2 for update",
+        "select state, source_id, region_id, created_at, valid_until, frequency_hours from job where tenant = $1 and id = $2 for update",
         tenant.as_str(),
         id.as_str()
     )
@@ -141,6 +143,11 @@ async fn modify(
     }
     if change.is_for_increments() && job.frequency_hours.is_none() {
         return Ok(ModifyJob::DeliversOnce);
+    }
+    if let Some(network) = &change.network
+        && !network.hold(transaction, tenant, &job.region_id).await?
+    {
+        return Ok(ModifyJob::Network);
     }
     let now = now(transaction).await?;
     let valid_until = change.valid_until.unwrap_or(job.valid_until.into());

@@ -1,0 +1,144 @@
+//! One value of a call, and whether it keeps its parameter's rule.
+
+use domain::Timestamp;
+use domain::name::{Name, is_source_description, is_workgroup_description, is_workgroup_name};
+use domain::parameters::ReplicationParameters;
+use domain::tag::{is_key, is_value};
+
+use super::parameter::{Parameter, Rule};
+use crate::Refusal;
+
+/// A checked value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Name(Name),
+    Integer(i64),
+    Boolean(bool),
+    Time(Timestamp),
+}
+
+/// Checks one value. An empty text is as good as none, except where a rule allows it.
+pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
+    if text.is_empty() && !matches!(parameter.rule, Rule::SourceDescription) {
+        return Ok(None);
+    }
+    let invalid = |because: String| Refusal::invalid(&parameter.code_name(), because);
+    let value = match parameter.rule {
+        Rule::Text(most) => {
+            if text.chars().count() > most {
+                return Err(invalid(format!("It is longer than {most} characters.")));
+            }
+            Value::Text(text.to_owned())
+        }
+        Rule::Name => {
+            Value::Name(Name::parse(text).map_err(|error| invalid(format!("Note that {error}.")))?)
+        }
+        Rule::SourceDescription => {
+            if !is_source_description(text) {
+                return Err(invalid(
+                    "It has at most 256 characters and does not begin with http:// or https://."
+                        .to_owned(),
+                ));
+            }
+            Value::Text(text.to_owned())
+        }
+        Rule::Token(most) => {
+            if text.len() > most || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(invalid(format!("It has at most {most} ASCII characters.")));
+            }
+            Value::Text(text.to_owned())
+        }
+        Rule::Integer(least, most) => Value::Integer(
+            text.parse()
+                .ok()
+                .filter(|number| (least..=most).contains(number))
+                .ok_or_else(|| invalid(format!("It is a whole number from {least} to {most}.")))?,
+        ),
+        Rule::Boolean => Value::Boolean(
+            parse_boolean(text).ok_or_else(|| invalid("It is true or false.".to_owned()))?,
+        ),
+        Rule::Time => Value::Time(text.parse().map_err(|_| {
+            invalid("It is a UTC time of the form YYYY-MM-DDThh:mm:ssZ.".to_owned())
+        })?),
+        Rule::OneOf(texts) => texts
+            .contains(&text)
+            .then(|| Value::Text(text.to_owned()))
+            .ok_or_else(|| invalid(format!("It is one of {}.", texts.join(", "))))?,
+        Rule::OneOfAnyCase(texts) => texts
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(text))
+            .map(|known| Value::Text((*known).to_owned()))
+            .ok_or_else(|| invalid(format!("It is one of {}.", texts.join(", "))))?,
+        Rule::ReplicationParameters => {
+            ReplicationParameters::parse(text).map_err(|error| invalid(format!("{error}.")))?;
+            Value::Text(text.to_owned())
+        }
+        Rule::ResourceType(texts) => texts
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(text))
+            .map(|known| Value::Text((*known).to_owned()))
+            .ok_or_else(|| {
+                Refusal::new(
+                    "InvalidResourceType.NotFound",
+                    "The specified ResourceType does not exist.",
+                )
+            })?,
+        Rule::WorkgroupName => Value::Text(
+            is_workgroup_name(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| {
+                    invalid("It has 2 to 64 letters, digits, '.', ':', '_' or '-', and begins with a letter.".to_owned())
+                })?,
+        ),
+        Rule::WorkgroupDescription => Value::Text(
+            is_workgroup_description(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| {
+                    invalid("It has 2 to 256 characters and does not begin with http:// or https://.".to_owned())
+                })?,
+        ),
+        Rule::TagKey | Rule::TagValue => Value::Text(check_tag(parameter.rule, text)?),
+        Rule::Only(value, sentence) => {
+            if !text.eq_ignore_ascii_case(value) {
+                return Err(invalid(sentence.to_owned()));
+            }
+            return Ok(None);
+        }
+        Rule::NotOffered(sentence) => return Err(invalid(sentence.to_owned())),
+    };
+    Ok(Some(value))
+}
+
+/// Tags have codes of their own.
+fn check_tag(rule: Rule, text: &str) -> Result<String, Refusal> {
+    let (is_allowed, code, because) = if matches!(rule, Rule::TagKey) {
+        (
+            is_key(text),
+            "InvalidParameter.TagKey",
+            "The specified tag key is not valid. It has at most 128 characters, does not begin with aliyun or acs:, and has no http:// or https://.",
+        )
+    } else {
+        (
+            is_value(text),
+            "InvalidParameter.TagValue",
+            "The specified tag value is not valid. It has at most 128 characters.",
+        )
+    };
+    if is_allowed {
+        Ok(text.to_owned())
+    } else {
+        Err(Refusal::new(code, because))
+    }
+}
+
+/// Python writes `True`, everybody else `true`.
+fn parse_boolean(text: &str) -> Option<bool> {
+    if text.eq_ignore_ascii_case("true") {
+        Some(true)
+    } else if text.eq_ignore_ascii_case("false") {
+        Some(false)
+    } else {
+        None
+    }
+}
