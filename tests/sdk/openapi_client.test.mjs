@@ -7,8 +7,8 @@ const { default: Client, Config, OpenApiRequest, Params } = OpenApi;
 // What the client takes as run-time options has a class of its own in a package of its own; it reads no more than these.
 const runtime = { readTimeout: 10_000, connectTimeout: 5_000, toMap: () => ({}) };
 
-const client = (signatureAlgorithm) => (accessKeyId, accessKeySecret) => {
-  const api = new Client(new Config({ accessKeyId, accessKeySecret, endpoint, protocol: 'http', signatureAlgorithm }));
+const client = (signatureAlgorithm) => (accessKeyId, accessKeySecret, securityToken) => {
+  const api = new Client(new Config({ accessKeyId, accessKeySecret, securityToken, endpoint, protocol: 'http', signatureAlgorithm }));
   return {
     async call(action, parameters) {
       const params = new Params({

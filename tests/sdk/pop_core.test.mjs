@@ -3,8 +3,8 @@
 import Core from '@alicloud/pop-core';
 import { endpoint, region, suite } from './suite.mjs';
 
-const client = (method) => (accessKeyId, accessKeySecret) => {
-  const core = new Core({ accessKeyId, accessKeySecret, endpoint: `http://${endpoint}`, apiVersion: '2019-06-01' });
+const client = (method) => (accessKeyId, accessKeySecret, securityToken) => {
+  const core = new Core({ accessKeyId, accessKeySecret, securityToken, endpoint: `http://${endpoint}`, apiVersion: '2019-06-01' });
   return {
     async call(action, parameters) {
       try {

@@ -9,7 +9,8 @@ import { after, before, describe, it } from 'node:test';
 const env = process.env;
 export const endpoint = env.WHERRY_TEST_ENDPOINT;
 export const region = env.WHERRY_TEST_REGION;
-const key = [env.WHERRY_TEST_ACCESS_KEY_ID, env.WHERRY_TEST_ACCESS_KEY_SECRET];
+const keys = JSON.parse(env.WHERRY_TEST_KEYS);
+const key = keys.owner;
 const PATIENCE_MS = 90_000;
 
 const TYPES = {
@@ -25,7 +26,8 @@ const at = (answer, path) => path.split('.').reduce((value, part) => value[part]
 
 export function suite(tag, make, more = () => {}) {
   describe(tag, () => {
-    const client = make(...key);
+    const clients = Object.fromEntries(Object.entries(keys).map(([name, key]) => [name, make(...key)]));
+    const client = clients.owner;
     const known = {};
 
     async function refused(call, status, code) {
@@ -44,6 +46,7 @@ export function suite(tag, make, more = () => {}) {
       Object.assign(known, {
         $region: region, $source: free[0], $free_source: free[1], $job: job.JobId, $job_name: name,
         $foreign_source: env.WHERRY_TEST_FOREIGN_SOURCE, $foreign_job: env.WHERRY_TEST_FOREIGN_JOB,
+        $vswitch: env.WHERRY_TEST_VSWITCH, $vpc: env.WHERRY_TEST_VPC,
         $text129: 'a'.repeat(129), $text257: 'a'.repeat(257),
       });
     });
@@ -53,8 +56,9 @@ export function suite(tag, make, more = () => {}) {
     for (const row of JSON.parse(readFileSync(new URL('cases.json', import.meta.url)))) {
       it(row.name, async () => {
         const given = Object.fromEntries(Object.entries(row.with).map(([name, value]) => [name, known[value] ?? value]));
-        if (row.refused) return refused(() => client.call(row.call, given), ...row.refused);
-        const answer = await client.call(row.call, given);
+        const caller = clients[row.as ?? 'owner'];
+        if (row.refused) return refused(() => caller.call(row.call, given), ...row.refused);
+        const answer = await caller.call(row.call, given);
         for (const [path, wanted] of Object.entries(row.answers)) {
           const found = at(answer, path);
           if (TYPES[wanted]) assert.ok(TYPES[wanted](found), `${path} is ${JSON.stringify(found)}, not ${wanted}`);
@@ -66,6 +70,13 @@ export function suite(tag, make, more = () => {}) {
     it('a wrong secret is told apart from an unknown key', async () => {
       await refused(() => make(key[0], 'not the secret').call('DescribeSourceServers', {}), 400, 'SignatureDoesNotMatch');
       await refused(() => make('WKnobody', key[1]).call('DescribeSourceServers', {}), 404, 'InvalidAccessKeyId.NotFound');
+    });
+
+    it('an account that calls too often is throttled', async () => {
+      const flood = async () => {
+        for (let call = 0; call < 50; call += 1) await clients.busy.call('DescribeSourceServers', {});
+      };
+      await refused(flood, 400, 'Throttling.User');
     });
 
     it('a migration', async () => {

@@ -1,7 +1,7 @@
 """What every Python client must do: the cases of cases.json, the errors of the gateway, and a whole migration.
 
-A client is a module with `Client(access_key_id, access_key_secret)`, whose `call(action, parameters)` returns the answer as a dict or
-raises `Refused`. The deployment is told by the environment: see wherry/tests/sdk.rs.
+A client is a module with `Client(access_key_id, access_key_secret, security_token=None)`, whose `call(action, parameters)` returns the
+answer as a dict or raises `Refused`. The deployment is told by the environment: see wherry/tests/sdk.rs.
 """
 
 import json
@@ -13,7 +13,9 @@ from pathlib import Path
 
 ENDPOINT = os.environ["WHERRY_TEST_ENDPOINT"]
 REGION = os.environ["WHERRY_TEST_REGION"]
-KEY = (os.environ["WHERRY_TEST_ACCESS_KEY_ID"], os.environ["WHERRY_TEST_ACCESS_KEY_SECRET"])
+# Access keys by what they are for: id, secret, and security token if it is a temporary one.
+KEYS = json.loads(os.environ["WHERRY_TEST_KEYS"])
+KEY = KEYS["owner"]
 PATIENCE_SECS = 90
 
 
@@ -47,7 +49,8 @@ class Suite:
 
     @classmethod
     def setUpClass(cls):
-        cls.client = cls.client_class(*KEY)
+        cls.clients = {name: cls.client_class(*key) for name, key in KEYS.items()}
+        cls.client = cls.clients["owner"]
         sources = cls.client.call("DescribeSourceServers", {})["SourceServers"]["SourceServer"]
         free = sorted(source["SourceId"] for source in sources if source["State"] == "Available")
         assert len(free) == 2, f"the test gives two sources: {sources}"
@@ -56,6 +59,7 @@ class Suite:
         cls.known = {
             "$region": REGION, "$source": free[0], "$free_source": free[1], "$job": job["JobId"], "$job_name": job_name,
             "$foreign_source": os.environ["WHERRY_TEST_FOREIGN_SOURCE"], "$foreign_job": os.environ["WHERRY_TEST_FOREIGN_JOB"],
+            "$vswitch": os.environ["WHERRY_TEST_VSWITCH"], "$vpc": os.environ["WHERRY_TEST_VPC"],
             "$text129": "a" * 129, "$text257": "a" * 257,
         }
 
@@ -78,10 +82,11 @@ class Suite:
         for case in json.loads(Path(__file__).with_name("cases.json").read_text()):
             with self.subTest(case["name"]):
                 given = {name: self.known.get(value, value) for name, value in case["with"].items()}
+                client = self.clients[case.get("as", "owner")]
                 if "refused" in case:
-                    self.refused(lambda: self.client.call(case["call"], given), *case["refused"])
+                    self.refused(lambda: client.call(case["call"], given), *case["refused"])
                     continue
-                answer = self.client.call(case["call"], given)
+                answer = client.call(case["call"], given)
                 for path, wanted in case["answers"].items():
                     found = at(answer, path)
                     if wanted in TYPES if isinstance(wanted, str) else False:
@@ -96,6 +101,13 @@ class Suite:
         self.refused(lambda: self.describe(wrong), 400, self.wrong_secret_code)
         unknown = self.client_class("WKnobody", KEY[1])
         self.refused(lambda: unknown.call("DescribeSourceServers", {}), 404, "InvalidAccessKeyId.NotFound")
+
+    def test_an_account_that_calls_too_often_is_throttled(self):
+        def flood():
+            for _ in range(50):
+                self.clients["busy"].call("DescribeSourceServers", {})
+
+        self.refused(flood, 400, "Throttling.User")
 
     def test_a_migration(self):
         call, source = self.client.call, self.known["$free_source"]

@@ -4,6 +4,7 @@ import json
 import unittest
 
 from aliyunsdkcore.acs_exception.exceptions import ServerException
+from aliyunsdkcore.auth.credentials import StsTokenCredential
 from aliyunsdkcore.client import AcsClient
 from aliyunsdkcore.request import CommonRequest
 from aliyunsdksmc.request.v20190601.CreateReplicationJobRequest import CreateReplicationJobRequest
@@ -16,8 +17,9 @@ HOST, PORT = ENDPOINT.rsplit(":", 1)
 
 
 class Client:
-    def __init__(self, access_key_id, access_key_secret):
-        self.client = AcsClient(access_key_id, access_key_secret, REGION, port=int(PORT), auto_retry=False)
+    def __init__(self, access_key_id, access_key_secret, security_token=None):
+        temporary = security_token and StsTokenCredential(access_key_id, access_key_secret, security_token)
+        self.client = AcsClient(access_key_id, access_key_secret, REGION, port=int(PORT), auto_retry=False, credential=temporary)
 
     def call(self, action, parameters, method="POST", form=False):
         request = CommonRequest(domain=HOST, version="2019-06-01", action_name=action)

@@ -12,10 +12,10 @@ from darabonba.runtime import RuntimeOptions
 from suite import ENDPOINT, KEY, REGION, Refused, Suite
 
 
-def config(access_key_id, access_key_secret, algorithm):
+def config(access_key_id, access_key_secret, security_token, algorithm):
     return open_api.Config(
-        access_key_id=access_key_id, access_key_secret=access_key_secret, endpoint=ENDPOINT, protocol="http", region_id=REGION,
-        signature_algorithm=algorithm)
+        access_key_id=access_key_id, access_key_secret=access_key_secret, security_token=security_token, endpoint=ENDPOINT, protocol="http",
+        region_id=REGION, signature_algorithm=algorithm)
 
 
 def text(value):
@@ -30,8 +30,8 @@ def refused(error):
 class Client:
     algorithm = None
 
-    def __init__(self, access_key_id, access_key_secret):
-        self.config = config(access_key_id, access_key_secret, self.algorithm)
+    def __init__(self, access_key_id, access_key_secret, security_token=None):
+        self.config = config(access_key_id, access_key_secret, security_token, self.algorithm)
         self.client = OpenApi(self.config)
 
     def call(self, action, parameters):

@@ -5,10 +5,21 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use testkit::cluster::{Cluster, ClusterConfig, JobOptions, REGION, Source};
+use domain::TenantId;
+use serde_json::json;
+use store::Store;
+use store::key::{AccessKey, CreateTemporaryKey, CreateUserKey, TemporaryKey};
+use store::network::{CreateNetwork, Network, VSwitch};
+use store::policy::CreatePolicy;
+use store::tenant::{CallRates, CreateTenant, Quotas};
+use store::user::{AttachPolicy, CreateUser};
+use testkit::cluster::{Cluster, ClusterConfig, JobOptions, REGION, Source, Tenant};
 use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
+
+const VPC: &str = "vpc-sdk";
+const VSWITCH: &str = "vsw-sdk";
 
 /// A suite takes some ten seconds; on a slow machine more.
 const SUITE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -22,7 +33,8 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// Two sources of one tenant, and a neighbour with a source and a job.
+    /// Two sources of one tenant, its network and its users; a neighbour with a source and a job; accounts that soon have called or made
+    /// as much as they may.
     async fn start() -> anyhow::Result<Self> {
         let cluster = Cluster::start(ClusterConfig {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_wherry")),
@@ -39,14 +51,24 @@ impl Deployment {
         let job = foreign
             .create_job(&cluster, "foreign", &JobOptions::default())
             .await?;
+        let (reader, temporary) = readers(&cluster.store, &alice).await?;
+        network(&cluster.store, &alice).await?;
+        let keys = json!({
+            "owner": [alice.key.id, alice.key.secret],
+            "reader": [reader.id, reader.secret],
+            "temporary": [temporary.id, temporary.secret, temporary.security_token],
+            "busy": busy(&cluster.store).await?,
+            "small": small(&cluster.store).await?,
+        });
         let endpoint = alice.client.endpoint();
         let host = endpoint.host_str().context("an endpoint has a host")?;
         let port = endpoint.port().context("a test's endpoint has a port")?;
         let environment = vec![
             ("WHERRY_TEST_ENDPOINT", format!("{host}:{port}")),
             ("WHERRY_TEST_REGION", REGION.to_owned()),
-            ("WHERRY_TEST_ACCESS_KEY_ID", alice.key.id.clone()),
-            ("WHERRY_TEST_ACCESS_KEY_SECRET", alice.key.secret.clone()),
+            ("WHERRY_TEST_KEYS", keys.to_string()),
+            ("WHERRY_TEST_VPC", VPC.to_owned()),
+            ("WHERRY_TEST_VSWITCH", VSWITCH.to_owned()),
             ("WHERRY_TEST_FOREIGN_SOURCE", foreign.id.to_string()),
             ("WHERRY_TEST_FOREIGN_JOB", job.id.to_string()),
         ];
@@ -87,6 +109,88 @@ impl Deployment {
             Some(count) if count > 0 => Ok(()),
             _ => bail!("the suite ran no test:\n{said}"),
         }
+    }
+}
+
+/// Keys of a user of the tenant who may look at everything and change nothing: a lasting one and a temporary one.
+async fn readers(store: &Store, tenant: &Tenant) -> anyhow::Result<(AccessKey, TemporaryKey)> {
+    const USER: &str = "reader";
+    let may_read = json!({
+        "Version": "1",
+        "Statement": [{"Effect": "Allow", "Action": ["smc:Describe*", "smc:List*"], "Resource": "*"}],
+    });
+    let tenant = &tenant.id;
+    let user = store.create_user(tenant, USER).await?;
+    ensure!(matches!(user, CreateUser::Created(_)), "{user:?}");
+    let policy = store
+        .create_policy(tenant, "may-read", &may_read.to_string())
+        .await?;
+    ensure!(policy == CreatePolicy::Created, "{policy:?}");
+    let attached = store.attach_policy(tenant, USER, "may-read").await?;
+    ensure!(attached == AttachPolicy::Attached, "{attached:?}");
+    let lasting = match store.create_user_key(tenant, USER).await? {
+        CreateUserKey::Created(key) => key,
+        other => bail!("{other:?}"),
+    };
+    let hour = Duration::from_secs(3600);
+    match store
+        .create_temporary_key(tenant, Some(USER), hour, None)
+        .await?
+    {
+        CreateTemporaryKey::Created(temporary) => Ok((lasting, temporary)),
+        other => bail!("{other:?}"),
+    }
+}
+
+async fn network(store: &Store, tenant: &Tenant) -> anyhow::Result<()> {
+    let vpc = Network::Vpc {
+        id: VPC.to_owned(),
+        region_id: REGION.to_owned(),
+    };
+    let vswitch = Network::VSwitch(VSwitch {
+        id: VSWITCH.to_owned(),
+        vpc: VPC.to_owned(),
+        region_id: String::new(),
+        receiver_host: Some("127.0.0.1".to_owned()),
+    });
+    for network in [vpc, vswitch] {
+        let made = store.create_network(&tenant.id, &network).await?;
+        ensure!(made == CreateNetwork::Created, "{made:?}");
+    }
+    Ok(())
+}
+
+/// The key of an account that may call once a second.
+async fn busy(store: &Store) -> anyhow::Result<[String; 2]> {
+    let (tenant, key) = account(store, "busy", &Quotas::default()).await?;
+    let once = CallRates {
+        account_per_second: 1,
+        operation_per_second: 1,
+    };
+    ensure!(store.set_call_rates(&tenant, once).await?);
+    Ok(key)
+}
+
+/// The key of an account that may have no workgroup.
+async fn small(store: &Store) -> anyhow::Result<[String; 2]> {
+    let quotas = Quotas {
+        max_workgroups: 0,
+        ..Quotas::default()
+    };
+    Ok(account(store, "small", &quotas).await?.1)
+}
+
+async fn account(
+    store: &Store,
+    name: &str,
+    quotas: &Quotas,
+) -> anyhow::Result<(TenantId, [String; 2])> {
+    match store.create_tenant(name, quotas).await? {
+        CreateTenant::Created(tenant) => {
+            let key = store.create_access_key(&tenant.id).await?;
+            Ok((tenant.id, [key.id, key.secret]))
+        }
+        other => bail!("{other:?}"),
     }
 }
 

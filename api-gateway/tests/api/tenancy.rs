@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::Value;
 use smc::CallError;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::fixture::{Fixture, GIB, Tenant};
 
@@ -206,6 +210,39 @@ async fn outcome(tenant: &Tenant, action: &str, reach: &Reach, id: &str) -> Stri
     text.replace(id, "ID")
 }
 
+/// The statements that this thread sends to the database, each with how many rows it gave and changed.
+#[derive(Debug, Clone, Default)]
+struct Statements(Arc<Mutex<Vec<String>>>);
+
+impl Statements {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().expect("no holder of this lock can panic"))
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Statements {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "sqlx::query" {
+            let mut statement = Statement(String::new());
+            event.record(&mut statement);
+            self.0
+                .lock()
+                .expect("no holder of this lock can panic")
+                .push(statement.0);
+        }
+    }
+}
+
+struct Statement(String);
+
+impl Visit for Statement {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if !field.name().starts_with("elapsed") {
+            self.0 += &format!("{}={value:?} ", field.name());
+        }
+    }
+}
+
 /// Everything that an account sees of its own.
 async fn seen(tenant: &Tenant) -> Vec<Value> {
     let mut seen = Vec::new();
@@ -250,11 +287,19 @@ async fn two_accounts_know_nothing_of_each_other() {
             assert!(!mentions(&answer, id), "{id} is in {answer}");
         }
     }
+    // The time that a call takes is that of its statements: where these are the same, so is that.
+    let statements = Statements::default();
+    let recording = tracing_subscriber::registry().with(statements.clone());
+    let _recording = tracing::subscriber::set_default(recording);
     for (action, reaches) in &reaches {
         for reach in reaches {
+            statements.take();
             let theirs = outcome(&two, action, reach, &reach.theirs).await;
+            let for_theirs = statements.take();
             let nobodys = outcome(&two, action, reach, reach.nobodys).await;
             assert_eq!(theirs, nobodys, "{action} with {}", reach.parameter);
+            assert!(!for_theirs.is_empty(), "{action} asks the database");
+            assert_eq!(for_theirs, statements.take(), "{action} can be timed");
             for id in things.all() {
                 assert!(!theirs.contains(id), "{action} tells of {id}: {theirs}");
             }
