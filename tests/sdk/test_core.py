@@ -18,8 +18,11 @@ HOST, PORT = ENDPOINT.rsplit(":", 1)
 
 class Client:
     def __init__(self, access_key_id, access_key_secret, security_token=None):
-        temporary = security_token and StsTokenCredential(access_key_id, access_key_secret, security_token)
-        self.client = AcsClient(access_key_id, access_key_secret, REGION, port=int(PORT), auto_retry=False, credential=temporary)
+        if security_token:
+            key = {"credential": StsTokenCredential(access_key_id, access_key_secret, security_token)}
+        else:
+            key = {"ak": access_key_id, "secret": access_key_secret}
+        self.client = AcsClient(region_id=REGION, port=int(PORT), auto_retry=False, **key)
 
     def call(self, action, parameters, method="POST", form=False):
         request = CommonRequest(domain=HOST, version="2019-06-01", action_name=action)
