@@ -56,7 +56,7 @@ pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
     let tls =
         QuicClientConfig::try_from(identity.client_tls()?).map_err(|error| unusable(&error))?;
     let mut config = ClientConfig::new(Arc::new(tls));
-    let largest_payload = socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD);
+    let largest_payload = largest_payload(remote);
     config.transport_config(Arc::new(transport(largest_payload)));
     let any: SocketAddr = if remote.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
@@ -67,6 +67,11 @@ pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
         endpoint(any, largest_payload, None).map_err(|error| unreachable_at(remote, &error))?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
+}
+
+/// The largest datagram that goes to `remote` in one piece, as far as this machine knows.
+pub(crate) fn largest_payload(remote: SocketAddr) -> u16 {
+    socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD)
 }
 
 fn unreachable_at(address: SocketAddr, error: &io::Error) -> TransferError {

@@ -772,9 +772,9 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
     rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 2100 * MIB)?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
-    let over = async |broken| {
+    let over = async |carrier| {
         let config = SendConfig {
-            carrier: Preference::Probe { broken },
+            carrier,
             ..bench.config(address, 1, None)
         };
         let progress = watch::channel(SendProgress::default()).0;
@@ -784,7 +784,10 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
         anyhow::Ok(choice)
     };
     for broken in [Carrier::Quic, Carrier::Tcp] {
-        let choice = over(Some(broken)).await?;
+        let choice = over(Preference::Probe {
+            broken: Some(broken),
+        })
+        .await?;
         assert_eq!(
             (choice.carrier, choice.reason),
             (broken.other(), Reason::OtherBroke)
@@ -792,7 +795,7 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
     }
     // On a machine that is busy with other tests a carrier may come too late to be measured.
     for _ in 0..20 {
-        if let Reason::Measured { quic, tcp } = over(None).await?.reason
+        if let Reason::Measured { quic, tcp } = over(Preference::Measure).await?.reason
             && quic > 0
             && tcp > 0
         {

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, seek};
+use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fstatfs, seek};
 use rustix::io::Errno;
 
 use super::buffer::ALIGNMENT;
@@ -42,6 +43,8 @@ pub struct FileStorage {
     /// The same file past the page cache, where that works: fresh pages of the cache are the largest single cost of a copy.
     direct: Option<File>,
     refuses_direct: AtomicBool,
+    /// Held while a write goes through the cache. The kernel lets only one of them at a file, and those that wait for it spin.
+    cached: Mutex<()>,
 }
 
 impl FileStorage {
@@ -60,16 +63,21 @@ impl FileStorage {
         if is_new {
             super::sync_parent(path)?;
         }
-        let direct = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlags::DIRECT.bits().cast_signed())
-            .open(path)
-            .ok();
+        let direct = (!is_memory(&file)?)
+            .then(|| {
+                File::options()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(OFlags::DIRECT.bits().cast_signed())
+                    .open(path)
+                    .ok()
+            })
+            .flatten();
         Ok(Self {
             file,
             direct,
             refuses_direct: AtomicBool::new(false),
+            cached: Mutex::default(),
         })
     }
 
@@ -91,6 +99,12 @@ impl FileStorage {
         }
         refuses
     }
+}
+
+/// Whether the file lives in the cache itself: tmpfs takes the flag for direct access and copies all the same.
+fn is_memory(file: &File) -> io::Result<bool> {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    Ok(fstatfs(file)?.f_type == TMPFS_MAGIC)
 }
 
 impl Storage for FileStorage {
@@ -119,6 +133,10 @@ impl Storage for FileStorage {
                 written => return written,
             }
         }
+        let _alone = self
+            .cached
+            .lock()
+            .expect("no holder of this lock can panic");
         self.file.write_all_at(bytes, offset)
     }
 

@@ -30,6 +30,9 @@ const LEAST_BYTES: u64 = 2 << 30;
 /// On a longer path a probe would measure how carriers begin, not how they run.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(10);
 
+/// With datagrams so large QUIC costs no more than TLS over TCP: there is nothing to find out.
+const LARGE_PAYLOAD: u16 = 16_000;
+
 /// TCP is taken when it carries so many percent of what QUIC does.
 const CLEARLY: u64 = 120;
 
@@ -44,6 +47,8 @@ pub enum Preference {
         /// The carrier that broke, if one did.
         broken: Option<Carrier>,
     },
+    /// A probe chooses, also where there would be no use in one.
+    Measure,
     /// This one and no other.
     Pinned(Carrier),
 }
@@ -112,6 +117,7 @@ pub(super) async fn connect(
             Ok((client, control, Choice { carrier, reason }))
         }
         Preference::Probe { broken } => choose(config, broken).await,
+        Preference::Measure => choose(config, None).await,
     }
 }
 
@@ -188,8 +194,12 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
 }
 
 fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
+    if config.carrier == Preference::Measure {
+        return true;
+    }
     let bytes: u64 = config.disks.iter().map(most_to_send).sum();
     bytes >= LEAST_BYTES
+        && crate::quic::largest_payload(config.receiver) < LARGE_PAYLOAD
         && tcp.round_trip() <= LONGEST_ROUND_TRIP
         && config.bandwidth_limit.borrow().is_none()
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
+use super::governor::{Governor, Processors};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::carrier::{Client, Control, RecvStream, SendStream};
@@ -73,7 +74,7 @@ pub(super) async fn run(
     let shared = Arc::new(Shared {
         disks,
         compression: config.compression,
-        governor: Mutex::default(),
+        governor: Mutex::new((Governor::default(), Processors::new())),
         began: Instant::now(),
         buffers: BufferPool::new(chunk_bytes as usize, IDLE_BUFFERS),
         counters: Counters::default(),

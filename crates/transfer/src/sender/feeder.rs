@@ -9,7 +9,7 @@ use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::governor::Governor;
+use super::governor::{Governor, Processors};
 use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::disk::{BufferPool, PooledBuffer, SourceReader};
@@ -127,7 +127,7 @@ pub(super) struct Shared {
     pub(super) disks: Vec<Disk>,
     pub(super) compression: Compression,
     /// Asked when the level is the sender's choice.
-    pub(super) governor: Mutex<Governor>,
+    pub(super) governor: Mutex<(Governor, Processors)>,
     pub(super) began: Instant,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) counters: Counters,
@@ -187,11 +187,14 @@ pub(super) fn feed(
                     let now = Instant::now();
                     if sent > 0 && shared.compression == Compression::Auto {
                         let worked = (now - last).saturating_sub(waited);
-                        packer.level = shared
+                        let mut governing = shared
                             .governor
                             .lock()
-                            .expect("no holder of this lock can panic")
-                            .note(now - shared.began, sent, worked, waited);
+                            .expect("no holder of this lock can panic");
+                        let (governor, processors) = &mut *governing;
+                        let at = now - shared.began;
+                        packer.level =
+                            governor.note(at, sent, worked, waited, || processors.spare());
                     }
                     last = now;
                 }

@@ -1,16 +1,20 @@
 //! How hard to compress, when nobody says: none, a fast level, or a higher one.
 //!
-//! Feeders say how long they worked and how long they waited for the link. While they wait, the processor has time to spare, so the next higher
-//! level is tried; while they never wait, it has none, so the next lower one is. A trial is kept only if more of the disk crosses than
-//! before. This needs no model of link, processor or data, and it notices when any of them changes.
+//! Feeders say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
+//! feeders wait and processors idle, the next higher level is tried; while feeders never wait, or nothing idles, the next lower one is. A
+//! trial is kept only if more of the disk crosses than before. This needs no model of link, processor or data, and it notices when any of
+//! them changes. A machine that is busy with its own work is left alone.
 
 use std::time::Duration;
+
+use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
 
 /// zstd's levels from none to slow. Beyond the last the gain is small and the price steep.
 pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(9)];
 
-/// What a decision is made of at least.
-const LEAST_TIME: Duration = Duration::from_millis(150);
+/// What a decision is made of at least. Processors can't be asked more often.
+const LEAST_TIME: Duration = Duration::from_millis(250);
+const _: () = assert!(LEAST_TIME.as_millis() > MINIMUM_CPU_UPDATE_INTERVAL.as_millis());
 const LEAST_BYTES: u64 = 16 << 20;
 /// A stretch so long is enough, however few the bytes.
 const MOST_TIME: Duration = Duration::from_secs(2);
@@ -19,8 +23,12 @@ const MOST_TIME: Duration = Duration::from_secs(2);
 const WAITS: f64 = 0.25;
 const WORKS: f64 = 0.05;
 
+/// Idle processors: above the one, there is room for more compression, below the other, for less.
+const SPARE: f64 = 0.5;
+const TAKEN: f64 = 0.1;
+
 /// A higher level must carry so much more to be kept; a lower one so much at least, since it costs less.
-const CLIMB_GAIN: f64 = 1.03;
+const CLIMB_GAIN: f64 = 1.05;
 const DESCENT_GAIN: f64 = 0.98;
 
 /// After a trial that failed, the pause until the next; it doubles each time.
@@ -61,13 +69,15 @@ impl Default for Governor {
 }
 
 impl Governor {
-    /// Notes a chunk of so many bytes, before packing, that was sent at `now`; answers with the level for the next.
+    /// Notes a chunk of so many bytes, before packing, that was sent at `now`; answers with the level for the next. `spare` tells how
+    /// many processors were idle since it was last asked.
     pub(super) fn note(
         &mut self,
         now: Duration,
         bytes: u64,
         worked: Duration,
         waited: Duration,
+        spare: impl FnOnce() -> f64,
     ) -> Option<i32> {
         let stretch = &mut self.stretch;
         stretch.bytes += bytes;
@@ -76,7 +86,7 @@ impl Governor {
         let length = now.saturating_sub(stretch.began);
         let is_enough = length >= LEAST_TIME && stretch.bytes >= LEAST_BYTES;
         if is_enough || length >= MOST_TIME {
-            self.decide(now, length);
+            self.decide(now, length, spare());
             self.stretch = Stretch {
                 began: now,
                 ..Stretch::default()
@@ -85,7 +95,7 @@ impl Governor {
         LEVELS[self.rung]
     }
 
-    fn decide(&mut self, now: Duration, length: Duration) {
+    fn decide(&mut self, now: Duration, length: Duration, spare: f64) {
         let rate = self.stretch.bytes as f64 / length.as_secs_f64();
         let whole = (self.stretch.worked + self.stretch.waited).as_secs_f64();
         let waits = self.stretch.waited.as_secs_f64() / whole.max(f64::EPSILON);
@@ -107,15 +117,37 @@ impl Governor {
         if now < self.rest_until {
             return;
         }
-        let next = if waits > WAITS && self.rung + 1 < LEVELS.len() {
+        let next = if waits > WAITS && spare > SPARE && self.rung + 1 < LEVELS.len() {
             self.rung + 1
-        } else if waits < WORKS && self.rung > 0 {
+        } else if (waits < WORKS || spare < TAKEN) && self.rung > 0 {
             self.rung - 1
         } else {
             return;
         };
         self.trial = Some((self.rung, rate));
         self.rung = next;
+    }
+}
+
+/// The machine's processors; `None` where it does not tell of them.
+#[derive(Debug)]
+pub(super) struct Processors(Option<System>);
+
+impl Processors {
+    pub(super) fn new() -> Self {
+        let mut processors = Self(System::new().ok());
+        processors.spare();
+        processors
+    }
+
+    /// How many were idle since the last call, on average. All that anybody wants, if nobody knows.
+    pub(super) fn spare(&mut self) -> f64 {
+        let Some(system) = &mut self.0 else {
+            return f64::INFINITY;
+        };
+        system.refresh_cpu_usage();
+        let busy = f64::from(system.global_cpu_usage()) / 100.0;
+        system.cpus().len() as f64 * (1.0 - busy)
     }
 }
 
@@ -129,6 +161,9 @@ mod tests {
     const SPEED: [f64; 5] = [6e9, 0.8e9, 0.5e9, 0.2e9, 0.1e9];
     const RATIO: [f64; 5] = [1.0, 0.36, 0.32, 0.30, 0.29];
 
+    /// Processors to spare, as many as anybody wants.
+    const IDLE: f64 = 2.0;
+
     /// Seconds that a chunk takes: on the processor, and for the link to be ready for the next.
     fn costs(rung: usize, link: f64, compresses: bool) -> (f64, f64) {
         let bytes = f64::from(1 << 20);
@@ -138,13 +173,26 @@ mod tests {
     }
 
     /// Sends in virtual time; answers with bytes a second over the last part.
-    fn send(governor: &mut Governor, from: f64, seconds: f64, link: f64, compresses: bool) -> f64 {
+    fn send(
+        governor: &mut Governor,
+        spare: f64,
+        from: f64,
+        seconds: f64,
+        link: f64,
+        compresses: bool,
+    ) -> f64 {
         let (mut now, mut sent, mut counted_from) = (from, 0_u64, None);
         while now < from + seconds {
             let (worked, waited) = costs(governor.rung, link, compresses);
             now += worked + waited;
             let seconds = Duration::from_secs_f64;
-            governor.note(seconds(now), 1 << 20, seconds(worked), seconds(waited));
+            governor.note(
+                seconds(now),
+                1 << 20,
+                seconds(worked),
+                seconds(waited),
+                || spare,
+            );
             if now > from + 10.0 {
                 counted_from.get_or_insert(now);
                 sent += 1 << 20;
@@ -171,7 +219,7 @@ mod tests {
             let mut governor = Governor::default();
             let mut from = 0.0;
             for (link, compresses) in [(first, packs), (second, packs_later)] {
-                let rate = send(&mut governor, from, 60.0, link, compresses);
+                let rate = send(&mut governor, IDLE, from, 60.0, link, compresses);
                 let best = best(link, compresses);
                 prop_assert!(rate >= best * 0.85, "{rate:.3e} of {best:.3e} at rung {}", governor.rung);
                 from += 61.0;
@@ -182,10 +230,24 @@ mod tests {
     #[test]
     fn a_slow_link_gets_a_high_level_and_a_fast_one_none() {
         let mut slow = Governor::default();
-        send(&mut slow, 0.0, 30.0, 12.5e6, true);
+        send(&mut slow, IDLE, 0.0, 30.0, 12.5e6, true);
         assert!(slow.rung >= 3, "rung {}", slow.rung);
         let mut fast = Governor::default();
-        send(&mut fast, 0.0, 30.0, 5e9, true);
+        send(&mut fast, IDLE, 0.0, 30.0, 5e9, true);
         assert_eq!(fast.rung, 0);
+    }
+
+    #[test]
+    fn a_machine_without_spare_processors_does_not_compress() {
+        let mut governor = Governor::default();
+        send(&mut governor, 0.3, 0.0, 30.0, 12.5e6, true);
+        assert_eq!(governor.rung, 0, "nothing idles that could compress");
+        send(&mut governor, IDLE, 31.0, 30.0, 100e6, true);
+        assert!(governor.rung > 0);
+        send(&mut governor, 0.0, 62.0, 60.0, 5e9, true);
+        assert_eq!(
+            governor.rung, 0,
+            "the link is fast, and others want the processors"
+        );
     }
 }
