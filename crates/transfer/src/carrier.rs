@@ -76,6 +76,7 @@ impl Client {
                     .map_err(|error| lost(error.to_string()))?
                     .await
                     .map_err(|error| lost(error.to_string()))?;
+                connection.set_send_window(quic::send_window(connection.rtt()));
                 let (send, receive) = connection
                     .open_bi()
                     .await

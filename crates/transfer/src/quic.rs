@@ -27,6 +27,10 @@ const MOST_PAYLOAD: u16 = 65_000;
 const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
+/// What a sender may have on its way: what the path holds at this many bytes a second, within bounds. More would only wait in memory.
+const FASTEST_PATH: f64 = 2e9;
+pub(crate) const LEAST_SEND_WINDOW: u64 = 16 << 20;
+
 /// Data streams that a sender may open at once. Each costs the receiver a thread and a queue of chunks.
 const MOST_STREAMS: u32 = 16;
 
@@ -74,6 +78,12 @@ pub(crate) fn largest_payload(remote: SocketAddr) -> u16 {
     socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD)
 }
 
+/// The send window for a path with this round trip, in bytes.
+pub(crate) fn send_window(round_trip: Duration) -> u64 {
+    let held = round_trip.as_secs_f64() * FASTEST_PATH;
+    (held as u64).clamp(LEAST_SEND_WINDOW, u64::from(CONNECTION_WINDOW))
+}
+
 fn unreachable_at(address: SocketAddr, error: &io::Error) -> TransferError {
     TransferError::Connection {
         address: address.to_string(),
@@ -94,7 +104,7 @@ fn transport(largest_payload: u16) -> TransportConfig {
         .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .send_window(LEAST_SEND_WINDOW)
         .send_fairness(false)
         .ack_frequency_config(Some(AckFrequencyConfig::default()))
         .keep_alive_interval(Some(KEEP_ALIVE))

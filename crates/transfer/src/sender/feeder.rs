@@ -9,7 +9,7 @@ use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::governor::{Governor, Processors};
+use super::governor::{Governor, Processors, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::disk::{BufferPool, PooledBuffer, SourceReader};
@@ -19,6 +19,10 @@ use crate::protocol::{Codec, Frame, Page};
 
 /// A packed chunk must save this part of itself to be sent packed.
 const LEAST_GAIN: usize = 100 / 3;
+
+/// Of every so many chunks that are not packed, the first bytes of one are, to know what packing would give.
+const SAMPLED: u32 = 8;
+const SAMPLE: usize = 64 << 10;
 
 /// One disk of the transfer, as the feeders share it.
 #[derive(Debug)]
@@ -164,6 +168,34 @@ impl Counters {
     }
 }
 
+/// A chunk that went into the queue.
+struct Handed {
+    bytes: u64,
+    packed_bytes: u64,
+    sample: Option<f64>,
+    /// How long the queue was full.
+    waited: Duration,
+}
+
+impl Shared {
+    /// The level for the next chunk, after one that took so long in all.
+    fn govern(&self, now: Instant, took: Duration, handed: &Handed) -> Option<i32> {
+        let mut governing = self
+            .governor
+            .lock()
+            .expect("no holder of this lock can panic");
+        let (governor, processors) = &mut *governing;
+        let sent = Sent {
+            bytes: handed.bytes,
+            packed_bytes: handed.packed_bytes,
+            sample: handed.sample,
+            worked: took.saturating_sub(handed.waited),
+            waited: handed.waited,
+        };
+        governor.note(now - self.began, &sent, || processors.spare())
+    }
+}
+
 /// A frame ready for the wire: header, and payload if there is one.
 pub(super) type Ready = (Frame, Bytes);
 
@@ -182,19 +214,13 @@ pub(super) fn feed(
             }
             Claim::Read { disk, start, count } => {
                 for chunk in start..start + count {
-                    let (sent, waited) =
+                    let handed =
                         feed_chunk(shared, &shared.disks[disk], chunk, &mut packer, queue)?;
                     let now = Instant::now();
-                    if sent > 0 && shared.compression == Compression::Auto {
-                        let worked = (now - last).saturating_sub(waited);
-                        let mut governing = shared
-                            .governor
-                            .lock()
-                            .expect("no holder of this lock can panic");
-                        let (governor, processors) = &mut *governing;
-                        let at = now - shared.began;
-                        packer.level =
-                            governor.note(at, sent, worked, waited, || processors.spare());
+                    if let Some(handed) = handed
+                        && shared.compression == Compression::Auto
+                    {
+                        packer.level = shared.govern(now, now - last, &handed);
                     }
                     last = now;
                 }
@@ -237,14 +263,14 @@ fn feed_hole(
     Ok(())
 }
 
-/// Answers with the bytes of the chunk if they were sent, and how long that waited for the link.
+/// Answers with what was handed over, if that were bytes of the disk: zeros weigh nothing, and say nothing of link or compression.
 fn feed_chunk(
     shared: &Shared,
     disk: &Disk,
     chunk: u64,
     packer: &mut Packer,
     queue: &mpsc::Sender<Ready>,
-) -> Result<(u64, Duration), TransferError> {
+) -> Result<Option<Handed>, TransferError> {
     if shared.cancel.is_cancelled() || queue.is_closed() {
         return Err(TransferError::Cancelled);
     }
@@ -260,11 +286,13 @@ fn feed_chunk(
     };
     if disk.look_at(chunk, found) {
         Counters::add(&shared.counters.equal, u64::from(length));
-        return Ok((0, Duration::ZERO));
+        return Ok(None);
     }
+    let mut sample = None;
     let ready = match found {
         Chunk::Data(hash) => {
             Counters::add(&shared.counters.payload, u64::from(length));
+            sample = packer.sample(buffer.as_ref());
             let (codec, payload) = packer.pack(buffer);
             let stored_bytes =
                 u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
@@ -287,17 +315,20 @@ fn feed_chunk(
             (frame, Bytes::new())
         }
     };
-    // Zeros weigh nothing: they say nothing of link or compression.
-    let sent = match found {
-        Chunk::Data(_) => u64::from(length),
-        Chunk::Zero | Chunk::Unknown => 0,
-    };
+    let packed_bytes = ready.1.len() as u64;
     let waits = Instant::now();
     hand_over(shared, queue, ready)?;
-    Ok((sent, waits.elapsed()))
+    Ok((packed_bytes > 0).then(|| Handed {
+        bytes: u64::from(length),
+        packed_bytes,
+        sample,
+        waited: waits.elapsed(),
+    }))
 }
 
 struct Packer {
+    is_free: bool,
+    chunks: u32,
     /// Of the next chunk.
     level: Option<i32>,
     /// That of the compressor.
@@ -312,10 +343,24 @@ impl Packer {
             Compression::Level(level) => Some(level),
         };
         Self {
+            is_free: compression == Compression::Auto,
+            chunks: 0,
             level,
             set_to: None,
             compressor: zstd::bulk::Compressor::default(),
         }
+    }
+
+    /// Now and then, while nothing is packed and the level is free: the part of itself that the beginning of a chunk packs to.
+    fn sample(&mut self, bytes: &[u8]) -> Option<f64> {
+        self.chunks = self.chunks.wrapping_add(1);
+        if !self.is_free || self.level.is_some() || !self.chunks.is_multiple_of(SAMPLED) {
+            return None;
+        }
+        let sample = &bytes[..bytes.len().min(SAMPLE)];
+        self.set(1);
+        let packed = self.compressor.compress(sample).ok()?;
+        Some(packed.len() as f64 / sample.len() as f64)
     }
 
     /// Packs a chunk if it is to be packed and that pays.
@@ -337,13 +382,15 @@ impl Packer {
 
     /// Whether there is a level, and the compressor has it.
     fn is_ready(&mut self) -> bool {
-        let Some(level) = self.level else {
-            return false;
-        };
-        if self.set_to != self.level && self.compressor.set_compression_level(level).is_ok() {
-            self.set_to = self.level;
+        self.level.is_some_and(|level| self.set(level))
+    }
+
+    /// Whether the compressor has this level.
+    fn set(&mut self, level: i32) -> bool {
+        if self.set_to != Some(level) && self.compressor.set_compression_level(level).is_ok() {
+            self.set_to = Some(level);
         }
-        self.set_to == self.level
+        self.set_to == Some(level)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Feeders say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
 //! feeders wait and processors idle, the next higher level is tried; while feeders never wait, or nothing idles, the next lower one is. A
-//! trial is kept only if more of the disk crosses than before. This needs no model of link, processor or data, and it notices when any of
+//! trial is kept only if more of the disk crosses than before. Without compression, samples tell whether the data would give way to any. This needs no model of link, processor or data, and it notices when any of
 //! them changes. A machine that is busy with its own work is left alone.
 
 use std::time::Duration;
@@ -19,6 +19,10 @@ const LEAST_BYTES: u64 = 16 << 20;
 /// A stretch so long is enough, however few the bytes.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
+/// What may be on its way behind the feeders. Until so much has left since the level was changed, the level before is what is measured.
+const ON_ITS_WAY: u64 = crate::quic::LEAST_SEND_WINDOW + (8 << 20);
+const LONGEST_CHANGE: Duration = Duration::from_secs(4);
+
 /// Parts of the feeders' time spent waiting: above the one, more compression is tried, below the other, less.
 const WAITS: f64 = 0.25;
 const WORKS: f64 = 0.05;
@@ -27,13 +31,19 @@ const WORKS: f64 = 0.05;
 const SPARE: f64 = 0.5;
 const TAKEN: f64 = 0.1;
 
+/// Samples must pack to less than this part of themselves before compression is tried.
+const PACKS: f64 = 0.9;
+
 /// A higher level must carry so much more to be kept; a lower one so much at least, since it costs less.
-const CLIMB_GAIN: f64 = 1.05;
+const CLIMB_GAIN: f64 = 1.03;
 const DESCENT_GAIN: f64 = 0.98;
 
 /// After a trial that failed, the pause until the next; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A level that not so long ago carried less than this part of what is carried now is not tried.
+const HOPELESS: f64 = 0.7;
 
 /// Decides. Times count from any fixed moment.
 #[derive(Debug)]
@@ -42,9 +52,27 @@ pub(super) struct Governor {
     /// The rung before the trial that runs, and the bytes a second that it carried.
     trial: Option<(usize, f64)>,
     stretch: Stretch,
+    /// When each rung was last measured, and the bytes a second that it carried.
+    carried: [Option<(Duration, f64)>; LEVELS.len()],
+    /// Bytes to leave, and until when at most, before the next stretch begins.
+    changing: Option<(u64, Duration)>,
     /// No trial before this.
     rest_until: Duration,
     pause: Duration,
+}
+
+/// A chunk that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// Its bytes.
+    pub(super) bytes: u64,
+    /// What was left of them.
+    pub(super) packed_bytes: u64,
+    /// Of a sample, if one was taken: the part of itself that it packs to.
+    pub(super) sample: Option<f64>,
+    /// How long its feeder worked for it, and then waited to hand it over.
+    pub(super) worked: Duration,
+    pub(super) waited: Duration,
 }
 
 /// What was seen since the last decision.
@@ -52,8 +80,24 @@ pub(super) struct Governor {
 struct Stretch {
     began: Duration,
     bytes: u64,
+    packed_bytes: u64,
     worked: Duration,
     waited: Duration,
+    samples: f64,
+    /// The sum of what each packs to.
+    packed: f64,
+}
+
+impl Stretch {
+    /// Whether the data is worth a trial, as far as samples tell.
+    fn would_pack(&self) -> bool {
+        self.packed < PACKS * self.samples
+    }
+
+    /// Whether the level did something to the data.
+    fn has_packed(&self) -> bool {
+        (self.packed_bytes as f64) < PACKS * self.bytes as f64
+    }
 }
 
 impl Default for Governor {
@@ -62,6 +106,8 @@ impl Default for Governor {
             rung: 0,
             trial: None,
             stretch: Stretch::default(),
+            carried: [None; LEVELS.len()],
+            changing: Some((ON_ITS_WAY, LONGEST_CHANGE)),
             rest_until: Duration::ZERO,
             pause: FIRST_PAUSE,
         }
@@ -69,24 +115,44 @@ impl Default for Governor {
 }
 
 impl Governor {
-    /// Notes a chunk of so many bytes, before packing, that was sent at `now`; answers with the level for the next. `spare` tells how
-    /// many processors were idle since it was last asked.
+    /// Notes a chunk that was sent at `now`; answers with the level for the next. `spare` tells how many processors were idle since it was
+    /// last asked.
     pub(super) fn note(
         &mut self,
         now: Duration,
-        bytes: u64,
-        worked: Duration,
-        waited: Duration,
-        spare: impl FnOnce() -> f64,
+        sent: &Sent,
+        mut spare: impl FnMut() -> f64,
     ) -> Option<i32> {
+        if let Some((bytes, until)) = &mut self.changing {
+            *bytes = bytes.saturating_sub(sent.packed_bytes);
+            if *bytes > 0 && now < *until {
+                return LEVELS[self.rung];
+            }
+            self.changing = None;
+            spare();
+            self.stretch = Stretch {
+                began: now,
+                ..Stretch::default()
+            };
+            return LEVELS[self.rung];
+        }
         let stretch = &mut self.stretch;
-        stretch.bytes += bytes;
-        stretch.worked += worked;
-        stretch.waited += waited;
+        stretch.bytes += sent.bytes;
+        stretch.packed_bytes += sent.packed_bytes;
+        stretch.worked += sent.worked;
+        stretch.waited += sent.waited;
+        if let Some(sample) = sent.sample {
+            stretch.samples += 1.0;
+            stretch.packed += sample;
+        }
         let length = now.saturating_sub(stretch.began);
         let is_enough = length >= LEAST_TIME && stretch.bytes >= LEAST_BYTES;
         if is_enough || length >= MOST_TIME {
+            let rung = self.rung;
             self.decide(now, length, spare());
+            if self.rung != rung {
+                self.changing = Some((ON_ITS_WAY, now + LONGEST_CHANGE));
+            }
             self.stretch = Stretch {
                 began: now,
                 ..Stretch::default()
@@ -99,16 +165,21 @@ impl Governor {
         let rate = self.stretch.bytes as f64 / length.as_secs_f64();
         let whole = (self.stretch.worked + self.stretch.waited).as_secs_f64();
         let waits = self.stretch.waited.as_secs_f64() / whole.max(f64::EPSILON);
+        self.carried[self.rung] = Some((now, rate));
         if let Some((before, rate_before)) = self.trial.take() {
-            let gain = if self.rung > before {
+            let has_climbed = self.rung > before;
+            let gain = if has_climbed {
                 CLIMB_GAIN
             } else {
                 DESCENT_GAIN
             };
             if rate < rate_before * gain {
                 self.rung = before;
-                self.rest_until = now + self.pause;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                // Data that does not pack at all says nothing of the next, for which there are samples.
+                if !has_climbed || self.stretch.has_packed() {
+                    self.rest_until = now + self.pause;
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                }
             } else {
                 self.pause = FIRST_PAUSE;
             }
@@ -117,15 +188,22 @@ impl Governor {
         if now < self.rest_until {
             return;
         }
-        let next = if waits > WAITS && spare > SPARE && self.rung + 1 < LEVELS.len() {
+        let could_climb =
+            self.rung + 1 < LEVELS.len() && (self.rung > 0 || self.stretch.would_pack());
+        let next = if waits > WAITS && spare > SPARE && could_climb {
             self.rung + 1
         } else if (waits < WORKS || spare < TAKEN) && self.rung > 0 {
             self.rung - 1
         } else {
             return;
         };
-        self.trial = Some((self.rung, rate));
-        self.rung = next;
+        let is_hopeless = self.carried[next].is_some_and(|(at, carried)| {
+            now.saturating_sub(at) < LONGEST_PAUSE && carried < rate * HOPELESS
+        });
+        if !is_hopeless {
+            self.trial = Some((self.rung, rate));
+            self.rung = next;
+        }
     }
 }
 
@@ -164,10 +242,14 @@ mod tests {
     /// Processors to spare, as many as anybody wants.
     const IDLE: f64 = 2.0;
 
+    fn ratio(rung: usize, compresses: bool) -> f64 {
+        if compresses { RATIO[rung] } else { 1.0 }
+    }
+
     /// Seconds that a chunk takes: on the processor, and for the link to be ready for the next.
     fn costs(rung: usize, link: f64, compresses: bool) -> (f64, f64) {
         let bytes = f64::from(1 << 20);
-        let ratio = if compresses { RATIO[rung] } else { 1.0 };
+        let ratio = ratio(rung, compresses);
         let worked = bytes / SPEED[rung];
         (worked, (bytes * ratio / link - worked).max(0.0))
     }
@@ -186,14 +268,15 @@ mod tests {
             let (worked, waited) = costs(governor.rung, link, compresses);
             now += worked + waited;
             let seconds = Duration::from_secs_f64;
-            governor.note(
-                seconds(now),
-                1 << 20,
-                seconds(worked),
-                seconds(waited),
-                || spare,
-            );
-            if now > from + 10.0 {
+            let chunk = Sent {
+                bytes: 1 << 20,
+                packed_bytes: (f64::from(1 << 20) * ratio(governor.rung, compresses)) as u64,
+                sample: Some(ratio(1, compresses)),
+                worked: seconds(worked),
+                waited: seconds(waited),
+            };
+            governor.note(seconds(now), &chunk, || spare);
+            if now > from + 20.0 {
                 counted_from.get_or_insert(now);
                 sent += 1 << 20;
             }
@@ -219,10 +302,10 @@ mod tests {
             let mut governor = Governor::default();
             let mut from = 0.0;
             for (link, compresses) in [(first, packs), (second, packs_later)] {
-                let rate = send(&mut governor, IDLE, from, 60.0, link, compresses);
+                let rate = send(&mut governor, IDLE, from, 80.0, link, compresses);
                 let best = best(link, compresses);
                 prop_assert!(rate >= best * 0.85, "{rate:.3e} of {best:.3e} at rung {}", governor.rung);
-                from += 61.0;
+                from += 81.0;
             }
         }
     }
