@@ -42,8 +42,9 @@ const DESCENT_GAIN: f64 = 0.98;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A level that not so long ago carried less than this part of what is carried now is not tried.
+/// A level that carried less than this part of what is carried now, no longer ago than this, is not tried.
 const HOPELESS: f64 = 0.7;
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Decides. Times count from any fixed moment.
 #[derive(Debug)]
@@ -198,7 +199,7 @@ impl Governor {
             return;
         };
         let is_hopeless = self.carried[next].is_some_and(|(at, carried)| {
-            now.saturating_sub(at) < LONGEST_PAUSE && carried < rate * HOPELESS
+            now.saturating_sub(at) < REMEMBERED && carried < rate * HOPELESS
         });
         if !is_hopeless {
             self.trial = Some((self.rung, rate));
