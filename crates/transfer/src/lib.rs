@@ -9,7 +9,10 @@
 
 mod control;
 mod identity;
+#[cfg(test)]
+mod simulation;
 mod tcp;
+mod work;
 
 pub mod bench;
 pub mod carrier;

@@ -1,0 +1,133 @@
+//! The properties, over many seeds.
+
+use std::time::Duration;
+
+use super::checks::check;
+use super::plan::{Fault, Plan};
+use super::world::World;
+use super::{Random, run};
+
+/// Seeds of a usual run, and of a long one.
+const FEW: u64 = 150;
+const MANY: u64 = 10_000;
+
+/// Seeds that found something once, or that a change has broken.
+const KNOWN: [u64; 0] = [];
+
+/// Beyond the time that the bytes need, when all faults are over: an outage that lasts, the pauses between attempts, all time-outs that there are.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// What happened, and whether it may.
+struct Outcome {
+    trace: Vec<String>,
+    verdict: Result<(), String>,
+}
+
+/// Runs a plan, after something was done to its world.
+fn simulate(plan: Plan, spoil: impl FnOnce(&World)) -> Outcome {
+    run(Random::new(plan.seed.rotate_left(32)), async {
+        let mut world = World::new(plan).await;
+        spoil(&world);
+        let verdict = live(&mut world).await;
+        Outcome {
+            trace: world.trace.events(),
+            verdict,
+        }
+    })
+}
+
+async fn live(world: &mut World) -> Result<(), String> {
+    world.start_sender();
+    let mut losses = 0;
+    for (pause, fault) in world.plan.faults.clone() {
+        world.rest(pause).await?;
+        if world.is_sent() {
+            break;
+        }
+        losses += u64::from(fault.loses_writes());
+        world.suffer(&fault).await?;
+    }
+    let bytes: u64 = world.plan.disks.iter().map(|disk| disk.len() as u64).sum();
+    let limit = world.limit.borrow().unwrap_or(u64::MAX);
+    let rate = limit.min(world.plan.shape.bytes_per_sec);
+    let patience = PATIENCE + Duration::from_secs(4 * bytes / rate);
+    let report = world.end(patience).await?;
+    check(world, &report, losses)
+}
+
+/// The seeds to run: one that the environment names, else so many.
+fn seeds() -> Vec<u64> {
+    if let Ok(seed) = std::env::var("WHERRY_SEED") {
+        return vec![seed.parse().expect("WHERRY_SEED is a number")];
+    }
+    let is_long = std::env::var_os("WHERRY_LONG").is_some();
+    let new = 0..if is_long { MANY } else { FEW };
+    KNOWN.into_iter().chain(new).collect()
+}
+
+fn explain(seed: u64, outcome: &Outcome) -> String {
+    let what = outcome.verdict.as_ref().err().cloned().unwrap_or_default();
+    let trace = outcome.trace.join("\n");
+    format!(
+        "{what}\n{:#?}\n{trace}\nWHERRY_SEED={seed} runs it again",
+        Plan::new(seed).faults
+    )
+}
+
+#[test]
+fn whatever_goes_wrong_the_source_arrives_and_little_is_sent_twice() {
+    for seed in seeds() {
+        let outcome = simulate(Plan::new(seed), |_| {});
+        assert!(outcome.verdict.is_ok(), "{}", explain(seed, &outcome));
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_each_time() {
+    for seed in seeds().into_iter().take(40) {
+        let [first, second] = [0, 1].map(|_| simulate(Plan::new(seed), |_| {}));
+        for (first, second) in first.trace.iter().zip(&second.trace) {
+            assert_eq!(first, second, "seed {seed}");
+        }
+        assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");
+    }
+}
+
+/// Seeds whose runs have crashes in them, each made to end in a check that fails.
+fn is_caught(spoil: impl Fn(&World)) -> bool {
+    let caught = |seed| simulate(Plan::new(seed), &spoil).verdict.is_err();
+    (0..20).any(caught)
+}
+
+#[test]
+fn receipts_for_what_was_never_flushed_are_caught() {
+    assert!(is_caught(|world| {
+        world
+            .media
+            .0
+            .iter()
+            .for_each(|(disk, _)| disk.lie_from_now_on());
+    }));
+}
+
+#[test]
+fn a_chunk_map_that_is_not_kept_is_caught() {
+    let mut plan = Plan::new(1);
+    plan.faults = vec![(
+        Duration::from_secs(1),
+        Fault::ReceiverDies {
+            silently: false,
+            power_fails: true,
+            back_after: Duration::from_secs(1),
+            is_new_epoch: false,
+        },
+    )];
+    let outcome = simulate(plan, |world| {
+        world
+            .media
+            .0
+            .iter()
+            .for_each(|(_, map)| map.lie_from_now_on());
+    });
+    assert!(outcome.verdict.is_err(), "{}", outcome.trace.join("\n"));
+}
