@@ -3,6 +3,7 @@
 //! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
 //! made to a stream of the carrier. Between the two is a short queue: its length, and the carrier's windows, bound the bytes in flight.
 
+mod broken;
 mod choice;
 mod connection;
 mod feeder;
@@ -21,6 +22,7 @@ use crate::hashes::Hash;
 use crate::plan::Candidates;
 use crate::{Identity, TransferError};
 
+pub use broken::Broken;
 pub use choice::{Choice, Preference, Reason};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.

@@ -63,7 +63,7 @@ fn receipts_are_for_the_source(world: &World, report: &SendReport) -> Result<(),
 }
 
 /// The chunk map forgets a chunk when it is written over: that a durable one was sent again would stand there.
-fn nothing_durable_was_sent_again(world: &World) -> Result<(), String> {
+pub(super) fn nothing_durable_was_sent_again(world: &World) -> Result<(), String> {
     for (number, (_, map)) in world.media.0.iter().enumerate() {
         for (offset, record) in map.writes() {
             if offset > 0 && forgets(&record[RECORD_PREFIX..]) {

@@ -1,6 +1,6 @@
 //! A source, a network, a receiver, and somebody who starts both again: what runs under a plan.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,8 @@ use crate::disk::forgetful::{Medium, Sync};
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
 use crate::sender::{
-    Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport, SourceDisk, over,
+    Broken, Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport,
+    SourceDisk, over,
 };
 use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
@@ -62,8 +63,9 @@ struct Agent {
     packs: bool,
     limit: watch::Receiver<Option<u64>>,
     identity: RunIdentity,
-    /// The epoch of the assignment.
+    /// The epoch of the assignment, and how many assignments there were.
     epoch: Arc<AtomicI64>,
+    assignment: Arc<AtomicI64>,
     /// Set when the job has failed under it, for good.
     has_failed: Arc<AtomicBool>,
 }
@@ -105,6 +107,7 @@ impl World {
                 secret: TicketSecret::generate(),
             },
             epoch: Arc::new(AtomicI64::new(1)),
+            assignment: Arc::default(),
             has_failed: Arc::default(),
         };
         let media = plan
@@ -136,6 +139,12 @@ impl World {
     pub(super) fn start_sender(&mut self) {
         let agent = self.agent.clone();
         self.sending = Some(tokio::spawn(agent.to_the_end()));
+    }
+
+    /// Fills the first disk of the source with this byte.
+    pub(super) fn write_source(&self, content: u8) {
+        let bytes = vec![content; self.plan.disks[0].len()];
+        write_sparse(&self.agent.disks[0].path, &bytes);
     }
 
     pub(super) fn is_sent(&self) -> bool {
@@ -284,7 +293,8 @@ impl World {
         self.admit().await
     }
 
-    async fn admit(&self) -> Result<(), String> {
+    /// Admits the agent and tells it; one that has its receipt from an earlier receiver or epoch sends again.
+    async fn admit(&mut self) -> Result<(), String> {
         let disks = self.agent.disks.iter().map(|disk| TargetDisk {
             index: disk.index,
             source_bytes: disk.size_bytes,
@@ -304,36 +314,46 @@ impl World {
         loop {
             let admitted = self.server().admit(admission.clone()).await;
             match admitted {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(_) if tries < 2 && self.has_failures() => tries += 1,
                 Err(error) => return Err(error.to_string()),
             }
             sleep(OPERATOR).await;
         }
+        self.agent.assignment.fetch_add(1, Ordering::Relaxed);
+        if self.is_sent() {
+            self.start_sender();
+        }
+        Ok(())
     }
 }
 
 impl Agent {
-    /// Tries until there is a receipt.
+    /// Tries until there is a receipt from the receiver of the present assignment.
     async fn to_the_end(self) -> SendReport {
         let mut pause = FIRST_PAUSE;
         loop {
             let epoch = self.epoch.load(Ordering::Relaxed);
+            let assignment = self.assignment.load(Ordering::Relaxed);
             let progress = watch::channel(SendProgress::default()).0;
             let outcome = self.attempt(epoch, &progress).await;
-            if progress.borrow().bytes_wire > 0 {
-                pause = FIRST_PAUSE;
-            }
             match outcome {
                 Ok(report) => {
                     let last = report.progress;
                     self.trace.note(|| format!("sent: {last:?}"));
-                    return report;
+                    // A receiver that is replaced takes its receipts with it.
+                    if self.assignment.load(Ordering::Relaxed) == assignment {
+                        return report;
+                    }
                 }
                 Err(error) => {
                     self.trace.note(|| format!("an attempt ended: {error}"));
-                    if !error.is_retryable() {
+                    let broken = Broken::new(&error, &progress.borrow());
+                    if !broken.is_retryable {
                         self.has_failed.store(true, Ordering::Relaxed);
+                    }
+                    if broken.has_sent {
+                        pause = FIRST_PAUSE;
                     }
                 }
             }
@@ -396,7 +416,7 @@ fn nobody() -> Identity {
 }
 
 /// Writes a file with holes where chunks are zeros.
-fn write_sparse(path: &PathBuf, content: &[u8]) {
+fn write_sparse(path: &Path, content: &[u8]) {
     use std::os::unix::fs::FileExt as _;
 
     let file = std::fs::File::create(path).unwrap();
