@@ -1,7 +1,10 @@
 //! What must be so at the end of every run, whatever went wrong in it.
 
+use std::path::Path;
+
 use super::plan::CHUNK;
 use super::world::{BEHIND, World};
+use crate::chunk_map::ChunkMap;
 use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
 use crate::protocol::FRAME_BYTES;
 use crate::sender::SendReport;
@@ -151,6 +154,12 @@ fn what_was_received_survives(world: &mut World) -> Result<(), String> {
     for (number, ((medium, map), source)) in world.media.0.iter().zip(&plan.disks).enumerate() {
         map.crash(&[0]);
         medium.crash(&[0]);
+        let path = Path::new("map");
+        let (_, durable) = ChunkMap::on(path, map.open(), source.len() as u64, CHUNK)
+            .map_err(|error| error.to_string())?;
+        if durable.root() != root_of(source) {
+            return Err(format!("the map of disk {number} does not have all of it"));
+        }
         let target = medium.seen();
         if target.len() != source.len() + BEHIND || target[..source.len()] != source[..] {
             return Err(format!("disk {number} is not the source's after all"));

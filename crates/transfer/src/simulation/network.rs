@@ -56,6 +56,8 @@ struct State {
     partitioned_until: Option<Instant>,
     /// After so many bytes of data streams the connection that carries them is cut.
     cut_after: Option<usize>,
+    /// After so many bytes of data streams the one that carries them breaks, and the others do not.
+    tear_after: Option<usize>,
     /// After so many bytes of data streams a bit is flipped.
     flip_after: Option<usize>,
     flips: u32,
@@ -75,6 +77,7 @@ impl Network {
             next_link: 0,
             partitioned_until: None,
             cut_after: None,
+            tear_after: None,
             flip_after: None,
             flips: 0,
             data_bytes: 0,
@@ -166,6 +169,11 @@ impl Network {
     /// Resets a connection when so many bytes more have been sent.
     pub(crate) fn cut_after(&self, bytes: usize) {
         self.state().cut_after = Some(bytes);
+    }
+
+    /// Breaks one data stream when so many bytes more have been sent.
+    pub(crate) fn tear_after(&self, bytes: usize) {
+        self.state().tear_after = Some(bytes);
     }
 
     /// Flips a bit when so many bytes more have been sent.
@@ -316,7 +324,7 @@ impl Link {
         *busy_until + shape.latency
     }
 
-    /// What becomes of a piece of a data stream on its way; `None` if the connection is cut under it.
+    /// What becomes of a piece of a data stream on its way; `None` if the stream breaks under it.
     fn carry(&self, piece: Bytes) -> Option<Bytes> {
         let mut state = self.network.state();
         state.data_bytes += piece.len() as u64;
@@ -334,6 +342,9 @@ impl Link {
         if is_reached(&mut state.cut_after).is_some() {
             drop(state);
             self.reset();
+            return None;
+        }
+        if is_reached(&mut state.tear_after).is_some() {
             return None;
         }
         let flip = is_reached(&mut state.flip_after);
@@ -447,7 +458,11 @@ impl Writer {
             }
         }
         let piece = if pipe.carries_data {
-            pipe.link.carry(piece).ok_or_else(lost)?
+            let Some(piece) = pipe.link.carry(piece) else {
+                pipe.end(Part::Torn);
+                return Err(lost());
+            };
+            piece
         } else {
             piece
         };

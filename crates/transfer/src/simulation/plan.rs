@@ -28,6 +28,8 @@ pub(super) enum Fault {
     Cut,
     /// The connection is reset after so many bytes more.
     CutAfter(usize),
+    /// One data stream breaks after so many bytes more.
+    TearStream(usize),
     /// Nothing gets through for so long.
     Partition(Duration),
     /// The receiver's process ends, or its machine does and with it what was not synced; after so long it is there again, for the same
@@ -99,7 +101,7 @@ impl Fault {
         let offset = |random: &mut Random| usize::try_from(random.below(bytes)).unwrap();
         let is_so = |random: &mut Random| random.below(2) == 0;
         let back_after = |random: &mut Random| random.up_to(Duration::from_secs(30));
-        match random.below(12) {
+        match random.below(13) {
             0 => Self::Cut,
             1 => Self::CutAfter(offset(random)),
             2 => Self::Partition(Duration::from_secs(600)),
@@ -120,6 +122,7 @@ impl Fault {
             8 => Self::NewEpoch,
             9 => Self::Limit(is_so(random).then(|| random.between(30_000, 2_000_000))),
             10 => Self::Flip(offset(random)),
+            11 => Self::TearStream(offset(random)),
             _ => Self::SyncFails {
                 disk: usize::try_from(random.below(disks)).unwrap(),
                 in_map: is_so(random),

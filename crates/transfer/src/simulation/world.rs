@@ -138,7 +138,7 @@ impl World {
     /// Starts sending, beside whoever does already.
     pub(super) fn start_sender(&mut self) {
         let agent = self.agent.clone();
-        self.sending = Some(tokio::spawn(agent.to_the_end()));
+        self.sending = Some(tokio::spawn(agent.send_all()));
     }
 
     /// Fills the first disk of the source with this byte.
@@ -198,6 +198,7 @@ impl World {
         match fault {
             Fault::Cut => self.network.cut(),
             Fault::CutAfter(bytes) => self.network.cut_after(*bytes),
+            Fault::TearStream(bytes) => self.network.tear_after(*bytes),
             Fault::Partition(lasts) => self.network.partition(*lasts),
             Fault::ReceiverDies {
                 silently,
@@ -330,7 +331,7 @@ impl World {
 
 impl Agent {
     /// Tries until there is a receipt from the receiver of the present assignment.
-    async fn to_the_end(self) -> SendReport {
+    async fn send_all(self) -> SendReport {
         let mut pause = FIRST_PAUSE;
         loop {
             let epoch = self.epoch.load(Ordering::Relaxed);
