@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check sqlx bench clean
+.PHONY: help setup demo test test-long check sqlx bench clean
 
 # Programs of `make setup` come first, so that everybody checks with the same versions.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -13,7 +13,7 @@ export SQLX_OFFLINE := true
 servers_env = WHERRY_PG_BIN=$(CURDIR)/.tools/postgres/bin WHERRY_NATS_SERVER=$(CURDIR)/.tools/bin/nats-server
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 11
 
 setup: ## Install what building, running and testing need; a second is enough when nothing is missing
 	@tools/setup
@@ -23,6 +23,9 @@ demo: setup ## Migrate a real disk on this machine; KEEP=1 leaves everything run
 
 test: setup ## Run every test
 	@$(servers_env) cargo nextest run --workspace
+
+test-long: setup ## Run the data path under thousands of seeds of faults, in virtual time; five minutes
+	@WHERRY_LONG=1 cargo nextest run --profile long -p transfer simulation
 
 # cargo-deny runs without `advisories`: the advisory database is a GitHub repository, and checks must not need more than the package registry.
 # Where GitHub can be reached, `cargo deny check advisories` works as it is.

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::plan::Candidates;
 use transfer::sender::{
-    Compression, DEFAULT_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
+    Broken, Compression, DEFAULT_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
 };
-use transfer::{Carrier, Identity, TransferError};
+use transfer::{Carrier, Identity};
 
 use super::Key;
 use super::send::Sending;
@@ -26,29 +26,6 @@ const MAX_STREAMS: u32 = 64;
 
 /// Longest wait for the address of a receiver's name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// An attempt that did not come to its end.
-#[derive(Debug)]
-pub(super) struct Broken {
-    pub failure: Failure,
-    /// Whether another attempt may come to its end.
-    pub is_retryable: bool,
-    /// Whether it got as far as sending, so that what broke it is new trouble.
-    pub has_sent: bool,
-    /// The carrier that broke, if that is what happened: the next attempt prefers the other one.
-    pub broken_carrier: Option<Carrier>,
-}
-
-impl Broken {
-    fn before_sending(failure: Failure) -> Self {
-        Self {
-            is_retryable: failure.code.is_retryable(),
-            failure,
-            has_sent: false,
-            broken_carrier: None,
-        }
-    }
-}
 
 /// Sends the disks until the receiver has given its receipts. When it is cancelled it takes leave of the receiver, which keeps
 /// what it has; the outcome is without meaning then.
@@ -76,15 +53,9 @@ pub(super) async fn send(
         outcome = transfer::sender::send(config, cancel, progress) => outcome,
         never = follow(sending, key, assignment, limits, seen.clone()) => match never {},
     };
-    outcome.map(drop).map_err(|error| Broken {
-        failure: error.failure(),
-        is_retryable: error.is_retryable(),
-        has_sent: seen.borrow().bytes_wire > 0,
-        broken_carrier: match error {
-            TransferError::Connection { .. } => seen.borrow().carrier.map(|choice| choice.carrier),
-            _ => None,
-        },
-    })
+    outcome
+        .map(drop)
+        .map_err(|error| Broken::new(&error, &seen.borrow()))
 }
 
 fn config(

@@ -17,6 +17,22 @@ use crate::inventory::Snapshot;
 /// Trouble that is over sooner is nobody's business: networks hiccup, and a receiver needs a moment to come back.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
+/// A receiver as an assignment names it. One that is replaced has another ticket.
+#[derive(Debug, PartialEq, Eq)]
+struct Receiver {
+    address: String,
+    ticket: Vec<u8>,
+}
+
+impl Receiver {
+    fn of(assignment: &wire::Assignment) -> Self {
+        Self {
+            address: assignment.receiver_address.clone(),
+            ticket: assignment.ticket.clone(),
+        }
+    }
+}
+
 /// What every send needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Sending {
@@ -30,11 +46,12 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Sends the disks; tries again for as long as trying again can help, or until it is cancelled.
+    /// Sends the disks; tries again for as long as trying again can help, or until it is cancelled. When all is sent it stays: a receiver that
+    /// is lost takes its receipts with it, and the one in its place is sent what it lacks.
     pub async fn to_the_end(
         &self,
         key: &Key,
-        assignment: watch::Receiver<wire::Assignment>,
+        mut assignment: watch::Receiver<wire::Assignment>,
         cancel: CancellationToken,
     ) {
         let mut pauses = Pauses::new(self.reconnect_most);
@@ -43,6 +60,7 @@ impl Sending {
         self.board.say(key, State::Connecting, None);
         tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "sending begins");
         loop {
+            let receiver = Receiver::of(&assignment.borrow());
             let sent = attempt::send(
                 self,
                 key,
@@ -56,7 +74,19 @@ impl Sending {
                 Ok(()) => {
                     tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
                     self.board.say(key, State::Sent, None);
-                    return;
+                    let replaced = assignment.wait_for(|now| Receiver::of(now) != receiver);
+                    let is_replaced = tokio::select! {
+                        replaced = replaced => replaced.is_ok(),
+                        () = cancel.cancelled() => false,
+                    };
+                    if !is_replaced {
+                        return;
+                    }
+                    tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "the receiver was replaced: sending again");
+                    self.board.say(key, State::Connecting, None);
+                    (trouble, broken_carrier) = (None, None);
+                    pauses.reset();
+                    continue;
                 }
                 Err(broken) if !broken.is_retryable => {
                     self.fail(key, &broken.failure);

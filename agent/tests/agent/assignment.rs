@@ -119,6 +119,10 @@ struct Prepared {
 
 impl Prepared {
     async fn new(source_bytes: u64, epoch: i64) -> Self {
+        Self::of(JobId::generate(), source_bytes, epoch).await
+    }
+
+    async fn of(job_id: JobId, source_bytes: u64, epoch: i64) -> Self {
         let authority = Authority::generate("run", RUN_VALIDITY).unwrap();
         let identity = authority.issue_server(&["receiver".to_owned()]).unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -137,7 +141,7 @@ impl Prepared {
             secret: TicketSecret::generate(),
             receiver,
             _directory: directory,
-            job_id: JobId::generate(),
+            job_id,
             epoch: Epoch(epoch),
         };
         let admission = Admission {
@@ -235,6 +239,29 @@ async fn an_agent_sends_its_disk_and_reports_it_as_sent() {
     let copy = prepared.receiver.disk_path(DiskIndex(0));
     prepared.receiver.shutdown().await.unwrap();
     assert!(std::fs::read(copy).unwrap() == bytes, "the copy differs");
+}
+
+/// The receiver may die before anybody has seen its receipts. The one in its place is of the same run and epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_in_the_place_of_one_that_had_everything_is_sent_to_again() {
+    let deployment = Deployment::start().await;
+    let bytes = contents();
+    let disk = deployment.disk("disk", &bytes);
+    let (agent, source) = deployment.registered_agent(&disk, &[]).await;
+    let lost = Prepared::new(bytes.len() as u64, 1).await;
+    let assigned = lost.assignment(&deployment, &disk).await;
+    assign(&deployment, &source, &assigned).await;
+    lost.is_complete().await;
+    let sent = "select agent_state from assignment where agent_state = 'sent'";
+    deployment.look("the agent has sent all", sent).await;
+
+    let next = Prepared::of(lost.job_id.clone(), bytes.len() as u64, 1).await;
+    drop(lost);
+    let assigned = next.assignment(&deployment, &disk).await;
+    assign(&deployment, &source, &assigned).await;
+    next.is_complete().await;
+    deployment.look("the agent has sent all again", sent).await;
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The two carriers of a transfer: QUIC, and TLS over TCP. What runs over them is the same: one control stream in both directions, and data
 //! streams from the sender to the receiver.
 
+mod listener;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +11,11 @@ use bytes::Bytes;
 use quinn::VarInt;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use crate::simulation::network;
 use crate::{Identity, TransferError, quic, tcp};
+
+pub(crate) use listener::{Incoming, Listener};
 
 /// How bytes get from one side to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,8 @@ impl std::fmt::Display for Carrier {
 pub(crate) enum Client {
     Quic(quinn::Endpoint, quinn::Connection),
     Tcp(tcp::Client),
+    #[cfg(test)]
+    Simulated(network::Client),
 }
 
 /// The two halves of the control stream.
@@ -98,6 +106,8 @@ impl Client {
         match self {
             Self::Quic(_, connection) => connection.rtt(),
             Self::Tcp(client) => client.round_trip(),
+            #[cfg(test)]
+            Self::Simulated(_) => Duration::ZERO,
         }
     }
 
@@ -106,6 +116,8 @@ impl Client {
         match self {
             Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
             Self::Tcp(client) => Ok(SendStream::Tcp(client.open_data().await?)),
+            #[cfg(test)]
+            Self::Simulated(client) => Ok(SendStream::Simulated(client.open_data()?)),
         }
     }
 
@@ -114,6 +126,8 @@ impl Client {
         match self {
             Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
             Self::Tcp(client) => Ok(SendStream::Tcp(client.open_probe().await?)),
+            #[cfg(test)]
+            Self::Simulated(client) => Ok(SendStream::Simulated(client.open_data()?)),
         }
     }
 
@@ -131,6 +145,8 @@ impl Client {
 pub(crate) enum Accepted {
     Quic(quinn::Connection),
     Tcp(tcp::DataStreams),
+    #[cfg(test)]
+    Simulated(network::Accepted),
 }
 
 impl Accepted {
@@ -139,6 +155,8 @@ impl Accepted {
         match self {
             Self::Quic(_) => Carrier::Quic,
             Self::Tcp(_) => Carrier::Tcp,
+            #[cfg(test)]
+            Self::Simulated(_) => Carrier::Tcp,
         }
     }
 
@@ -147,6 +165,8 @@ impl Accepted {
         match self {
             Self::Quic(connection) => Ok(RecvStream::Quic(connection.accept_uni().await?)),
             Self::Tcp(streams) => Ok(RecvStream::Tcp(streams.next().await?)),
+            #[cfg(test)]
+            Self::Simulated(streams) => Ok(RecvStream::Simulated(streams.next().await?)),
         }
     }
 }
@@ -156,6 +176,8 @@ impl Accepted {
 pub(crate) enum SendStream {
     Quic(quinn::SendStream),
     Tcp(tcp::Writer),
+    #[cfg(test)]
+    Simulated(network::Writer),
 }
 
 impl SendStream {
@@ -164,6 +186,8 @@ impl SendStream {
         match self {
             Self::Quic(stream) => Ok(stream.write_all(bytes).await?),
             Self::Tcp(stream) => stream.write_all(bytes).await,
+            #[cfg(test)]
+            Self::Simulated(stream) => stream.write_all(bytes).await,
         }
     }
 
@@ -172,6 +196,8 @@ impl SendStream {
         match self {
             Self::Quic(stream) => Ok(stream.write_chunk(bytes).await?),
             Self::Tcp(stream) => stream.write_all(&bytes).await,
+            #[cfg(test)]
+            Self::Simulated(stream) => stream.write_all(&bytes).await,
         }
     }
 
@@ -187,6 +213,8 @@ impl SendStream {
         match self {
             Self::Quic(stream) => Ok(stream.finish()?),
             Self::Tcp(stream) => stream.finish().await,
+            #[cfg(test)]
+            Self::Simulated(stream) => stream.finish(),
         }
     }
 }
@@ -196,6 +224,8 @@ impl SendStream {
 pub(crate) enum RecvStream {
     Quic(quinn::RecvStream),
     Tcp(tcp::Reader),
+    #[cfg(test)]
+    Simulated(network::Reader),
 }
 
 impl RecvStream {
@@ -211,6 +241,8 @@ impl RecvStream {
                 Err(quinn::ReadExactError::ReadError(error)) => Err(error.into()),
             },
             Self::Tcp(stream) => stream.read_exact_or_end(buffer).await,
+            #[cfg(test)]
+            Self::Simulated(stream) => stream.read_exact_or_end(buffer).await,
         }
     }
 
@@ -219,6 +251,8 @@ impl RecvStream {
         match self {
             Self::Quic(stream) => Ok(stream.read(buffer).await?.unwrap_or(0)),
             Self::Tcp(stream) => stream.read_some(buffer).await,
+            #[cfg(test)]
+            Self::Simulated(stream) => stream.read_some(buffer).await,
         }
     }
 
@@ -241,7 +275,9 @@ pub(crate) async fn say_goodbye(send: &mut SendStream, receive: &mut RecvStream)
         (SendStream::Quic(send), _) => {
             let _gone = send.stopped().await;
         }
-        (SendStream::Tcp(_), RecvStream::Tcp(receive)) => receive.drain().await,
-        (SendStream::Tcp(_), RecvStream::Quic(_)) => {}
+        (_, RecvStream::Tcp(receive)) => receive.drain().await,
+        #[cfg(test)]
+        (_, RecvStream::Simulated(receive)) => receive.drain().await,
+        (_, RecvStream::Quic(_)) => {}
     }
 }

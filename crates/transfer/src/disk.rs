@@ -1,6 +1,8 @@
 //! Disks: reading a source, writing a target. Everything here blocks and belongs on threads of its own.
 
 mod buffer;
+#[cfg(test)]
+pub(crate) mod forgetful;
 mod source;
 mod storage;
 mod target;

@@ -5,11 +5,15 @@
 //!
 //! - [`protocol`], [`hashes`], [`plan`], [`manifest`] decide and encode. They do no I/O and know no sockets.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
-//! - [`sender`] and [`receiver`] put both together over a [`carrier`]: QUIC ([`quic`]), or TLS over TCP.
+//! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.
+//! - [`carrier`] has the sockets: QUIC ([`quic`]), or TLS over TCP.
 
 mod control;
 mod identity;
+#[cfg(test)]
+mod simulation;
 mod tcp;
+mod work;
 
 pub mod bench;
 pub mod carrier;

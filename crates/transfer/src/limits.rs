@@ -1,9 +1,10 @@
 //! Pacing: no more bytes a second than the job's `BandwidthLimit`.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 /// How far sends may run ahead of the limit after a pause: short enough that the limit holds within any second.
 const BURST: Duration = Duration::from_millis(50);
@@ -19,6 +20,8 @@ pub struct Pacer {
     limit: watch::Receiver<Option<u64>>,
     epoch: Instant,
     schedule: Mutex<Schedule>,
+    /// One stream waits for the schedule, the others behind it, in the order in which they came.
+    turn: Semaphore,
 }
 
 impl Pacer {
@@ -28,6 +31,7 @@ impl Pacer {
             limit,
             epoch: Instant::now(),
             schedule: Mutex::default(),
+            turn: Semaphore::new(1),
         }
     }
 
@@ -38,6 +42,10 @@ impl Pacer {
 
     /// Waits until `bytes` may be sent.
     pub async fn pay(&self, bytes: usize) {
+        if self.limit.borrow().is_none() {
+            return;
+        }
+        let _turn = self.turn.acquire().await;
         let mut limit = self.limit.clone();
         loop {
             let Some(rate) = *limit.borrow_and_update() else {
@@ -52,6 +60,7 @@ impl Pacer {
             let Err(wait) = wait else { return };
             // Another limit is another price; one that nobody can change any more is only slept on.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 Ok(()) = limit.changed() => {}
             }

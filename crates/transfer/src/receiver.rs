@@ -11,7 +11,12 @@ mod door;
 mod flusher;
 mod seen;
 mod session;
+#[cfg(test)]
+mod simulated;
 mod stream;
+
+#[cfg(test)]
+pub(crate) use simulated::Media;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,19 +25,16 @@ use std::time::Duration;
 
 use domain::disk::DiskIndex;
 use domain::{Epoch, Failure, JobId, Run};
-use quinn::Endpoint;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::carrier::Listener;
 use crate::error::RemoteFailure;
 use crate::hashes::{ChunkHashes, Hash};
 use crate::manifest::Manifest;
-use crate::tcp::Listener;
-use crate::{Carrier, Identity, TicketSecret, TransferError};
+use crate::work::blocking;
+use crate::{CHUNK_BYTES, Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
-
-/// Ports that are tried until one is free for both carriers.
-const PORT_TRIES: u32 = 64;
 
 /// What a server is made with.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct ServerConfig {
     pub flush_bytes: u64,
     /// … or when so much time has passed.
     pub flush_interval: Duration,
+    /// Bytes of a chunk. Senders take what they are told.
+    pub chunk_bytes: u32,
 }
 
 impl ServerConfig {
@@ -58,6 +62,7 @@ impl ServerConfig {
             directory,
             flush_bytes: 64 << 20,
             flush_interval: Duration::from_secs(1),
+            chunk_bytes: CHUNK_BYTES,
         }
     }
 }
@@ -172,10 +177,25 @@ impl ReceiveStatus {
     }
 }
 
+/// Where the disks of an instance are kept: its directory, or in tests what forgets or lies.
+trait Files: std::fmt::Debug + Send + Sync {
+    /// Opens a disk with its chunk map.
+    fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<disk::Disk, TransferError>;
+}
+
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Files for Directory {
+    fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<disk::Disk, TransferError> {
+        disk::Disk::open(&self.0, spec, chunk_bytes)
+    }
+}
+
 /// A running receiver.
 #[derive(Debug)]
 pub struct Server {
-    endpoint: Endpoint,
+    listener: Arc<Listener>,
     shared: Arc<Shared>,
 }
 
@@ -183,6 +203,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     config: ServerConfig,
+    files: Box<dyn Files>,
     fence: crate::fence::Fence,
     admitted: Mutex<Option<Arc<Disks>>>,
     /// Admissions and halts are made one at a time.
@@ -199,11 +220,23 @@ impl Server {
     /// # Errors
     /// The address is taken, the identity can't be used, or the directory can't be read.
     pub fn bind(config: ServerConfig) -> Result<Self, TransferError> {
-        let (endpoint, listener) = listen(config.listen, &config.identity)?;
+        let listener = Listener::bind(config.listen, &config.identity)?;
+        let files = Directory(config.directory.clone());
+        Self::start(config, listener, Box::new(files))
+    }
+
+    /// Takes connections from any listener to disks on any storage.
+    fn start(
+        config: ServerConfig,
+        listener: Listener,
+        files: Box<dyn Files>,
+    ) -> Result<Self, TransferError> {
+        let listener = Arc::new(listener);
         let fence = crate::fence::Fence::open(&config.directory)?;
         let (status, _) = watch::channel(ReceiveStatus::default());
         let shared = Arc::new(Shared {
             config,
+            files,
             fence,
             admitted: Mutex::default(),
             admitting: Mutex::default(),
@@ -211,12 +244,8 @@ impl Server {
             status,
             closing: CancellationToken::new(),
         });
-        tokio::spawn(door::accept(
-            endpoint.clone(),
-            listener,
-            Arc::clone(&shared),
-        ));
-        Ok(Self { endpoint, shared })
+        tokio::spawn(door::accept(Arc::clone(&listener), Arc::clone(&shared)));
+        Ok(Self { listener, shared })
     }
 
     /// Where it listens: the same port for UDP and for TCP.
@@ -224,7 +253,7 @@ impl Server {
     /// # Errors
     /// The operating system does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        self.listener.address()
     }
 
     /// The epoch at which the fence stands.
@@ -276,10 +305,9 @@ impl Server {
     pub async fn shutdown(self) -> Result<(), TransferError> {
         let halted = self.halt().await;
         self.shared.closing.cancel();
-        self.endpoint
-            .close(quinn::VarInt::from_u32(0), b"shut down");
+        self.listener.close(b"shut down");
         let _said_goodbye =
-            tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+            tokio::time::timeout(Duration::from_secs(1), self.listener.wait_idle()).await;
         halted
     }
 }
@@ -292,7 +320,7 @@ impl Drop for Server {
             disks.cancel.cancel();
         }
         self.shared.fence.revoke();
-        self.endpoint.close(quinn::VarInt::from_u32(0), b"gone");
+        self.listener.close(b"gone");
     }
 }
 
@@ -324,8 +352,12 @@ impl Shared {
         if let Err(error) = self.put_out() {
             tracing::warn!(%error, "what the last admission wrote at its end is lost and will be sent again");
         }
-        let (directory, flush_bytes) = (&self.config.directory, self.config.flush_bytes);
-        let disks = Arc::new(Disks::open(directory, admission, flush_bytes)?);
+        let disks = Arc::new(Disks::open(
+            &*self.files,
+            admission,
+            self.config.flush_bytes,
+            self.config.chunk_bytes,
+        )?);
         self.status.send_modify(|status| {
             status.failure = None;
             status.disks = disks.status();
@@ -400,41 +432,6 @@ impl Shared {
             },
         }
     }
-}
-
-/// Opens the listeners of both carriers on one port.
-fn listen(address: SocketAddr, identity: &Identity) -> Result<(Endpoint, Listener), TransferError> {
-    let mut tries = 0;
-    loop {
-        let endpoint = crate::quic::server(address, identity)?;
-        let bound = endpoint.local_addr().and_then(std::net::TcpListener::bind);
-        match bound {
-            Ok(listener) => return Ok((endpoint, Listener::new(listener, identity)?)),
-            // Somebody has this port for TCP. Where any will do, another is tried.
-            Err(error)
-                if address.port() == 0
-                    && error.kind() == std::io::ErrorKind::AddrInUse
-                    && tries < PORT_TRIES =>
-            {
-                tries += 1;
-            }
-            Err(error) => {
-                return Err(TransferError::Connection {
-                    address: address.to_string(),
-                    message: error.to_string(),
-                });
-            }
-        }
-    }
-}
-
-/// Runs what blocks on a thread where it may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
-) -> Result<T, TransferError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|died| Err(TransferError::Protocol(format!("a thread died: {died}"))))
 }
 
 /// The file of a target disk in an instance's directory.

@@ -3,6 +3,7 @@
 //! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
 //! made to a stream of the carrier. Between the two is a short queue: its length, and the carrier's windows, bound the bytes in flight.
 
+mod broken;
 mod choice;
 mod connection;
 mod feeder;
@@ -16,10 +17,12 @@ use domain::disk::DiskIndex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::carrier::{Client, Control};
 use crate::hashes::Hash;
 use crate::plan::Candidates;
 use crate::{Identity, TransferError};
 
+pub use broken::Broken;
 pub use choice::{Choice, Preference, Reason};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
@@ -115,13 +118,27 @@ pub async fn send(
 ) -> Result<SendReport, TransferError> {
     let connecting = choice::connect(&config);
     let (client, control, choice) = tokio::select! {
-        connected = connecting => connected?,
+        biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
+        connected = connecting => connected?,
     };
+    over(client, control, choice, &config, cancel, &progress).await
+}
+
+/// The same over a connection that stands.
+pub(crate) async fn over(
+    client: Client,
+    control: Control,
+    choice: Choice,
+    config: &SendConfig,
+    cancel: CancellationToken,
+    progress: &watch::Sender<SendProgress>,
+) -> Result<SendReport, TransferError> {
     progress.send_modify(|progress| progress.carrier = Some(choice));
     let sent = tokio::select! {
-        sent = connection::run(&client, control, choice, &config, &progress, cancel.child_token()) => sent,
+        biased;
         () = cancel.cancelled() => Err(TransferError::Cancelled),
+        sent = connection::run(&client, control, choice, config, progress, cancel.child_token()) => sent,
     };
     let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
     sent

@@ -1,24 +1,19 @@
 //! The disks of one admission, the fence before them, and the window of bytes that are written but not yet durable.
 
-use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
 
 use domain::disk::DiskIndex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
-use super::{Admission, DiskStatus, ReceiveStatus};
+use super::{Admission, DiskStatus, Files, ReceiveStatus};
+use crate::TransferError;
 use crate::fence::{Fence, Right};
 use crate::hashes::Hash;
-use crate::{CHUNK_BYTES, TransferError};
 
 /// Flush windows that may be written but not durable: one that is being flushed, and one that fills meanwhile.
 const WINDOWS: u64 = 2;
-
-/// How often a writer that waits for a flush looks whether there will be one.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// All disks of an admission.
 #[derive(Debug)]
@@ -28,11 +23,12 @@ pub(super) struct Disks {
     pub(super) cancel: CancellationToken,
     /// Told when enough is written to be worth a flush.
     pub(super) wants_flush: Notify,
+    pub(super) chunk_bytes: u32,
     disks: Vec<Disk>,
     flush_bytes: u64,
     window: Mutex<Window>,
     /// Told when a flush has made room.
-    room: Condvar,
+    room: Notify,
     /// Flushes are made one at a time.
     flushing: Mutex<()>,
 }
@@ -46,25 +42,27 @@ struct Window {
 }
 
 impl Disks {
-    /// Opens files and maps in the directory.
+    /// Opens files and maps.
     pub(super) fn open(
-        directory: &Path,
+        files: &dyn Files,
         admission: Admission,
         flush_bytes: u64,
+        chunk_bytes: u32,
     ) -> Result<Self, TransferError> {
         let disks = admission
             .disks
             .iter()
-            .map(|spec| Disk::open(directory, *spec, CHUNK_BYTES))
+            .map(|spec| files.open(*spec, chunk_bytes))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             admission,
             cancel: CancellationToken::new(),
             wants_flush: Notify::new(),
+            chunk_bytes,
             disks,
             flush_bytes: flush_bytes.max(1),
             window: Mutex::default(),
-            room: Condvar::new(),
+            room: Notify::new(),
             flushing: Mutex::new(()),
         })
     }
@@ -77,7 +75,7 @@ impl Disks {
             .ok_or_else(|| TransferError::Protocol(format!("disk {index} is none of this job's")))
     }
 
-    /// Checks and writes one chunk, under the fence.
+    /// Checks and writes one chunk, under the fence. Whoever writes has waited for room.
     pub(super) fn write_chunk(
         &self,
         fence: &Fence,
@@ -88,7 +86,6 @@ impl Disks {
         bytes: &[u8],
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
-        self.wait_for_room()?;
         let pass = fence.pass(right)?;
         disk.write_chunk(chunk, expected, bytes)?;
         drop(pass);
@@ -120,21 +117,27 @@ impl Disks {
             .expect("no holder of this lock can panic")
     }
 
+    fn has_room(&self) -> bool {
+        let window = self.window();
+        window.waiting + window.in_flush < WINDOWS * self.flush_bytes
+    }
+
     /// Waits until what a crash could lose is less than the bound.
-    fn wait_for_room(&self) -> Result<(), TransferError> {
-        let mut window = self.window();
-        while window.waiting + window.in_flush >= WINDOWS * self.flush_bytes {
-            if self.cancel.is_cancelled() {
-                return Err(TransferError::Fenced {
-                    epoch: self.admission.epoch,
-                });
+    pub(super) async fn wait_for_room(&self) -> Result<(), TransferError> {
+        while !self.has_room() {
+            // Listens before it looks again, so that no flush is missed in between.
+            let room = self.room.notified();
+            if self.has_room() {
+                break;
             }
             self.wants_flush.notify_one();
-            window = self
-                .room
-                .wait_timeout(window, LOOK_AGAIN)
-                .expect("no holder of this lock can panic")
-                .0;
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(TransferError::Fenced {
+                    epoch: self.admission.epoch,
+                }),
+                () = room => {}
+            }
         }
         Ok(())
     }
@@ -151,7 +154,7 @@ impl Disks {
         }
         let flushed = self.disks.iter().try_for_each(Disk::flush);
         self.window().in_flush = 0;
-        self.room.notify_all();
+        self.room.notify_waiters();
         flushed?;
         self.tell(status);
         Ok(())
@@ -210,16 +213,17 @@ impl Disks {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
 
     use domain::{Epoch, JobId, Run};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::TicketSecret;
-    use crate::receiver::TargetDisk;
+    use crate::receiver::{Directory, TargetDisk};
 
-    #[test]
-    fn no_more_than_two_windows_wait_for_a_flush() {
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_two_windows_wait_for_a_flush() {
         let directory = tempfile::tempdir().unwrap();
         let fence = Arc::new(Fence::open(directory.path()).unwrap());
         fence.raise(Epoch(1)).unwrap();
@@ -237,37 +241,36 @@ mod tests {
             disks: vec![spec],
             checksum: false,
         };
-        let disks = Arc::new(Disks::open(directory.path(), admission, 1 << 20).unwrap());
-        let (done, written) = sync_channel(4);
+        let files = Directory(directory.path().to_owned());
+        let disks = Arc::new(Disks::open(&files, admission, 1 << 20, 1 << 20).unwrap());
+        let (done, mut written) = mpsc::channel(4);
         let writer = Arc::clone(&disks);
-        std::thread::spawn(move || {
+        tokio::spawn(async move {
             let bytes = vec![1; 1 << 20];
             let hash = crate::hashes::hash(&bytes);
             for chunk in 0..4 {
-                let index = DiskIndex(0);
-                done.send(writer.write_chunk(&fence, &right, index, chunk, hash, &bytes))
-                    .unwrap();
+                let outcome = writer.wait_for_room().await.and_then(|()| {
+                    writer.write_chunk(&fence, &right, DiskIndex(0), chunk, hash, &bytes)
+                });
+                done.send(outcome).await.unwrap();
             }
         });
-        let patience = Duration::from_secs(10);
         for _ in 0..2 {
-            written.recv_timeout(patience).unwrap().unwrap();
+            written.recv().await.unwrap().unwrap();
         }
-        assert!(
-            written.recv_timeout(Duration::from_millis(300)).is_err(),
-            "a third window has to wait"
-        );
+        let long = Duration::from_secs(3600);
+        let third = tokio::time::timeout(long, written.recv()).await;
+        assert!(third.is_err(), "a third window has to wait");
         let status = watch::channel(ReceiveStatus::default()).0;
         disks.flush(&status).unwrap();
-        written.recv_timeout(patience).unwrap().unwrap();
+        written.recv().await.unwrap().unwrap();
         assert_eq!(status.borrow().disks[0].bytes_durable, 2 << 20);
         // Whoever waits when the admission ends is let go.
+        written.recv().await.unwrap().unwrap();
         disks.cancel.cancel();
-        while let Ok(outcome) = written.recv_timeout(patience) {
-            if let Err(error) = outcome {
-                assert!(matches!(error, TransferError::Fenced { .. }));
-                return;
-            }
-        }
+        assert!(matches!(
+            disks.wait_for_room().await,
+            Err(TransferError::Fenced { .. })
+        ));
     }
 }

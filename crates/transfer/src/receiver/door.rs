@@ -1,23 +1,21 @@
 //! The door: takes connections, asks who they are, and lets in those whose ticket fits the admission.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quinn::Endpoint;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::Shared;
 use super::disks::Disks;
 use super::session::Session;
-use super::{Shared, blocking};
-use crate::carrier::{Accepted, RecvStream, SendStream};
+use crate::carrier::{Accepted, Incoming, Listener, RecvStream, SendStream};
 use crate::protocol::{
     OfferedDisk, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control,
     version_of_hello,
 };
-use crate::tcp::{self, Listener};
-use crate::{CHUNK_BYTES, Ticket, TransferError, carrier, control};
+use crate::work::blocking;
+use crate::{Ticket, TransferError, carrier, control};
 
 /// How long a sender may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,29 +33,18 @@ const LONGEST_REASON: usize = 200;
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 const PROBE_BUFFER: usize = 256 << 10;
 
-/// How long to wait after a connection could not be taken.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
 /// first that the connection is dead.
-pub(super) async fn accept(endpoint: Endpoint, listener: Listener, shared: Arc<Shared>) {
+pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let incoming = tokio::select! {
-            incoming = endpoint.accept() => match incoming {
-                Some(incoming) => Incoming::Quic(Box::new(incoming)),
+            biased;
+            () = shared.closing.cancelled() => return,
+            incoming = listener.accept() => match incoming {
+                Some(incoming) => incoming,
                 None => return,
             },
-            incoming = listener.accept() => match incoming {
-                Ok(incoming) => Incoming::Tcp(incoming),
-                Err(error) => {
-                    // One that was gone before it was taken, or no descriptors: neither is helped by asking again at once.
-                    tracing::debug!(%error, "a connection could not be taken");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            () = shared.closing.cancelled() => return,
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             incoming.refuse();
@@ -67,53 +54,14 @@ pub(super) async fn accept(endpoint: Endpoint, listener: Listener, shared: Arc<S
         tokio::spawn(async move {
             let _place = place;
             let ended = tokio::select! {
-                ended = serve(incoming, &shared) => ended,
+                biased;
                 () = shared.closing.cancelled() => return,
+                ended = serve(incoming, &shared) => ended,
             };
             if let Err(error) = ended {
                 tracing::info!(%error, "a sender's connection ended");
             }
         });
-    }
-}
-
-/// A connection that has not yet shown who it is.
-enum Incoming {
-    Quic(Box<quinn::Incoming>),
-    Tcp(tcp::Incoming),
-}
-
-impl Incoming {
-    fn refuse(self) {
-        if let Self::Quic(incoming) = self {
-            incoming.refuse();
-        }
-    }
-
-    fn remote_address(&self) -> SocketAddr {
-        match self {
-            Self::Quic(incoming) => incoming.remote_address(),
-            Self::Tcp(incoming) => incoming.remote_address(),
-        }
-    }
-
-    /// The handshake. `None` is a connection that belongs to another and has gone there.
-    async fn arrive(self) -> io::Result<Option<(Accepted, SendStream, RecvStream)>> {
-        match self {
-            Self::Quic(incoming) => {
-                let connection = (*incoming).await?;
-                let (send, receive) = connection.accept_bi().await?;
-                let (send, receive) = (SendStream::Quic(send), RecvStream::Quic(receive));
-                Ok(Some((Accepted::Quic(connection), send, receive)))
-            }
-            Self::Tcp(incoming) => match incoming.arrive().await? {
-                tcp::Arrived::Control(streams, send, receive) => {
-                    let (send, receive) = (SendStream::Tcp(send), RecvStream::Tcp(receive));
-                    Ok(Some((Accepted::Tcp(streams), send, receive)))
-                }
-                tcp::Arrived::Data => Ok(None),
-            },
-        }
     }
 }
 
@@ -294,7 +242,7 @@ async fn tell_present(
 ) -> Result<(), TransferError> {
     let welcome = ToSender::Welcome {
         version: VERSION,
-        chunk_bytes: CHUNK_BYTES,
+        chunk_bytes: session.disks.chunk_bytes,
     };
     session.tell(to_sender, &welcome).await?;
     for offer in offered {

@@ -4,19 +4,20 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::disks::Disks;
+use crate::work::blocking;
 
 /// Starts the flusher of an admission; it ends with it.
 pub(super) fn start(shared: Arc<Shared>, disks: Arc<Disks>) {
     tokio::spawn(async move {
         loop {
             tokio::select! {
+                biased;
                 () = disks.cancel.cancelled() => return,
                 () = disks.wants_flush.notified() => {}
                 () = tokio::time::sleep(shared.config.flush_interval) => {}
             }
             let (flushing, status) = (Arc::clone(&disks), shared.status.clone());
-            let flushed = tokio::task::spawn_blocking(move || flushing.flush(&status)).await;
-            if let Ok(Err(error)) = flushed {
+            if let Err(error) = blocking(move || flushing.flush(&status)).await {
                 shared.fail(&error);
                 disks.cancel.cancel();
                 return;

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::disks::Disks;
 use super::seen::Seen;
-use super::{Shared, blocking, stream};
+use super::{Shared, stream};
 use crate::carrier::{Accepted, RecvStream, SendStream};
 use crate::disk::BufferPool;
 use crate::fence::Right;
 use crate::hashes::Hash;
 use crate::protocol::{ToReceiver, ToSender};
-use crate::{CHUNK_BYTES, Carrier, TransferError, control};
+use crate::work::{self, blocking};
+use crate::{Carrier, TransferError, control};
 
 /// How long a sender may take to read one message.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,15 +58,15 @@ impl Session {
             .disks
             .iter()
             .map(|spec| {
-                let chunks = spec.source_bytes.div_ceil(u64::from(CHUNK_BYTES));
+                let chunks = spec.source_bytes.div_ceil(u64::from(disks.chunk_bytes));
                 (spec.index, Mutex::new(Seen::new(chunks)))
             })
             .collect();
         Ok(Self {
+            buffers: BufferPool::new(disks.chunk_bytes as usize, IDLE_BUFFERS),
             disks,
             right,
             replaced,
-            buffers: BufferPool::new(CHUNK_BYTES as usize, IDLE_BUFFERS),
             seen,
             address,
         })
@@ -130,6 +131,7 @@ impl Session {
         loop {
             // A message to the sender is never dropped half way either: nothing that ends the session interrupts a turn.
             tokio::select! {
+                biased;
                 () = self.disks.cancel.cancelled() => return Err(shared.over(&self.disks)),
                 () = self.replaced.cancelled() => return Err(TransferError::Replaced),
                 stream = connection.accept_data() => {
@@ -138,9 +140,7 @@ impl Session {
                     started += 1;
                 }
                 Some(done) = streams.join_next() => {
-                    done.unwrap_or_else(|died| {
-                        Err(TransferError::Protocol(format!("a stream's task died: {died}")))
-                    })?;
+                    work::ended(done)?;
                     finished += 1;
                 }
                 ended = &mut listening => return Err(ended),

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::session::Session;
-use super::{Shared, blocking};
 use crate::carrier::RecvStream;
 use crate::disk::PooledBuffer;
 use crate::protocol::{Codec, FRAME_BYTES, Frame};
-use crate::{CHUNK_BYTES, TransferError};
+use crate::{TransferError, work};
 
 /// Frames between the task and the thread.
 const QUEUE: usize = 4;
@@ -23,17 +23,14 @@ pub(super) async fn take(
     session: Arc<Session>,
 ) -> Result<(), TransferError> {
     let (queue, frames) = mpsc::channel(QUEUE);
-    let (of_thread, its_session) = (Arc::clone(&shared), Arc::clone(&session));
-    let writer = tokio::spawn(blocking(move || {
-        write_frames(frames, &of_thread, &its_session)
-    }));
+    let writer = work::start(write_frames(
+        frames,
+        Arc::clone(&shared),
+        Arc::clone(&session),
+    ));
     let read = read_frames(&mut stream, &queue, &shared, &session).await;
     drop(queue);
-    let written = writer.await.unwrap_or_else(|died| {
-        Err(TransferError::Protocol(format!(
-            "the writing thread died: {died}"
-        )))
-    });
+    let written = work::ended(writer.await);
     // A failed write closes the queue, which ends the reading: the write's error is the cause.
     written.and(read)
 }
@@ -54,7 +51,7 @@ async fn read_frames(
             Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
         let payload = match frame {
             Frame::Zeros { .. } => None,
-            Frame::Data { stored_bytes, .. } if stored_bytes <= CHUNK_BYTES => {
+            Frame::Data { stored_bytes, .. } if stored_bytes <= session.disks.chunk_bytes => {
                 let mut payload = session.buffers.take(stored_bytes as usize);
                 let read = stream.read_exact(payload.as_mut_slice()).await;
                 read.map_err(|error| session.lost(&error))?;
@@ -78,16 +75,17 @@ async fn read_frames(
     }
 }
 
-fn write_frames(
+/// The half of a stream that blocks.
+async fn write_frames(
     mut frames: mpsc::Receiver<Taken>,
-    shared: &Shared,
-    session: &Session,
+    shared: Arc<Shared>,
+    session: Arc<Session>,
 ) -> Result<(), TransferError> {
     let (disks, right) = (&session.disks, &session.right);
-    let mut unpacked = session.buffers.take(CHUNK_BYTES as usize);
+    let mut unpacked = session.buffers.take(disks.chunk_bytes as usize);
     let mut unpacker = zstd::bulk::Decompressor::new()
         .map_err(|error| TransferError::Protocol(format!("zstd can't be used: {error}")))?;
-    while let Some((frame, payload)) = frames.blocking_recv() {
+    while let Some((frame, payload)) = frames.recv().await {
         let payload = payload.as_ref().map_or(&[][..], AsRef::as_ref);
         match frame {
             Frame::Zeros { disk, start, count } => {
@@ -116,6 +114,7 @@ fn write_frames(
                         &unpacked[..length]
                     }
                 };
+                disks.wait_for_room().await?;
                 disks.write_chunk(&shared.fence, right, disk, chunk, hash, bytes)?;
             }
         }

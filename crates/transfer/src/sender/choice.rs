@@ -146,6 +146,7 @@ async fn choose(
     let (quic, tcp) = (reach(config, Carrier::Quic), reach(config, Carrier::Tcp));
     tokio::pin!(quic, tcp);
     let (quic, tcp) = tokio::select! {
+        biased;
         quic = &mut quic => {
             let tcp = match &quic {
                 Ok(_) => timeout(TCP_GRACE, tcp).await.ok().and_then(Result::ok),
@@ -257,6 +258,7 @@ async fn probe(config: &SendConfig, (client, control): &mut Connected) -> Option
         tokio::pin!(answer);
         // What is not sent when the receiver has seen enough is thrown away with the stream.
         let answer = tokio::select! {
+            biased;
             answer = &mut answer => answer,
             () = fill(&mut stream) => answer.await,
         };

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
@@ -21,6 +22,7 @@ use crate::hashes::Hash;
 use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
 use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
+use crate::work::{self, blocking};
 
 /// How long the answer to Hello may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,6 +86,7 @@ pub(super) async fn run(
     tokio::pin!(listening);
     let sending = async {
         let sent = tokio::select! {
+            biased;
             sent = stream_all(client, config, &shared, &mut to_receiver) => sent,
             () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
@@ -292,29 +295,24 @@ async fn stream_all(
     let cursor = Arc::new(claims(shared).await?);
     let pacer = Arc::new(Pacer::new(config.bandwidth_limit.clone()));
     let streams = config.streams.max(1);
-    let mut work = JoinSet::new();
+    let mut streaming = JoinSet::new();
     for _ in 0..streams {
         let (queue, ready) = mpsc::channel(QUEUE);
-        let (feeder, cursor) = (Arc::clone(shared), Arc::clone(&cursor));
-        work.spawn_blocking(move || feed(&feeder, &cursor, &queue));
+        let feeder = work::start(feed(Arc::clone(shared), Arc::clone(&cursor), queue));
+        streaming.spawn(async move { work::ended(feeder.await) });
         let stream = client
             .open_data()
             .await
             .map_err(|error| lost(config, &error))?;
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
-        work.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
+        streaming.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
     }
-    while let Some(done) = work.join_next().await {
-        match done {
-            Ok(Ok(())) => {}
+    while let Some(done) = streaming.join_next().await {
+        match work::ended(done) {
+            Ok(()) => {}
             // A feeder whose stream has failed is cancelled; the stream's own error is the one to tell.
-            Ok(Err(TransferError::Cancelled)) if !work.is_empty() => {}
-            Ok(Err(error)) => return Err(error),
-            Err(panicked) => {
-                return Err(TransferError::Protocol(format!(
-                    "a stream's task died: {panicked}"
-                )));
-            }
+            Err(TransferError::Cancelled) if !streaming.is_empty() => {}
+            Err(error) => return Err(error),
         }
     }
     let finished = Arc::clone(shared);
@@ -422,23 +420,13 @@ fn roots(shared: &Shared) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
         .collect()
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
-) -> Result<T, TransferError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panicked| {
-            Err(TransferError::Protocol(format!("reading died: {panicked}")))
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_moves_is_not_stalled_and_what_stands_is() {
         let count = AtomicU64::new(0);
         let patience = Duration::from_millis(400);
@@ -448,6 +436,7 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
             let pause = tokio::time::sleep(patience / 10);
             tokio::select! {
+                biased;
                 () = &mut watching => panic!("it moves"),
                 () = pause => {}
             }

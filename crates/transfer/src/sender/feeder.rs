@@ -1,12 +1,13 @@
-//! A feeder: the blocking half of one stream. Claims pieces, reads, hashes, compares, packs.
+//! A feeder: the half of one stream that blocks. Claims pieces, reads, hashes, compares, packs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::governor::{Governor, Processors, Sent};
@@ -200,22 +201,23 @@ impl Shared {
 pub(super) type Ready = (Frame, Bytes);
 
 /// Runs until the cursor is empty, the queue is closed, or something fails.
-pub(super) fn feed(
-    shared: &Shared,
-    cursor: &Cursor,
-    queue: &mpsc::Sender<Ready>,
+pub(super) async fn feed(
+    shared: Arc<Shared>,
+    cursor: Arc<Cursor>,
+    queue: mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
     let mut packer = Packer::new(shared.compression);
     let mut last = Instant::now();
     while let Some(claim) = cursor.claim() {
         match claim {
             Claim::Hole { disk, start, count } => {
-                feed_hole(shared, &shared.disks[disk], start, count, queue)?;
+                feed_hole(&shared, &shared.disks[disk], start, count, &queue).await?;
             }
             Claim::Read { disk, start, count } => {
                 for chunk in start..start + count {
                     let handed =
-                        feed_chunk(shared, &shared.disks[disk], chunk, &mut packer, queue)?;
+                        feed_chunk(&shared, &shared.disks[disk], chunk, &mut packer, &queue)
+                            .await?;
                     let now = Instant::now();
                     if let Some(handed) = handed
                         && shared.compression == Compression::Auto
@@ -230,18 +232,18 @@ pub(super) fn feed(
     Ok(())
 }
 
-fn hand_over(
+async fn hand_over(
     shared: &Shared,
     queue: &mpsc::Sender<Ready>,
     ready: Ready,
 ) -> Result<(), TransferError> {
-    if shared.cancel.is_cancelled() || queue.blocking_send(ready).is_err() {
+    if shared.cancel.is_cancelled() || queue.send(ready).await.is_err() {
         return Err(TransferError::Cancelled);
     }
     Ok(())
 }
 
-fn feed_hole(
+async fn feed_hole(
     shared: &Shared,
     disk: &Disk,
     start: u64,
@@ -258,13 +260,14 @@ fn feed_hole(
             shared,
             queue,
             (Frame::Zeros { disk, start, count }, Bytes::new()),
-        )?;
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Answers with what was handed over, if that were bytes of the disk: zeros weigh nothing, and say nothing of link or compression.
-fn feed_chunk(
+async fn feed_chunk(
     shared: &Shared,
     disk: &Disk,
     chunk: u64,
@@ -317,7 +320,7 @@ fn feed_chunk(
     };
     let packed_bytes = ready.1.len() as u64;
     let waits = Instant::now();
-    hand_over(shared, queue, ready)?;
+    hand_over(shared, queue, ready).await?;
     Ok((packed_bytes > 0).then(|| Handed {
         bytes: u64::from(length),
         packed_bytes,

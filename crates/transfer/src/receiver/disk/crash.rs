@@ -1,7 +1,6 @@
 //! The crash argument, tested: a disk and its map on storage that loses, keeps or tears at random what was not synced.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use domain::disk::DiskIndex;
 use proptest::prelude::*;
@@ -9,144 +8,14 @@ use proptest::prelude::*;
 use super::super::TargetDisk;
 use super::Disk;
 use crate::chunk_map::ChunkMap;
-use crate::disk::{Storage, TargetWriter};
+use crate::disk::TargetWriter;
+use crate::disk::forgetful::{Medium, Sync};
 use crate::hashes::{Chunk, ChunkHashes, hash, is_zero};
 
 const CHUNK: u32 = 16;
 const CHUNKS: u64 = 12;
 /// The last chunk is short.
 const SIZE: u64 = CHUNKS * 16 - 5;
-
-/// Storage that survives in parts.
-#[derive(Debug, Clone, Default)]
-struct Forgetful(Arc<Mutex<Medium>>);
-
-#[derive(Debug, Default)]
-struct Medium {
-    stable: Vec<u8>,
-    /// Since the last sync, in order.
-    unsynced: Vec<Change>,
-    /// How the next sync ends.
-    next_sync: Sync,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-enum Sync {
-    #[default]
-    Good,
-    /// It fails, and what it was to save is gone, as with a page cache that drops pages that it could not write.
-    Failing,
-    /// It says that all is well and does nothing: a broken disk.
-    Lying,
-}
-
-#[derive(Debug, Clone)]
-enum Change {
-    Write(u64, Vec<u8>),
-    Length(u64),
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Length(length) => bytes.resize(usize::try_from(*length).unwrap(), 0),
-            Self::Write(offset, written) => {
-                let offset = usize::try_from(*offset).unwrap();
-                let end = offset + written.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[offset..end].copy_from_slice(written);
-            }
-        }
-    }
-}
-
-impl Forgetful {
-    fn medium(&self) -> MutexGuard<'_, Medium> {
-        self.0.lock().unwrap()
-    }
-
-    /// What a reader sees.
-    fn seen(&self) -> Vec<u8> {
-        let medium = self.medium();
-        let mut bytes = medium.stable.clone();
-        medium
-            .unsynced
-            .iter()
-            .for_each(|change| change.apply(&mut bytes));
-        bytes
-    }
-
-    /// Power fails: each change that was not synced is lost, kept, or cut, as `fates` says.
-    fn crash(&self, fates: &[u8]) {
-        let mut medium = self.medium();
-        let unsynced = std::mem::take(&mut medium.unsynced);
-        for (change, fate) in unsynced.into_iter().zip(fates.iter().cycle()) {
-            match (change, fate % 3) {
-                (_, 0) => {}
-                (Change::Write(offset, mut bytes), 1) => {
-                    bytes.truncate(bytes.len() * usize::from(fate / 3) / 86);
-                    Change::Write(offset, bytes).apply(&mut medium.stable);
-                }
-                (change, _) => change.apply(&mut medium.stable),
-            }
-        }
-        medium.next_sync = Sync::Good;
-    }
-}
-
-impl Storage for Forgetful {
-    fn length(&self) -> std::io::Result<u64> {
-        Ok(self.seen().len() as u64)
-    }
-
-    fn set_length(&self, bytes: u64) -> std::io::Result<()> {
-        self.medium().unsynced.push(Change::Length(bytes));
-        Ok(())
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        let offset = usize::try_from(offset).unwrap();
-        buffer.copy_from_slice(&self.seen()[offset..offset + buffer.len()]);
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        self.medium()
-            .unsynced
-            .push(Change::Write(offset, bytes.to_vec()));
-        Ok(())
-    }
-
-    fn punch(&self, offset: u64, length: u64) -> std::io::Result<()> {
-        self.write(offset, &vec![0; usize::try_from(length).unwrap()])
-    }
-
-    fn sync(&self) -> std::io::Result<()> {
-        let mut medium = self.medium();
-        match std::mem::take(&mut medium.next_sync) {
-            Sync::Good => {
-                let unsynced = std::mem::take(&mut medium.unsynced);
-                unsynced
-                    .iter()
-                    .for_each(|change| change.apply(&mut medium.stable));
-                Ok(())
-            }
-            Sync::Failing => {
-                medium.unsynced.clear();
-                Err(std::io::Error::other("the medium refuses"))
-            }
-            Sync::Lying => Ok(()),
-        }
-    }
-
-    fn next_data(&self, offset: u64) -> std::io::Result<Option<u64>> {
-        Ok(Some(offset))
-    }
-
-    fn drop_cache(&self, _offset: u64, _length: u64) {}
-}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -170,8 +39,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A receiver of one disk that falls and comes back.
 struct World {
-    disk_medium: Forgetful,
-    map_medium: Forgetful,
+    disk_medium: Medium,
+    map_medium: Medium,
     disk: Disk,
     /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with a flush.
     dirty: Vec<u64>,
@@ -179,16 +48,16 @@ struct World {
     promised: ChunkHashes,
 }
 
-fn open(disk_medium: &Forgetful, map_medium: &Forgetful) -> Disk {
+fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
     let spec = TargetDisk {
         index: DiskIndex(0),
         source_bytes: SIZE,
         target_bytes: SIZE,
     };
-    disk_medium.set_length(SIZE).unwrap();
-    let writer = TargetWriter::on(Path::new("disk"), Box::new(disk_medium.clone()));
-    let (map, durable) =
-        ChunkMap::on(Path::new("map"), Box::new(map_medium.clone()), SIZE, CHUNK).unwrap();
+    let disk = disk_medium.open();
+    disk.set_length(SIZE).unwrap();
+    let writer = TargetWriter::on(Path::new("disk"), disk);
+    let (map, durable) = ChunkMap::on(Path::new("map"), map_medium.open(), SIZE, CHUNK).unwrap();
     Disk::new(spec, CHUNK, writer, map, durable).unwrap()
 }
 
@@ -198,7 +67,7 @@ fn content(chunk: u64, byte: u8) -> Vec<u8> {
 
 impl World {
     fn new() -> Self {
-        let (disk_medium, map_medium) = (Forgetful::default(), Forgetful::default());
+        let (disk_medium, map_medium) = (Medium::default(), Medium::default());
         let disk = open(&disk_medium, &map_medium);
         Self {
             disk_medium,
@@ -227,7 +96,7 @@ impl World {
                 } else {
                     &self.disk_medium
                 };
-                medium.medium().next_sync = Sync::Failing;
+                medium.next_sync(Sync::Failing);
                 self.flush();
             }
             Step::Crash(disk, map) => {
@@ -306,7 +175,7 @@ proptest! {
 fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
     let mut world = World::new();
     world.step(&Step::Data(3, 1)).unwrap();
-    world.disk_medium.medium().next_sync = Sync::Lying;
+    world.disk_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     assert!(world.step(&Step::Crash(vec![0], vec![0])).is_err());
 }
@@ -315,7 +184,7 @@ fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
 fn the_check_catches_a_map_that_does_not_keep_what_it_synced() {
     let mut world = World::new();
     world.step(&Step::Data(3, 1)).unwrap();
-    world.map_medium.medium().next_sync = Sync::Lying;
+    world.map_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     assert!(world.step(&Step::Crash(vec![2], vec![0])).is_err());
 }

@@ -1,0 +1,72 @@
+//! A transfer that broke off, as whoever decides on the next attempt sees it.
+
+use domain::Failure;
+
+use super::SendProgress;
+use crate::{Carrier, TransferError};
+
+/// An attempt that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// What the tenant reads if it was the last one.
+    pub failure: Failure,
+    /// Whether another attempt may come to its end.
+    pub is_retryable: bool,
+    /// Whether it got as far as sending, so that what broke it is new trouble and pauses begin with short ones again.
+    pub has_sent: bool,
+    /// The carrier that broke, if that is what happened: the next attempt prefers the other one.
+    pub broken_carrier: Option<Carrier>,
+}
+
+impl Broken {
+    /// An attempt that ended with this error at this progress.
+    pub fn new(error: &TransferError, progress: &SendProgress) -> Self {
+        Self {
+            failure: error.failure(),
+            is_retryable: error.is_retryable(),
+            has_sent: progress.bytes_wire > 0,
+            broken_carrier: match error {
+                TransferError::Connection { .. } => progress.carrier.map(|choice| choice.carrier),
+                _ => None,
+            },
+        }
+    }
+
+    /// One that ended before it had a connection.
+    pub fn before_sending(failure: Failure) -> Self {
+        Self {
+            is_retryable: failure.code.is_retryable(),
+            failure,
+            has_sent: false,
+            broken_carrier: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sender::{Choice, Reason};
+
+    #[test]
+    fn only_a_connection_that_broke_speaks_against_its_carrier() {
+        let progress = SendProgress {
+            carrier: Some(Choice {
+                carrier: Carrier::Quic,
+                reason: Reason::Unmeasured,
+            }),
+            bytes_wire: 1,
+            ..SendProgress::default()
+        };
+        let lost = TransferError::Connection {
+            address: "there".to_owned(),
+            message: "gone".to_owned(),
+        };
+        let broken = Broken::new(&lost, &progress);
+        assert!(broken.is_retryable && broken.has_sent);
+        assert_eq!(broken.broken_carrier, Some(Carrier::Quic));
+        let replaced = Broken::new(&TransferError::Replaced, &SendProgress::default());
+        assert!(replaced.is_retryable && !replaced.has_sent);
+        assert_eq!(replaced.broken_carrier, None);
+    }
+}

@@ -1,0 +1,172 @@
+//! What must be so at the end of every run, whatever went wrong in it.
+
+use std::path::Path;
+
+use super::plan::CHUNK;
+use super::world::{BEHIND, World};
+use crate::chunk_map::ChunkMap;
+use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
+use crate::protocol::FRAME_BYTES;
+use crate::sender::SendReport;
+
+/// Chunks that wait in the queues and hands of one stream, on both sides together.
+const IN_HAND: u64 = 12;
+
+/// Flush windows that a crash may cost.
+const WINDOWS: u64 = 2;
+
+/// Bytes of a record's prefix in a chunk map.
+const RECORD_PREFIX: usize = 8;
+
+/// Holds a run that has its receipt against its plan. `losses` is how often what was written but not flushed may have been lost.
+pub(super) fn check(world: &mut World, report: &SendReport, losses: u64) -> Result<(), String> {
+    receipts_are_for_the_source(world, report)?;
+    let is_flipped = world.network.flips() > 0;
+    if !is_flipped {
+        nothing_durable_was_sent_again(world)?;
+        little_was_written_twice(world, losses)?;
+    }
+    little_was_sent_twice(world, losses, is_flipped)?;
+    what_was_received_survives(world)
+}
+
+fn root_of(content: &[u8]) -> Option<Hash> {
+    let mut hashes = ChunkHashes::new(content.len() as u64, CHUNK);
+    for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {
+        let found = if is_zero(chunk) {
+            Chunk::Zero
+        } else {
+            Chunk::Data(hash(chunk))
+        };
+        hashes.set(number, found);
+    }
+    hashes.root()
+}
+
+fn receipts_are_for_the_source(world: &World, report: &SendReport) -> Result<(), String> {
+    let status = world.server().status().borrow().clone();
+    if !status.is_complete() {
+        return Err(format!(
+            "the sender has its receipt, the receiver says {status:?}"
+        ));
+    }
+    for ((disk, content), (_, sent)) in status
+        .disks
+        .iter()
+        .zip(&world.plan.disks)
+        .zip(&report.roots)
+    {
+        let received = disk.receipt.map(|receipt| receipt.root());
+        let source = root_of(content);
+        if source.is_none() || received != source || Some(*sent) != source {
+            return Err(format!("the roots of disk {} differ", disk.index));
+        }
+    }
+    Ok(())
+}
+
+/// The chunk map forgets a chunk when it is written over: that a durable one was sent again would stand there.
+pub(super) fn nothing_durable_was_sent_again(world: &World) -> Result<(), String> {
+    for (number, (_, map)) in world.media.0.iter().enumerate() {
+        for (offset, record) in map.writes() {
+            if offset > 0 && forgets(&record[RECORD_PREFIX..]) {
+                return Err(format!("a durable chunk of disk {number} was sent again"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn forgets(mut body: &[u8]) -> bool {
+    while let Some(kind) = body.first() {
+        let length = match kind {
+            1 => 13,
+            2 => 41,
+            _ => return true,
+        };
+        body = &body[length..];
+    }
+    false
+}
+
+fn data_chunks(world: &World) -> u64 {
+    let chunks = world
+        .plan
+        .disks
+        .iter()
+        .flat_map(|disk| disk.chunks(CHUNK as usize));
+    chunks.filter(|chunk| !is_zero(chunk)).count() as u64
+}
+
+/// Bytes that are written again after a crash.
+fn lost_at_most(world: &World, losses: u64) -> u64 {
+    let over_the_window = world.plan.streams as u64 * u64::from(CHUNK);
+    losses * (WINDOWS * world.plan.flush_bytes + over_the_window)
+}
+
+fn little_was_written_twice(world: &World, losses: u64) -> Result<(), String> {
+    let written: u64 = world
+        .media
+        .0
+        .iter()
+        .flat_map(|(disk, _)| disk.writes())
+        .filter(|(_, bytes)| !is_zero(bytes))
+        .map(|_| u64::from(CHUNK))
+        .sum();
+    let needed = data_chunks(world) * u64::from(CHUNK);
+    let most = needed + lost_at_most(world, losses);
+    if written > most {
+        return Err(format!(
+            "{written} bytes were written for a source of {needed}, at most {most} may be after {losses} crashes"
+        ));
+    }
+    Ok(())
+}
+
+/// What was under way when a connection broke is sent again, and what a crash has taken.
+fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result<(), String> {
+    let plan = &world.plan;
+    let frame = u64::from(CHUNK) + FRAME_BYTES as u64;
+    let under_way = plan.streams as u64 * (plan.shape.window as u64 + IN_HAND * frame);
+    let chunks: u64 = plan
+        .disks
+        .iter()
+        .map(|disk| disk.len().div_ceil(CHUNK as usize) as u64)
+        .sum();
+    let carriers = world.network.carriers();
+    let most = data_chunks(world) * frame
+        + carriers.saturating_sub(1) * under_way
+        + (carriers + 1) * chunks * FRAME_BYTES as u64
+        + lost_at_most(world, losses + u64::from(is_flipped));
+    let sent = world.network.data_bytes();
+    if sent > most {
+        return Err(format!(
+            "{sent} bytes were sent over {carriers} connections, at most {most} may be after {losses} crashes"
+        ));
+    }
+    Ok(())
+}
+
+/// A receipt is for what no power failure takes away.
+fn what_was_received_survives(world: &mut World) -> Result<(), String> {
+    let plan = world.plan.clone();
+    world.kill_receiver(false);
+    for (number, ((medium, map), source)) in world.media.0.iter().zip(&plan.disks).enumerate() {
+        map.crash(&[0]);
+        medium.crash(&[0]);
+        let path = Path::new("map");
+        let (_, durable) = ChunkMap::on(path, map.open(), source.len() as u64, CHUNK)
+            .map_err(|error| error.to_string())?;
+        if durable.root() != root_of(source) {
+            return Err(format!("the map of disk {number} does not have all of it"));
+        }
+        let target = medium.seen();
+        if target.len() != source.len() + BEHIND || target[..source.len()] != source[..] {
+            return Err(format!("disk {number} is not the source's after all"));
+        }
+        if target[source.len()..].iter().any(|byte| *byte != 0) {
+            return Err(format!("something lies behind the bytes of disk {number}"));
+        }
+    }
+    Ok(())
+}

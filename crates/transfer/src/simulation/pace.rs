@@ -1,0 +1,104 @@
+//! A limit holds and changes without a dip, and an outage of ten minutes costs what was under way.
+
+use std::time::Duration;
+
+use super::checks::check;
+use super::network::Shape;
+use super::plan::{CHUNK, Plan};
+use super::world::World;
+use super::{Random, run};
+
+const MIB: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A disk of noise over a good network.
+fn plan(bytes: usize, limit: Option<u64>) -> Plan {
+    let mut random = Random::new(7);
+    Plan {
+        seed: 7,
+        disks: vec![
+            (0..bytes / 8)
+                .flat_map(|_| random.next().to_le_bytes())
+                .collect(),
+        ],
+        shape: Shape {
+            latency: Duration::from_millis(20),
+            bytes_per_sec: 20_000_000,
+            window: 256 << 10,
+        },
+        streams: 2,
+        flush_bytes: 16 * u64::from(CHUNK),
+        packs: false,
+        checksum: false,
+        limit,
+        faults: Vec::new(),
+    }
+}
+
+/// Bytes that went out in each half of a second.
+async fn watch(world: &mut World, halves: usize) -> Result<Vec<u64>, String> {
+    let mut sent = Vec::new();
+    for _ in 0..halves {
+        let before = world.network.data_bytes();
+        world.rest(Duration::from_millis(500)).await?;
+        sent.push(world.network.data_bytes() - before);
+    }
+    Ok(sent)
+}
+
+fn holds(sent: &[u64], limit: u64) {
+    let wanted = limit / 2;
+    for bytes in sent {
+        assert!(
+            bytes.abs_diff(wanted) <= wanted / 20,
+            "{bytes} bytes in half a second at {limit} a second: {sent:?}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_holds_within_five_percent_and_changes_without_a_dip() -> Result<(), String> {
+    run(Random::new(7), async {
+        let mut world = World::new(plan(24 * MIB, Some(1_000_000))).await;
+        world.start_sender();
+        world.rest(Duration::from_secs(1)).await?;
+        holds(&watch(&mut world, 8).await?, 1_000_000);
+        world.limit.send_replace(Some(3_000_000));
+        holds(&watch(&mut world, 6).await?, 3_000_000);
+        world.limit.send_replace(Some(500_000));
+        holds(&watch(&mut world, 8).await?, 500_000);
+        world.limit.send_replace(None);
+        let report = world.end(PATIENCE).await?;
+        check(&mut world, &report, 0)
+    })
+}
+
+#[test]
+fn an_outage_of_ten_minutes_costs_no_more_than_what_was_under_way() -> Result<(), String> {
+    run(Random::new(7), async {
+        let plan = plan(8 * MIB, Some(1_000_000));
+        let window_of_each_stream = plan.flush_bytes + plan.shape.window as u64;
+        let streams = plan.streams as u64;
+        let mut world = World::new(plan).await;
+        world.start_sender();
+        world.rest(Duration::from_secs(4)).await?;
+        world.network.partition(Duration::from_secs(600));
+        let before = world.network.data_bytes();
+        assert!(before > 3_000_000, "{before} bytes after four seconds");
+        world.rest(Duration::from_secs(590)).await?;
+        let during = world.network.data_bytes() - before;
+        assert!(
+            during <= streams * window_of_each_stream,
+            "{during} bytes were sent to nobody"
+        );
+        let report = world.end(PATIENCE).await?;
+        let sent = world.network.data_bytes();
+        let needed = 8 * MIB as u64 + 600 * 56;
+        assert!(
+            sent <= needed + streams * window_of_each_stream,
+            "{sent} bytes were sent of {needed}"
+        );
+        assert!(report.progress.bytes_equal > 2_000_000, "{report:?}");
+        check(&mut world, &report, 0)
+    })
+}

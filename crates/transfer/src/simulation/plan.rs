@@ -1,0 +1,157 @@
+//! What a seed stands for: disks, a network, and what goes wrong when.
+
+use std::time::Duration;
+
+use super::Random;
+use super::network::Shape;
+
+/// Bytes of a chunk in the simulation: small, so that many fit in little time.
+pub(super) const CHUNK: u32 = 16 << 10;
+
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) disks: Vec<Vec<u8>>,
+    pub(super) shape: Shape,
+    pub(super) streams: usize,
+    pub(super) flush_bytes: u64,
+    pub(super) packs: bool,
+    pub(super) checksum: bool,
+    pub(super) limit: Option<u64>,
+    /// In order, each with the pause after the one before.
+    pub(super) faults: Vec<(Duration, Fault)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// All connections are reset.
+    Cut,
+    /// The connection is reset after so many bytes more.
+    CutAfter(usize),
+    /// One data stream breaks after so many bytes more.
+    TearStream(usize),
+    /// Nothing gets through for so long.
+    Partition(Duration),
+    /// The receiver's process ends, or its machine does and with it what was not synced; after so long it is there again, for the same
+    /// epoch or a newer one.
+    ReceiverDies {
+        silently: bool,
+        power_fails: bool,
+        back_after: Duration,
+        is_new_epoch: bool,
+    },
+    /// The agent's process ends and is started again.
+    SenderDies {
+        silently: bool,
+        back_after: Duration,
+    },
+    /// A second agent begins while the first one sends, and the first one goes after so long.
+    SecondSender {
+        first_goes_after: Duration,
+    },
+    /// A newer owner of the run.
+    NewEpoch,
+    Limit(Option<u64>),
+    /// A bit of a data stream is flipped after so many bytes more.
+    Flip(usize),
+    /// The next sync of a disk or of a map fails.
+    SyncFails {
+        disk: usize,
+        in_map: bool,
+    },
+}
+
+impl Plan {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let disks: Vec<Vec<u8>> = (0..random.between(1, 3))
+            .map(|_| disk(&mut random))
+            .collect();
+        let bytes: u64 = disks.iter().map(|disk| disk.len() as u64).sum();
+        // A transfer of some seconds to a minute, so that faults find it at work.
+        let bytes_per_sec = bytes / random.between(2, 40) + 20_000;
+        let shape = Shape {
+            latency: random.up_to(Duration::from_millis(120)),
+            bytes_per_sec,
+            window: usize::try_from(random.between(16 << 10, 256 << 10)).unwrap(),
+        };
+        let faults = (0..random.below(7))
+            .map(|_| {
+                let pause = random.up_to(Duration::from_secs(20));
+                let fault = Fault::draw(&mut random, bytes, disks.len() as u64);
+                (pause, fault)
+            })
+            .collect();
+        Self {
+            seed,
+            shape,
+            streams: usize::try_from(random.between(1, 4)).unwrap(),
+            flush_bytes: random.between(u64::from(CHUNK), 16 * u64::from(CHUNK)),
+            packs: random.below(2) == 0,
+            checksum: random.below(2) == 0,
+            limit: (random.below(4) == 0).then(|| random.between(30_000, 300_000)),
+            disks,
+            faults,
+        }
+    }
+}
+
+impl Fault {
+    fn draw(random: &mut Random, bytes: u64, disks: u64) -> Self {
+        let offset = |random: &mut Random| usize::try_from(random.below(bytes)).unwrap();
+        let is_so = |random: &mut Random| random.below(2) == 0;
+        let back_after = |random: &mut Random| random.up_to(Duration::from_secs(30));
+        match random.below(13) {
+            0 => Self::Cut,
+            1 => Self::CutAfter(offset(random)),
+            2 => Self::Partition(Duration::from_secs(600)),
+            3 => Self::Partition(random.up_to(Duration::from_secs(40))),
+            4 | 5 => Self::ReceiverDies {
+                silently: is_so(random),
+                power_fails: is_so(random),
+                back_after: back_after(random),
+                is_new_epoch: is_so(random),
+            },
+            6 => Self::SenderDies {
+                silently: is_so(random),
+                back_after: back_after(random),
+            },
+            7 => Self::SecondSender {
+                first_goes_after: random.up_to(Duration::from_secs(2)),
+            },
+            8 => Self::NewEpoch,
+            9 => Self::Limit(is_so(random).then(|| random.between(30_000, 2_000_000))),
+            10 => Self::Flip(offset(random)),
+            11 => Self::TearStream(offset(random)),
+            _ => Self::SyncFails {
+                disk: usize::try_from(random.below(disks)).unwrap(),
+                in_map: is_so(random),
+            },
+        }
+    }
+
+    /// Whether bytes that were received may have to be sent again.
+    pub(super) fn loses_writes(&self) -> bool {
+        matches!(self, Self::ReceiverDies { .. } | Self::SyncFails { .. })
+    }
+}
+
+/// A disk of zeros, noise and text, whose last chunk may be short.
+fn disk(random: &mut Random) -> Vec<u8> {
+    let chunk = CHUNK as usize;
+    let mut bytes = Vec::new();
+    for _ in 0..random.between(1, 12) {
+        let length = usize::try_from(random.between(1, 8)).unwrap() * chunk;
+        match random.below(4) {
+            0 => bytes.resize(bytes.len() + length, 0),
+            1 => {
+                let word = random.next().to_le_bytes();
+                bytes.extend(word.iter().cycle().take(length));
+            }
+            _ => bytes.extend((0..length / 8).flat_map(|_| random.next().to_le_bytes())),
+        }
+    }
+    let short = usize::try_from(random.below(u64::from(CHUNK))).unwrap();
+    bytes.truncate(bytes.len() - short);
+    bytes
+}

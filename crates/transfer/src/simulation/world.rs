@@ -1,0 +1,430 @@
+//! A source, a network, a receiver, and somebody who starts both again: what runs under a plan.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use domain::disk::DiskIndex;
+use domain::{Epoch, JobId, Run};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::network::{ADDRESS, Network};
+use super::plan::{CHUNK, Fault, Plan};
+use super::{Random, Trace};
+use crate::disk::forgetful::{Medium, Sync};
+use crate::plan::Candidates;
+use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
+use crate::sender::{
+    Broken, Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport,
+    SourceDisk, over,
+};
+use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
+
+/// Zeros behind the source's bytes on the target.
+pub(super) const BEHIND: usize = 5000;
+
+/// How long a handshake may take, as with the real carriers.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pauses between attempts of the sender.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How soon somebody begins again after a failure of the job.
+const OPERATOR: Duration = Duration::from_secs(1);
+
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) trace: Trace,
+    pub(super) network: Network,
+    pub(super) media: Media,
+    pub(super) limit: watch::Sender<Option<u64>>,
+    random: Random,
+    agent: Agent,
+    server: Option<Server>,
+    sending: Option<JoinHandle<SendReport>>,
+    directory: tempfile::TempDir,
+    /// What the receiver had promised when it last died, by disk.
+    promised: Vec<u64>,
+}
+
+/// What the sender's process is started with.
+#[derive(Clone)]
+struct Agent {
+    network: Network,
+    trace: Trace,
+    random: Arc<Mutex<Random>>,
+    disks: Vec<SourceDisk>,
+    streams: usize,
+    packs: bool,
+    limit: watch::Receiver<Option<u64>>,
+    identity: RunIdentity,
+    /// The epoch of the assignment, and how many assignments there were.
+    epoch: Arc<AtomicI64>,
+    assignment: Arc<AtomicI64>,
+    /// Set when the job has failed under it, for good.
+    has_failed: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+struct RunIdentity {
+    job_id: JobId,
+    secret: TicketSecret,
+}
+
+impl World {
+    /// A world at rest: the receiver is admitted, nobody sends.
+    pub(super) async fn new(plan: Plan) -> Self {
+        let mut random = Random::new(!plan.seed);
+        let trace = Trace::new();
+        let network = Network::new(plan.shape, random.split(), trace.clone());
+        let directory = tempfile::tempdir().unwrap();
+        let (limit, limited) = watch::channel(plan.limit);
+        let disks = (0_u16..).zip(&plan.disks).map(|(index, content)| {
+            let path = directory.path().join(format!("source-{index}"));
+            write_sparse(&path, content);
+            SourceDisk {
+                index: DiskIndex(index),
+                path,
+                size_bytes: content.len() as u64,
+                candidates: Candidates::All,
+            }
+        });
+        let agent = Agent {
+            network: network.clone(),
+            trace: trace.clone(),
+            random: Arc::new(Mutex::new(random.split())),
+            disks: disks.collect(),
+            streams: plan.streams,
+            packs: plan.packs,
+            limit: limited,
+            identity: RunIdentity {
+                job_id: JobId::generate(),
+                secret: TicketSecret::generate(),
+            },
+            epoch: Arc::new(AtomicI64::new(1)),
+            assignment: Arc::default(),
+            has_failed: Arc::default(),
+        };
+        let media = plan
+            .disks
+            .iter()
+            .map(|_| (Medium::default(), Medium::default()));
+        let mut world = Self {
+            promised: vec![0; plan.disks.len()],
+            media: Media(media.collect()),
+            plan,
+            trace,
+            network,
+            limit,
+            random,
+            agent,
+            server: None,
+            sending: None,
+            directory,
+        };
+        world.start_receiver().await.unwrap();
+        world
+    }
+
+    pub(super) fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Starts sending, beside whoever does already.
+    pub(super) fn start_sender(&mut self) {
+        let agent = self.agent.clone();
+        self.sending = Some(tokio::spawn(agent.send_all()));
+    }
+
+    /// Fills the first disk of the source with this byte.
+    pub(super) fn write_source(&self, content: u8) {
+        let bytes = vec![content; self.plan.disks[0].len()];
+        write_sparse(&self.agent.disks[0].path, &bytes);
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.sending.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Waits for the receipt, and begins again where the job has failed, for so long.
+    pub(super) async fn end(&mut self, patience: Duration) -> Result<SendReport, String> {
+        let deadline = Instant::now() + patience;
+        while !self.is_sent() {
+            if Instant::now() >= deadline {
+                return Err(format!("there is no receipt after {patience:?}"));
+            }
+            self.rest(OPERATOR).await?;
+        }
+        let sending = self.sending.take().ok_or("nobody sends")?;
+        sending.await.map_err(|died| died.to_string())
+    }
+
+    /// Lets time pass. Begins again where the job has failed.
+    pub(super) async fn rest(&mut self, lasts: Duration) -> Result<(), String> {
+        let until = Instant::now() + lasts;
+        loop {
+            let left = until - Instant::now();
+            sleep(left.min(OPERATOR)).await;
+            let failure = self
+                .server
+                .as_ref()
+                .and_then(|server| server.status().borrow().failure.clone());
+            let has_failed = self.agent.has_failed.swap(false, Ordering::Relaxed);
+            if has_failed || failure.is_some() {
+                if !self.has_failures() {
+                    return Err(format!("the job failed for no reason: {failure:?}"));
+                }
+                self.begin_epoch().await?;
+            }
+            if Instant::now() >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the plan has faults that a job may fail of.
+    fn has_failures(&self) -> bool {
+        let mut faults = self.plan.faults.iter().map(|(_, fault)| fault);
+        faults.any(|fault| matches!(fault, Fault::Flip(_) | Fault::SyncFails { .. }))
+    }
+
+    pub(super) async fn suffer(&mut self, fault: &Fault) -> Result<(), String> {
+        self.trace.note(|| format!("{fault:?}"));
+        match fault {
+            Fault::Cut => self.network.cut(),
+            Fault::CutAfter(bytes) => self.network.cut_after(*bytes),
+            Fault::TearStream(bytes) => self.network.tear_after(*bytes),
+            Fault::Partition(lasts) => self.network.partition(*lasts),
+            Fault::ReceiverDies {
+                silently,
+                power_fails,
+                back_after,
+                is_new_epoch,
+            } => {
+                if *silently {
+                    self.network.silence();
+                }
+                self.kill_receiver(*power_fails);
+                self.rest(*back_after).await?;
+                if *is_new_epoch {
+                    self.agent.epoch.fetch_add(1, Ordering::Relaxed);
+                }
+                self.start_receiver().await?;
+            }
+            Fault::SenderDies {
+                silently,
+                back_after,
+            } => {
+                if *silently {
+                    self.network.silence();
+                }
+                if let Some(sending) = self.sending.take() {
+                    sending.abort();
+                }
+                self.rest(*back_after).await?;
+                self.start_sender();
+            }
+            Fault::SecondSender { first_goes_after } => {
+                let first = self.sending.take();
+                self.start_sender();
+                self.rest(*first_goes_after).await?;
+                if let Some(first) = first {
+                    first.abort();
+                }
+            }
+            Fault::NewEpoch => self.begin_epoch().await?,
+            Fault::Limit(limit) => {
+                self.limit.send_replace(*limit);
+            }
+            Fault::Flip(after) => self.network.flip_after(*after),
+            Fault::SyncFails { disk, in_map } => {
+                let (disk, map) = &self.media.0[*disk];
+                let medium = if *in_map { map } else { disk };
+                medium.next_sync(Sync::Failing);
+            }
+        }
+        Ok(())
+    }
+
+    /// The receiver's process dies, or its machine with it.
+    pub(super) fn kill_receiver(&mut self, power_fails: bool) {
+        if let Some(server) = self.server.take() {
+            let status = server.status().borrow().clone();
+            self.promised = status.disks.iter().map(|disk| disk.bytes_durable).collect();
+        }
+        for medium in self.media.0.iter().flat_map(|(disk, map)| [disk, map]) {
+            if power_fails {
+                medium.crash(&self.random.fates());
+            } else {
+                medium.let_go();
+            }
+        }
+    }
+
+    pub(super) async fn start_receiver(&mut self) -> Result<(), String> {
+        let identity = nobody();
+        let mut config = ServerConfig::new(ADDRESS, identity, self.directory.path().to_owned());
+        config.flush_bytes = self.plan.flush_bytes;
+        config.chunk_bytes = CHUNK;
+        let server = Server::simulated(config, self.network.listen(), self.media.clone())
+            .map_err(|error| error.to_string())?;
+        self.server = Some(server);
+        self.admit().await?;
+        let status = self.server().status().borrow().clone();
+        for (disk, promised) in status.disks.iter().zip(&self.promised) {
+            if disk.bytes_durable < *promised {
+                return Err(format!(
+                    "{promised} bytes of disk {} were promised, {} are left",
+                    disk.index, disk.bytes_durable
+                ));
+            }
+        }
+        let durable: Vec<u64> = status.disks.iter().map(|disk| disk.bytes_durable).collect();
+        self.trace.note(|| format!("the receiver has {durable:?}"));
+        Ok(())
+    }
+
+    async fn begin_epoch(&mut self) -> Result<(), String> {
+        self.agent.epoch.fetch_add(1, Ordering::Relaxed);
+        self.admit().await
+    }
+
+    /// Admits the agent and tells it; one that has its receipt from an earlier receiver or epoch sends again.
+    async fn admit(&mut self) -> Result<(), String> {
+        let disks = self.agent.disks.iter().map(|disk| TargetDisk {
+            index: disk.index,
+            source_bytes: disk.size_bytes,
+            target_bytes: disk.size_bytes + BEHIND as u64,
+        });
+        let identity = self.agent.identity.clone();
+        let admission = Admission {
+            epoch: Epoch(self.agent.epoch.load(Ordering::Relaxed)),
+            job_id: identity.job_id,
+            run: Run(1),
+            secret: identity.secret,
+            disks: disks.collect(),
+            checksum: self.plan.checksum,
+        };
+        // One may meet the sync that fails.
+        let mut tries = 0;
+        loop {
+            let admitted = self.server().admit(admission.clone()).await;
+            match admitted {
+                Ok(()) => break,
+                Err(_) if tries < 2 && self.has_failures() => tries += 1,
+                Err(error) => return Err(error.to_string()),
+            }
+            sleep(OPERATOR).await;
+        }
+        self.agent.assignment.fetch_add(1, Ordering::Relaxed);
+        if self.is_sent() {
+            self.start_sender();
+        }
+        Ok(())
+    }
+}
+
+impl Agent {
+    /// Tries until there is a receipt from the receiver of the present assignment.
+    async fn send_all(self) -> SendReport {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let epoch = self.epoch.load(Ordering::Relaxed);
+            let assignment = self.assignment.load(Ordering::Relaxed);
+            let progress = watch::channel(SendProgress::default()).0;
+            let outcome = self.attempt(epoch, &progress).await;
+            match outcome {
+                Ok(report) => {
+                    let last = report.progress;
+                    self.trace.note(|| format!("sent: {last:?}"));
+                    // A receiver that is replaced takes its receipts with it.
+                    if self.assignment.load(Ordering::Relaxed) == assignment {
+                        return report;
+                    }
+                }
+                Err(error) => {
+                    self.trace.note(|| format!("an attempt ended: {error}"));
+                    let broken = Broken::new(&error, &progress.borrow());
+                    if !broken.is_retryable {
+                        self.has_failed.store(true, Ordering::Relaxed);
+                    }
+                    if broken.has_sent {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+            }
+            let stretch = self.random.lock().unwrap().up_to(pause);
+            sleep(pause + stretch).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        epoch: i64,
+        progress: &watch::Sender<SendProgress>,
+    ) -> Result<SendReport, TransferError> {
+        let lost = |message: String| TransferError::Connection {
+            address: ADDRESS.to_string(),
+            message,
+        };
+        let (client, control) = timeout(HANDSHAKE_TIMEOUT, self.network.connect())
+            .await
+            .map_err(|_| lost("no answer".to_owned()))?
+            .map_err(|error| lost(error.to_string()))?;
+        let ticket = Ticket {
+            job_id: self.identity.job_id.clone(),
+            run: Run(1),
+            epoch: Epoch(epoch),
+            expires_unix_secs: i64::MAX,
+        };
+        let config = SendConfig {
+            receiver: ADDRESS,
+            carrier: Preference::Pinned(Carrier::Tcp),
+            server_name: String::new(),
+            identity: nobody(),
+            ticket: ticket.sign(&self.identity.secret),
+            disks: self.disks.clone(),
+            compression: if self.packs {
+                Compression::Level(1)
+            } else {
+                Compression::Off
+            },
+            streams: self.streams,
+            bandwidth_limit: self.limit.clone(),
+        };
+        let choice = Choice {
+            carrier: Carrier::Tcp,
+            reason: Reason::Pinned,
+        };
+        let cancel = CancellationToken::new();
+        over(client, control, choice, &config, cancel, progress).await
+    }
+}
+
+/// There are no certificates in a simulation.
+fn nobody() -> Identity {
+    Identity {
+        authority_pem: String::new(),
+        certificate_pem: String::new(),
+        key_pem: String::new(),
+    }
+}
+
+/// Writes a file with holes where chunks are zeros.
+fn write_sparse(path: &Path, content: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+
+    let file = std::fs::File::create(path).unwrap();
+    file.set_len(content.len() as u64).unwrap();
+    for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {
+        if !crate::hashes::is_zero(chunk) {
+            file.write_all_at(chunk, number * u64::from(CHUNK)).unwrap();
+        }
+    }
+}
