@@ -1,6 +1,6 @@
 //! Where work that blocks runs: reading, hashing, packing, writing, syncing.
 //!
-//! Between its awaits such work holds its thread, so it gets one of its own. In virtual time ([`crate::simulation`]) there is only one thread,
+//! Between its awaits such work holds its thread, so it gets one of its own. In virtual time (`simulation`, in tests) there is only one thread,
 //! and what blocks takes no time on it: it runs there, after a pause drawn from the seed, as a thread may be late.
 
 use tokio::runtime::Handle;
