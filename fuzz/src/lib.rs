@@ -1,17 +1,25 @@
 //! Functions that take any bytes and must not panic; what they find wrong, they say by panicking. A test runs each over its corpus and over
 //! a bounded number of its mutations, from a seed that a failure prints.
 
+mod data_path;
+
 use domain::policy::{Circumstances, Decision, MAX_POLICY_BYTES, Policy, Request, decide};
 use smc::{pairs, v1, v3};
+
+pub use data_path::{control, examples, frame, journal, manifest};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Every target, with the folder of its corpus.
-pub const ALL: [(&str, Target); 3] = [
+pub const ALL: [(&str, Target); 7] = [
     ("request", request),
     ("signature", signature),
     ("policy", policy),
+    ("frame", frame),
+    ("control", control),
+    ("journal", journal),
+    ("manifest", manifest),
 ];
 
 /// The text of a query or form: what is read from it and written again reads the same.

@@ -51,6 +51,22 @@ fn mutated(random: &mut StdRng, corpus: &[Vec<u8>]) -> Vec<u8> {
     input
 }
 
+/// `UPDATE=1 cargo test -p fuzz` writes them anew after a change of protocol or formats.
+#[test]
+fn the_examples_are_those_of_the_present_formats() {
+    for (target, name, bytes) in fuzz::examples() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("corpus")
+            .join(target)
+            .join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
+            std::fs::write(&path, &bytes).expect("the file");
+        }
+        assert_eq!(std::fs::read(&path).ok(), Some(bytes), "{}", path.display());
+    }
+}
+
 #[test]
 fn no_input_makes_a_target_panic() {
     for (name, target) in fuzz::ALL {

@@ -113,7 +113,10 @@ impl ChunkMap {
     }
 
     /// The same on any storage; `path` is what errors say.
-    pub(crate) fn on(
+    ///
+    /// # Errors
+    /// The storage can't be read or written.
+    pub fn on(
         path: &Path,
         storage: Box<dyn Storage>,
         size_bytes: u64,

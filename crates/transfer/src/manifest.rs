@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::AlignedBuffer;
 use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind, hash, is_zero};
+use crate::protocol::CHUNK_BYTES_ALLOWED;
+
+/// A disk that is larger would take hours to tell that its manifest is wrong: 1 PiB.
+const MOST_BYTES: u64 = 1 << 50;
 
 /// A manifest, as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,10 +154,17 @@ impl Manifest {
     }
 
     fn hashes(&self) -> Result<ChunkHashes, ManifestError> {
-        if self.chunk_bytes == 0 {
-            return Err(ManifestError::Malformed(
-                "its chunks have no bytes".to_owned(),
-            ));
+        if !CHUNK_BYTES_ALLOWED.contains(&self.chunk_bytes) {
+            return Err(ManifestError::Malformed(format!(
+                "its chunks have {} bytes",
+                self.chunk_bytes
+            )));
+        }
+        if self.size_bytes > MOST_BYTES {
+            return Err(ManifestError::Malformed(format!(
+                "no disk has {} bytes",
+                self.size_bytes
+            )));
         }
         let mut hashes = ChunkHashes::new(self.size_bytes, self.chunk_bytes);
         let mut chunk = 0_u64;

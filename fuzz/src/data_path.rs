@@ -1,0 +1,228 @@
+//! What comes over the wire of the data path, and the files that it keeps.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use domain::disk::DiskIndex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use transfer::ChunkHashes;
+use transfer::chunk_map::{ChunkMap, Written};
+use transfer::disk::Storage;
+use transfer::hashes::{Chunk, hash};
+use transfer::manifest::Manifest;
+use transfer::protocol::{
+    self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, ToReceiver, ToSender, VERSION,
+};
+
+/// The disk that maps and pages are of: 40 chunks, the last of them short.
+const SIZE_BYTES: u64 = 39 * CHUNK + 5000;
+const CHUNK_BYTES: u32 = 1 << 16;
+const CHUNK: u64 = CHUNK_BYTES as u64;
+
+/// The header of a frame: what is read and written again is read the same.
+pub fn frame(bytes: &[u8]) {
+    if let Some(header) = bytes.first_chunk::<FRAME_BYTES>()
+        && let Ok(read) = Frame::decode(header)
+    {
+        assert_eq!(Frame::decode(&read.encode()), Ok(read));
+    }
+}
+
+/// A message of the control stream, of either side: the same, and what it says of a disk is entered whole or refused.
+pub fn control(bytes: &[u8]) {
+    let _any = protocol::version_of_hello(bytes);
+    reads_what_it_writes::<ToReceiver>(bytes);
+    if let Some(ToSender::Present(page)) = reads_what_it_writes(bytes) {
+        let mut hashes = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
+        let _fits = page.enter(&mut hashes);
+        assert!(hashes.known_bytes() <= SIZE_BYTES);
+    }
+}
+
+fn reads_what_it_writes<M: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+) -> Option<M> {
+    let read: M = protocol::decode_control(bytes).ok()?;
+    let written = protocol::encode_control(&read);
+    assert_eq!(protocol::decode_control(&written[4..]).as_ref(), Ok(&read));
+    Some(read)
+}
+
+/// A chunk map: whatever lies in the file, it opens, opens again with the same, and takes and keeps the next record.
+pub fn journal(bytes: &[u8]) {
+    let file = Memory(Arc::new(Mutex::new(bytes.to_vec())));
+    let open = || {
+        ChunkMap::on(
+            Path::new("map"),
+            Box::new(file.clone()),
+            SIZE_BYTES,
+            CHUNK_BYTES,
+        )
+        .expect("memory can be read and written")
+    };
+    let (mut map, mut known) = open();
+    let next = [
+        Written::Forgotten { start: 0, count: 3 },
+        Written::Data {
+            chunk: 1,
+            hash: hash(b"one"),
+        },
+    ];
+    assert_eq!(open().1, known, "opening changes nothing");
+    map.append(&next).expect("memory can be written");
+    next.iter().for_each(|entry| entry.apply(&mut known));
+    assert_eq!(
+        open().1,
+        known,
+        "the next record stands behind the good ones"
+    );
+}
+
+/// A manifest: what is read is written again as the same, and another root is none for these chunks.
+pub fn manifest(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok((read, hashes)) = Manifest::from_json(text) else {
+        return;
+    };
+    let written = read.to_json();
+    let (again, same) = Manifest::from_json(&written).expect("what was written can be read");
+    assert_eq!((again, same), (read.clone(), hashes));
+    let root = read.root_hex();
+    let other = if root.starts_with('0') { "1" } else { "0" };
+    let damaged = written.replace(root, &format!("{other}{}", &root[1..]));
+    assert!(Manifest::from_json(&damaged).is_err(), "{damaged}");
+}
+
+#[derive(Debug, Clone)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+}
+
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).expect("it lies in memory")
+}
+
+impl Storage for Memory {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.bytes().len() as u64)
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.bytes().resize(at(bytes), 0);
+        Ok(())
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let bytes = self.bytes();
+        let part = bytes.get(at(offset)..at(offset) + buffer.len());
+        buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut all = self.bytes();
+        let end = at(offset) + bytes.len();
+        if all.len() < end {
+            all.resize(end, 0);
+        }
+        all[at(offset)..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.write(offset, &vec![0; at(length)])
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.length()?).then_some(offset))
+    }
+
+    fn drop_cache(&self, _: u64, _: u64) {}
+}
+
+/// Good inputs for the targets of this file, by target and name: its corpus, as the present protocol and formats have it.
+pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let disk = DiskIndex(1);
+    let mut known = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
+    known.set_zero(0, 7);
+    for chunk in 7..12 {
+        known.set(chunk, Chunk::Data(hash(&chunk.to_le_bytes())));
+    }
+    let (page, _) = Page::of(disk, &known, 0);
+    let body = |encoded: Vec<u8>| encoded[4..].to_vec();
+    let hello = ToReceiver::Hello {
+        version: VERSION,
+        ticket: b"a ticket".to_vec(),
+        disks: vec![OfferedDisk {
+            index: disk,
+            size_bytes: SIZE_BYTES,
+        }],
+        carrier_reason: "the default".to_owned(),
+    };
+    let sent = ToReceiver::Sent {
+        streams: 2,
+        roots: vec![(disk, hash(b"root"))],
+    };
+    let zeros = Frame::Zeros {
+        disk,
+        start: 3,
+        count: 9,
+    };
+    let data = Frame::Data {
+        disk,
+        chunk: 12,
+        hash: hash(b"data"),
+        codec: Codec::Zstd,
+        stored_bytes: 4711,
+    };
+    let mut complete = known.clone();
+    complete.set_zero(12, 28);
+    let manifest = Manifest::new(&complete).expect("every chunk is known");
+    vec![
+        ("frame", "zeros", zeros.encode().to_vec()),
+        ("frame", "data", data.encode().to_vec()),
+        ("control", "hello", body(protocol::encode_control(&hello))),
+        ("control", "sent", body(protocol::encode_control(&sent))),
+        (
+            "control",
+            "present",
+            body(protocol::encode_control(&ToSender::Present(page))),
+        ),
+        ("journal", "map", journal_of_each_kind()),
+        ("manifest", "manifest.json", manifest.to_json().into_bytes()),
+    ]
+}
+
+fn journal_of_each_kind() -> Vec<u8> {
+    let file = Memory(Arc::default());
+    let (mut map, _) = ChunkMap::on(
+        Path::new("map"),
+        Box::new(file.clone()),
+        SIZE_BYTES,
+        CHUNK_BYTES,
+    )
+    .expect("memory can be read and written");
+    let zeros = Written::Zeros { start: 0, count: 9 };
+    let data = Written::Data {
+        chunk: 9,
+        hash: hash(b"nine"),
+    };
+    let forgotten = Written::Forgotten { start: 4, count: 2 };
+    for record in [&[zeros, data][..], &[forgotten]] {
+        map.append(record).expect("memory can be written");
+    }
+    let bytes = file.bytes().clone();
+    bytes
+}
