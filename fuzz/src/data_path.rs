@@ -223,6 +223,5 @@ fn journal_of_each_kind() -> Vec<u8> {
     for record in [&[zeros, data][..], &[forgotten]] {
         map.append(record).expect("memory can be written");
     }
-    let bytes = file.bytes().clone();
-    bytes
+    file.bytes().clone()
 }
