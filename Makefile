@@ -47,7 +47,7 @@ sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
 	@tools/check-sqlx --write
 
 bench: setup ## Measure the data path beside other tools; ARGS=--quick for a minute instead of half an hour
-	@tools/bench $(ARGS)
+	@bench/run $(ARGS)
 
 clean: ## Remove builds, tools and the developers' database
 	@tools/dev-database --stop 2>/dev/null || true
