@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,6 +11,7 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::disk::{Files, Sources};
 use transfer::plan::Candidates;
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
 use transfer::sender::{
@@ -30,6 +32,7 @@ pub struct Bench {
     pub job_id: JobId,
     pub disks: Vec<(PathBuf, u64)>,
     pub checksum: bool,
+    pub sources: Arc<dyn Sources>,
 }
 
 impl Bench {
@@ -58,6 +61,7 @@ impl Bench {
             job_id: JobId::generate(),
             disks: sources,
             checksum: true,
+            sources: Arc::new(Files),
         })
     }
 
@@ -114,6 +118,7 @@ impl Bench {
                     candidates: Candidates::All,
                 })
                 .collect(),
+            sources: Arc::clone(&self.sources),
             compression: Compression::Off,
             streams: 2,
             bandwidth_limit: watch::channel(bandwidth).1,
