@@ -18,7 +18,7 @@ pub struct Faults(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     sector_bytes: usize,
-    /// Bytes that can't be read, nor what shares a sector with them.
+    /// Bytes that can't be read, nor what shares a sector with them; in order.
     unreadable: Vec<Range<u64>>,
     /// So many reads fail, whatever they are for.
     failing_reads: u64,
@@ -48,9 +48,16 @@ impl Faults {
         self.0.lock().expect("no holder of this lock can panic")
     }
 
-    /// From here on exactly these bytes, and what shares a sector with them, can't be read.
-    pub fn unreadable(&self, ranges: Vec<Range<u64>>) {
-        self.state().unreadable = ranges;
+    /// From here on these bytes, and what shares a sector with them, can't be read.
+    pub fn lose(&self, bytes: Range<u64>) {
+        let lost = &mut self.state().unreadable;
+        lost.push(bytes);
+        lost.sort_by_key(|bytes| bytes.start);
+    }
+
+    /// From here on everything can be read.
+    pub fn heal(&self) {
+        self.state().unreadable.clear();
     }
 
     /// The next reads fail, so many of them.
@@ -135,9 +142,11 @@ impl Source for FaultySource {
             let wanted = buffer.len().min(state.most_bytes);
             let sector = state.sector_bytes as u64;
             let end = offset + wanted as u64;
-            let is_lost = state.unreadable.iter().any(|lost| {
-                lost.start / sector * sector < end && offset < lost.end.next_multiple_of(sector)
-            });
+            let lost = &state.unreadable;
+            let first = lost.partition_point(|lost| lost.end.next_multiple_of(sector) <= offset);
+            let is_lost = lost
+                .get(first)
+                .is_some_and(|lost| lost.start / sector * sector < end);
             if is_lost {
                 return Err(io::Error::from_raw_os_error(EIO));
             }

@@ -283,7 +283,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (disk, faults, _) = failing(&directory);
         // Two sectors, which lie in two pieces.
-        faults.unreadable(vec![65_535..65_537]);
+        faults.lose(65_535..65_537);
         let mut buffer = AlignedBuffer::new(SIZE);
         let error = disk.read(0, buffer.as_mut_slice()).unwrap_err();
         let text = error.to_string();

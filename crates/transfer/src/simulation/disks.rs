@@ -57,7 +57,7 @@ fn a_source_that_loses_a_sector_ends_the_job_and_is_named_with_the_place() {
     run(Random::new(1), async {
         let mut world = World::new(plan(&[])).await;
         let at = 20 * u64::from(CHUNK) + 1000;
-        world.faults[0].unreadable(std::iter::once(at..at + 1).collect());
+        world.faults[0].lose(at..at + 1);
         let failed = failure(&mut world).await;
         let says = format!("512 bytes at byte {}", at / 512 * 512);
         assert!(
