@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
@@ -185,6 +186,7 @@ impl Bench {
                 size_bytes: self.source_bytes,
                 candidates: transfer::plan::Candidates::All,
             }],
+            sources: Arc::new(transfer::disk::Files),
             compression: Compression::Auto,
             streams: 2,
             bandwidth_limit: watch::channel(None).1,

@@ -1,14 +1,17 @@
 //! Disks: reading a source, writing a target. Everything here blocks and belongs on threads of its own.
 
 mod buffer;
+pub mod faulty;
 #[cfg(test)]
 pub(crate) mod forgetful;
+mod reader;
 mod source;
 mod storage;
 mod target;
 
 pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
-pub use source::SourceReader;
+pub use reader::SourceReader;
+pub use source::{FileSource, Files, Source, Sources};
 pub use storage::{FileStorage, Storage};
 pub use target::TargetWriter;
 

@@ -88,7 +88,7 @@ pub(super) async fn run(
         let sent = tokio::select! {
             biased;
             sent = stream_all(client, config, &shared, &mut to_receiver) => sent,
-            () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
+            () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
         };
@@ -158,11 +158,11 @@ fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
 }
 
 async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
-    let disks = config.disks.clone();
+    let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
     blocking(move || {
         disks
             .iter()
-            .map(|disk| SourceReader::open(&disk.path, disk.size_bytes))
+            .map(|disk| SourceReader::open(&*sources, &disk.path, disk.size_bytes))
             .collect()
     })
     .await
