@@ -59,9 +59,9 @@ pub struct Config {
     /// Seconds before the end of a lease at which the worker stops trusting it.
     #[arg(long, env = "WHERRY_LEASE_MARGIN_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(0..=1200))]
     pub lease_margin_secs: u64,
-    /// Minutes that a run waits for an agent that is silent or can't reach the receiver before it fails.
-    #[arg(long, env = "WHERRY_AGENT_PATIENCE_MINUTES", default_value_t = 60, value_parser = value_parser!(u64).range(1..=10080))]
-    pub agent_patience_minutes: u64,
+    /// Seconds that a run waits for an agent that is silent or can't reach the receiver before it fails.
+    #[arg(long, env = "WHERRY_AGENT_PATIENCE_SECS", default_value_t = 3600, value_parser = value_parser!(u64).range(1..=604_800))]
+    pub agent_patience_secs: u64,
     /// Seconds that a receiver may take to start, and any one answer of it.
     #[arg(long, env = "WHERRY_RECEIVER_TIMEOUT_SECS", default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
     pub receiver_timeout_secs: u64,
@@ -91,7 +91,7 @@ impl Config {
     }
 
     pub(crate) fn agent_patience(&self) -> Duration {
-        Duration::from_secs(self.agent_patience_minutes * 60)
+        Duration::from_secs(self.agent_patience_secs)
     }
 
     pub(crate) fn receiver_host(&self) -> String {

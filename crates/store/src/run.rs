@@ -33,6 +33,8 @@ pub struct RunFacts {
     pub rests: bool,
     /// How the copy is tuned.
     pub parameters: ReplicationParameters,
+    /// Bytes that crossed the wire in this run under earlier leases, as far as they were written down.
+    pub bytes_wire: u64,
     /// All disks.
     pub disks: Vec<RunDisk>,
 }
@@ -60,7 +62,8 @@ impl Store {
     pub async fn run_facts(&self, job_id: &JobId) -> Result<Option<RunFacts>, StoreError> {
         let job = sqlx::query!(
             r#"
-            select job.tenant, job.source_id, job.replication_parameters, source.public_key,
+            select job.tenant, job.source_id, job.replication_parameters, source.public_key, job.run,
+                job.observed as "observed: Json<StatusInfo>",
                 job.frequency_hours is not null and not job.cut_over as "rests!"
             from job join source on source.id = job.source_id where job.id = $1
             "#,
@@ -112,6 +115,7 @@ impl Store {
             public_key: job.public_key,
             rests: job.rests,
             parameters,
+            bytes_wire: of_this_run(&job.observed.0, job.run),
             disks,
         }))
     }
@@ -200,5 +204,14 @@ impl Store {
         crate::source::delete::remove_if_over(&mut transaction, &removed.source_id).await?;
         transaction.commit().await?;
         Ok(true)
+    }
+}
+
+/// What was observed may still be an earlier run's.
+fn of_this_run(observed: &StatusInfo, run: i32) -> u64 {
+    if observed.run == Some(run) {
+        observed.bytes_wire.unwrap_or(0)
+    } else {
+        0
     }
 }

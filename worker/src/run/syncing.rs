@@ -104,10 +104,10 @@ impl Run {
             } else {
                 FailureCode::SourceOffline
             };
-            let minutes = self.context.config.agent_patience_minutes;
+            let patience = spoken(self.context.config.agent_patience());
             let what = trouble.unwrap_or_else(|| "it was silent".to_owned());
             let sentence = format!(
-                "The agent of {source_id} did not come for {minutes} minutes: {what}. Check that it runs and that it can reach {} by \
+                "The agent of {source_id} did not come for {patience}: {what}. Check that it runs and that it can reach {} by \
                  UDP, then start the job again; what was copied is kept.",
                 self.context.config.receiver_host()
             );
@@ -120,6 +120,13 @@ impl Run {
         let total: u64 = self.facts.disks.iter().map(|disk| disk.source_bytes).sum();
         let seconds = started.elapsed().as_secs_f64().max(0.001);
         telemetry::histogram(Metric::TransferBytesPerSecond, &[]).record(total as f64 / seconds);
+    }
+}
+
+fn spoken(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
     }
 }
 
