@@ -4,6 +4,7 @@
 pub mod disk;
 mod process;
 mod tenant;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 pub use process::Process;
 pub use tenant::{Job, JobOptions, Source, Tenant};
+pub use trouble::Paused;
 
 use crate::wait;
 
