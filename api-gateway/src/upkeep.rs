@@ -24,7 +24,7 @@ const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// Keeps readiness as Postgres is.
 pub async fn watch_postgres(gateway: Arc<Gateway>, postgres: Dependency) -> Result<(), Infallible> {
     let store = &gateway.store;
-    let never = postgres.watch(async || {
+    let never = postgres.watch(|| async {
         let connections = store.connections();
         show_connections(connections.used, connections.idle);
         store.ping().await.is_ok()

@@ -95,16 +95,18 @@ async fn schedule(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
 }
 
 async fn watch_postgres(scheduler: Arc<Scheduler>, postgres: Dependency) -> Result<(), Error> {
-    let never = postgres.watch(async || {
-        let connections = scheduler.store.connections();
+    let store = &scheduler.store;
+    let never = postgres.watch(|| async {
+        let connections = store.connections();
         show_connections(connections.used, connections.idle);
-        scheduler.store.ping().await.is_ok()
+        store.ping().await.is_ok()
     });
     match never.await {}
 }
 
 async fn watch_nats(scheduler: Arc<Scheduler>, nats: Dependency) -> Result<(), Error> {
-    match nats.watch(async || scheduler.bus.is_connected()).await {}
+    let never = nats.watch(|| std::future::ready(scheduler.bus.is_connected()));
+    match never.await {}
 }
 
 /// Counts what became of an event.

@@ -186,14 +186,16 @@ async fn show_space(context: Arc<Context>) -> Result<(), Error> {
 }
 
 async fn watch_postgres(context: Arc<Context>, postgres: Dependency) -> Result<(), Error> {
-    let never = postgres.watch(async || {
-        let connections = context.store.connections();
+    let store = &context.store;
+    let never = postgres.watch(|| async {
+        let connections = store.connections();
         show_connections(connections.used, connections.idle);
-        context.store.ping().await.is_ok()
+        store.ping().await.is_ok()
     });
     match never.await {}
 }
 
 async fn watch_nats(context: Arc<Context>, nats: Dependency) -> Result<(), Error> {
-    match nats.watch(async || context.bus.is_connected()).await {}
+    let never = nats.watch(|| std::future::ready(context.bus.is_connected()));
+    match never.await {}
 }

@@ -28,7 +28,10 @@ impl Dependency {
     }
 
     /// Looks again and again whether it is there. A look without an answer in time says that it is not.
-    pub async fn watch(self, mut look: impl AsyncFnMut() -> bool) -> Infallible {
+    pub async fn watch<L>(self, mut look: impl FnMut() -> L) -> Infallible
+    where
+        L: Future<Output = bool>,
+    {
         let mut was_up = None;
         loop {
             let is_up = tokio::time::timeout(LOOK_EVERY, look())

@@ -73,13 +73,15 @@ async fn metrics_show_the_process_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_dependency_that_goes_is_named_until_it_is_back_and_so_is_one_that_hangs() {
     let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
-    let (answers, mut answer) = tokio::sync::watch::channel(Some(true));
+    let (answers, answer) = tokio::sync::watch::channel(Some(true));
     let nats = Dependency::new(&readiness, "worker", "nats");
-    let looked = tokio::spawn(nats.watch(async move || {
-        let now = *answer.borrow_and_update();
-        match now {
-            Some(is_up) => is_up,
-            None => std::future::pending().await,
+    let looked = tokio::spawn(nats.watch(move || {
+        let now = *answer.borrow();
+        async move {
+            match now {
+                Some(is_up) => is_up,
+                None => std::future::pending().await,
+            }
         }
     }));
     let said = async |after_secs: u64| {

@@ -170,11 +170,12 @@ impl Store {
         let images = sqlx::query_scalar!(
             "update image set state = 'deleting', asked_at = now() where id in (
                 select id from image
-                where state = 'deleting' and (asked_at is null or asked_at < now() - make_interval(secs => $1))
+                where state <> 'available' and (
+                    state = 'deleting' and (asked_at is null or asked_at < now() - make_interval(secs => $1))
                     -- Begun by a run that has ended: whoever held it was late.
                     or state = 'creating' and not exists (
                         select 1 from job where job.id = image.job_id and job.run = image.run
-                            and job.state in ('preparing', 'syncing', 'processing', 'cleaning'))
+                            and job.state in ('preparing', 'syncing', 'processing', 'cleaning')))
                 order by id limit 500 for update skip locked)
              returning id",
             age_secs
