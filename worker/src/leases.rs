@@ -114,8 +114,8 @@ impl Leases {
         if held.is_empty() {
             return;
         }
-        // Longer than this the answer is worth nothing.
-        let patience = self.shared.ttl - self.shared.margin;
+        // Half of what is left to a lease: a renewal that hangs, on a connection whose other end is gone, leaves time for another.
+        let patience = (self.shared.ttl - self.shared.margin) / 2;
         let answer = self
             .giving_up_meanwhile(tokio::time::timeout(
                 patience,
@@ -220,7 +220,6 @@ impl Leases {
 
     fn show(&self) {
         telemetry::gauge(Metric::LeasesHeld, &[]).set(self.count() as f64);
-        telemetry::gauge(Metric::WorkerSlotsUsed, &[]).set(self.count() as f64);
     }
 }
 

@@ -7,6 +7,7 @@ mod process;
 mod shell;
 mod small_store;
 mod tenant;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use process::Process;
 pub use shell::{Shell, has};
 pub use small_store::SmallStore;
 pub use tenant::{Job, JobOptions, Source, Tenant};
+pub use trouble::Paused;
 
 use crate::program::free_address;
 use crate::{program, wait};

@@ -90,6 +90,11 @@ impl Progress {
         self.info.carrier_reason = text(&status.carrier_reason);
     }
 
+    /// Bytes that are durable, as last seen.
+    pub(super) fn bytes_durable(&self) -> u64 {
+        self.bytes_durable
+    }
+
     /// The copy is over: rate and time left mean nothing any more.
     pub(super) fn copied(&mut self) {
         self.info.rate_bytes_per_sec = None;
