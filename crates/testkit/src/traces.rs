@@ -151,10 +151,12 @@ mod tests {
         ]
     }
 
+    type Breaking = fn(&mut Vec<Span>);
+
     #[test]
     fn a_way_is_whole_or_it_is_none() {
         assert_eq!(way_of_a_start(&sound()).map(|way| way.len()), Some(3));
-        let broken: [(&str, fn(&mut Vec<Span>)); 6] = [
+        let broken: [(&str, Breaking); 6] = [
             ("the worker is in another trace", |spans| {
                 spans[1].trace = vec![2]
             }),
