@@ -77,7 +77,7 @@ impl Puller {
             match commands.next(free, PULL_WAIT).await {
                 Ok(received) => {
                     for message in received {
-                        self.take(message).await;
+                        Box::pin(self.take(message)).await;
                     }
                 }
                 Err(error) => {
