@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::governor::{Governor, Processors};
-use super::{Choice, SendConfig, SendProgress, SendReport};
+use super::{Choice, MOST_STREAMS, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
@@ -293,8 +293,9 @@ async fn stream_all(
     to_receiver: &mut SendStream,
 ) -> Result<(), TransferError> {
     let cursor = Arc::new(claims(shared).await?);
-    let pacer = Arc::new(Pacer::new(config.bandwidth_limit.clone()));
-    let streams = config.streams.max(1);
+    let limit = config.bandwidth_limit.clone();
+    let pacer = Arc::new(Pacer::new(limit, config.shared_limit.as_ref()));
+    let streams = config.streams.clamp(1, MOST_STREAMS);
     let mut streaming = JoinSet::new();
     for _ in 0..streams {
         let (queue, ready) = mpsc::channel(QUEUE);
@@ -351,18 +352,22 @@ async fn write_stream(
 /// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
 async fn write_paced(
     stream: &mut SendStream,
-    parts: [Bytes; 2],
+    [mut header, mut payload]: [Bytes; 2],
     shared: &Shared,
     pacer: &Pacer,
 ) -> io::Result<()> {
-    for mut part in parts {
-        while !part.is_empty() {
-            let piece = part.split_to(pacer.piece().unwrap_or(LARGEST_PIECE).min(part.len()));
-            let length = piece.len();
-            pacer.pay(length).await;
-            stream.write_chunk(piece).await?;
-            Counters::add(&shared.counters.wire, length as u64);
+    while !header.is_empty() || !payload.is_empty() {
+        // The header goes with the first piece: it is not worth a turn of its own.
+        let most = pacer.piece().unwrap_or(LARGEST_PIECE);
+        let piece = payload.split_to(most.min(payload.len()));
+        let length = header.len() + piece.len();
+        pacer.pay(length).await;
+        for bytes in [std::mem::take(&mut header), piece] {
+            if !bytes.is_empty() {
+                stream.write_chunk(bytes).await?;
+            }
         }
+        Counters::add(&shared.counters.wire, length as u64);
     }
     Ok(())
 }
