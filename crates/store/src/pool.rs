@@ -89,13 +89,13 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
-            .connect_with(for_all)
+            .connect_with(for_all.clone())
             .await
             .map_err(|source| StoreError::Connect { address, source })?;
         let leases = PgPoolOptions::new()
             .max_connections(LEASE_CONNECTIONS)
             .acquire_timeout(config.acquire_timeout)
-            .connect_lazy_with(options.clone());
+            .connect_lazy_with(for_all);
         let tenants = PgPoolOptions::new()
             .max_connections(config.tenant_connections)
             .acquire_timeout(config.acquire_timeout)
