@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, ImageId, InstanceId, JobId, Run};
 use pki::Authority;
 use prost::Message as _;
@@ -183,6 +184,7 @@ impl Bench {
                 index: DiskIndex(0),
                 path: self.source(),
                 size_bytes: self.source_bytes,
+                free_space: FreeSpace::Copy,
                 candidates: transfer::plan::Candidates::All,
             }],
             compression: Compression::Auto,

@@ -75,7 +75,7 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::optional(
             "ReplicationParameters",
             Rule::ReplicationParameters,
-            "JSON text of at most 2048 characters: bandwidth_limit (Kbit/s, 0 for none), compress_level (0 to 19), checksum, use_ssh_tunnel, efficiency_level (1 to 3).",
+            "JSON text of at most 2048 characters: bandwidth_limit (Kbit/s, 0 for none), compress_level (0 to 19), checksum, use_ssh_tunnel, efficiency_level (1 to 3), free_space (skip, the default: what the file systems of a disk that nobody uses call free stays behind, and the image has zeros there; copy: every byte).",
         ),
         Parameter::optional(
             "ScheduledStartTime",

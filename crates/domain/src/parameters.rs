@@ -1,5 +1,7 @@
 //! `ReplicationParameters`: a JSON object text that tunes one job's transfer (SMC API §1.4).
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +21,45 @@ pub struct ReplicationParameters {
     pub tunnel: bool,
     /// How hard the agent may work, 1 (gentle) to 3 (all it can).
     pub efficiency_level: Option<u8>,
+    /// What becomes of free space.
+    #[serde(default)]
+    pub free_space: FreeSpace,
+}
+
+/// What becomes of space that the file systems of a disk do not use. What is certain to be free when nobody writes to the disk can stay behind: the image
+/// has zeros there, and not what deleted files have left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FreeSpace {
+    /// It is left out where that is safe.
+    #[default]
+    Skip,
+    /// It is copied like everything else.
+    Copy,
+}
+
+impl FreeSpace {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Skip, Self::Copy];
+
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Copy => "copy",
+        }
+    }
+}
+
+impl FromStr for FreeSpace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|what| text.eq_ignore_ascii_case(what.as_str()))
+            .ok_or("skip or copy")
+    }
 }
 
 /// The text can't be used.
@@ -87,6 +128,10 @@ impl ReplicationParameters {
                     .filter(|level| (1..=3).contains(level))
                     .ok_or_else(|| invalid("a level from 1 to 3"))?;
                 self.efficiency_level = u8::try_from(level).ok();
+            }
+            "freespace" => {
+                let text = value.as_str().unwrap_or_default();
+                self.free_space = text.parse().map_err(invalid)?;
             }
             _ => return Err(InvalidParameters::UnknownKey(key.to_owned())),
         }
@@ -164,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn free_space_stays_behind_unless_it_is_asked_for() {
+        let free_space = |text| ReplicationParameters::parse(text).map(|found| found.free_space);
+        assert_eq!(free_space(""), Ok(FreeSpace::Skip));
+        assert_eq!(free_space(r#"{"free_space":"skip"}"#), Ok(FreeSpace::Skip));
+        assert_eq!(free_space(r#"{"FreeSpace":"Copy"}"#), Ok(FreeSpace::Copy));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for text in [
             "[]",
@@ -171,6 +224,7 @@ mod tests {
             "{\"compress_level\":20}",
             "{\"speed\":1}",
             "{\"checksum\":2}",
+            "{\"free_space\":true}",
             "nonsense",
             &"x".repeat(2049),
         ] {

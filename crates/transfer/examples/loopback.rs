@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
+use domain::parameters::FreeSpace;
 use transfer::bench::{self, Identities, Settings};
 use transfer::{Carrier, Identity};
 
@@ -69,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
             Some(other) => anyhow::bail!("{other} is no carrier"),
         },
         address: arguments.address,
+        free_space: FreeSpace::Copy,
     };
     let authority = pki::Authority::generate("bench", pki::RUN_VALIDITY)?;
     let identity = |issued: pki::Identity| Identity {

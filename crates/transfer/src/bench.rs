@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
     pub checksum: bool,
+    /// Whether free space of file systems is read.
+    pub free_space: FreeSpace,
     /// The carrier; `None`: the sender's choice.
     pub carrier: Option<Carrier>,
     /// Where the receiver listens.
@@ -83,8 +86,10 @@ pub struct Report {
     pub bytes_payload: u64,
     /// Bytes given to the data streams, headers included.
     pub bytes_wire: u64,
-    /// Bytes that were holes or zeros.
+    /// Bytes that were holes or zeros, or free space that was left out.
     pub bytes_zero: u64,
+    /// Of these, bytes of free space.
+    pub bytes_free: u64,
     /// The root over the disk's chunk hashes, as both sides have it.
     pub root: String,
     /// This process.
@@ -178,6 +183,7 @@ pub async fn run(
             path: settings.from.clone(),
             size_bytes,
             candidates: Candidates::All,
+            free_space: settings.free_space,
         }],
         compression: match settings.level {
             None => Compression::Auto,
@@ -205,6 +211,7 @@ pub async fn run(
         bytes_payload: sent.progress.bytes_payload,
         bytes_wire: sent.progress.bytes_wire,
         bytes_zero: sent.progress.bytes_zero,
+        bytes_free: sent.progress.bytes_free,
         root: sent
             .roots
             .iter()

@@ -1,13 +1,18 @@
 //! Disks: reading a source, writing a target. Everything here blocks and belongs on threads of its own.
 
+pub mod allocation;
 mod buffer;
+mod extents;
 #[cfg(test)]
 pub(crate) mod forgetful;
+pub mod partitions;
 mod source;
 mod storage;
 mod target;
 
+pub use allocation::Allocation;
 pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
+pub use extents::Extents;
 pub use source::SourceReader;
 pub use storage::{FileStorage, Storage};
 pub use target::TargetWriter;

@@ -12,7 +12,7 @@ use crate::error::RemoteFailure;
 use crate::hashes::{Chunk, ChunkHashes, Hash, Run, RunKind};
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -56,6 +56,11 @@ pub enum ToReceiver {
         streams: u32,
         /// The root of each disk.
         roots: Vec<(DiskIndex, Hash)>,
+    },
+    /// Between Hello and Sent: so many bytes of free space are sent as zeros, whatever the disks have there.
+    LeftOut {
+        /// Of all disks.
+        bytes: u64,
     },
     /// Before Hello, once: one data stream of nothing in particular follows, and the receiver says how fast it came.
     Probe {

@@ -1,6 +1,7 @@
 //! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
 
 use domain::job::Event;
+use domain::parameters::FreeSpace;
 use domain::{Failure, FailureCode, InstanceId};
 use prost::Message as _;
 use proto::{agent, receiver};
@@ -196,6 +197,7 @@ impl Run {
             bandwidth_limit_bytes_per_sec: parameters.bandwidth_limit_bytes_per_sec.unwrap_or(0),
             compress_level: parameters.compress_level,
             streams: 0,
+            copy_free_space: parameters.free_space == FreeSpace::Copy,
         })
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::fs::{OFlags, SeekFrom, seek};
 
 use super::buffer::ALIGNMENT;
+use super::extents::{self, Extents};
 use crate::TransferError;
-use crate::plan::Extent;
 
 /// Tries of one read before the disk counts as unreadable, and the pause between them.
 const READ_TRIES: u32 = 3;
@@ -52,28 +52,9 @@ impl SourceReader {
         Ok(reader)
     }
 
-    /// Where the file system says that there may be data. Everything, where it can't say.
-    pub fn extents(&self) -> Vec<Extent> {
-        let mut extents = Vec::new();
-        let mut position = 0;
-        while position < self.size_bytes {
-            match seek(&self.buffered, SeekFrom::Data(position)) {
-                Ok(start) => {
-                    let end =
-                        seek(&self.buffered, SeekFrom::Hole(start)).unwrap_or(self.size_bytes);
-                    extents.push(Extent { start, end });
-                    position = end.max(start + 1);
-                }
-                Err(rustix::io::Errno::NXIO) => break,
-                Err(_) => {
-                    return vec![Extent {
-                        start: 0,
-                        end: self.size_bytes,
-                    }];
-                }
-            }
-        }
-        extents
+    /// Where the file system says that there may be data.
+    pub fn extents(&self) -> Extents {
+        extents::of(&self.buffered, self.size_bytes)
     }
 
     /// Fills `buffer` from the disk at `offset`.

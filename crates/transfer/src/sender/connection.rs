@@ -1,6 +1,7 @@
 //! One connection to the receiver, from Hello to Received.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
+use super::free_space::FreeSpaces;
 use super::governor::{Governor, Processors};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
@@ -20,7 +22,7 @@ use crate::control;
 use crate::disk::{BufferPool, SourceReader};
 use crate::hashes::Hash;
 use crate::limits::{LARGEST_PIECE, Pacer};
-use crate::plan::{self, Cursor};
+use crate::plan::{self, Cursor, Extent};
 use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
 use crate::work::{self, blocking};
 
@@ -51,6 +53,7 @@ pub(super) async fn run(
     (mut to_receiver, mut from_receiver): Control,
     choice: Choice,
     config: &SendConfig,
+    free_space: FreeSpaces,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
@@ -87,7 +90,7 @@ pub(super) async fn run(
     let sending = async {
         let sent = tokio::select! {
             biased;
-            sent = stream_all(client, config, &shared, &mut to_receiver) => sent,
+            sent = stream_all(client, config, &shared, free_space, &mut to_receiver) => sent,
             () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
@@ -260,25 +263,30 @@ fn out_of_turn(what: &str) -> TransferError {
     ))
 }
 
-/// What is to be looked at, from the file systems' own word on where data is.
-async fn claims(shared: &Arc<Shared>) -> Result<Cursor, TransferError> {
-    let shared = Arc::clone(shared);
+/// What is to be looked at, from the file systems' own word on where data is and on what they do not use.
+async fn claims(
+    shared: &Arc<Shared>,
+    free_space: &Arc<FreeSpaces>,
+) -> Result<Cursor, TransferError> {
+    let (shared, free_space) = (Arc::clone(shared), Arc::clone(free_space));
     blocking(move || {
         let claims = shared
             .disks
             .iter()
             .enumerate()
             .flat_map(|(position, disk)| {
-                let all = plan::claims(
-                    position,
-                    disk.size_bytes,
-                    disk.chunk_bytes,
-                    &disk.reader.extents(),
-                );
                 let look_at = disk.begin_pass();
                 let left_out = disk.size_bytes - disk.bytes_of(&look_at);
                 Counters::add(&shared.counters.equal, left_out);
-                plan::only(all, &look_at)
+                let claims = |data: &[Extent]| {
+                    let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
+                    plan::only(all, &look_at)
+                };
+                let data = disk.reader.extents().to_read(disk.size_bytes);
+                let used = claims(&plan::without(&data, free_space.of(position)));
+                let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
+                Counters::add(&shared.counters.free, free);
+                used
             });
         Ok(Cursor::new(claims.collect()))
     })
@@ -290,9 +298,17 @@ async fn stream_all(
     client: &Client,
     config: &SendConfig,
     shared: &Arc<Shared>,
+    free_space: FreeSpaces,
     to_receiver: &mut SendStream,
 ) -> Result<(), TransferError> {
-    let cursor = Arc::new(claims(shared).await?);
+    let free_space = Arc::new(free_space);
+    let cursor = Arc::new(claims(shared, &free_space).await?);
+    let bytes = shared.counters.free.load(Ordering::Relaxed);
+    if bytes > 0 {
+        control::write(to_receiver, &ToReceiver::LeftOut { bytes })
+            .await
+            .map_err(|error| lost(config, &error))?;
+    }
     let pacer = Arc::new(Pacer::new(config.bandwidth_limit.clone()));
     let streams = config.streams.max(1);
     let mut streaming = JoinSet::new();
@@ -321,6 +337,7 @@ async fn stream_all(
             .disks
             .iter()
             .try_for_each(|disk| disk.reader.check_size())?;
+        free_space.check()?;
         roots(&finished)
     });
     let sent = ToReceiver::Sent {
@@ -422,7 +439,7 @@ fn roots(shared: &Shared) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 

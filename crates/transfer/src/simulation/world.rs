@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,8 +20,8 @@ use crate::disk::forgetful::{Medium, Sync};
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
 use crate::sender::{
-    Broken, Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport,
-    SourceDisk, over,
+    Broken, Choice, Compression, FreeSpaces, Preference, Reason, SendConfig, SendProgress,
+    SendReport, SourceDisk, over,
 };
 use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
@@ -92,6 +93,7 @@ impl World {
                 path,
                 size_bytes: content.len() as u64,
                 candidates: Candidates::All,
+                free_space: FreeSpace::Copy,
             }
         });
         let agent = Agent {
@@ -403,7 +405,16 @@ impl Agent {
             reason: Reason::Pinned,
         };
         let cancel = CancellationToken::new();
-        over(client, control, choice, &config, cancel, progress).await
+        over(
+            client,
+            control,
+            choice,
+            &config,
+            FreeSpaces::default(),
+            cancel,
+            progress,
+        )
+        .await
     }
 }
 
