@@ -57,15 +57,15 @@ pub enum ToReceiver {
         /// The root of each disk.
         roots: Vec<(DiskIndex, Hash)>,
     },
-    /// Between Hello and Sent: so many bytes of free space are sent as zeros, whatever the disks have there.
-    LeftOut {
-        /// Of all disks.
-        bytes: u64,
-    },
     /// Before Hello, once: one data stream of nothing in particular follows, and the receiver says how fast it came.
     Probe {
         /// The ticket as it was assigned.
         ticket: Vec<u8>,
+    },
+    /// Between Hello and Sent: so many bytes of free space are sent as zeros, whatever the disks have there.
+    LeftOut {
+        /// Of all disks.
+        bytes: u64,
     },
 }
 

@@ -207,6 +207,7 @@ fn deleted_files_are_free_and_all_others_survive(
     in_partition: bool,
 ) {
     if !is_root() {
+        eprintln!("skipped: only root can mount");
         return;
     }
     let image = Image::new(kind, options, in_partition);
@@ -285,6 +286,7 @@ fn btrfs_in_a_partition() {
 #[test]
 fn a_file_system_that_was_not_unmounted_is_not_believed() {
     if !is_root() {
+        eprintln!("skipped: only root can mount");
         return;
     }
     for (kind, options) in [("ext4", ""), ("xfs", "")] {
@@ -311,6 +313,7 @@ fn a_file_system_that_was_not_unmounted_is_not_believed() {
 #[test]
 fn a_device_that_is_mounted_is_in_use_whole_or_by_a_partition_and_else_it_is_not() {
     if !is_root() {
+        eprintln!("skipped: only root can mount");
         return;
     }
     let image = Image::new("ext4", "", false);
