@@ -18,14 +18,17 @@ help: ## Show this list
 setup: ## Install what building, running and testing need; a second is enough when nothing is missing
 	@tools/setup
 
-demo: setup ## Migrate a real disk on this machine; KEEP=1 leaves everything running
+# Needs neither the checkers nor the SDK clients, so it runs also where those are not to be had.
+demo: ## Migrate a real disk on this machine; KEEP=1 leaves everything running
+	@tools/setup run
 	@$(servers_env) KEEP=$(KEEP) tools/demo
 
 test: setup ## Run every test
 	@$(servers_env) cargo nextest run --workspace
 
-test-long: setup ## Run the data path under thousands of seeds of faults, in virtual time; five minutes
+test-long: setup ## Run the data path and whole clusters under many seeds of faults; a quarter of an hour
 	@WHERRY_LONG=1 cargo nextest run --profile long -p transfer simulation
+	@$(servers_env) WHERRY_LONG=1 cargo nextest run --profile long -p wherry --test faults
 
 # cargo-deny runs without `advisories`: the advisory database is a GitHub repository, and checks must not need more than the package registry.
 # Where GitHub can be reached, `cargo deny check advisories` works as it is.
@@ -47,7 +50,7 @@ sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
 	@tools/check-sqlx --write
 
 bench: setup ## Measure the data path beside other tools; ARGS=--quick for a minute instead of half an hour
-	@tools/bench $(ARGS)
+	@bench/run $(ARGS)
 
 clean: ## Remove builds, tools and the developers' database
 	@tools/dev-database --stop 2>/dev/null || true

@@ -5,6 +5,7 @@
 //! that changes something is written to the audit with the uid of the other end.
 
 mod calls;
+mod dead_letter;
 mod key;
 mod log;
 mod network;
@@ -35,8 +36,8 @@ struct Admin {
 #[derive(Debug)]
 struct Changed<T> {
     message: T,
-    /// Whom it concerned.
-    tenant: domain::TenantId,
+    /// Whom it concerned; `None` for what is no tenant's.
+    tenant: Option<domain::TenantId>,
     /// Ids that it made.
     made: Vec<String>,
 }
@@ -45,7 +46,16 @@ impl<T> Changed<T> {
     fn new(tenant: domain::TenantId, message: T) -> Self {
         Self {
             message,
-            tenant,
+            tenant: Some(tenant),
+            made: Vec::new(),
+        }
+    }
+
+    /// A change of what is no tenant's.
+    fn of_all(message: T) -> Self {
+        Self {
+            message,
+            tenant: None,
             made: Vec::new(),
         }
     }

@@ -37,7 +37,7 @@ use std::time::Duration;
 use bus::BusConfig;
 use domain::clock::SystemClock;
 use secrecy::ExposeSecret as _;
-use service::{BindError, Policy, Shutdown, TaskFailure, TaskGroup, bind, health};
+use service::{BindError, Dependency, Policy, Shutdown, TaskFailure, TaskGroup, bind, health};
 use store::key::KeyCache;
 use store::{ConnectConfig, Store, StoreError};
 use tokio::net::TcpListener;
@@ -192,7 +192,7 @@ impl Server {
             most: self.config.api_connections,
             head_timeout: Duration::from_secs(self.config.api_idle_secs),
         };
-        let postgres = self.config.readiness.condition("gateway.postgres");
+        let postgres = Dependency::new(&self.config.readiness, "gateway", "postgres");
         let gateway = Arc::clone(&self.gateway);
         tasks.start("watch_postgres", Policy::restart(), move || {
             upkeep::watch_postgres(Arc::clone(&gateway), postgres.clone())

@@ -4,17 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::health::Condition;
+use service::{Dependency, show_connections};
 use store::{Store, StoreError};
-use telemetry::Metric;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::authentication::NONCE_KEPT_FOR;
 use crate::gateway::Gateway;
 use crate::tls::Certificate;
-
-/// How often Postgres is asked for a sign of life, and how long it may take to give one.
-const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// How often rows that are no longer needed are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -26,25 +22,14 @@ const EXPIRED_KEYS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps readiness as Postgres is.
-pub async fn watch_postgres(gateway: Arc<Gateway>, condition: Condition) -> Result<(), Infallible> {
-    let gauge = telemetry::gauge(Metric::DependencyUp, &[("dependency", "postgres")]);
-    let [used, idle] = ["used", "idle"]
-        .map(|state| telemetry::gauge(Metric::PostgresConnections, &[("state", state)]));
-    let mut was_up = None;
-    let mut ticks = ticks(PING_EVERY);
-    loop {
-        ticks.tick().await;
-        let is_up = matches!(timeout(PING_EVERY, gateway.store.ping()).await, Ok(Ok(())));
-        condition.set(is_up);
-        gauge.set(if is_up { 1.0 } else { 0.0 });
-        let connections = gateway.store.connections();
-        used.set(f64::from(connections.used));
-        idle.set(f64::from(connections.idle));
-        if was_up == Some(true) && !is_up {
-            tracing::warn!("Postgres does not answer: calls are refused until it does");
-        }
-        was_up = Some(is_up);
-    }
+pub async fn watch_postgres(gateway: Arc<Gateway>, postgres: Dependency) -> Result<(), Infallible> {
+    let store = &gateway.store;
+    let never = postgres.watch(|| async {
+        let connections = store.connections();
+        show_connections(connections.used, connections.idle);
+        store.ping().await.is_ok()
+    });
+    match never.await {}
 }
 
 /// Removes nonces, client tokens and temporary keys whose time is over, sources whose last job is gone, and rows of the audit that are older

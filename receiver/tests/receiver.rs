@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
@@ -187,6 +188,7 @@ impl Bench {
                 free_space: FreeSpace::Copy,
                 candidates: transfer::plan::Candidates::All,
             }],
+            sources: Arc::new(transfer::disk::Files),
             compression: Compression::Auto,
             streams: 2,
             bandwidth_limit: watch::channel(None).1,
@@ -442,6 +444,71 @@ async fn without_qemu_img_the_failure_says_what_to_install() {
         "{}",
         failure.message
     );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fills_while_the_image_is_made_is_named_and_nothing_is_left_in_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let bench = Bench::new(MIB);
+    let full = bench.path("qemu-img-on-a-full-disk");
+    let script = "#!/bin/sh\nfor to; do :; done\nhead -c 65536 /dev/zero > \"$to\"\n\
+                  echo 'qemu-img: error while writing at byte 65536: No space left on device' >&2\nexit 1\n";
+    std::fs::write(&full, script).unwrap();
+    std::fs::set_permissions(&full, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut running = bench.run(1, full.to_str().unwrap()).await;
+    bench.copy(&mut running, 1).await;
+    let status = bench.build(&mut running, 1, &ImageId::generate()).await;
+    let failure = status.failure.unwrap();
+    assert_eq!(failure.code, domain::FailureCode::TargetFull.as_str());
+    assert!(
+        failure.message.contains("Free some or add space"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(std::fs::read_dir(bench.path("images")).unwrap().count(), 0);
+    running.stop().await;
+}
+
+/// A small file system in memory over a directory; `None` for whoever may not mount.
+struct SmallStore(PathBuf);
+
+impl SmallStore {
+    fn over(path: PathBuf, mebibytes: u64) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+            .arg(&path)
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(path))
+    }
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let _kept_until_the_machine_restarts = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_attempt_left_in_the_store_is_room_for_the_next_one() {
+    let bench = Bench::new(4 * MIB);
+    let Some(store) = SmallStore::over(bench.path("images"), 100) else {
+        println!("not run: only root may mount a small file system");
+        return;
+    };
+    let mut running = bench.run(1, "qemu-img").await;
+    bench.copy(&mut running, 1).await;
+    let image_id = ImageId::generate();
+    let left = store.0.join(format!("{image_id}.partial"));
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("disk-0.qcow2"), vec![1; 60 << 20]).unwrap();
+    let status = bench.build(&mut running, 1, &image_id).await;
+    assert_eq!(status.failure, None);
+    let (location, image) = described(&status);
+    bench.check_image(&location, &image);
     running.stop().await;
 }
 

@@ -20,6 +20,12 @@ pub struct Config {
     /// Key of secrets at rest: 64 hexadecimal digits, the same for every process of a deployment.
     #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
     pub seal_key: SealKey,
+    /// Seconds that one statement may take in Postgres, and the wait for a row that another holds. What takes longer is tried again.
+    #[arg(long, env = "WHERRY_STATEMENT_TIMEOUT_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=600))]
+    pub statement_timeout_secs: u64,
+    /// Seconds that NATS may take to connect, and to answer.
+    #[arg(long, env = "WHERRY_NATS_TIMEOUT_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=60))]
+    pub nats_timeout_secs: u64,
     /// Address of /healthz, /readyz and /metrics; none without it.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,

@@ -17,20 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(7);
 
 pub(crate) async fn run(scheduler: Arc<Scheduler>) -> Result<(), Error> {
     loop {
-        let figures = scheduler.store.figures().await;
-        up("nats", scheduler.bus.is_connected());
-        up("postgres", figures.is_ok());
-        match figures {
+        match scheduler.store.figures().await {
             Ok(figures) => show(&figures),
             Err(error) => complain(&error),
         }
         tokio::time::sleep(INTERVAL).await;
     }
-}
-
-fn up(dependency: &'static str, is_up: bool) {
-    telemetry::gauge(Metric::DependencyUp, &[("dependency", dependency)])
-        .set(f64::from(u8::from(is_up)));
 }
 
 fn complain(error: &StoreError) {

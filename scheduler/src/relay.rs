@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Error> {
     loop {
+        send_again(&scheduler).await?;
         let batch = scheduler
             .store
             .take_messages(scheduler.config.relay_batch)
@@ -69,6 +70,36 @@ pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Err
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// Sends dead letters again that an operator wants sent.
+async fn send_again(scheduler: &Scheduler) -> Result<(), Error> {
+    while let Some(retried) = scheduler.store.take_retried_letter().await? {
+        let letter = &retried.letter;
+        let sent = scheduler
+            .bus
+            .send_again(&letter.subject, &letter.payload, &letter.headers)
+            .await;
+        match sent {
+            Ok(()) => {
+                tracing::info!(
+                    id = letter.id,
+                    subject = letter.subject,
+                    "a dead letter is on its way again"
+                );
+                retried.sent().await?;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    id = letter.id,
+                    error = &error as &dyn std::error::Error,
+                    "a dead letter can't be sent again now"
+                );
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn count(outcome: &'static str, messages: usize) {

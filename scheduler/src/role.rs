@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus::{Bus, BusConfig};
 use secrecy::ExposeSecret as _;
-use service::{Policy, Shutdown, TaskGroup, health};
+use service::{Dependency, Policy, Shutdown, TaskGroup, health, show_connections};
 use store::job::Transitioned;
 use store::{ConnectConfig, Store};
 use telemetry::Metric;
@@ -33,12 +33,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
 async fn schedule(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     let ready = config.readiness.condition("scheduler");
-    let connect = ConnectConfig::new(config.database_url.expose_secret(), "wherry scheduler");
+    let [postgres, nats] =
+        ["postgres", "nats"].map(|name| Dependency::new(&config.readiness, "scheduler", name));
+    let connect = ConnectConfig {
+        statement_timeout: Duration::from_secs(config.statement_timeout_secs),
+        ..ConnectConfig::new(config.database_url.expose_secret(), "wherry scheduler")
+    };
     let store = Store::connect(&connect, config.seal_key.clone()).await?;
-    let bus = Bus::connect(&BusConfig::new(
-        config.nats_url.expose_secret(),
-        "wherry scheduler",
-    ))
+    let bus = Bus::connect(&BusConfig {
+        timeout: Duration::from_secs(config.nats_timeout_secs),
+        ..BusConfig::new(config.nats_url.expose_secret(), "wherry scheduler")
+    })
     .await?;
     let drain = Duration::from_secs(config.drain_secs);
     let scheduler = Arc::new(Scheduler { config, store, bus });
@@ -74,11 +79,34 @@ async fn schedule(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     tasks.start("figures", Policy::restart(), move || {
         figures::run(Arc::clone(&shared))
     });
+    let shared = Arc::clone(&scheduler);
+    tasks.start("watch_postgres", Policy::restart(), move || {
+        watch_postgres(Arc::clone(&shared), postgres.clone())
+    });
+    let shared = Arc::clone(&scheduler);
+    tasks.start("watch_nats", Policy::restart(), move || {
+        watch_nats(Arc::clone(&shared), nats.clone())
+    });
     ready.set(true);
     tracing::info!("the scheduler is ready");
     let ended = tasks.join(drain).await;
     scheduler.store.close().await;
     Ok(ended?)
+}
+
+async fn watch_postgres(scheduler: Arc<Scheduler>, postgres: Dependency) -> Result<(), Error> {
+    let store = &scheduler.store;
+    let never = postgres.watch(|| async {
+        let connections = store.connections();
+        show_connections(connections.used, connections.idle);
+        store.ping().await.is_ok()
+    });
+    match never.await {}
+}
+
+async fn watch_nats(scheduler: Arc<Scheduler>, nats: Dependency) -> Result<(), Error> {
+    let never = nats.watch(|| std::future::ready(scheduler.bus.is_connected()));
+    match never.await {}
 }
 
 /// Counts what became of an event.

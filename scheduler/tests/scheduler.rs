@@ -35,6 +35,8 @@ impl World {
             database_url: database.url().into(),
             nats_url: nats.url().into(),
             seal_key: SealKey::from_hex(&"0".repeat(64))?,
+            statement_timeout_secs: 10,
+            nats_timeout_secs: 5,
             health: None,
             admission_window: 32,
             poll_secs: 1,

@@ -1,6 +1,7 @@
 //! `wherry admin`: what operators do, through the gateway's socket.
 
 mod audit;
+mod dead_letter;
 mod history;
 mod key;
 mod network;
@@ -53,6 +54,9 @@ enum Command {
     /// Regions, VPCs and vSwitches of tenants.
     #[command(subcommand)]
     Network(network::NetworkCommand),
+    /// Messages between Wherry's processes that nobody could read or do.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterCommand),
     /// Who changed what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -72,6 +76,7 @@ impl Admin {
             Command::Policy(command) => command.run(client).await?,
             Command::Token(command) => command.run(client).await?,
             Command::Network(command) => command.run(client).await?,
+            Command::DeadLetter(command) => command.run(client).await?,
             Command::Audit(command) => command.run(client).await?,
             Command::History(history) => history.run(client).await?,
         };

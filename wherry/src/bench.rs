@@ -36,6 +36,9 @@ struct Transfer {
     /// Where to copy to: a file. One that exists is written over in place.
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
+    /// Keep the receiver's chunk map as PATH.chunks: the next copy to PATH sends only what differs.
+    #[arg(long)]
+    keep: bool,
     /// Pace to this many bytes a second, as a link of that rate would.
     #[arg(long, value_name = "BYTES_PER_SEC")]
     link: Option<u64>,
@@ -80,6 +83,7 @@ impl Transfer {
         let settings = Settings {
             from: self.from,
             to: self.to,
+            keep: self.keep,
             level: self.level,
             streams: self.streams,
             link_bytes_per_sec: self.link,

@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 use service::ExitCode;
 
-use crate::{admin, bench, connection, image, job, roles, source, up};
+use crate::{admin, bench, config_file, connection, image, job, roles, source, up};
 
 /// A self-hosted service that migrates servers: it speaks the SMC API, so SDKs and command lines for it work by changing the endpoint.
 #[derive(Debug, Parser)]
@@ -106,7 +106,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an address is taken, 4 a service 
 
 /// The command line, with its commands in groups: clap itself puts all of them into one list.
 pub(crate) fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = config_file::declared(Cli::command());
     let mut help = String::new();
     for (heading, names) in GROUPS {
         help.push_str(&format!("{heading}:\n"));

@@ -1,15 +1,46 @@
 //! Settings from a file: `--config FILE` in TOML, with the names of the flags without their dashes.
 //!
 //! A flag stands above the environment, the environment above the file, the file above the defaults. The file's settings are put in front
-//! of the flags as flags, those left out that the environment has; a flag given twice counts as given last.
+//! of the flags as flags, those left out that the environment has; a flag given twice counts as given last. clap knows `--config` too, for its
+//! help and its errors, and does nothing with it.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::Command;
+use clap::{Arg, Command, ValueHint};
 use toml::Value;
 
 use crate::failure::UsageError;
+
+const FLAG: &str = "config";
+
+/// The commands that take their settings from a file as well: every role.
+pub(crate) const ROLES: [&str; 7] = [
+    "up",
+    "gateway",
+    "scheduler",
+    "worker",
+    "agent",
+    "receiver",
+    "migrate",
+];
+
+/// The command line with `--config` at every role.
+pub(crate) fn declared(command: Command) -> Command {
+    ROLES.into_iter().fold(command, |command, role| {
+        command.mut_subcommand(role, |role| {
+            role.arg(
+                Arg::new(FLAG)
+                    .long(FLAG)
+                    .value_name("FILE")
+                    .value_hint(ValueHint::FilePath)
+                    .help(
+                        "File of settings in TOML, with the names of the flags. Flags and environment stand above it",
+                    ),
+            )
+        })
+    })
+}
 
 /// The arguments with those of the file that `--config` names.
 pub(crate) fn merged(
@@ -20,10 +51,11 @@ pub(crate) fn merged(
     let Some(role) = arguments
         .get(1)
         .and_then(|name| command.find_subcommand(name.to_str()?))
+        .filter(|role| ROLES.contains(&role.get_name()))
     else {
         return Ok(arguments);
     };
-    let Some(path) = take_config_flag(&mut arguments) else {
+    let Some(path) = config_flag(&arguments) else {
         return Ok(arguments);
     };
     let path = Path::new(&path);
@@ -39,20 +71,19 @@ pub(crate) fn merged(
     Ok(arguments)
 }
 
-/// Removes `--config FILE` or `--config=FILE`.
-fn take_config_flag(arguments: &mut Vec<OsString>) -> Option<OsString> {
-    let position = arguments.iter().position(|argument| {
+/// FILE of `--config FILE` or `--config=FILE`; the last one counts.
+fn config_flag(arguments: &[OsString]) -> Option<OsString> {
+    let (position, flag) = arguments.iter().enumerate().rev().find(|(_, argument)| {
         argument
             .to_str()
             .is_some_and(|text| text == "--config" || text.starts_with("--config="))
     })?;
-    let flag = arguments.remove(position);
     match flag
         .to_str()
         .and_then(|text| text.strip_prefix("--config="))
     {
         Some(path) => Some(path.into()),
-        None => (position < arguments.len()).then(|| arguments.remove(position)),
+        None => arguments.get(position + 1).cloned(),
     }
 }
 
@@ -70,7 +101,7 @@ fn as_flags(
         let name = key.replace('_', "-");
         let argument = role
             .get_arguments()
-            .find(|argument| argument.get_long() == Some(&name))
+            .find(|argument| argument.get_long() == Some(&name) && name != FLAG)
             .ok_or_else(|| format!("{key:?} is no setting of `wherry {}`", role.get_name()))?;
         if argument
             .get_env()
@@ -107,12 +138,10 @@ fn as_flags(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn worker() -> Command {
-        crate::cli::Cli::command()
+        crate::cli::command()
             .find_subcommand("worker")
             .unwrap()
             .clone()
@@ -127,8 +156,27 @@ mod tests {
 
     #[test]
     fn what_is_no_setting_is_an_error() {
-        for text in ["colour = 1", "slots = {}", "slots ="] {
+        for text in ["colour = 1", "slots = {}", "slots =", "config = 'other'"] {
             assert!(as_flags(text, &worker(), |_| false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_role_says_that_it_takes_a_file_and_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.toml");
+        std::fs::write(&path, "health = '127.0.0.1:9'\n").unwrap();
+        let command = crate::cli::command();
+        for role in ROLES.iter().filter(|role| **role != "migrate") {
+            let help = command.find_subcommand(role).unwrap().clone();
+            let help = help.clone().render_help().to_string();
+            assert!(help.contains("--config <FILE>"), "{role}: {help}");
+            let line = ["wherry", role, "--config", path.to_str().unwrap()];
+            let arguments = merged(line.into_iter().map(OsString::from), &command).unwrap();
+            assert!(
+                arguments.contains(&"--health=127.0.0.1:9".into()),
+                "{arguments:?}"
+            );
         }
     }
 }

@@ -5,6 +5,8 @@ mod bench;
 mod cli;
 mod config_file;
 mod connection;
+#[cfg(test)]
+mod deploy_files;
 mod failure;
 mod image;
 mod job;

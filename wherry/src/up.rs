@@ -13,8 +13,16 @@ use service::{Readiness, Shutdown, TaskGroup};
 use store::{ConnectConfig, SealKey, Store};
 use telemetry::TelemetryConfig;
 
+use crate::failure::UsageError;
 use bootstrap::Bootstrap;
 use directory::Directory;
+
+/// Time that all roles together have to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Conditions that the roles set when they take work. Named here too, so that a role that has not begun is missing.
+const CONDITIONS: [&str; 3] = ["gateway.postgres", "scheduler", "worker"];
 
 /// Time that all roles together have to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(45);
@@ -69,16 +77,15 @@ struct Servers {
 pub(crate) async fn run(up: Up, shutdown: Shutdown) -> anyhow::Result<()> {
     let directory = Directory::open(&up.data_dir)?;
     let seal_key = directory.seal_key(up.seal_key.as_deref())?;
+    // What is wrong in the settings is said before anything starts.
+    let roles = Roles::read(&seal_key)?;
     let (servers, database_url, nats_url) = start_servers(&up, &directory).await?;
-    let ran = Box::pin(run_roles(
-        &up,
-        &directory,
-        &seal_key,
-        &database_url,
-        &nats_url,
-        &shutdown,
-    ))
-    .await;
+    let shared = Shared {
+        database_url: &database_url,
+        nats_url: &nats_url,
+        seal_key: &seal_key,
+    };
+    let ran = Box::pin(run_roles(&up, &directory, roles, &shared, &shutdown)).await;
     if let Some(nats) = servers.nats {
         nats.stop().await;
     }
@@ -116,16 +123,15 @@ async fn start_servers(
 async fn run_roles(
     up: &Up,
     directory: &Directory,
-    seal_key: &str,
-    database_url: &str,
-    nats_url: &str,
+    roles: Roles,
+    shared: &Shared<'_>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let connect = ConnectConfig::new(database_url, "wherry up");
+    let connect = ConnectConfig::new(shared.database_url, "wherry up");
     store::migrate(&connect).await?;
-    let store = Store::connect(&connect, SealKey::from_hex(seal_key)?).await?;
+    let store = Store::connect(&connect, SealKey::from_hex(shared.seal_key)?).await?;
     // Asked for once before anything starts: whoever gave a wrong address is told so in one sentence.
-    bus::Bus::connect(&bus::BusConfig::new(nats_url, "wherry up")).await?;
+    bus::Bus::connect(&bus::BusConfig::new(shared.nats_url, "wherry up")).await?;
     let before = Bootstrap::read(directory)?;
     let readiness = Readiness::new();
     let health = service::bind(
@@ -134,13 +140,15 @@ async fn run_roles(
     )
     .await?;
     let metrics_url = format!("http://{}/metrics", health.local_addr()?);
-    let settings = Settings {
-        database_url,
-        nats_url,
-        seal_key,
-    };
+    for condition in CONDITIONS {
+        readiness.condition(condition);
+    }
+    let Roles {
+        mut gateway,
+        mut scheduler,
+        mut worker,
+    } = roles.with(shared);
 
-    let mut gateway: api_gateway::Config = settings.config("gateway");
     gateway.api = kept_port(up.api, before.as_ref().and_then(Bootstrap::api));
     gateway.agents.agents = kept_port(up.agents, before.as_ref().and_then(Bootstrap::agents));
     gateway.region.clone_from(&up.region);
@@ -157,11 +165,9 @@ async fn run_roles(
     let gateway = api_gateway::Server::bind(gateway).await?;
     let (api, agents) = (gateway.api_address(), gateway.agents_address());
 
-    let mut scheduler: scheduler::Config = settings.config("scheduler");
     scheduler.health = None;
     scheduler.readiness = readiness.clone();
 
-    let mut worker: worker::Config = settings.config("worker");
     worker.worker_dir = directory.path("worker");
     worker.image_store = images.unwrap_or_else(|| directory.path("images"));
     worker.slots = up.slots;
@@ -170,7 +176,7 @@ async fn run_roles(
 
     // Each role drains by itself and bounds how long; this group only keeps them together.
     let tasks = TaskGroup::new(shutdown.clone());
-    let shown = service::health::serve(health, readiness, shutdown.child());
+    let shown = service::health::serve(health, readiness.clone(), shutdown.child());
     let (serving, scheduling, working) = (shutdown.clone(), shutdown.clone(), shutdown.clone());
     let showing = TaskGroup::new(shutdown.child());
     showing.start_once("health", shown);
@@ -184,13 +190,19 @@ async fn run_roles(
         metrics_url,
         region: up.region.clone(),
     };
+    let prepared = async {
+        let bootstrap = bootstrap::prepare(directory, &store, before, &endpoints).await;
+        let bootstrap = bootstrap.context("wherry could not prepare its first tenant")?;
+        all_ready(&readiness).await?;
+        anyhow::Ok(bootstrap)
+    };
     let ready = tokio::select! {
-        ready = bootstrap::prepare(directory, &store, before, &endpoints) => Some(ready),
+        ready = prepared => Some(ready),
         () = shutdown.draining() => None,
     };
     match ready {
         Some(Ok(bootstrap)) => {
-            directory.write_operator(database_url, seal_key, &admin)?;
+            directory.write_operator(shared.database_url, shared.seal_key, &admin)?;
             println!(
                 "wherry is ready: api {}, agents {}, metrics {}, settings {}",
                 bootstrap.endpoint,
@@ -202,7 +214,7 @@ async fn run_roles(
         Some(Err(error)) => {
             shutdown.drain();
             let _first_error_counts = tasks.join(DRAIN_TIMEOUT).await;
-            return Err(error.context("wherry could not prepare its first tenant"));
+            return Err(error);
         }
         None => {}
     }
@@ -226,32 +238,81 @@ fn kept_port(asked: SocketAddr, before: Option<SocketAddr>) -> SocketAddr {
     }
 }
 
+/// Waits until every role takes work.
+async fn all_ready(readiness: &Readiness) -> anyhow::Result<()> {
+    let waited = tokio::time::timeout(READY_TIMEOUT, async {
+        while !readiness.is_ready() {
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+    })
+    .await;
+    waited.map_err(|_| {
+        anyhow::anyhow!(
+            "not ready after {READY_TIMEOUT:?}: {}. The log says what is in the way",
+            readiness.missing().join(", ")
+        )
+    })
+}
+
 /// What all roles share.
-struct Settings<'a> {
+struct Shared<'a> {
     database_url: &'a str,
     nats_url: &'a str,
     seal_key: &'a str,
 }
 
-impl Settings<'_> {
-    /// A role's settings: its defaults, the environment, and what all roles share.
-    fn config<T: Args>(&self, role: &'static str) -> T {
-        #[derive(Parser)]
-        struct Only<T: Args> {
-            #[command(flatten)]
-            config: T,
-        }
-        let arguments = [
-            role,
-            "--database-url",
-            self.database_url,
-            "--nats-url",
-            self.nats_url,
-            "--seal-key",
-            self.seal_key,
-        ];
-        Only::<T>::parse_from(arguments).config
+/// Settings of the roles: their defaults and the environment, and in the end what all roles share.
+struct Roles {
+    gateway: api_gateway::Config,
+    scheduler: scheduler::Config,
+    worker: worker::Config,
+}
+
+impl Roles {
+    fn read(seal_key: &str) -> anyhow::Result<Self> {
+        SealKey::from_hex(seal_key)?;
+        Ok(Self {
+            gateway: role_config("gateway", seal_key)?,
+            scheduler: role_config("scheduler", seal_key)?,
+            worker: role_config("worker", seal_key)?,
+        })
     }
+
+    fn with(mut self, shared: &Shared<'_>) -> Self {
+        for (database_url, nats_url) in [
+            (&mut self.gateway.database_url, &mut self.gateway.nats_url),
+            (
+                &mut self.scheduler.database_url,
+                &mut self.scheduler.nats_url,
+            ),
+            (&mut self.worker.database_url, &mut self.worker.nats_url),
+        ] {
+            *database_url = shared.database_url.into();
+            *nats_url = shared.nats_url.into();
+        }
+        self
+    }
+}
+
+fn role_config<T: Args>(role: &'static str, seal_key: &str) -> anyhow::Result<T> {
+    #[derive(Parser)]
+    struct Only<T: Args> {
+        #[command(flatten)]
+        config: T,
+    }
+    // The addresses are known when the servers run.
+    let later = ["--database-url", "", "--nats-url", ""];
+    let arguments = [role].into_iter().chain(later);
+    let parsed = Only::<T>::try_parse_from(arguments.chain(["--seal-key", seal_key]));
+    parsed.map(|only| only.config).map_err(|error| {
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default();
+        let what = what.trim_start_matches("error: ");
+        UsageError(format!(
+            "the environment has a setting of the {role} that is wrong: {what}"
+        ))
+        .into()
+    })
 }
 
 /// Why the data directory can't be used, for people.

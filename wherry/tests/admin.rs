@@ -2,13 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testkit::cluster::Process;
-use testkit::wait;
+use testkit::{program, wait};
 
 const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,12 +19,7 @@ struct Operator {
 
 impl Operator {
     fn run(&self, line: &str) -> anyhow::Result<Output> {
-        let mut command = Command::new(WHERRY);
-        for (name, _) in std::env::vars() {
-            if name.starts_with("WHERRY_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = program::command(Path::new(WHERRY));
         let at = ["--data-dir".as_ref(), self.data.as_os_str()];
         Ok(command.args(line.split(' ')).args(at).output()?)
     }
@@ -52,7 +47,7 @@ impl Operator {
     ) -> anyhow::Result<()> {
         let bootstrap = std::fs::read_to_string(self.data.join("bootstrap.json"))?;
         let bootstrap: Value = serde_json::from_str(&bootstrap)?;
-        let mut command = Command::new(WHERRY);
+        let mut command = program::command(Path::new(WHERRY));
         command
             .args(line.split(' '))
             .env("WHERRY_ENDPOINT", field(&bootstrap, "endpoint")?)

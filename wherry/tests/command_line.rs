@@ -1,83 +1,12 @@
 //! The tour of the read-me: a source, a job, an image, all with the command line.
 
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
-use testkit::cluster::{Cluster, ClusterConfig, REGION};
+use testkit::cluster::{Cluster, ClusterConfig, Shell, has};
 
 const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
 const MIB: u64 = 1 << 20;
-
-/// The command line of one tenant, whose settings are in a profile.
-struct Shell {
-    home: PathBuf,
-}
-
-impl Shell {
-    fn new(home: &Path, endpoint: &str, id: &str, secret: &str) -> anyhow::Result<Self> {
-        let folder = home.join(".config/wherry");
-        std::fs::create_dir_all(&folder)?;
-        let profile = format!(
-            "[default]\nendpoint = {endpoint:?}\naccess_key_id = {id:?}\naccess_key_secret = {secret:?}\nregion = {REGION:?}\n"
-        );
-        std::fs::write(folder.join("profiles.toml"), profile)?;
-        Ok(Self {
-            home: home.to_owned(),
-        })
-    }
-
-    fn run(&self, line: &str) -> anyhow::Result<Output> {
-        let mut command = Command::new(WHERRY);
-        for (name, _) in std::env::vars() {
-            if name.starts_with("WHERRY_") || name.starts_with("ALIBABA_CLOUD_") {
-                command.env_remove(name);
-            }
-        }
-        Ok(command
-            .args(line.split(' '))
-            .env("HOME", &self.home)
-            .output()?)
-    }
-
-    /// What a command that succeeds prints.
-    fn says(&self, line: &str) -> anyhow::Result<String> {
-        let output = self.run(line)?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(
-            output.status.success(),
-            "wherry {line}: {}\n{said}",
-            output.status
-        );
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    fn json(&self, line: &str) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(
-            &self.says(&format!("{line} --output json"))?,
-        )?)
-    }
-
-    /// What a command that fails says.
-    fn fails(&self, line: &str) -> anyhow::Result<String> {
-        let output = self.run(line)?;
-        ensure!(
-            output.status.code() == Some(1),
-            "wherry {line} ended with {}",
-            output.status
-        );
-        Ok(String::from_utf8(output.stderr)?)
-    }
-}
-
-fn has(text: &str, parts: &[&str]) -> anyhow::Result<()> {
-    for part in parts {
-        ensure!(text.contains(part), "{part:?} is not in\n{text}");
-    }
-    Ok(())
-}
 
 #[tokio::test]
 async fn a_migration_by_command_line() -> anyhow::Result<()> {
@@ -89,13 +18,7 @@ async fn a_migration_by_command_line() -> anyhow::Result<()> {
     let cluster = Cluster::start(config).await?;
     let tenant = cluster.tenant("alice").await?;
     let source = tenant.source(&cluster, "web", &[24 * MIB, 8 * MIB]).await?;
-    let key = cluster.store.create_access_key(&tenant.id).await?;
-    let shell = Shell::new(
-        &cluster.path("home"),
-        &cluster.endpoint(),
-        &key.id,
-        &key.secret,
-    )?;
+    let shell = tenant.shell(&cluster)?;
 
     has(
         &shell.says("source list")?,
@@ -107,7 +30,7 @@ async fn a_migration_by_command_line() -> anyhow::Result<()> {
     )?;
     has(
         &shell.fails("job create --source web --system-disk-size 5")?,
-        &["request "],
+        &["InvalidSystemDiskSize", "from 20 to", "request "],
     )?;
     has(
         &shell.says("job create --source web --name first")?,

@@ -1,7 +1,6 @@
 //! The main job, with real processes: two tenants, three sources, several disks each, all at once; and a stop in the middle.
 
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -107,7 +106,7 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
     job.check_image().await?;
     let second = job.status_info().await?;
     let sent = first.bytes_wire.unwrap_or(0) + second.bytes_wire.unwrap_or(0);
-    let needed = bytes_of_chunks_with_data(&source.disks[0])?;
+    let needed = job.bytes_needed()?;
     ensure!(
         sent >= needed,
         "{sent} bytes crossed the wire, the disk holds {needed}: the count is wrong"
@@ -119,20 +118,4 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
         "{twice} bytes were sent twice, one flush window is 64 MiB"
     );
     Ok(())
-}
-
-/// Bytes of the 1 MiB chunks that hold anything but zeros: what a full copy must send.
-fn bytes_of_chunks_with_data(path: &Path) -> anyhow::Result<u64> {
-    let file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut chunk = vec![0; MIB as usize];
-    let mut bytes = 0;
-    for offset in (0..size).step_by(MIB as usize) {
-        let length = (size - offset).min(MIB) as usize;
-        file.read_exact_at(&mut chunk[..length], offset)?;
-        if chunk[..length].iter().any(|&byte| byte != 0) {
-            bytes += length as u64;
-        }
-    }
-    Ok(bytes)
 }

@@ -1,14 +1,16 @@
 //! `wherry up` as its users and their scripts see it: starts, second starts, ends.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use testkit::cluster::Process;
-use testkit::wait;
+use testkit::{program, wait};
 
 const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +47,24 @@ async fn start(folder: &Path, name: &str) -> anyhow::Result<Process> {
         Ok(up.log().contains("wherry is ready: "))
     })
     .await?;
+    let metrics = &bootstrap(folder)?["metrics_url"];
+    let readiness = page(&metrics.replace("/metrics", "/readyz"))?;
+    ensure!(
+        readiness.starts_with("HTTP/1.0 200") && readiness.ends_with("ready\n"),
+        "it says that it is ready, and is not: {readiness}"
+    );
     Ok(up)
+}
+
+/// What a page answers, with its head.
+fn page(url: &str) -> anyhow::Result<String> {
+    let address = url.strip_prefix("http://").context("plain HTTP")?;
+    let (address, path) = address.split_once('/').context("a path")?;
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET /{path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn bootstrap(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
@@ -54,42 +73,11 @@ fn bootstrap(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> anyhow::Result<Output> {
-    let mut command = Command::new(WHERRY);
+    let mut command = program::command(Path::new(WHERRY));
     command
         .args(arguments)
         .env("WHERRY_BOOTSTRAP", folder.join("data/bootstrap.json"));
     Ok(command.output()?)
-}
-
-/// The process and all that descend from it.
-fn family(root: i32) -> Vec<i32> {
-    let parent_of = |id: i32| -> Option<i32> {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The name before may hold blanks; what follows its closing bracket does not.
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-    };
-    let all: Vec<i32> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    let mut family = vec![root];
-    let mut looked_at = 0;
-    while let Some(&member) = family.get(looked_at) {
-        family.extend(all.iter().filter(|&&id| parent_of(id) == Some(member)));
-        looked_at += 1;
-    }
-    family
-}
-
-/// A process that has ended but was not waited for is gone, too.
-fn is_gone(id: i32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{id}/stat")) {
-        Ok(stat) => stat
-            .rsplit_once(") ")
-            .is_none_or(|(_, rest)| rest.starts_with('Z')),
-        Err(_) => true,
-    }
 }
 
 #[tokio::test]
@@ -121,7 +109,7 @@ async fn a_second_start_finds_everything_as_it_was() -> anyhow::Result<()> {
     );
 
     let data = arguments(&folder.path().join("data"));
-    let second = Command::new(WHERRY).args(&data).output()?;
+    let second = program::command(Path::new(WHERRY)).args(&data).output()?;
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     ensure!(
         second.status.code() == Some(1),
@@ -159,7 +147,7 @@ async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again_also_wi
     let folder = folder()?;
     let mut first = start(folder.path(), "first").await?;
     let pid = first.pid().context("it runs")?.as_raw();
-    let family = family(pid);
+    let family = program::family(pid);
     let names: Vec<String> = family
         .iter()
         .filter_map(|id| std::fs::read_to_string(format!("/proc/{id}/comm")).ok())
@@ -173,7 +161,7 @@ async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again_also_wi
     }
     first.kill()?;
     wait::until(PATIENCE, "nothing of it runs", async || {
-        Ok(family.iter().all(|&id| is_gone(id)))
+        Ok(family.iter().all(|&id| program::is_gone(id)))
     })
     .await?;
 
@@ -185,7 +173,7 @@ async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again_also_wi
     );
     let operator = std::fs::read_to_string(folder.path().join("data/operator.json"))?;
     let operator: BTreeMap<String, String> = serde_json::from_str(&operator)?;
-    let disabled = Command::new(WHERRY)
+    let disabled = program::command(Path::new(WHERRY))
         .args([
             "admin",
             "key",

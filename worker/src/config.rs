@@ -9,6 +9,8 @@ use secrecy::SecretString;
 use service::Readiness;
 use store::SealKey;
 
+use crate::provider::Limits;
+
 /// Settings of a worker. Each can be given as a flag or in the environment.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -21,6 +23,12 @@ pub struct Config {
     /// Key of secrets at rest: 64 hexadecimal digits, the same for every process of a deployment.
     #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
     pub seal_key: SealKey,
+    /// Seconds that one statement may take in Postgres, and the wait for a row that another holds. What takes longer is tried again.
+    #[arg(long, env = "WHERRY_STATEMENT_TIMEOUT_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=600))]
+    pub statement_timeout_secs: u64,
+    /// Seconds that NATS may take to connect, and to answer.
+    #[arg(long, env = "WHERRY_NATS_TIMEOUT_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=60))]
+    pub nats_timeout_secs: u64,
     /// Address of /healthz, /readyz and /metrics; none without it.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,
@@ -41,6 +49,13 @@ pub struct Config {
     /// Runs that this worker drives at once.
     #[arg(long, env = "WHERRY_WORKER_SLOTS", default_value_t = 8, value_parser = value_parser!(u32).range(1..=1000))]
     pub slots: u32,
+    /// Deleted jobs and images whose files this worker removes at once, next to its runs.
+    #[arg(long, env = "WHERRY_WORKER_REMOVALS", default_value_t = 2, value_parser = value_parser!(u32).range(1..=100))]
+    pub removals: u32,
+    /// Times that a command which fails is given out before it becomes a dead letter (`wherry admin dead-letter`). With 20 that is after an
+    /// hour and a quarter.
+    #[arg(long, env = "WHERRY_WORKER_DELIVERIES", default_value_t = 20, value_parser = value_parser!(i64).range(1..=1000))]
+    pub deliveries: i64,
     /// Address on which receivers listen for agents.
     #[arg(long, env = "WHERRY_RECEIVER_LISTEN", default_value = "127.0.0.1")]
     pub receiver_listen: IpAddr,
@@ -59,12 +74,33 @@ pub struct Config {
     /// Seconds before the end of a lease at which the worker stops trusting it.
     #[arg(long, env = "WHERRY_LEASE_MARGIN_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(0..=1200))]
     pub lease_margin_secs: u64,
-    /// Minutes that a run waits for an agent that is silent or can't reach the receiver before it fails.
-    #[arg(long, env = "WHERRY_AGENT_PATIENCE_MINUTES", default_value_t = 60, value_parser = value_parser!(u64).range(1..=10080))]
-    pub agent_patience_minutes: u64,
+    /// Seconds that a run waits for an agent that is silent or can't reach the receiver before it fails.
+    #[arg(long, env = "WHERRY_AGENT_PATIENCE_SECS", default_value_t = 3600, value_parser = value_parser!(u64).range(1..=604_800))]
+    pub agent_patience_secs: u64,
     /// Seconds that a receiver may take to start, and any one answer of it.
     #[arg(long, env = "WHERRY_RECEIVER_TIMEOUT_SECS", default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
     pub receiver_timeout_secs: u64,
+    /// Seconds without any answer of a receiver that still runs after which it is replaced. One whose process has ended is replaced at once.
+    #[arg(long, env = "WHERRY_RECEIVER_SILENCE_SECS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=3600))]
+    pub receiver_silence_secs: u64,
+    /// Receivers that a run may lose one after the other without progress; with one more it fails.
+    #[arg(long, env = "WHERRY_RECEIVER_LOSSES", default_value_t = 3, value_parser = value_parser!(u32).range(0..=100))]
+    pub receiver_losses: u32,
+    /// Times that a run sends again what its receiver finds to be wrong on the target; after that it fails.
+    #[arg(long, env = "WHERRY_CORRUPT_RESENDS", default_value_t = 2, value_parser = value_parser!(u32).range(0..=100))]
+    pub corrupt_resends: u32,
+    /// Seconds that a receiver has to flush and end by itself before it is killed.
+    #[arg(long, env = "WHERRY_RECEIVER_PARK_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=300))]
+    pub receiver_park_secs: u64,
+    /// MiB of memory that a receiver may allocate, and each program that it runs. Its largest part grows with the disks: 32 bytes a MiB.
+    #[arg(long, env = "WHERRY_RECEIVER_MEMORY_MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(128..=1_048_576))]
+    pub receiver_memory_mib: u64,
+    /// Files and connections that a receiver may have open.
+    #[arg(long, env = "WHERRY_RECEIVER_OPEN_FILES", default_value_t = 4096, value_parser = value_parser!(u64).range(64..=1_048_576))]
+    pub receiver_open_files: u64,
+    /// Bytes of memory that a receiver which crashes may leave in a core file. A core holds what was copied; 0 makes none.
+    #[arg(long, env = "WHERRY_RECEIVER_CORE_BYTES", default_value_t = 0)]
+    pub receiver_core_bytes: u64,
     /// Seconds that runs have to be handed over when the worker drains.
     #[arg(long, env = "WHERRY_DRAIN_SECS", default_value_t = 30, value_parser = value_parser!(u64).range(0..=3600))]
     pub drain_secs: u64,
@@ -90,8 +126,20 @@ impl Config {
         Duration::from_secs(self.receiver_timeout_secs)
     }
 
+    pub(crate) fn receiver_silence(&self) -> Duration {
+        Duration::from_secs(self.receiver_silence_secs)
+    }
+
+    pub(crate) fn receiver_limits(&self) -> Limits {
+        Limits {
+            memory_bytes: self.receiver_memory_mib << 20,
+            open_files: self.receiver_open_files,
+            core_bytes: self.receiver_core_bytes,
+        }
+    }
+
     pub(crate) fn agent_patience(&self) -> Duration {
-        Duration::from_secs(self.agent_patience_minutes * 60)
+        Duration::from_secs(self.agent_patience_secs)
     }
 
     pub(crate) fn receiver_host(&self) -> String {

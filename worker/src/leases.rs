@@ -5,6 +5,7 @@
 //! before Postgres would let another one in.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -113,13 +114,14 @@ impl Leases {
         if held.is_empty() {
             return;
         }
-        // Longer than this the answer is worth nothing.
-        let patience = self.shared.ttl - self.shared.margin;
-        let answer = tokio::time::timeout(
-            patience,
-            store.renew_leases(&self.shared.worker, &held, self.shared.ttl),
-        )
-        .await;
+        // Half of what is left to a lease: a renewal that hangs, on a connection whose other end is gone, leaves time for another.
+        let patience = (self.shared.ttl - self.shared.margin) / 2;
+        let answer = self
+            .giving_up_meanwhile(tokio::time::timeout(
+                patience,
+                store.renew_leases(&self.shared.worker, &held, self.shared.ttl),
+            ))
+            .await;
         let outcome = match answer {
             Ok(Ok(renewed)) => {
                 self.renewed(&held, &renewed, start);
@@ -140,6 +142,24 @@ impl Leases {
         telemetry::histogram(Metric::LeaseRenewalSeconds, &[("outcome", outcome)])
             .record(start.elapsed().as_secs_f64());
         self.give_up_untrusted();
+    }
+
+    /// Waits for an answer, and gives up what can't be trusted any longer before it has come.
+    async fn giving_up_meanwhile<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        loop {
+            let deadline = self.first_deadline();
+            let out_of_trust = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = out_of_trust => self.give_up_untrusted(),
+            }
+        }
     }
 
     fn renewed(&self, asked: &[(JobId, Epoch)], renewed: &[store::lease::Renewed], start: Instant) {
@@ -200,7 +220,6 @@ impl Leases {
 
     fn show(&self) {
         telemetry::gauge(Metric::LeasesHeld, &[]).set(self.count() as f64);
-        telemetry::gauge(Metric::WorkerSlotsUsed, &[]).set(self.count() as f64);
     }
 }
 
@@ -286,6 +305,21 @@ mod tests {
         );
         drop((kept_lease, lost_lease));
         assert_eq!(leases.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_hangs_keeps_no_lease_alive() {
+        let leases = Leases::new(
+            "w".to_owned(),
+            Duration::from_millis(150),
+            Duration::from_millis(50),
+        );
+        let held = leases.keep(&JobId::generate(), Epoch(1), Instant::now());
+        tokio::select! {
+            () = leases.giving_up_meanwhile(std::future::pending::<()>()) => {}
+            () = held.lost() => {}
+        }
+        assert!(held.lost.is_cancelled());
     }
 
     #[tokio::test]

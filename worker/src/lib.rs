@@ -1,6 +1,7 @@
 //! The worker: takes jobs under a lease, provisions an instance for each, drives its run, delivers an image.
 //!
-//! - `role` is the process: it pulls no more commands than it has slots for.
+//! - `role` is the process.
+//! - `pull` takes commands, no more than there are slots for.
 //! - `leases` keeps what it holds alive, and says when it is lost or asked to stop.
 //! - `run` drives one run, a file for each phase.
 //! - `provider` makes and unmakes instances.
@@ -10,6 +11,7 @@ mod config;
 mod error;
 mod leases;
 mod provider;
+mod pull;
 mod receiver_client;
 mod removal;
 mod role;

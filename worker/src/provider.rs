@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use domain::{Epoch, InstanceId};
 
-pub(crate) use process::ProcessProvider;
+pub(crate) use process::{Limits, ProcessProvider};
 
 /// What an instance is to be.
 #[derive(Debug, Clone)]
@@ -47,6 +47,17 @@ pub(crate) enum ProviderError {
     Stuck { pid: i32 },
 }
 
+/// What there is of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InstanceState {
+    /// Nothing.
+    Absent,
+    /// What it holds; nothing runs in it.
+    Parked,
+    /// Its receiver runs.
+    Running,
+}
+
 /// Few verbs, each safe to repeat, each refused to an epoch below that of the last [`Provider::create`]. What an instance holds survives
 /// [`Provider::park`] and a new [`Provider::create`]; only [`Provider::destroy`] ends it.
 #[tonic::async_trait]
@@ -61,8 +72,8 @@ pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
     /// address.
     async fn create(&self, spec: &InstanceSpec) -> Result<SocketAddr, ProviderError>;
 
-    /// Whether the instance's receiver runs.
-    async fn is_running(&self, id: &InstanceId) -> bool;
+    /// What there is of the instance.
+    async fn describe(&self, id: &InstanceId) -> InstanceState;
 
     /// Ends what runs in the instance and keeps what it holds.
     async fn park(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError>;
@@ -70,6 +81,6 @@ pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
     /// Ends and removes it.
     async fn destroy(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError>;
 
-    /// Every instance that exists here.
+    /// Every instance that exists at [`Provider::host`], which is their owner: whoever else has that host sees the same ones.
     async fn list(&self) -> Result<Vec<InstanceId>, ProviderError>;
 }

@@ -12,12 +12,14 @@ use crate::run::Context;
 const NOBODYS: Epoch = Epoch(i64::MAX);
 
 /// What became of a removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Removal {
     /// Nothing is left.
     Done,
-    /// It must be tried again.
-    Later,
+    /// Somebody else is at it, or took it over.
+    Busy,
+    /// It must be tried again, for this reason.
+    Failed(String),
 }
 
 /// Releases everything that a job in Deleting holds, and the job itself. Safe to repeat, at any point.
@@ -34,12 +36,12 @@ pub(crate) async fn remove_job(
     let lease = match claimed {
         Ok(Claim::Granted(lease)) => lease,
         Ok(Claim::NotWanted) => return Removal::Done,
-        Ok(Claim::Held) => return Removal::Later,
+        Ok(Claim::Held) => return Removal::Busy,
         Err(error) => return failed(job_id.as_str(), &error),
     };
     let held = keep(&lease, since);
     tokio::select! {
-        () = held.lost() => Removal::Later,
+        () = held.lost() => Removal::Busy,
         removal = release(context, &lease) => removal,
     }
 }
@@ -122,7 +124,7 @@ pub(crate) async fn sweep_orphans(context: &Context) {
         .into_iter()
         .filter(|id| !orphans.contains(id))
         .collect();
-    telemetry::gauge(telemetry::Metric::Instances, &[("state", "running")]).set(left.len() as f64);
+    telemetry::gauge(telemetry::Metric::Instances, &[]).set(left.len() as f64);
     if let Err(error) = context
         .store
         .forget_instances(&context.provider.host(), &left)
@@ -137,5 +139,5 @@ pub(crate) async fn sweep_orphans(context: &Context) {
 
 fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Removal {
     tracing::warn!(what, error, "a removal failed and is tried again");
-    Removal::Later
+    Removal::Failed(format!("{what}: {error}"))
 }

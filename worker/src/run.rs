@@ -4,6 +4,8 @@
 //! is taken over goes on with the phase that is left, and a phase that is repeated costs little.
 
 mod cleaning;
+mod disks;
+mod losses;
 mod preparing;
 mod processing;
 mod progress;
@@ -17,6 +19,7 @@ use domain::job::{Event, State};
 use domain::message::TraceHeaders;
 use domain::{Failure, FailureCode};
 use service::Shutdown;
+use store::instance::Instance;
 use store::job::{Change, Guard, Transitioned};
 use store::lease::Lease;
 use store::run::RunFacts;
@@ -25,7 +28,7 @@ use telemetry::Metric;
 
 use crate::Config;
 use crate::leases::Held;
-use crate::provider::{Provider, ProviderError};
+use crate::provider::{InstanceState, Provider, ProviderError};
 use crate::receiver_client::CallError;
 use preparing::Site;
 
@@ -113,7 +116,8 @@ pub(crate) async fn drive(context: Arc<Context>, lease: Lease, held: Held, heade
         }
         None => "removed",
     };
-    if outcome != "lease_lost"
+    // With a hand-over the lease is gone, or runs out and is swept: given back in silence it would leave a run that nobody looks for.
+    if !matches!(outcome, "lease_lost" | "handed_over")
         && let Err(error) = context.store.release_lease(&job_id, epoch).await
     {
         tracing::warn!(%job_id, %epoch, error = &error as &dyn std::error::Error, "the lease was not given back");
@@ -322,8 +326,7 @@ impl Run {
         if let Err(error) = handed {
             tracing::warn!(job_id = %self.lease.job_id, error = &error as &dyn std::error::Error, "a run was not handed over");
         }
-        // The lease is gone with it; nothing is left to give back.
-        "lease_lost"
+        "handed_over"
     }
 
     /// Leaves nothing running that nobody drives.
@@ -342,6 +345,10 @@ impl Run {
             "lease_lost" => self.park().await,
             _ => {}
         }
+    }
+
+    async fn is_running(&self, instance: &Instance) -> bool {
+        self.context.provider.describe(&instance.id).await == InstanceState::Running
     }
 
     async fn park(&self) {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
@@ -12,6 +13,7 @@ use proto::agent as wire;
 use proto::agent::assignment_report::State;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::disk::Files;
 use transfer::plan::Candidates;
 use transfer::sender::{
     Broken, Compression, DEFAULT_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
@@ -85,6 +87,7 @@ fn config(
             .into_iter()
             .map(|disk| source_disk(disk, free_space))
             .collect(),
+        sources: Arc::new(Files),
         compression: match wanted.compress_level {
             None => Compression::Auto,
             Some(0) => Compression::Off,

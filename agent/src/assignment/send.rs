@@ -47,7 +47,8 @@ pub(crate) struct Sending {
 
 impl Sending {
     /// Sends the disks; tries again for as long as trying again can help, or until it is cancelled. When all is sent it stays: a receiver that
-    /// is lost takes its receipts with it, and the one in its place is sent what it lacks.
+    /// is lost takes its receipts with it, and the one in its place is sent what it lacks. So it does when the receiver refused for good: the
+    /// worker may put another in its place, which has forgotten what did not arrive whole.
     pub async fn to_the_end(
         &self,
         key: &Key,
@@ -71,9 +72,22 @@ impl Sending {
             .await;
             match sent {
                 _ if cancel.is_cancelled() => return,
-                Ok(()) => {
-                    tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
-                    self.board.say(key, State::Sent, None);
+                Err(broken) if broken.is_retryable => {
+                    broken_carrier = broken.broken_carrier;
+                    if broken.has_sent {
+                        trouble = None;
+                        pauses.reset();
+                    }
+                    self.complain(key, &broken.failure, &mut trouble);
+                }
+                over => {
+                    match over {
+                        Ok(()) => {
+                            tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
+                            self.board.say(key, State::Sent, None);
+                        }
+                        Err(broken) => self.fail(key, &broken.failure),
+                    }
                     let replaced = assignment.wait_for(|now| Receiver::of(now) != receiver);
                     let is_replaced = tokio::select! {
                         replaced = replaced => replaced.is_ok(),
@@ -87,18 +101,6 @@ impl Sending {
                     (trouble, broken_carrier) = (None, None);
                     pauses.reset();
                     continue;
-                }
-                Err(broken) if !broken.is_retryable => {
-                    self.fail(key, &broken.failure);
-                    return;
-                }
-                Err(broken) => {
-                    broken_carrier = broken.broken_carrier;
-                    if broken.has_sent {
-                        trouble = None;
-                        pauses.reset();
-                    }
-                    self.complain(key, &broken.failure, &mut trouble);
                 }
             }
             tokio::select! {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use testkit::wait;
+use testkit::{program, wait};
 
 use crate::deployment::{Deployment, SOON};
 
@@ -83,7 +83,7 @@ async fn an_agent_comes_back_by_itself_when_its_gateway_does() {
 async fn the_agent_of_a_deleted_source_says_so_and_does_not_become_another_source() {
     let deployment = Deployment::start().await;
     let disk = deployment.disk("disk", &[1; 4096]);
-    let metrics = free_address();
+    let metrics = program::free_address().unwrap();
     let (agent, _) = deployment
         .registered_agent(&disk, &["--health", &metrics])
         .await;
@@ -107,9 +107,4 @@ async fn the_agent_of_a_deleted_source_says_so_and_does_not_become_another_sourc
 
 async fn text_at(url: &str) -> anyhow::Result<String> {
     Ok(reqwest::get(url).await?.text().await?)
-}
-
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }

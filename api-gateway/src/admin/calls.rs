@@ -4,7 +4,7 @@ use proto::admin as wire;
 use proto::admin::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, key, log, network, policy, tenant, token, user};
+use super::{Admin, dead_letter, key, log, network, policy, tenant, token, user};
 
 #[tonic::async_trait]
 impl AdminService for Admin {
@@ -337,5 +337,42 @@ impl AdminService for Admin {
         log::audit(&self.gateway.store, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<wire::ListDeadLettersRequest>,
+    ) -> Result<Response<wire::ListDeadLettersResponse>, Status> {
+        dead_letter::list(&self.gateway.store, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn retry_dead_letter(
+        &self,
+        request: Request<wire::RetryDeadLetterRequest>,
+    ) -> Result<Response<wire::RetryDeadLetterResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "RetryDeadLetter",
+            request,
+            |request| vec![&request.id],
+            |request| dead_letter::retry(store, request),
+        )
+        .await
+    }
+
+    async fn delete_dead_letter(
+        &self,
+        request: Request<wire::DeleteDeadLetterRequest>,
+    ) -> Result<Response<wire::DeleteDeadLetterResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "DeleteDeadLetter",
+            request,
+            |request| vec![&request.id],
+            |request| dead_letter::delete(store, request),
+        )
+        .await
     }
 }

@@ -46,7 +46,7 @@ impl Admin {
         let id = store.begin_audit(&entry).await.map_err(failed)?;
         let changed = work(request).await;
         let (outcome, tenant, made) = match &changed {
-            Ok(changed) => (DONE, Some(&changed.tenant), changed.made.as_slice()),
+            Ok(changed) => (DONE, changed.tenant.as_ref(), changed.made.as_slice()),
             Err(status) => (name(status.code()), None, [].as_slice()),
         };
         store

@@ -132,7 +132,7 @@ async fn without_postgres_calls_are_refused_in_time_and_work_again_with_it() {
     // Stopped, not ended: connections stay open and nobody answers, as when a network goes silent.
     let server =
         i32::try_from(fixture.database.server().pid().expect("it runs")).expect("a process id");
-    let processes = processes_below(server);
+    let processes = testkit::program::family(server);
     for pid in &processes {
         kill(Pid::from_raw(*pid), Signal::SIGSTOP).expect("our own process");
     }
@@ -154,23 +154,6 @@ async fn without_postgres_calls_are_refused_in_time_and_work_again_with_it() {
     ready(&fixture, 200).await;
     tenant.call("DescribeSourceServers", &[]).await;
     fixture.stop().await;
-}
-
-/// The process and all its descendants.
-fn processes_below(root: i32) -> Vec<i32> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        next += 1;
-        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
-            .unwrap_or_default();
-        found.extend(
-            children
-                .split_whitespace()
-                .filter_map(|pid| pid.parse::<i32>().ok()),
-        );
-    }
-    found
 }
 
 #[tokio::test]

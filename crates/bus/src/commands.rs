@@ -21,8 +21,8 @@ pub struct Commands {
 pub enum Received {
     /// A command.
     Command(Delivery),
-    /// Something that this version can't read.
-    Undecodable(Undecodable),
+    /// Something that this version can't read, and why.
+    Undecodable(Letter, String),
 }
 
 /// A command that waits for its acknowledgement.
@@ -34,18 +34,19 @@ pub struct Delivery {
     pub headers: TraceHeaders,
     /// How often it was given out, this time included.
     pub deliveries: i64,
-    message: async_nats::jetstream::Message,
+    letter: Letter,
 }
 
-/// A message that can't be read; it belongs with the dead letters.
+/// A message as it came.
 #[derive(Debug)]
-pub struct Undecodable {
+pub struct Letter {
     /// Where it came from.
     pub subject: String,
     /// Its bytes.
     pub payload: Vec<u8>,
-    /// Why it can't be read.
-    pub reason: String,
+    /// Its headers, all of them.
+    pub headers: TraceHeaders,
+    bus: Bus,
     message: async_nats::jetstream::Message,
 }
 
@@ -89,10 +90,11 @@ impl Commands {
                 .messages()
                 .await;
             let mut received = Vec::new();
-            drain(first.map_err(|error| failed(&error))?, &mut received).await?;
+            let bus = &self.bus;
+            drain(bus, first.map_err(|error| failed(&error))?, &mut received).await?;
             if !received.is_empty() && most > 1 {
                 let others = consumer.fetch().max_messages(most - 1).messages().await;
-                drain(others.map_err(|error| failed(&error))?, &mut received).await?;
+                drain(bus, others.map_err(|error| failed(&error))?, &mut received).await?;
             }
             Ok(received)
         };
@@ -123,29 +125,41 @@ async fn open(bus: &Bus) -> Result<Consumer<pull::Config>, BusError> {
     .await
 }
 
-async fn drain(mut batch: pull::Batch, received: &mut Vec<Received>) -> Result<(), BusError> {
+async fn drain(
+    bus: &Bus,
+    mut batch: pull::Batch,
+    received: &mut Vec<Received>,
+) -> Result<(), BusError> {
     while let Some(message) = batch.next().await {
         received.push(read(
+            bus,
             message.map_err(|error| BusError::jetstream("give commands", error))?,
         ));
     }
     Ok(())
 }
 
-fn read(message: async_nats::jetstream::Message) -> Received {
-    match envelope::decode_command(&message.payload) {
+fn read(bus: &Bus, message: async_nats::jetstream::Message) -> Received {
+    let decoded = envelope::decode_command(&message.payload);
+    let (headers, deliveries) = (
+        envelope::trace(message.headers.as_ref()),
+        message.info().map_or(1, |info| info.delivered),
+    );
+    let letter = Letter {
+        subject: message.subject.to_string(),
+        payload: message.payload.to_vec(),
+        headers: envelope::all_headers(message.headers.as_ref()),
+        bus: bus.clone(),
+        message,
+    };
+    match decoded {
         Ok(command) => Received::Command(Delivery {
             command,
-            headers: envelope::trace(message.headers.as_ref()),
-            deliveries: message.info().map_or(1, |info| info.delivered),
-            message,
+            headers,
+            deliveries,
+            letter,
         }),
-        Err(error) => Received::Undecodable(Undecodable {
-            subject: message.subject.to_string(),
-            payload: message.payload.to_vec(),
-            reason: error.to_string(),
-            message,
-        }),
+        Err(error) => Received::Undecodable(letter, error.to_string()),
     }
 }
 
@@ -155,7 +169,8 @@ impl Delivery {
     /// # Errors
     /// NATS did not confirm; the command may come again.
     pub async fn acknowledge(&self) -> Result<(), BusError> {
-        self.message
+        let message = &self.letter.message;
+        message
             .double_ack()
             .await
             .map_err(|error| BusError::jetstream("take an acknowledgement", error))
@@ -166,19 +181,44 @@ impl Delivery {
     /// # Errors
     /// NATS is away; the command comes again after the acknowledgement's time.
     pub async fn later(&self, delay: Duration) -> Result<(), BusError> {
-        self.message
+        let message = &self.letter.message;
+        message
             .ack_with(AckKind::Nak(Some(delay)))
             .await
             .map_err(|error| BusError::jetstream("take back a command", error))
     }
-}
 
-impl Undecodable {
-    /// Takes it out of the queue for good.
+    /// Says that the command is still being done: nobody else is given it for another while. To be said more often than every
+    /// [`Delivery::PATIENCE`].
     ///
     /// # Errors
-    /// NATS is away; it comes again.
-    pub async fn discard(&self) -> Result<(), BusError> {
+    /// NATS is away; another worker may be given the command too.
+    pub async fn still_working(&self) -> Result<(), BusError> {
+        let message = &self.letter.message;
+        message
+            .ack_with(AckKind::Progress)
+            .await
+            .map_err(|error| BusError::jetstream("take a sign of life", error))
+    }
+
+    /// How long a command may be worked at without a word before it is given to another worker.
+    pub const PATIENCE: Duration = streams::ACK_WAIT;
+
+    /// The message itself, for the dead letters.
+    pub fn letter(&self) -> &Letter {
+        &self.letter
+    }
+}
+
+impl Letter {
+    /// Takes it out of the queue for good, and puts it into the stream of dead letters with the reason.
+    ///
+    /// # Errors
+    /// NATS is away, or has no room for it: it comes again.
+    pub async fn bury(&self, reason: &str) -> Result<(), BusError> {
+        self.bus
+            .keep_dead(&self.subject, &self.payload, &self.headers, reason)
+            .await?;
         self.message
             .ack_with(AckKind::Term)
             .await

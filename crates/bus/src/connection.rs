@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr, jetstream};
+use domain::SourceId;
 use domain::message::{Message, TraceHeaders};
-use domain::{SourceId, message};
 use futures::{Stream, StreamExt as _};
 use uuid::Uuid;
 
@@ -146,23 +146,8 @@ impl Bus {
         headers: &TraceHeaders,
     ) -> Result<(), BusError> {
         let (subject, payload) = envelope::encode(message);
-        let headers = envelope::headers(id, headers);
-        let published = self
-            .bounded("take a message", async {
-                let acknowledged = self
-                    .jetstream
-                    .publish_with_headers(subject, headers, payload.into())
-                    .await
-                    .map_err(|error| BusError::jetstream("take a message", error))?;
-                acknowledged
-                    .await
-                    .map_err(|error| BusError::jetstream("take a message", error))
-            })
-            .await;
-        if published.is_err() {
-            self.ensure_streams().await?;
-        }
-        published.map(|_acknowledgement| ())
+        self.send_on(subject, &payload, envelope::headers(id, headers))
+            .await
     }
 
     /// Tells whoever speaks with this source's agent that its assignments have changed. Heard or not: the next heartbeat finds out.
@@ -198,23 +183,66 @@ impl Bus {
         })))
     }
 
-    /// Every change of one job from now on.
+    /// Sends a message that lay among the dead letters on its way once more, as it came.
     ///
     /// # Errors
-    /// The connection is closed.
-    pub async fn job_changes(
+    /// The subject is none of the work queue's, or the stream does not take it.
+    pub async fn send_again(
         &self,
-        tenant: &domain::TenantId,
-        job_id: &domain::JobId,
-    ) -> Result<impl Stream<Item = message::JobChanged> + Send + Unpin + use<>, BusError> {
-        let subscription = self
-            .client
-            .subscribe(streams::event_subject(tenant, job_id))
+        subject: &str,
+        payload: &[u8],
+        headers: &TraceHeaders,
+    ) -> Result<(), BusError> {
+        self.send_on(subject.to_owned(), payload, envelope::sent_on(headers))
             .await
-            .map_err(|error| BusError::jetstream("listen for changes", error))?;
-        Ok(Box::pin(subscription.filter_map(async |message| {
-            envelope::decode_change(&message.payload).ok()
-        })))
+    }
+
+    /// Keeps a message that nobody could read or do.
+    pub(crate) async fn keep_dead(
+        &self,
+        subject: &str,
+        payload: &[u8],
+        headers: &TraceHeaders,
+        reason: &str,
+    ) -> Result<(), BusError> {
+        let mut headers = envelope::sent_on(headers);
+        // A header is one line.
+        let reason: String = reason
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        headers.insert("Wherry-Reason", reason.as_str());
+        self.send_on(
+            format!("{}{subject}", streams::DEAD_PREFIX),
+            payload,
+            headers,
+        )
+        .await
+    }
+
+    async fn send_on(
+        &self,
+        subject: String,
+        payload: &[u8],
+        headers: async_nats::HeaderMap,
+    ) -> Result<(), BusError> {
+        let payload = payload.to_vec();
+        let published = self
+            .bounded("take a message", async {
+                let acknowledged = self
+                    .jetstream
+                    .publish_with_headers(subject, headers, payload.into())
+                    .await
+                    .map_err(|error| BusError::jetstream("take a message", error))?;
+                acknowledged
+                    .await
+                    .map_err(|error| BusError::jetstream("take a message", error))
+            })
+            .await;
+        if published.is_err() {
+            self.ensure_streams().await?;
+        }
+        published.map(|_acknowledgement| ())
     }
 
     /// Whether the connection stands right now.

@@ -2,8 +2,8 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use domain::Run;
 use domain::message::{Command, JobChanged, Message, TraceHeaders};
-use domain::{Epoch, Run};
 use prost::Message as _;
 use proto::event;
 use uuid::Uuid;
@@ -88,20 +88,6 @@ fn encode_change(changed: &JobChanged) -> Vec<u8> {
     .encode_to_vec()
 }
 
-pub(crate) fn decode_change(payload: &[u8]) -> Result<JobChanged, DecodeError> {
-    let decoded = event::JobChanged::decode(payload)
-        .map_err(|error| DecodeError::Protobuf(error.to_string()))?;
-    Ok(JobChanged {
-        tenant: field("tenant", &decoded.tenant)?,
-        job_id: field("job_id", &decoded.job_id)?,
-        event: field("event", &decoded.event)?,
-        from: field("from_state", &decoded.from_state)?,
-        to: field("to_state", &decoded.to_state)?,
-        run: Run(decoded.run),
-        epoch: Epoch(decoded.epoch),
-    })
-}
-
 fn field<T: std::str::FromStr>(field: &'static str, value: &str) -> Result<T, DecodeError> {
     value.parse().map_err(|_| DecodeError::Field {
         field,
@@ -128,12 +114,46 @@ pub(crate) fn trace(headers: Option<&HeaderMap>) -> TraceHeaders {
         .collect()
 }
 
+/// All headers of a message, the first value of each.
+pub(crate) fn all_headers(headers: Option<&HeaderMap>) -> TraceHeaders {
+    headers
+        .into_iter()
+        .flat_map(HeaderMap::iter)
+        .filter_map(|(name, values)| Some((name.to_string(), values.first()?.to_string())))
+        .collect()
+}
+
+/// Headers of a message that is sent on as it came. Its id is left out: the stream would take it for a repetition.
+pub(crate) fn sent_on(headers: &TraceHeaders) -> HeaderMap {
+    let mut sent_on = HeaderMap::new();
+    for (name, value) in headers {
+        if !name.eq_ignore_ascii_case(NATS_MESSAGE_ID.as_ref()) {
+            sent_on.insert(name.as_str(), value.as_str());
+        }
+    }
+    sent_on
+}
+
 #[cfg(test)]
 mod tests {
     use domain::job::{Event, State};
-    use domain::{ImageId, JobId, TenantId};
+    use domain::{Epoch, ImageId, JobId, TenantId};
 
     use super::*;
+
+    fn decode_change(payload: &[u8]) -> Result<JobChanged, DecodeError> {
+        let decoded = event::JobChanged::decode(payload)
+            .map_err(|error| DecodeError::Protobuf(error.to_string()))?;
+        Ok(JobChanged {
+            tenant: field("tenant", &decoded.tenant)?,
+            job_id: field("job_id", &decoded.job_id)?,
+            event: field("event", &decoded.event)?,
+            from: field("from_state", &decoded.from_state)?,
+            to: field("to_state", &decoded.to_state)?,
+            run: Run(decoded.run),
+            epoch: Epoch(decoded.epoch),
+        })
+    }
 
     #[test]
     fn every_message_reads_back() {

@@ -9,6 +9,6 @@ mod connection;
 mod envelope;
 mod streams;
 
-pub use commands::{Commands, Delivery, Received, Undecodable};
+pub use commands::{Commands, Delivery, Letter, Received};
 pub use connection::{Bus, BusConfig, BusError};
-pub use streams::{COMMANDS, EVENTS};
+pub use streams::{COMMANDS, DEAD_LETTERS, EVENTS};

@@ -13,28 +13,36 @@ pub const COMMANDS: &str = "JOB_CMD";
 /// Changes of jobs, for whoever watches.
 pub const EVENTS: &str = "JOB_EVT";
 
+/// What nobody could read or do, as it came.
+pub const DEAD_LETTERS: &str = "JOB_DEAD";
+
 /// The consumer that all workers share.
 pub(crate) const WORKERS: &str = "workers";
 
 pub(crate) const COMMAND_PREFIX: &str = "wherry.cmd.";
 pub(crate) const EVENT_PREFIX: &str = "wherry.evt.";
 pub(crate) const NUDGE_PREFIX: &str = "wherry.nudge.";
+/// Before the subject that a dead letter came with.
+pub(crate) const DEAD_PREFIX: &str = "wherry.dead.";
 
 /// Commands that may wait. Beyond it new ones are refused and stay in the outbox.
 const MOST_COMMANDS: i64 = 100_000;
 /// How long changes are kept, and how many bytes of them.
 const EVENTS_KEPT: Duration = Duration::from_secs(24 * 3600);
 const EVENTS_BYTES: i64 = 256 << 20;
+/// How long dead letters are kept in the stream, and how many bytes of them. The rows of `dead_letter` stay until a person has dealt with them.
+const DEAD_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+const DEAD_BYTES: i64 = 64 << 20;
 /// Within it a message of the same id is taken once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// A command that is not acknowledged for so long goes to another worker.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Commands given out and not acknowledged, over all workers.
 const MOST_UNACKNOWLEDGED: i64 = 10_000;
 /// Longest message.
 const MOST_BYTES: i32 = 64 << 10;
 
-pub(crate) fn all() -> [Config; 2] {
+pub(crate) fn all() -> [Config; 3] {
     [
         Config {
             name: COMMANDS.to_owned(),
@@ -57,6 +65,17 @@ pub(crate) fn all() -> [Config; 2] {
             max_age: EVENTS_KEPT,
             max_bytes: EVENTS_BYTES,
             max_message_size: MOST_BYTES,
+            duplicate_window: DUPLICATE_WINDOW,
+            ..Config::default()
+        },
+        Config {
+            name: DEAD_LETTERS.to_owned(),
+            description: Some("Commands that nobody could read or do.".to_owned()),
+            subjects: vec![format!("{DEAD_PREFIX}>")],
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            max_age: DEAD_KEPT,
+            max_bytes: DEAD_BYTES,
             duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()
         },

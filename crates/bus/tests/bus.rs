@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bus::{Bus, BusConfig, Delivery, Received};
 use domain::job::{Event, State};
 use domain::message::{Command, JobChanged, Message, TraceHeaders};
 use domain::{Epoch, JobId, Run, SourceId, TenantId};
 use futures::StreamExt as _;
+use prost::Message as _;
 use testkit::{TestNats, wait};
 use uuid::Uuid;
 
@@ -36,8 +38,8 @@ async fn next(commands: &mut bus::Commands) -> anyhow::Result<Delivery> {
     wait::some(PATIENCE, "a command comes", async || {
         match commands.next(1, SHORT).await.unwrap_or_default().pop() {
             Some(Received::Command(delivery)) => Ok(Some(delivery)),
-            Some(Received::Undecodable(nonsense)) => {
-                anyhow::bail!("undecodable: {}", nonsense.reason)
+            Some(Received::Undecodable(_, reason)) => {
+                anyhow::bail!("undecodable: {reason}")
             }
             None => Ok(None),
         }
@@ -96,7 +98,7 @@ async fn nobody_gets_more_than_asked_for_and_two_workers_never_the_same() -> any
             assert!(batch.len() <= 2, "two were asked for");
             seen.extend(batch.into_iter().map(|received| match received {
                 Received::Command(delivery) => delivery.command,
-                Received::Undecodable(nonsense) => panic!("undecodable: {}", nonsense.reason),
+                Received::Undecodable(_, reason) => panic!("undecodable: {reason}"),
             }));
         }
         Ok(seen.len() >= jobs.len())
@@ -112,12 +114,16 @@ async fn nobody_gets_more_than_asked_for_and_two_workers_never_the_same() -> any
 }
 
 #[tokio::test]
-async fn nonsense_is_handed_out_as_such_and_stops_nobody() -> anyhow::Result<()> {
+async fn nonsense_is_handed_out_with_its_headers_and_stops_nobody() -> anyhow::Result<()> {
     let nats = testkit::nats().await;
     let bus = connect(&nats).await;
     let raw = raw_client(&nats).await?;
-    async_nats::jetstream::new(raw)
-        .publish("wherry.cmd.start_run", "nonsense".into())
+    let jetstream = async_nats::jetstream::new(raw);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("traceparent", "00-of-somebody");
+    headers.insert("Sent-By", "a later version");
+    jetstream
+        .publish_with_headers("wherry.cmd.start_run", headers, "nonsense".into())
         .await?
         .await?;
     let job_id = JobId::generate();
@@ -129,12 +135,51 @@ async fn nonsense_is_handed_out_as_such_and_stops_nobody() -> anyhow::Result<()>
         Ok(received.len() == 2)
     })
     .await?;
-    let [Received::Undecodable(nonsense), Received::Command(delivery)] = received.as_slice() else {
+    let [
+        Received::Undecodable(nonsense, reason),
+        Received::Command(delivery),
+    ] = received.as_slice()
+    else {
         panic!("{received:?}");
     };
     assert_eq!(nonsense.payload, b"nonsense");
-    nonsense.discard().await?;
+    assert_eq!(nonsense.headers["Sent-By"], "a later version");
+    nonsense.bury(reason).await?;
     assert_eq!(delivery.command, Command::StopRun { job_id });
+    delivery.acknowledge().await?;
+
+    let dead = jetstream.get_stream(bus::DEAD_LETTERS).await?;
+    let kept = dead
+        .get_last_raw_message_by_subject("wherry.dead.wherry.cmd.start_run")
+        .await?;
+    assert_eq!(kept.payload.as_ref(), b"nonsense");
+    assert_eq!(
+        kept.headers.get("Sent-By").unwrap().as_str(),
+        "a later version"
+    );
+    assert_eq!(
+        kept.headers.get("Wherry-Reason").unwrap().as_str(),
+        reason.as_str()
+    );
+    let mut queue = jetstream.get_stream(bus::COMMANDS).await?;
+    wait::until(PATIENCE, "the queue is empty", async || {
+        Ok(queue.info().await?.state.messages == 0)
+    })
+    .await?;
+
+    bus.send_again(&nonsense.subject, &nonsense.payload, &nonsense.headers)
+        .await?;
+    let again = wait::some(PATIENCE, "it comes again", async || {
+        Ok(commands.next(1, SHORT).await?.pop())
+    })
+    .await?;
+    let Received::Undecodable(again, _) = again else {
+        panic!("{again:?}");
+    };
+    assert_eq!(
+        (&again.payload, &again.headers["Sent-By"]),
+        (&nonsense.payload, &nonsense.headers["Sent-By"])
+    );
     Ok(())
 }
 
@@ -195,9 +240,8 @@ async fn nudges_and_changes_reach_who_listens() -> anyhow::Result<()> {
         run: Run(1),
         epoch: Epoch(2),
     };
-    let mut changes = listener
-        .job_changes(&changed.tenant, &changed.job_id)
-        .await?;
+    let subject = format!("wherry.evt.{}.{}", changed.tenant, changed.job_id);
+    let mut changes = raw_client(&nats).await?.subscribe(subject).await?;
     // A subscription is in force at the server a moment after the call; what is said until then may be lost, and is said again.
     let said = async {
         loop {
@@ -211,11 +255,18 @@ async fn nudges_and_changes_reach_who_listens() -> anyhow::Result<()> {
         }
     };
     let heard = async { (nudges.next().await, changes.next().await) };
-    let heard = tokio::select! {
+    let (nudged, told) = tokio::select! {
         () = said => unreachable!("it is said for ever"),
         heard = tokio::time::timeout(PATIENCE, heard) => heard?,
     };
-    assert_eq!(heard, (Some(source_id), Some(changed)));
+    assert_eq!(nudged, Some(source_id));
+    let told = told.context("the subscription ended")?;
+    let told = proto::event::JobChanged::decode(told.payload)?;
+    assert_eq!((told.job_id, told.epoch), (changed.job_id.to_string(), 2));
+    assert_eq!(
+        (told.event.as_str(), told.to_state.as_str()),
+        ("finish", "finished")
+    );
     Ok(())
 }
 

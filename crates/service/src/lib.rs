@@ -3,6 +3,7 @@
 //! Each role follows the same line: config, telemetry, connect, bind, ready, run, drain, flush, exit code.
 
 mod bind;
+mod dependency;
 mod exit_code;
 mod shutdown;
 mod signals;
@@ -11,6 +12,7 @@ pub mod health;
 pub mod task;
 
 pub use bind::{BindError, bind};
+pub use dependency::{Dependency, show_connections};
 pub use exit_code::ExitCode;
 pub use health::Readiness;
 pub use shutdown::Shutdown;

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use service::{Readiness, Shutdown, health};
+use service::{Dependency, Readiness, Shutdown, health};
 use tower::ServiceExt;
 
 async fn get(readiness: &Readiness, shutdown: &Shutdown, path: &str) -> (StatusCode, String) {
@@ -68,4 +68,37 @@ async fn metrics_show_the_process_itself() {
         text.contains("# TYPE wherry_process_resident_bytes gauge"),
         "{text}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_goes_is_named_until_it_is_back_and_so_is_one_that_hangs() {
+    let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
+    let (answers, answer) = tokio::sync::watch::channel(Some(true));
+    let nats = Dependency::new(&readiness, "worker", "nats");
+    let looked = tokio::spawn(nats.watch(move || {
+        let now = *answer.borrow();
+        async move {
+            match now {
+                Some(is_up) => is_up,
+                None => std::future::pending().await,
+            }
+        }
+    }));
+    let said = async |after_secs: u64| {
+        tokio::time::sleep(std::time::Duration::from_secs(after_secs)).await;
+        get(&readiness, &shutdown, "/readyz").await.1
+    };
+    assert_eq!(
+        said(0).await,
+        "not ready: worker.nats\n",
+        "nobody has looked"
+    );
+    assert_eq!(said(1).await, "ready\n");
+    for broken in [Some(false), None] {
+        answers.send_replace(broken);
+        assert_eq!(said(5).await, "not ready: worker.nats\n", "{broken:?}");
+        answers.send_replace(Some(true));
+        assert_eq!(said(5).await, "ready\n");
+    }
+    looked.abort();
 }

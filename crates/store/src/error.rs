@@ -74,22 +74,30 @@ impl StoreError {
     }
 }
 
-/// SQLSTATE classes: 40 is a serialisation failure or deadlock, 08 a connection, 57P the server going down, 53 exhaustion.
+/// SQLSTATEs, or classes of them, of what is over in a while.
+const PASSING: [&str; 8] = [
+    "08",    // the connection
+    "25006", // the server is a standby: a failover is under way
+    "25P03", // a transaction that was idle for too long, as that of a paused process
+    "40",    // a serialisation failure or deadlock
+    "53",    // exhaustion
+    "55P03", // lock_timeout: somebody holds the row for long
+    "57014", // statement_timeout: the server is slow
+    "57P",   // the server goes down or comes up
+];
+
 fn statement_kind(error: &sqlx::Error) -> ErrorKind {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
-            Some(code)
-                if ["08", "40", "53", "57P"]
-                    .iter()
-                    .any(|class| code.starts_with(class)) =>
-            {
-                ErrorKind::Retry
-            }
+            Some(code) if PASSING.iter().any(|class| code.starts_with(class)) => ErrorKind::Retry,
             Some(code) if code.starts_with("23") => ErrorKind::Conflict,
             _ => ErrorKind::Internal,
         },
+        // A connection that breaks between two messages shows as a breach of the protocol.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed => ErrorKind::Retry,
         _ => ErrorKind::Internal,

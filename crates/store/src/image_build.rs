@@ -1,10 +1,11 @@
 //! Images from the worker's side: one for each run, with a row before its first byte and until after its last.
 
+use domain::message::{Command, Message, TraceHeaders};
 use domain::{Epoch, ImageId, JobId, Run};
 
 use crate::job::increments;
 use crate::row::parse;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction, outbox};
 
 /// An image that is being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +59,8 @@ impl Store {
         .transpose()
     }
 
-    /// Says that the image is in the store, and gives it to the job; images that the job keeps no more go. `false` if the epoch is over.
+    /// Says that the image is in the store, and gives it to the job; images that the job keeps no more go. `false` if the epoch is over, or
+    /// the run has ended and its image goes.
     ///
     /// # Errors
     /// The database fails.
@@ -72,7 +74,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let given = sqlx::query_scalar!(
             "update job set image_id = image.id from image
-             where image.id = $1 and job.id = image.job_id and job.epoch = $2
+             where image.id = $1 and image.state <> 'deleting' and job.id = image.job_id and job.epoch = $2
              returning job.id",
             image_id.as_str(),
             epoch.0,
@@ -138,4 +140,25 @@ impl Store {
         .await?;
         Ok(())
     }
+}
+
+/// Asks for the removal of what the job's runs began and did not deliver: nobody goes on with it, since the next run makes its own.
+pub(crate) async fn abandon_images(
+    transaction: &mut Transaction<'_>,
+    job_id: &JobId,
+    headers: &TraceHeaders,
+) -> Result<(), StoreError> {
+    let abandoned = sqlx::query_scalar!(
+        "update image set state = 'deleting' where job_id = $1 and state = 'creating' returning id",
+        job_id.as_str()
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    for id in abandoned {
+        let command = Command::RemoveImage {
+            image_id: parse("image.id", &id)?,
+        };
+        outbox::append(transaction, &Message::Command(command), headers).await?;
+    }
+    Ok(())
 }

@@ -124,7 +124,7 @@ impl Store {
             worker,
             ttl.as_secs_f64(),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.leases)
         .await?;
         rows.into_iter()
             .map(|row| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{StoreError, Transaction};
+use crate::{StoreError, Transaction, dead_letter};
 
 /// Notified when messages were added.
 pub const CHANNEL: &str = "wherry_outbox";
@@ -109,9 +109,13 @@ async fn bury(transaction: &mut Transaction<'_>, id: Uuid, reason: &str) -> Resu
     sqlx::query!(
         "with unreadable as (delete from outbox where id = $1 returning message, headers)
          insert into dead_letter (subject, payload, headers, reason)
-         select 'outbox', convert_to(message::text, 'UTF8'), headers, $2 from unreadable",
+         select $3, convert_to(message::text, 'UTF8'), headers, $2 from unreadable
+         on conflict (subject, sha256(payload)) do update set
+             times = dead_letter.times + 1, last_at = now(), retry = false,
+             headers = excluded.headers, reason = excluded.reason",
         id,
         reason,
+        dead_letter::OUTBOX,
     )
     .execute(&mut **transaction)
     .await?;

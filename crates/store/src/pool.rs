@@ -11,6 +11,10 @@ use sqlx::{ConnectOptions as _, PgPool, Postgres};
 use crate::page::PageEnds;
 use crate::{SealKey, StoreError, Transaction};
 
+/// Connections that are kept for the renewal of leases, so that a worker whose other connections are all in use, or hang, does not lose its
+/// runs: one for a renewal, and one for the next when the first hangs.
+const LEASE_CONNECTIONS: u32 = 2;
+
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
 pub struct ConnectConfig {
@@ -51,6 +55,8 @@ pub struct Store {
     pub(crate) pool: PgPool,
     /// Connections that see one tenant's rows at a time.
     tenants: PgPool,
+    /// Connections for renewals only; none is opened before there is one.
+    pub(crate) leases: PgPool,
     pub(crate) seal: SealKey,
     pub(crate) page_ends: PageEnds,
 }
@@ -78,6 +84,10 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(|source| StoreError::Connect { address, source })?;
+        let leases = PgPoolOptions::new()
+            .max_connections(LEASE_CONNECTIONS)
+            .acquire_timeout(config.acquire_timeout)
+            .connect_lazy_with(options.clone());
         let tenants = PgPoolOptions::new()
             .max_connections(config.tenant_connections)
             .acquire_timeout(config.acquire_timeout)
@@ -93,6 +103,7 @@ impl Store {
         Ok(Self {
             pool,
             tenants,
+            leases,
             seal,
             page_ends: PageEnds::default(),
         })
@@ -145,8 +156,9 @@ impl Store {
 
     /// How many connections are used and how many are idle.
     pub fn connections(&self) -> Connections {
-        let all = self.pool.size() + self.tenants.size();
-        let idle = self.pool.num_idle() + self.tenants.num_idle();
+        let pools = [&self.pool, &self.tenants, &self.leases];
+        let all: u32 = pools.iter().map(|pool| pool.size()).sum();
+        let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
         let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
         Connections {
             used: all - idle,
@@ -162,6 +174,7 @@ impl Store {
     /// Closes every connection.
     pub async fn close(&self) {
         self.tenants.close().await;
+        self.leases.close().await;
         self.pool.close().await;
     }
 }

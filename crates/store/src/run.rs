@@ -1,23 +1,35 @@
 //! What a run needs to know, what it observes, and the end of a job.
 
 use domain::disk::{DiskIndex, TargetDisk};
+use domain::message::TraceHeaders;
 use domain::parameters::ReplicationParameters;
 use domain::status_info::StatusInfo;
 use domain::{Epoch, InstanceId, JobId, SourceId, TenantId};
 use sqlx::types::Json;
 
 use crate::row::{parse, signed, unsigned};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, image_build};
 
 /// A disk to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDisk {
-    /// Where it is on the source.
+    /// Where it was on the source when the job was made.
     pub path: String,
-    /// Bytes of the source's disk.
+    /// Bytes of the source's disk, when the job was made.
     pub source_bytes: u64,
     /// The disk of the image.
     pub target: TargetDisk,
+    /// What the source has in its place now; `None` when its agent finds no such disk any more.
+    pub found: Option<FoundDisk>,
+}
+
+/// A disk of the source as its agent last found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundDisk {
+    /// Where it is.
+    pub path: String,
+    /// Its bytes.
+    pub size_bytes: u64,
 }
 
 /// Everything that a worker needs to drive a run.
@@ -33,6 +45,8 @@ pub struct RunFacts {
     pub rests: bool,
     /// How the copy is tuned.
     pub parameters: ReplicationParameters,
+    /// Bytes that crossed the wire in this run under earlier leases, as far as they were written down.
+    pub bytes_wire: u64,
     /// All disks.
     pub disks: Vec<RunDisk>,
 }
@@ -60,7 +74,8 @@ impl Store {
     pub async fn run_facts(&self, job_id: &JobId) -> Result<Option<RunFacts>, StoreError> {
         let job = sqlx::query!(
             r#"
-            select job.tenant, job.source_id, job.replication_parameters, source.public_key,
+            select job.tenant, job.source_id, job.replication_parameters, source.public_key, job.run,
+                job.observed as "observed: Json<StatusInfo>",
                 job.frequency_hours is not null and not job.cut_over as "rests!"
             from job join source on source.id = job.source_id where job.id = $1
             "#,
@@ -70,9 +85,13 @@ impl Store {
         .await?;
         let Some(job) = job else { return Ok(None) };
         let disks = sqlx::query!(
-            "select job_disk.index, job_disk.size_gib, source_disk.path, source_disk.size_bytes
-             from job_disk join source_disk on source_disk.source_id = $2 and source_disk.index = job_disk.index
-             where job_disk.job_id = $1 order by job_disk.index",
+            r#"
+            select job_disk.index, job_disk.size_gib, coalesce(job_disk.path, source_disk.path) as path,
+                coalesce(job_disk.source_bytes, source_disk.size_bytes) as source_bytes,
+                source_disk.path as "found_path?", source_disk.size_bytes as "found_bytes?"
+            from job_disk left join source_disk on source_disk.source_id = $2 and source_disk.index = job_disk.index
+            where job_disk.job_id = $1 order by job_disk.index
+            "#,
             job_id.as_str(),
             job.source_id,
         )
@@ -89,9 +108,20 @@ impl Store {
                     .map_err(|_| unknown("job_disk.index", disk.index.into()))?;
                 let size_gib = u32::try_from(disk.size_gib)
                     .map_err(|_| unknown("job_disk.size_gib", disk.size_gib.into()))?;
+                let found = match (disk.found_path, disk.found_bytes) {
+                    (Some(path), Some(bytes)) => Some(FoundDisk {
+                        path,
+                        size_bytes: unsigned("source_disk.size_bytes", bytes)?,
+                    }),
+                    _ => None,
+                };
                 Ok(RunDisk {
-                    path: disk.path,
-                    source_bytes: unsigned("source_disk.size_bytes", disk.size_bytes)?,
+                    path: disk.path.unwrap_or_default(),
+                    source_bytes: unsigned(
+                        "job_disk.source_bytes",
+                        disk.source_bytes.unwrap_or(0),
+                    )?,
+                    found,
                     target: TargetDisk {
                         index: DiskIndex(index),
                         size_gib,
@@ -112,6 +142,7 @@ impl Store {
             public_key: job.public_key,
             rests: job.rests,
             parameters,
+            bytes_wire: of_this_run(&job.observed.0, job.run),
             disks,
         }))
     }
@@ -197,8 +228,18 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        image_build::abandon_images(&mut transaction, job_id, &TraceHeaders::new()).await?;
         crate::source::delete::remove_if_over(&mut transaction, &removed.source_id).await?;
         transaction.commit().await?;
         Ok(true)
+    }
+}
+
+/// What was observed may still be an earlier run's.
+fn of_this_run(observed: &StatusInfo, run: i32) -> u64 {
+    if observed.run == Some(run) {
+        observed.bytes_wire.unwrap_or(0)
+    } else {
+        0
     }
 }

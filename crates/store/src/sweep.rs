@@ -10,7 +10,7 @@ use crate::job::transition::{self, Change, Guard, Transitioned};
 use crate::row::parse;
 use crate::{Store, StoreError, outbox};
 
-/// Leases that a run may lose without progress before it fails.
+/// Leases that a run may lose within a day and without progress before it fails.
 const MOST_LEASES_LOST: i32 = 3;
 
 /// A dead lease that was taken away.
@@ -29,7 +29,7 @@ pub struct Reconciled {
     pub starts: u64,
     /// Deleted jobs that are still there.
     pub removals: u64,
-    /// Deleted images that are still there.
+    /// Images that are deleted, or were never delivered by a run that has ended, and are still there.
     pub images: u64,
 }
 
@@ -41,7 +41,7 @@ impl Store {
     pub async fn sweep_lease(&self) -> Result<Option<Swept>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let row = sqlx::query!(
-            "select job.id, job.state, job.run, job.intent, job.leases_lost, job_lease.epoch, job_lease.worker
+            "select job.id, job.state, job.run, job.intent, job_lease.epoch, job_lease.worker
              from job_lease join job on job.id = job_lease.job_id
              where job_lease.expires_at <= now()
              order by job_lease.expires_at limit 1
@@ -72,18 +72,21 @@ impl Store {
                 transitioned: None,
             }));
         }
-        let lost = row.leases_lost + 1;
-        sqlx::query!(
-            "update job set leases_lost = $2 where id = $1",
-            row.id,
-            lost
+        // Losses of yesterday say nothing of today's: counting begins again a day after it began.
+        let lost = sqlx::query_scalar!(
+            "update job set
+                 leases_lost = case when leases_lost_since > now() - interval '1 day' then leases_lost + 1 else 1 end,
+                 leases_lost_since = case when leases_lost > 0 and leases_lost_since > now() - interval '1 day'
+                     then leases_lost_since else now() end
+             where id = $1 returning leases_lost",
+            row.id
         )
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
         let failure = Failure::new(
             FailureCode::WorkerLost,
             format!(
-                "The run lost its worker {lost} times without progress, the last time {}. Tell the operator, then start the job \
+                "The run lost its worker {lost} times within a day without progress, the last time {}. Tell the operator, then start the job \
                  again; what was copied is kept.",
                 row.worker
             ),
@@ -165,9 +168,14 @@ impl Store {
             reconciled.removals += 1;
         }
         let images = sqlx::query_scalar!(
-            "update image set asked_at = now() where id in (
+            "update image set state = 'deleting', asked_at = now() where id in (
                 select id from image
-                where state = 'deleting' and (asked_at is null or asked_at < now() - make_interval(secs => $1))
+                where state <> 'available' and (
+                    state = 'deleting' and (asked_at is null or asked_at < now() - make_interval(secs => $1))
+                    -- Begun by a run that has ended: whoever held it was late.
+                    or state = 'creating' and not exists (
+                        select 1 from job where job.id = image.job_id and job.run = image.run
+                            and job.state in ('preparing', 'syncing', 'processing', 'cleaning')))
                 order by id limit 500 for update skip locked)
              returning id",
             age_secs

@@ -7,11 +7,11 @@ use domain::message::TraceHeaders;
 use domain::status_info::StatusInfo;
 use domain::{Epoch, Failure, FailureCode, ImageId, InstanceId, JobId, Run, SourceId, TenantId};
 use sqlx::PgPool;
-use store::Store;
 use store::instance::{Authority, Instance};
 use store::job::{Change, Guard, Transitioned};
 use store::lease::{Claim, Lease};
 use store::run::Observation;
+use store::{ConnectConfig, ErrorKind, Store};
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -21,7 +21,7 @@ struct Bench {
     tenant: TenantId,
     source: SourceId,
     job: JobId,
-    _database: testkit::Database,
+    database: testkit::Database,
 }
 
 impl Bench {
@@ -34,7 +34,7 @@ impl Bench {
             tenant: TenantId::generate(),
             source: SourceId::generate(),
             job: JobId::generate(),
-            _database: database,
+            database,
         };
         let (tenant, source) = (bench.tenant.as_str(), bench.source.as_str());
         bench
@@ -671,4 +671,295 @@ async fn a_run_has_one_image_and_the_next_owner_goes_on_with_it() {
         store.image_is_delivered(job, second.run).await.unwrap(),
         "only a deleted image goes"
     );
+}
+
+impl Bench {
+    async fn begin_image(&self, lease: &Lease) -> ImageId {
+        let begun = self
+            .store
+            .begin_image(&self.job, lease.epoch, &ImageId::generate())
+            .await;
+        begun.unwrap().expect("the epoch is not over").id
+    }
+
+    /// How often a worker was asked to remove the image.
+    async fn removals_asked(&self, image: &ImageId) -> i64 {
+        sqlx::query_scalar(
+            "select count(*) from outbox where message::text like '%remove_image%' and message::text like '%' || $1 || '%'",
+        )
+        .bind(image.as_str())
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_or_halted_run_began_goes_and_the_next_run_makes_its_own() {
+    let bench = Bench::new().await;
+    for end in [Event::Fail, Event::Halted] {
+        let lease = bench.lease("w").await;
+        bench.advance(&lease, State::Processing).await;
+        let image = bench.begin_image(&lease).await;
+        bench.report(&lease, end).await;
+        assert!(bench.store.image_is_to_go(&image).await.unwrap(), "{end}");
+        assert_eq!(bench.removals_asked(&image).await, 1, "{end}");
+        let description = serde_json::json!({"disks": []});
+        let late = bench
+            .store
+            .finish_image(&image, lease.epoch, "/images/m", &description);
+        assert!(
+            !late.await.unwrap(),
+            "an image that goes is delivered to nobody"
+        );
+        assert_eq!(bench.read("image_id").await, "");
+        bench.store.remove_image(&image).await.unwrap();
+        bench
+            .store
+            .release_lease(&bench.job, lease.epoch)
+            .await
+            .unwrap();
+        bench.start().await;
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_delivers_any_more_is_found_by_the_reconciler() {
+    let bench = Bench::new().await;
+    let lease = bench.lease("w").await;
+    bench.advance(&lease, State::Processing).await;
+    let live = bench.begin_image(&lease).await;
+    let age = Duration::from_secs(3600);
+    assert_eq!(bench.store.reconcile(age).await.unwrap().images, 0);
+    assert!(
+        !bench.store.image_is_to_go(&live).await.unwrap(),
+        "its run goes on"
+    );
+    bench.report(&lease, Event::Fail).await;
+    bench.store.remove_image(&live).await.unwrap();
+    // A worker that did not know yet.
+    let late = bench.begin_image(&lease).await;
+    assert_eq!(bench.store.reconcile(age).await.unwrap().images, 1);
+    assert!(bench.store.image_is_to_go(&late).await.unwrap());
+    assert_eq!(bench.removals_asked(&late).await, 1);
+    assert_eq!(
+        bench.store.reconcile(age).await.unwrap().images,
+        0,
+        "asked for once in that time"
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_was_never_delivered_keeps_no_tenant_from_going() {
+    let bench = Bench::new().await;
+    let lease = bench.lease("w").await;
+    bench.report(&lease, Event::Halted).await;
+    let late = bench.begin_image(&lease).await;
+    bench
+        .store
+        .release_lease(&bench.job, lease.epoch)
+        .await
+        .unwrap();
+    bench
+        .send(Event::Delete, Guard::Tenant(&bench.tenant))
+        .await;
+    let claimed = bench.store.claim_removal(&bench.job, "w", TTL).await;
+    let Claim::Granted(removal) = claimed.unwrap() else {
+        panic!("nobody else removes it")
+    };
+    let removed = bench.store.remove_job(&bench.job, removal.epoch, "w").await;
+    assert!(removed.unwrap());
+    assert_eq!(bench.removals_asked(&late).await, 1);
+    bench.store.remove_image(&late).await.unwrap();
+    bench
+        .write("delete from source where id = $1", &[bench.source.as_str()])
+        .await;
+    let gone = bench.store.remove_tenant(&bench.tenant).await.unwrap();
+    assert_eq!(gone, store::operator::RemoveTenant::Removed);
+}
+
+#[tokio::test]
+async fn leases_lost_on_different_days_are_not_counted_together() {
+    let bench = Bench::new().await;
+    let lose = async |worker: &str| {
+        bench.lease(worker).await;
+        bench.leases_run_out().await;
+        bench.store.sweep_lease().await.unwrap();
+        bench.read("state || ' ' || leases_lost").await
+    };
+    assert_eq!(lose("w-1").await, "preparing 1");
+    assert_eq!(lose("w-2").await, "preparing 2");
+    bench
+        .write(
+            "update job set leases_lost_since = now() - interval '25 hours'",
+            &[],
+        )
+        .await;
+    assert_eq!(lose("w-3").await, "preparing 1");
+    assert_eq!(lose("w-4").await, "preparing 2");
+    assert_eq!(lose("w-5").await, "in_error 3");
+}
+
+#[tokio::test]
+async fn a_disk_that_the_source_has_lost_is_still_one_of_the_runs() {
+    let bench = Bench::new().await;
+    let source = bench.source.as_str();
+    for statement in [
+        "insert into source_disk (source_id, index, path, size_bytes) values ($1, 0, '/dev/vda', 1000), ($1, 1, '/dev/vdb', 2000)",
+        "insert into job_disk (job_id, index, size_gib, path, source_bytes)
+         select job.id, disk.index, 20, disk.path, disk.size_bytes
+         from job join source_disk as disk using (source_id) where source_id = $1",
+        // The next heartbeat: one disk was detached, the other grew.
+        "delete from source_disk where source_id = $1 and index = 1",
+        "update source_disk set size_bytes = 1500 where source_id = $1",
+    ] {
+        bench.write(statement, &[source]).await;
+    }
+    let facts = bench.store.run_facts(&bench.job).await.unwrap().unwrap();
+    let [grown, lost] = facts.disks.as_slice() else {
+        panic!("the job is of two disks: {:?}", facts.disks)
+    };
+    assert_eq!((grown.source_bytes, lost.source_bytes), (1000, 2000));
+    assert_eq!(grown.found.as_ref().unwrap().size_bytes, 1500);
+    assert_eq!((lost.path.as_str(), &lost.found), ("/dev/vdb", &None));
+}
+
+#[tokio::test]
+async fn what_somebody_holds_locked_for_long_may_be_tried_again() {
+    let bench = Bench::new().await;
+    let lease = bench.lease("w").await;
+    let mut patient = ConnectConfig::new(bench.database.url(), "test");
+    patient.statement_timeout = Duration::from_millis(300);
+    let impatient = Store::connect(&patient, bench.store.seal_key().clone())
+        .await
+        .unwrap();
+    let mut holder = bench.pool.begin().await.unwrap();
+    sqlx::query("select from job for update")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    let observation = Observation::default();
+    let refused = impatient
+        .observe(&bench.job, lease.epoch, &observation)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Retry, "{refused:?}");
+    holder.rollback().await.unwrap();
+    let written = impatient
+        .observe(&bench.job, lease.epoch, &observation)
+        .await;
+    assert!(written.unwrap(), "the same call, once the row is free");
+}
+
+#[tokio::test]
+async fn leases_are_renewed_while_every_other_connection_is_in_use() {
+    let bench = Bench::new().await;
+    let mut small = ConnectConfig::new(bench.database.url(), "small");
+    small.max_connections = 1;
+    small.acquire_timeout = Duration::from_millis(300);
+    let store = Store::connect(&small, bench.store.seal_key().clone())
+        .await
+        .unwrap();
+    let lease = bench.lease("w").await;
+    let _in_use = store.listen(&["anything"]).await.unwrap();
+    store.ping().await.unwrap_err();
+    let held = [(bench.job.clone(), lease.epoch)];
+    let renewed = store.renew_leases("w", &held, TTL).await.unwrap();
+    assert_eq!(renewed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_dies_twice_is_kept_once_and_goes_when_it_was_sent_again() {
+    let bench = Bench::new().await;
+    let store = &bench.store;
+    let headers = TraceHeaders::from([("traceparent".to_owned(), "00-1".to_owned())]);
+    for reason in ["first", "second"] {
+        store
+            .bury_message("wherry.cmd.stop_run", b"nonsense", &headers, reason)
+            .await
+            .unwrap();
+    }
+    let letters = store.dead_letters(None, 10).await.unwrap();
+    let [letter] = letters.as_slice() else {
+        panic!("one message: {letters:?}")
+    };
+    assert_eq!((letter.times, letter.reason.as_str()), (2, "second"));
+    assert_eq!(letter.headers, headers);
+    assert!(store.take_retried_letter().await.unwrap().is_none());
+    assert!(!store.retry_dead_letter(letter.id + 1).await.unwrap());
+    assert!(store.retry_dead_letter(letter.id).await.unwrap());
+
+    let taken = store.take_retried_letter().await.unwrap().unwrap();
+    assert_eq!(&taken.letter, letter);
+    assert!(
+        store.take_retried_letter().await.unwrap().is_none(),
+        "another relay leaves it alone"
+    );
+    drop(taken);
+    let again = testkit::wait::some(TTL, "a relay that fell leaves it", async || {
+        Ok(store.take_retried_letter().await?)
+    });
+    again.await.unwrap().sent().await.unwrap();
+    assert!(store.dead_letters(None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_of_the_outbox_that_could_not_be_read_goes_back_into_it() {
+    let bench = Bench::new().await;
+    let store = &bench.store;
+    bench.write("delete from outbox", &[]).await;
+    bench
+        .write(
+            "insert into outbox (id, message) values (gen_random_uuid(), '{\"of\": \"a later version\"}')",
+            &[],
+        )
+        .await;
+    store
+        .take_messages(10)
+        .await
+        .unwrap()
+        .published(&[])
+        .await
+        .unwrap();
+    let letter = store.dead_letters(None, 10).await.unwrap().pop().unwrap();
+    assert_eq!(letter.subject, "outbox");
+    assert!(store.retry_dead_letter(letter.id).await.unwrap());
+    assert!(store.take_retried_letter().await.unwrap().is_none());
+    assert!(store.dead_letters(None, 10).await.unwrap().is_empty());
+    let batch = store.take_messages(10).await.unwrap();
+    assert_eq!(
+        batch.unreadable.len(),
+        1,
+        "this version still can't read it"
+    );
+}
+
+#[tokio::test]
+async fn a_pool_without_a_free_connection_and_a_killed_one_may_be_tried_again() {
+    let bench = Bench::new().await;
+    let mut small = ConnectConfig::new(bench.database.url(), "small");
+    small.max_connections = 1;
+    small.acquire_timeout = Duration::from_millis(300);
+    let store = Store::connect(&small, bench.store.seal_key().clone())
+        .await
+        .unwrap();
+    let listener = store.listen(&["anything"]).await.unwrap();
+    let waited = store.ping().await.unwrap_err();
+    assert_eq!(waited.kind(), ErrorKind::Retry, "{waited:?}");
+    drop(listener);
+    testkit::wait::until(TTL, "the connection is free again", async || {
+        Ok(store.ping().await.is_ok())
+    })
+    .await
+    .unwrap();
+    bench
+        .write(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'small'",
+            &[],
+        )
+        .await;
+    if let Err(error) = store.ping().await {
+        assert_eq!(error.kind(), ErrorKind::Retry, "{error:?}");
+    }
+    store.ping().await.expect("a connection of its own making");
 }

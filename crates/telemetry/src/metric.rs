@@ -100,7 +100,7 @@ metrics! {
     JobStartSeconds: Kind::Histogram(WAIT_SECONDS), "wherry_job_start_seconds", {},
         "Time from a job's start being asked for to a worker holding its first lease of that run.";
     RunSeconds: Kind::Histogram(RUN_SECONDS), "wherry_run_seconds",
-        { outcome: "`finished`, `stopped`, `failed`, `removed` or `lease_lost`" },
+        { outcome: "`finished`, `stopped`, `failed`, `removed`, `handed_over` (its worker drained) or `lease_lost`" },
         "Time that a worker spent with a run, from its claim to its end here.";
     RunPhaseSeconds: Kind::Histogram(RUN_SECONDS), "wherry_run_phase_seconds",
         { phase: "`preparing`, `syncing`, `processing` or `cleaning`" },
@@ -133,7 +133,7 @@ metrics! {
     // Leases and workers.
     LeasesClaimed: Kind::Counter, "wherry_leases_claimed_total", {},
         "Leases granted to this worker.";
-    LeasesLost: Kind::Counter, "wherry_leases_lost_total", { reason: "`expired`, `taken` or `unreachable`" },
+    LeasesLost: Kind::Counter, "wherry_leases_lost_total", { reason: "`expired` or `taken`" },
         "Leases that this worker lost before it was done.";
     LeasesSwept: Kind::Counter, "wherry_leases_swept_total", {},
         "Dead leases that the scheduler took away.";
@@ -145,8 +145,8 @@ metrics! {
         "Runs that this worker drives.";
     WorkerSlotsLimit: Kind::Gauge, "wherry_worker_slots_limit", {},
         "Runs that this worker may drive at once.";
-    Instances: Kind::Gauge, "wherry_instances", { state: "`creating`, `running` or `destroying`" },
-        "Intermediate instances of this worker.";
+    Instances: Kind::Gauge, "wherry_instances", {},
+        "Intermediate instances on this worker's machine, parked ones too.";
 
     // Sources.
     Agents: Kind::Gauge, "wherry_agents", { state: "`online` or `offline`" },
@@ -158,7 +158,7 @@ metrics! {
 
     // The data path, as the worker hears of it from its receivers.
     TransferBytes: Kind::Counter, "wherry_transfer_bytes_total",
-        { kind: "`durable` (written and flushed), `wire` (received), `payload` (after decompression), `zero` (known empty), `unchanged` (already there)" },
+        { kind: "`durable` (written and flushed) or `wire` (received)" },
         "Bytes of disks that receivers took in.";
     TransferBytesPerSecond: Kind::Histogram(BYTES_PER_SECOND), "wherry_transfer_bytes_per_second", {},
         "Mean durable rate of a run's copy, once the copy is done.";

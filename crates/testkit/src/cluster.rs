@@ -1,25 +1,31 @@
 //! A whole Wherry out of real processes: a private Postgres and NATS, every role as its own `wherry` process, agents with their
 //! disks. Tests kill, stop, pause and restart any of them.
 
+mod database;
 pub mod disk;
 mod process;
+mod shell;
+mod small_store;
 mod tenant;
+mod trouble;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rand::RngExt as _;
 use servers::{Durability, Nats, Postgres};
 use store::{ConnectConfig, SealKey, Store};
 use tempfile::TempDir;
 
 pub use process::Process;
+pub use shell::{Shell, has};
+pub use small_store::SmallStore;
 pub use tenant::{Job, JobOptions, Source, Tenant};
+pub use trouble::Paused;
 
-use crate::wait;
+use crate::program::free_address;
+use crate::{program, wait};
 
 /// How long a role may take from its start until it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,7 +40,7 @@ pub struct ClusterConfig {
     pub binary: PathBuf,
     /// Worker processes.
     pub workers: usize,
-    /// More environment for every role.
+    /// More environment for every role and every agent.
     pub environment: Vec<(String, String)>,
 }
 
@@ -58,8 +64,6 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the servers and every role, and waits until all are ready.
     pub async fn start(config: ClusterConfig) -> anyhow::Result<Self> {
-        // Looking at health pages needs it, though they are plain HTTP.
-        let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
         let directory = tempfile::Builder::new()
             .prefix("wherry-cluster-")
             .tempdir()?;
@@ -170,22 +174,7 @@ impl Cluster {
 
     /// Waits until a role says that it is ready.
     pub async fn ready(&mut self, name: &str) -> anyhow::Result<()> {
-        let url = format!("http://{}/readyz", self.metrics_address(name));
-        wait::until(
-            READY_TIMEOUT,
-            &format!("{name} is ready at {url}"),
-            async || {
-                anyhow::ensure!(
-                    self.role(name).is_running(),
-                    "{name} has ended:\n{}",
-                    self.role(name).log()
-                );
-                Ok(reqwest::get(&url)
-                    .await
-                    .is_ok_and(|answer| answer.status().is_success()))
-            },
-        )
-        .await
+        self.role(name).ready().await
     }
 
     async fn all_ready(&mut self) -> anyhow::Result<()> {
@@ -194,6 +183,34 @@ impl Cluster {
             self.ready(&name).await?;
         }
         Ok(())
+    }
+
+    /// The process of the receiver that has the job's disks now, if there is one.
+    pub async fn receiver_now(&self, job: &Job) -> anyhow::Result<Option<i32>> {
+        let shown = job.describe().await?;
+        let Some(instance) = shown["TransitionInstanceId"].as_str() else {
+            return Ok(None);
+        };
+        let lock = self.path("worker/instances").join(instance).join("lock");
+        let locked_by = std::fs::read_to_string(lock).unwrap_or_default();
+        let receiver = locked_by.trim().parse().ok();
+        Ok(receiver.filter(|&receiver| !program::is_gone(receiver)))
+    }
+
+    /// The process of the job's receiver, as soon as there is one.
+    pub async fn receiver_of(&self, job: &Job) -> anyhow::Result<i32> {
+        let what = format!("job {} has a receiver", job.id);
+        wait::some(READY_TIMEOUT, &what, async || self.receiver_now(job).await).await
+    }
+
+    /// The worker that drives the job: the one whose child the job's receiver is.
+    pub async fn worker_of(&self, job: &Job) -> anyhow::Result<String> {
+        let parent = program::parent_of(self.receiver_of(job).await?);
+        self.roles
+            .iter()
+            .find(|(_, process)| process.pid().map(nix::unistd::Pid::as_raw) == parent)
+            .map(|(name, _)| name.clone())
+            .with_context(|| format!("no worker of the cluster drives job {}", job.id))
     }
 
     /// What a role shows at `/metrics`.
@@ -209,7 +226,7 @@ impl Cluster {
             .unwrap_or_else(|| panic!("the cluster has no process {name}"));
         process
             .argument_after("--health")
-            .expect("every role is started with --metrics")
+            .expect("every role is started with --health")
     }
 
     /// Where the API listens, as a URL.
@@ -241,18 +258,4 @@ impl Cluster {
     pub async fn tenant(&self, name: &str) -> anyhow::Result<Tenant> {
         Tenant::create(self, name).await
     }
-}
-
-/// Ports below those that the kernel gives to outgoing connections: one that is free now is not taken by a client in the next moment.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// A loopback address that nobody listened on a moment ago.
-fn free_address() -> anyhow::Result<String> {
-    for _ in 0..100 {
-        let port = rand::rng().random_range(PORTS);
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return Ok(listener.local_addr()?.to_string());
-        }
-    }
-    anyhow::bail!("a hundred ports in {PORTS:?} were taken")
 }

@@ -18,8 +18,11 @@ const ADDED_BY_PROMETHEUS: [&str; 6] = [
     "severity",
 ];
 
-/// Metrics with the names of their labels.
-pub type Shown = BTreeMap<String, BTreeSet<String>>;
+/// Labels with the values that were seen. None were, where only names are known.
+pub type Labels = BTreeMap<String, BTreeSet<String>>;
+
+/// Metrics with their labels.
+pub type Shown = BTreeMap<String, Labels>;
 
 /// An expression, and where it stands.
 #[derive(Debug, Clone)]
@@ -82,10 +85,10 @@ pub fn promised() -> Shown {
     let mut shown = Shown::new();
     for metric in telemetry::Metric::ALL {
         let spec = metric.spec();
-        let labels: BTreeSet<String> = spec
+        let labels: Labels = spec
             .labels
             .iter()
-            .map(|label| label.name.to_owned())
+            .map(|label| (label.name.to_owned(), BTreeSet::new()))
             .collect();
         match spec.kind {
             telemetry::Kind::Histogram(_) => {
@@ -112,11 +115,11 @@ pub fn shown_by(text: &str) -> Shown {
         let labels = shown.entry(name.to_owned()).or_default();
         if line.as_bytes().get(name.len()) == Some(&b'{') {
             let inside = rest.rsplit_once('}').map_or(rest, |(inside, _)| inside);
-            labels.extend(
-                inside
-                    .split("\",")
-                    .filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_owned())),
-            );
+            let pairs = inside.split("\",").filter_map(|pair| pair.split_once('='));
+            for (label, value) in pairs {
+                let values = labels.entry(label.trim().to_owned()).or_default();
+                values.insert(value.trim_matches('"').to_owned());
+            }
         }
     }
     shown
@@ -125,52 +128,54 @@ pub fn shown_by(text: &str) -> Shown {
 /// Checks one expression.
 ///
 /// # Errors
-/// It does not parse, or asks for a metric or label that is not in `shown`.
+/// It does not parse, or asks for a metric, a label or a label's value that is not in `shown`.
 pub fn check(expression: &Expression, shown: &Shown) -> anyhow::Result<()> {
     let place = &expression.place;
     let parsed = match parser::parse(&expression.promql) {
         Ok(parsed) => parsed,
         Err(error) => bail!("{place}: {error}: {}", expression.promql),
     };
-    let mut names = BTreeSet::new();
+    let mut selectors = Vec::new();
     let mut grouped = BTreeSet::new();
     walk(
         &parsed,
-        &mut |selector: &VectorSelector| {
-            let name = selector.name.clone().unwrap_or_default();
-            let labels: Vec<(String, MatchOp)> = selector
-                .matchers
-                .matchers
-                .iter()
-                .map(|matcher| (matcher.name.clone(), matcher.op.clone()))
-                .collect();
-            names.insert((
-                name,
-                labels
-                    .into_iter()
-                    .map(|(label, _)| label)
-                    .collect::<Vec<_>>(),
-            ));
-        },
+        &mut |selector: &VectorSelector| selectors.push(selector.clone()),
         &mut grouped,
     );
-    ensure!(!names.is_empty(), "{place} asks for no metric");
-    for (name, labels) in &names {
-        if name == "up" {
-            continue;
-        }
+    ensure!(!selectors.is_empty(), "{place} asks for no metric");
+    let name_of = |selector: &VectorSelector| selector.name.clone().unwrap_or_default();
+    for selector in selectors
+        .iter()
+        .filter(|selector| name_of(selector) != "up")
+    {
+        let name = name_of(selector);
         let known = shown
-            .get(name)
+            .get(&name)
             .with_context(|| format!("{place}: nothing shows the metric {name}"))?;
-        for label in labels.iter().chain(&grouped) {
-            let exists = known.contains(label)
-                || ADDED_BY_PROMETHEUS.contains(&label.as_str())
-                || names.iter().any(|(other, _)| {
+        let has_label =
+            |label: &str| known.contains_key(label) || ADDED_BY_PROMETHEUS.contains(&label);
+        for label in &grouped {
+            let exists = has_label(label)
+                || selectors.iter().any(|other| {
                     shown
-                        .get(other)
-                        .is_some_and(|labels| labels.contains(label))
+                        .get(&name_of(other))
+                        .is_some_and(|labels| labels.contains_key(label))
                 });
             ensure!(exists, "{place}: {name} has no label {label}");
+        }
+        for matcher in &selector.matchers.matchers {
+            let label = &matcher.name;
+            ensure!(has_label(label), "{place}: {name} has no label {label}");
+            let wanted: Vec<&str> = match matcher.op {
+                MatchOp::Equal => vec![&matcher.value],
+                MatchOp::Re(_) => matcher.value.split('|').collect(),
+                MatchOp::NotEqual | MatchOp::NotRe(_) => Vec::new(),
+            };
+            if let Some(seen) = known.get(label).filter(|seen| !seen.is_empty())
+                && let Some(value) = wanted.iter().find(|value| !seen.contains(**value))
+            {
+                bail!("{place}: {label} of {name} is never {value}, but {seen:?}");
+            }
         }
     }
     Ok(())
@@ -228,10 +233,14 @@ mod tests {
     fn what_nothing_shows_is_caught() {
         checked("sum by (state) (rate(wherry_things{kind=\"c\"}[5m]))").unwrap();
         checked("max(wherry_plain) > 1").unwrap();
+        checked("wherry_things{state=~\"a, b\",kind!=\"other\"}").unwrap();
         for broken in [
             "max(wherry_gone)",
             "sum by (colour) (wherry_things)",
             "wherry_things{colour=\"red\"}",
+            "wherry_things{kind=\"d\"}",
+            "wherry_things{kind=~\"c|d\"}",
+            "max(wherry_plain{kind=\"c\"})",
             "sum(rate(wherry_things[5m])",
             "1 + 1",
         ] {

@@ -2,6 +2,9 @@
 
 pub mod cluster;
 pub mod expressions;
+pub mod faults;
+pub mod program;
+pub mod traces;
 pub mod wait;
 
 mod database;

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::disk::DiskIndex;
@@ -18,6 +19,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::disk::Files;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
 use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
@@ -31,8 +33,10 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// The source: a file or a block device.
     pub from: PathBuf,
-    /// The target, a file. One that exists is written over in place; its chunk map is not kept.
+    /// The target, a file. One that exists is written over in place, and with a chunk map beside it only where it differs.
     pub to: PathBuf,
+    /// Whether the chunk map stays beside the target, with `.chunks` after its name.
+    pub keep: bool,
     /// `None`: the sender's choice; 0: no compression; else a zstd level.
     pub level: Option<i32>,
     /// Parallel streams.
@@ -185,6 +189,7 @@ pub async fn run(
             candidates: Candidates::All,
             free_space: settings.free_space,
         }],
+        sources: Arc::new(Files),
         compression: match settings.level {
             None => Compression::Auto,
             Some(0) => Compression::Off,
@@ -200,7 +205,7 @@ pub async fn run(
     let wall = began.elapsed();
     let after = usage();
     let receiver = other.end().await;
-    give_back(&settings.to, &directory)?;
+    give_back(&settings.to, &directory, settings.keep)?;
     let sent = sent?;
     let choice = sent.progress.carrier;
     Ok(Report {
@@ -340,34 +345,57 @@ impl Other {
     }
 }
 
-/// A directory beside the target for the receiver to work in; a target that exists lies in it as its disk.
+/// A directory beside the target for the receiver to work in; a target that exists lies in it as its disk, and so does its chunk map.
 fn lend(to: &Path) -> Result<PathBuf, BenchError> {
-    let mut name = to.as_os_str().to_owned();
-    name.push(".bench");
-    let directory = PathBuf::from(name);
-    let failed = |source| BenchError::File {
-        doing: "prepare",
-        path: directory.clone(),
-        source,
+    let directory = beside(to, ".bench");
+    let lend = || {
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory)?;
+        }
+        std::fs::create_dir(&directory)?;
+        for (outside, inside) in lent(to, &directory) {
+            if outside.exists() {
+                std::fs::rename(outside, inside)?;
+            }
+        }
+        Ok(())
     };
-    if directory.exists() {
-        std::fs::remove_dir_all(&directory).map_err(failed)?;
+    match lend() {
+        Ok(()) => Ok(directory),
+        Err(source) => Err(BenchError::File {
+            doing: "prepare",
+            path: directory,
+            source,
+        }),
     }
-    std::fs::create_dir(&directory).map_err(failed)?;
-    if to.exists() {
-        std::fs::rename(to, disk_path(&directory, DiskIndex::SYSTEM)).map_err(failed)?;
-    }
-    Ok(directory)
 }
 
-fn give_back(to: &Path, directory: &Path) -> Result<(), BenchError> {
-    std::fs::rename(disk_path(directory, DiskIndex::SYSTEM), to)
-        .and_then(|()| std::fs::remove_dir_all(directory))
-        .map_err(|source| BenchError::File {
-            doing: "put in place",
-            path: to.to_owned(),
-            source,
-        })
+fn give_back(to: &Path, directory: &Path, with_map: bool) -> Result<(), BenchError> {
+    let wanted = if with_map { 2 } else { 1 };
+    let give_back = || {
+        for (outside, inside) in lent(to, directory).into_iter().take(wanted) {
+            std::fs::rename(inside, outside)?;
+        }
+        std::fs::remove_dir_all(directory)
+    };
+    give_back().map_err(|source| BenchError::File {
+        doing: "put in place",
+        path: to.to_owned(),
+        source,
+    })
+}
+
+/// Where disk and chunk map lie outside and inside the receiver's directory.
+fn lent(to: &Path, directory: &Path) -> [(PathBuf, PathBuf); 2] {
+    let disk = disk_path(directory, DiskIndex::SYSTEM);
+    let map = disk.with_extension("chunks");
+    [(to.to_owned(), disk), (beside(to, ".chunks"), map)]
+}
+
+fn beside(to: &Path, ending: &str) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 fn usage() -> Usage {

@@ -3,9 +3,11 @@
 pub mod allocation;
 mod buffer;
 mod extents;
+pub mod faulty;
 #[cfg(test)]
 pub(crate) mod forgetful;
 pub mod partitions;
+mod reader;
 mod source;
 mod storage;
 mod target;
@@ -13,7 +15,8 @@ mod target;
 pub use allocation::Allocation;
 pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
 pub use extents::Extents;
-pub use source::SourceReader;
+pub use reader::SourceReader;
+pub use source::{FileSource, Files, Source, Sources};
 pub use storage::{FileStorage, Storage};
 pub use target::TargetWriter;
 

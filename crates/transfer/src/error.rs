@@ -19,12 +19,14 @@ pub enum TransferError {
         source: io::Error,
     },
     /// A disk of the source can't be read, after several tries.
-    #[error("can't read the disk {} at byte {offset}: {source}. Check the disk; nothing was delivered", path.display())]
+    #[error("the disk {} can't be read, {length} bytes at byte {offset}: {source}. Check the disk; nothing was delivered", path.display())]
     ReadSource {
         /// Where it is.
         path: PathBuf,
-        /// At which byte.
+        /// The first byte that can't be read.
         offset: u64,
+        /// How many can't from there on, in whole sectors.
+        length: u64,
         /// Why.
         source: io::Error,
     },

@@ -12,6 +12,7 @@ mod governor;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::{Client, Control};
+use crate::disk::Sources;
 use crate::hashes::Hash;
 use crate::plan::Candidates;
 use crate::{Identity, TransferError};
@@ -76,6 +78,8 @@ pub struct SendConfig {
     pub ticket: Vec<u8>,
     /// All disks of the job.
     pub disks: Vec<SourceDisk>,
+    /// What opens them: [`crate::disk::Files`], or in tests what fails.
+    pub sources: Arc<dyn Sources>,
     /// How payloads are packed.
     pub compression: Compression,
     /// Parallel streams, at least one.

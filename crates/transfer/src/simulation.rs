@@ -9,6 +9,7 @@
 pub(crate) mod network;
 
 mod checks;
+mod disks;
 mod pace;
 mod plan;
 mod seeds;

@@ -30,6 +30,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
     ended(start(async { work() }).await)
 }
 
+/// Holds the thread for so long. In virtual time nothing that blocks takes time.
+pub(crate) fn rest(lasts: std::time::Duration) {
+    #[cfg(test)]
+    if crate::simulation::pause().is_some() {
+        return;
+    }
+    std::thread::sleep(lasts);
+}
+
 /// What became of a task: one that panicked is an error like others.
 pub(crate) fn ended<T>(
     outcome: Result<Result<T, TransferError>, tokio::task::JoinError>,

@@ -36,13 +36,22 @@ pub(super) enum BuildError {
     NoQemuImg { program: String, source: io::Error },
     #[error("qemu-img could not make {path}: {message}")]
     QemuImg { path: String, message: String },
+    #[error(
+        "the image store became full while {path} was written. Free some or add space, then start the job again; what was copied is kept"
+    )]
+    Filled { path: String },
 }
 
 impl BuildError {
     pub(super) fn failure(&self) -> Failure {
         let code = match self {
-            Self::NoRoom { .. } => FailureCode::TargetFull,
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::NoRoom { .. } | Self::Filled { .. } => FailureCode::TargetFull,
+            Self::File { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
                 FailureCode::TargetFull
             }
             Self::File { .. } => FailureCode::TargetUnwritable,
@@ -52,9 +61,26 @@ impl BuildError {
     }
 }
 
-/// Makes the image; answers with where it lies and its description as JSON.
+/// Makes the image; answers with where it lies and its description as JSON. What can't become an image does not stay.
 pub(super) async fn build(
     store: &Path,
+    qemu_img: &Path,
+    order: Order,
+    tell: impl FnMut(f64) + Send,
+) -> Result<(String, String), BuildError> {
+    let partial = store.join(format!("{}.partial", order.image_id));
+    let made = make(store, &partial, qemu_img, order, tell).await;
+    if made.is_err()
+        && let Err(error) = clear(&partial)
+    {
+        tracing::warn!(%error, "what was made of the image stays until the image's row goes");
+    }
+    made
+}
+
+async fn make(
+    store: &Path,
+    partial: &Path,
     qemu_img: &Path,
     order: Order,
     mut tell: impl FnMut(f64) + Send,
@@ -69,10 +95,10 @@ pub(super) async fn build(
     // Disks that have changed since: the raw files are other names of theirs, so what lies here is no longer one image. Nobody was told of it
     // yet, since the order would not have come again.
     clear(&location)?;
+    // Before the room is measured: what an attempt that fell has left is room for this one.
+    clear(partial)?;
     check_room(store, &order)?;
-    let partial = store.join(format!("{}.partial", order.image_id));
-    clear(&partial)?;
-    std::fs::create_dir_all(&partial).map_err(failed("make", &partial))?;
+    std::fs::create_dir_all(partial).map_err(failed("make", partial))?;
 
     let count = order.disks.len() as f64;
     let mut disks = Vec::new();
@@ -110,7 +136,7 @@ pub(super) async fn build(
         .expect("a struct of strings and integers has a JSON form");
     let written = partial.join("image.json");
     std::fs::write(&written, &text).map_err(failed("write", &written))?;
-    let (from, to) = (partial.clone(), location.clone());
+    let (from, to) = (partial.to_owned(), location.clone());
     let published = tokio::task::spawn_blocking(move || publish(&from, &to)).await;
     published
         .unwrap_or_else(|died| Err(io::Error::other(died)))
@@ -192,6 +218,7 @@ async fn place(disk: &Path, to: &Path) -> Result<(), BuildError> {
                 .args(["--sparse=always", "--reflink=auto"])
                 .arg(disk)
                 .arg(to)
+                .env("LC_ALL", "C")
                 .stdin(Stdio::null())
                 .kill_on_drop(true)
                 .output()
@@ -200,9 +227,12 @@ async fn place(disk: &Path, to: &Path) -> Result<(), BuildError> {
             if copied.status.success() {
                 Ok(())
             } else {
-                Err(failed("copy", to)(io::Error::other(
-                    String::from_utf8_lossy(&copied.stderr).trim().to_owned(),
-                )))
+                let message = String::from_utf8_lossy(&copied.stderr).trim().to_owned();
+                Err(if is_full(&message) {
+                    filled(to)
+                } else {
+                    failed("copy", to)(io::Error::other(message))
+                })
             }
         }
         Err(error) => Err(failed("link", to)(error)),
@@ -220,6 +250,7 @@ async fn convert(
         .args(["convert", "-p", "-f", "raw", "-O", "qcow2"])
         .arg(disk)
         .arg(to)
+        .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -247,11 +278,32 @@ async fn convert(
     let message = reading_errors.await.unwrap_or_default();
     if status.success() {
         Ok(())
+    } else if is_full(&message) {
+        Err(filled(to))
     } else {
         Err(BuildError::QemuImg {
             path: to.display().to_string(),
             message: message.trim().to_owned(),
         })
+    }
+}
+
+/// Whether a program that was told to speak C's language (`LC_ALL`) says that the disk is full: its exit code does not.
+fn is_full(message: &str) -> bool {
+    [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT]
+        .into_iter()
+        .any(|errno| {
+            let text = io::Error::from(errno).to_string();
+            // Rust appends the number to the text of the C library.
+            text.split(" (os error")
+                .next()
+                .is_some_and(|text| message.contains(text))
+        })
+}
+
+fn filled(path: &Path) -> BuildError {
+    BuildError::Filled {
+        path: path.display().to_string(),
     }
 }
 
@@ -277,6 +329,15 @@ fn publish(partial: &Path, location: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_from_what_a_program_prints() {
+        assert!(is_full(
+            "qemu-img: error while writing at byte 0: No space left on device"
+        ));
+        assert!(is_full("cp: error writing 'x': Disk quota exceeded"));
+        assert!(!is_full("qemu-img: Could not open 'x': Permission denied"));
+    }
 
     #[test]
     fn progress_is_read_from_what_qemu_img_prints() {

@@ -10,11 +10,16 @@ use pki::Authority;
 use proto::receiver as wire;
 use transfer::TicketSecret;
 
-use super::{InstanceSpec, ProcessProvider, Provider, ProviderError};
+use super::{InstanceSpec, InstanceState, Limits, ProcessProvider, Provider, ProviderError};
 use crate::receiver_client::{CallError, RECEIVER_NAME, ReceiverClient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const DISK_BYTES: u64 = 4 << 20;
+const LIMITS: Limits = Limits {
+    memory_bytes: 1 << 30,
+    open_files: 512,
+    core_bytes: 0,
+};
 
 /// A provider, and one run that uses it.
 struct Bench {
@@ -42,6 +47,8 @@ impl Bench {
                 image_store,
                 listen: [127, 0, 0, 1].into(),
                 start_timeout: PATIENCE,
+                park_timeout: PATIENCE,
+                limits: LIMITS,
             }),
             authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
             id: InstanceId::generate(),
@@ -90,7 +97,7 @@ impl Bench {
     }
 
     async fn is_running(&self) -> bool {
-        self.provider.is_running(&self.id).await
+        self.provider.describe(&self.id).await == InstanceState::Running
     }
 
     async fn destroy(&self, epoch: i64) -> Result<(), ProviderError> {
@@ -125,7 +132,10 @@ async fn a_made_instance_answers_its_worker_and_is_gone_once_it_is_destroyed() {
     assert!(bench.is_running().await);
 
     bench.destroy(1).await.unwrap();
-    assert!(!bench.is_running().await);
+    assert_eq!(
+        bench.provider.describe(&bench.id).await,
+        InstanceState::Absent
+    );
     assert!(bench.provider.list().await.unwrap().is_empty());
     assert!(matches!(client.status(1).await, Err(CallError::Lost(_))));
     bench
@@ -143,7 +153,10 @@ async fn what_an_instance_holds_survives_parking_and_another_owner() {
     std::fs::write(&kept, b"what was copied").unwrap();
 
     bench.provider.park(&bench.id, Epoch(1)).await.unwrap();
-    assert!(!bench.is_running().await);
+    assert_eq!(
+        bench.provider.describe(&bench.id).await,
+        InstanceState::Parked
+    );
     let client = bench.create(2).await.unwrap();
     bench.admit(&client, 2).await.unwrap();
     assert_eq!(std::fs::read(&kept).unwrap(), b"what was copied");
@@ -219,10 +232,55 @@ async fn a_program_that_is_no_receiver_is_named_with_what_it_printed() {
         image_store: directory.path().to_owned(),
         listen: [127, 0, 0, 1].into(),
         start_timeout: PATIENCE,
+        park_timeout: PATIENCE,
+        limits: LIMITS,
     });
     let error = bench.create(1).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "the receiver ended before it was ready: it printed nothing"
     );
+}
+
+#[tokio::test]
+async fn a_receiver_has_its_limits_and_none_of_the_workers_secrets() {
+    let bench = Bench::process();
+    let client = bench.create(1).await.unwrap();
+    bench.admit(&client, 1).await.unwrap();
+    let lock = std::fs::read_to_string(bench.root.join(bench.id.as_str()).join("lock")).unwrap();
+    let proc = PathBuf::from("/proc").join(lock.trim());
+    let environment = std::fs::read(proc.join("environ")).unwrap();
+    let names: Vec<&[u8]> = environment
+        .split(|&byte| byte == 0)
+        .filter_map(|entry| entry.split(|&byte| byte == b'=').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(names.contains(&b"PATH".as_slice()));
+    // The environment of the test stands for that of a worker: cargo has put much into it.
+    assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO_")));
+    for name in names {
+        let name = String::from_utf8_lossy(name);
+        assert!(
+            super::process::ENVIRONMENT.contains(&name.as_ref()),
+            "{name} is none of a receiver's business"
+        );
+    }
+    let limits = std::fs::read_to_string(proc.join("limits")).unwrap();
+    for (resource, value) in [
+        ("Max data size", LIMITS.memory_bytes),
+        ("Max open files", LIMITS.open_files),
+        ("Max core file size", LIMITS.core_bytes),
+    ] {
+        let line = limits.lines().find(|line| line.starts_with(resource));
+        let value = value.to_string();
+        assert!(
+            line.is_some_and(|line| line
+                .split_whitespace()
+                .filter(|&word| word == value)
+                .count()
+                == 2),
+            "{line:?}"
+        );
+    }
+    bench.destroy(1).await.unwrap();
 }

@@ -22,15 +22,40 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, getpid, getppid, kill_process, kill_process_group, setrlimit,
 };
 
-use super::{InstanceSpec, Provider, ProviderError};
+use super::{InstanceSpec, InstanceState, Provider, ProviderError};
 
-/// Time that a receiver has to flush and end by itself.
-const PARK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time until a killed process must be gone.
+/// Time until a killed process must be gone: the kernel's work, and nobody's setting.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
-/// Open files of a receiver.
-const OPEN_FILES: u64 = 4096;
+
+/// What a receiver is given of the worker's environment. All else stays out of it: the worker's holds the keys of the database, of NATS and of
+/// the secrets at rest.
+pub(super) const ENVIRONMENT: [&str; 13] = [
+    // Where programs and libraries are, how text and times are written, where scratch files go.
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "RUST_BACKTRACE",
+    // Logs and traces, as the worker's.
+    "WHERRY_LOG_FORMAT",
+    "WHERRY_LOG_LEVEL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    // Its own settings.
+    "WHERRY_QEMU_IMG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+
+/// What a receiver may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) memory_bytes: u64,
+    pub(crate) open_files: u64,
+    pub(crate) core_bytes: u64,
+}
 
 /// Makes instances as processes of this machine.
 #[derive(Debug)]
@@ -42,6 +67,9 @@ pub(crate) struct ProcessProvider {
     pub(crate) image_store: PathBuf,
     pub(crate) listen: std::net::IpAddr,
     pub(crate) start_timeout: Duration,
+    /// Time that a receiver has to flush and end by itself.
+    pub(crate) park_timeout: Duration,
+    pub(crate) limits: Limits,
 }
 
 #[tonic::async_trait]
@@ -95,21 +123,28 @@ impl Provider for ProcessProvider {
         Ok(SocketAddr::new(self.listen, port))
     }
 
-    async fn is_running(&self, id: &InstanceId) -> bool {
-        receiver_of(&self.directory(id)).is_some()
+    async fn describe(&self, id: &InstanceId) -> InstanceState {
+        let directory = self.directory(id);
+        if receiver_of(&directory).is_some() {
+            InstanceState::Running
+        } else if directory.exists() {
+            InstanceState::Parked
+        } else {
+            InstanceState::Absent
+        }
     }
 
     async fn park(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError> {
         let directory = self.directory(id);
         check_owner(&directory, epoch)?;
-        end_receiver(&directory, PARK_TIMEOUT).await
+        end_receiver(&directory, self.park_timeout).await
     }
 
     async fn destroy(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError> {
         let directory = self.directory(id);
         check_owner(&directory, epoch)?;
         // Politely: it has nothing to flush any more but its last spans.
-        end_receiver(&directory, PARK_TIMEOUT).await?;
+        end_receiver(&directory, self.park_timeout).await?;
         let removing = directory.clone();
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(removing)).await;
         match removed {
@@ -162,11 +197,15 @@ impl ProcessProvider {
             .process_group(0)
             // A run that is stopped while its receiver comes up leaves none behind.
             .kill_on_drop(true)
-            .env_remove("WHERRY_HEALTH")
-            .env_remove("WHERRY_SEAL_KEY")
-            .env_remove("WHERRY_DATABASE_URL");
+            .env_clear()
+            .envs(
+                ENVIRONMENT
+                    .iter()
+                    .filter_map(|&name| Some((name, std::env::var_os(name)?))),
+            );
         // qcow2 adds tables to the data: a 64th is far more than they need.
         let largest_file = spec.largest_disk_bytes + spec.largest_disk_bytes / 64 + (64 << 20);
+        let limits = self.limits;
         let worker = getpid();
         // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
         unsafe {
@@ -176,8 +215,10 @@ impl ProcessProvider {
                 if getppid() != Some(worker) {
                     return Err(Errno::SRCH.into());
                 }
-                setrlimit(Resource::Core, limit(0))?;
-                setrlimit(Resource::Nofile, limit(OPEN_FILES))?;
+                // Memory that is written to, and not address space: the allocator reserves far more of that than it ever uses.
+                setrlimit(Resource::Data, limit(limits.memory_bytes))?;
+                setrlimit(Resource::Nofile, limit(limits.open_files))?;
+                setrlimit(Resource::Core, limit(limits.core_bytes))?;
                 setrlimit(Resource::Fsize, limit(largest_file))?;
                 Ok(())
             });

@@ -8,15 +8,12 @@ use proto::{agent, receiver};
 use store::instance::{Authority, Instance};
 use transfer::{Ticket, TicketSecret};
 
-use super::{Ended, Run, internal, lost_or_ended, persist};
+use super::{Ended, Run, disks, internal, lost_or_ended, persist};
 use crate::provider::{InstanceSpec, ProviderError};
 use crate::receiver_client::{RECEIVER_NAME, ReceiverClient};
 
-/// How long a ticket opens the receiver. Its epoch ends it earlier.
-const TICKET_SECS: i64 = 30 * 24 * 3600;
-
-/// Attempts to bring a receiver up before the run fails.
-const TRIES: u32 = 3;
+/// How long a ticket opens the receiver: longer than a job may live, so that it matters little whose clock says so. Its epoch ends it earlier.
+const TICKET_SECS: i64 = 120 * 24 * 3600;
 
 /// Where a run takes place: its instance, and the receiver in it.
 #[derive(Debug)]
@@ -27,6 +24,7 @@ pub(super) struct Site {
 
 impl Run {
     pub(super) async fn prepare(&mut self) -> Result<Site, Ended> {
+        disks::are_unchanged(&self.facts.disks)?;
         self.observe("making the intermediate instance").await?;
         let instance = self.take_instance().await?;
         self.progress.instance_id = Some(instance.id.clone());
@@ -69,7 +67,7 @@ impl Run {
             match self.try_to_open(&instance).await {
                 Ok(client) => return Ok(Site { instance, client }),
                 Err(Opening::Ended(ended)) => return Err(ended),
-                Err(Opening::Lost(message)) if tries < TRIES => {
+                Err(Opening::Lost(message)) if tries <= self.context.config.receiver_losses => {
                     tracing::warn!(job_id = %self.lease.job_id, instance_id = %instance.id, message, "a receiver is started again");
                 }
                 Err(Opening::Lost(message)) => {

@@ -9,16 +9,10 @@ use store::image_build::BegunImage;
 use telemetry::Metric;
 
 use super::preparing::Site;
-use super::{Ended, Run, internal, lost_or_ended, persist, syncing};
+use super::{Ended, Run, disks, internal, lost_or_ended, persist, syncing};
 
 /// Between two looks at the receiver.
 const POLL: Duration = Duration::from_millis(500);
-
-/// Silence of the receiver after which it is replaced.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Receivers that may be lost while the image is made. What was received is kept; the agent proves it to the next one.
-const TRIES: u32 = 3;
 
 impl Run {
     pub(super) async fn process(&mut self, mut site: Site) -> Result<(), Ended> {
@@ -35,6 +29,7 @@ impl Run {
             .record(started.elapsed().as_secs_f64());
         let image = built?;
         let description = description(&image)?;
+        disks::are_described(&self.facts.disks, &description)?;
         let finished = persist(|| {
             self.context
                 .store
@@ -53,7 +48,8 @@ impl Run {
         site: &mut Site,
         begun: &BegunImage,
     ) -> Result<ImageStatus, Ended> {
-        for _ in 0..TRIES {
+        // What was received is kept; the agent proves it to the next one.
+        for _ in 0..=self.context.config.receiver_losses {
             match self.build(site, begun).await? {
                 Building::Stored(image) => return Ok(image),
                 Building::Lost(message) => {
@@ -114,8 +110,8 @@ impl Run {
                 }
                 Err(error) => {
                     let message = lost_or_ended(error)?;
-                    let is_gone = !self.context.provider.is_running(&site.instance.id).await;
-                    if is_gone || heard_at.elapsed() > PATIENCE {
+                    let is_gone = !self.is_running(&site.instance).await;
+                    if is_gone || heard_at.elapsed() > self.context.config.receiver_silence() {
                         return Ok(Building::Lost(message));
                     }
                 }

@@ -22,7 +22,7 @@ pub(super) struct Progress {
     info: StatusInfo,
     bytes_total: u64,
     bytes_durable: u64,
-    /// Wire bytes of receivers of this lease that are gone.
+    /// Wire bytes of the run's receivers that are gone, also of those under earlier leases.
     wire_before: u64,
     wire_now: u64,
     samples: VecDeque<(Instant, u64)>,
@@ -38,11 +38,13 @@ impl Progress {
             instance_id: None,
             info: StatusInfo {
                 run: Some(run.0),
+                // Also before a receiver was looked at: the next owner of the run reads it here.
+                bytes_wire: (facts.bytes_wire > 0).then_some(facts.bytes_wire),
                 ..StatusInfo::default()
             },
             bytes_total: facts.disks.iter().map(|disk| disk.source_bytes).sum(),
             bytes_durable: 0,
-            wire_before: 0,
+            wire_before: facts.bytes_wire,
             wire_now: 0,
             samples: VecDeque::new(),
             has_looked: false,
@@ -87,6 +89,11 @@ impl Progress {
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.carrier = text(&status.carrier);
         self.info.carrier_reason = text(&status.carrier_reason);
+    }
+
+    /// Bytes that are durable, as last seen.
+    pub(super) fn bytes_durable(&self) -> u64 {
+        self.bytes_durable
     }
 
     /// The copy is over: rate and time left mean nothing any more.

@@ -9,14 +9,12 @@ use store::agent::ReportedState;
 use store::assignment::AgentReport;
 use telemetry::Metric;
 
+use super::losses::Losses;
 use super::preparing::Site;
-use super::{Ended, Run, internal, lost_or_ended, persist};
+use super::{Ended, Run, disks, internal, lost_or_ended, persist};
 
 /// Between two looks at the receiver.
 const POLL: Duration = Duration::from_secs(1);
-
-/// Looks in a row without an answer after which a receiver is replaced.
-const LOST_AFTER: u32 = 3;
 
 impl Run {
     pub(super) async fn sync(&mut self, site: Site) -> Result<Site, Ended> {
@@ -32,11 +30,13 @@ impl Run {
     /// Waits until the receiver has given a receipt for every disk, in `site` or in the one that replaces it.
     pub(super) async fn receive_all(&mut self, mut site: Site) -> Result<Site, Ended> {
         let mut heard_at = Instant::now();
-        let mut unanswered = 0;
+        let mut answered_at = Instant::now();
+        let mut losses = Losses::default();
+        let mut mended = 0;
         loop {
             match site.client.status(self.lease.epoch.0).await {
                 Ok(status) => {
-                    unanswered = 0;
+                    answered_at = Instant::now();
                     self.progress.look(&status);
                     if let Some(failure) = failure_of(&status) {
                         telemetry::counter(
@@ -44,28 +44,43 @@ impl Run {
                             &[("code", failure.code.as_str())],
                         )
                         .increment(1);
-                        return Err(failure.into());
+                        if failure.code != FailureCode::Corrupt
+                            || mended >= self.context.config.corrupt_resends
+                        {
+                            return Err(failure.into());
+                        }
+                        // It has forgotten what it found wrong: the next one is sent that, and nothing else, again.
+                        mended += 1;
+                        tracing::warn!(job_id = %self.lease.job_id, %failure, mended, "what is wrong on the target is sent again");
+                        self.observe("sending again what did not arrive whole")
+                            .await?;
+                        site = self.open_site(site.instance).await?;
+                        (heard_at, answered_at) = (Instant::now(), Instant::now());
+                        continue;
                     }
-                    if is_complete(&status) {
+                    if disks::have_arrived(&self.facts.disks, &status) {
                         return Ok(site);
                     }
                     if status.agent_connected {
                         heard_at = Instant::now();
                         self.observe("copying").await?;
                     } else {
-                        self.wait_for_agent(heard_at).await?;
+                        self.wait_for_agent(heard_at, mended > 0).await?;
                     }
                 }
                 Err(error) => {
                     let message = lost_or_ended(error)?;
-                    unanswered += 1;
-                    let is_gone = !self.context.provider.is_running(&site.instance.id).await;
-                    if is_gone || unanswered >= LOST_AFTER {
-                        tracing::warn!(job_id = %self.lease.job_id, message, "the receiver is lost and is replaced");
+                    let is_gone = !self.is_running(&site.instance).await;
+                    if is_gone || answered_at.elapsed() > self.context.config.receiver_silence() {
+                        let lost = losses.another(self.progress.bytes_durable());
+                        if lost > self.context.config.receiver_losses {
+                            return Err(given_up(lost, &message).into());
+                        }
+                        tracing::warn!(job_id = %self.lease.job_id, message, lost, "the receiver is lost and is replaced");
                         self.observe("starting a new receiver: the last one was lost")
                             .await?;
                         site = self.open_site(site.instance).await?;
-                        unanswered = 0;
+                        answered_at = Instant::now();
                     }
                 }
             }
@@ -73,8 +88,9 @@ impl Run {
         }
     }
 
-    /// No agent is connected: says what is waited for, and gives up when that takes too long or can't end.
-    async fn wait_for_agent(&mut self, heard_at: Instant) -> Result<(), Ended> {
+    /// No agent is connected: says what is waited for, and gives up when that takes too long or can't end. While a copy is mended, the agent
+    /// may still repeat what the receiver before said of it.
+    async fn wait_for_agent(&mut self, heard_at: Instant, is_mending: bool) -> Result<(), Ended> {
         let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
         let report = persist(|| self.context.store.agent_report(job_id, epoch)).await;
         let report = report.map_err(|error| internal(&error))?;
@@ -82,6 +98,7 @@ impl Run {
             state: ReportedState::Failed,
             failure: Some(failure),
         }) = &report
+            && !(is_mending && failure.code == FailureCode::Corrupt)
         {
             return Err(failure.clone().into());
         }
@@ -104,11 +121,11 @@ impl Run {
             } else {
                 FailureCode::SourceOffline
             };
-            let minutes = self.context.config.agent_patience_minutes;
+            let patience = spoken(self.context.config.agent_patience());
             let what = trouble.unwrap_or_else(|| "it was silent".to_owned());
             let sentence = format!(
-                "The agent of {source_id} did not come for {minutes} minutes: {what}. Check that it runs and that it can reach {} by \
-                 UDP, then start the job again; what was copied is kept.",
+                "The agent of {source_id} did not come for {patience}: {what}. Check that it runs and that it can reach {} by UDP or by \
+                 TCP, then start the job again; what was copied is kept.",
                 self.context.config.receiver_host()
             );
             return Err(Failure::new(code, sentence).into());
@@ -123,8 +140,19 @@ impl Run {
     }
 }
 
-fn is_complete(status: &StatusResponse) -> bool {
-    !status.disks.is_empty() && status.disks.iter().all(|disk| disk.receipt.is_some())
+fn spoken(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
+    }
+}
+
+fn given_up(lost: u32, message: &str) -> Failure {
+    let sentence = format!(
+        "The receiver was lost {lost} times without progress, the last time thus: {message}. Tell the operator, then start the job again; what \
+         was copied is kept."
+    );
+    Failure::new(FailureCode::ReceiverLost, sentence)
 }
 
 /// What ended the transfer for good, as the receiver says.

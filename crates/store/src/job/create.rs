@@ -175,7 +175,7 @@ async fn create(
         return refused(CreateRefusal::ScheduledStart);
     }
     insert(transaction, tenant, &id, new, valid_until).await?;
-    insert_disks(transaction, &id, &disks).await?;
+    insert_disks(transaction, &id, new.source_id.as_str(), &disks).await?;
     let tagged = [id.to_string()];
     tag::insert(transaction, tenant, TaggedKind::Job, &tagged, new.tags).await?;
     set_timer(transaction, &id, "expire", valid_until).await?;
@@ -311,9 +311,11 @@ async fn insert(
     Ok(())
 }
 
+/// Writes sizes of the image's disks, with what the source's disks are now: a run copies these, or fails.
 pub(super) async fn insert_disks(
     transaction: &mut Transaction<'_>,
     id: &JobId,
+    source_id: &str,
     disks: &[TargetDisk],
 ) -> Result<(), StoreError> {
     let indexes: Vec<i16> = disks
@@ -325,9 +327,14 @@ pub(super) async fn insert_disks(
         .map(|disk| i32::try_from(disk.size_gib).unwrap_or(i32::MAX))
         .collect();
     sqlx::query!(
-        "insert into job_disk (job_id, index, size_gib) select $1, * from unnest($2::smallint[], $3::integer[])
-         on conflict (job_id, index) do update set size_gib = excluded.size_gib",
+        "insert into job_disk (job_id, index, size_gib, path, source_bytes)
+         select $1, disk.index, disk.size_gib, source_disk.path, source_disk.size_bytes
+         from unnest($3::smallint[], $4::integer[]) as disk (index, size_gib)
+             join source_disk on source_disk.source_id = $2 and source_disk.index = disk.index
+         on conflict (job_id, index) do update set
+             size_gib = excluded.size_gib, path = excluded.path, source_bytes = excluded.source_bytes",
         id.as_str(),
+        source_id,
         &indexes,
         &sizes,
     )

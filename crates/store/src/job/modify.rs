@@ -167,7 +167,7 @@ async fn modify(
     if !change.disks.is_empty() {
         let source = disks_of_source(transaction, &job.source_id).await?;
         match target_disks::choose(&source, &change.disks) {
-            Ok(_) => insert_disks(transaction, id, &change.disks).await?,
+            Ok(_) => insert_disks(transaction, id, &job.source_id, &change.disks).await?,
             Err(invalid) => return Ok(ModifyJob::Disks(invalid)),
         }
     }

@@ -13,7 +13,7 @@ use sqlx::types::Json;
 use super::increments;
 use super::runs::{self, RunKind};
 use crate::row::parse;
-use crate::{Store, StoreError, Transaction, outbox};
+use crate::{Store, StoreError, Transaction, image_build, outbox};
 
 /// Seven days: how long an expired job is kept (SMC API §5.4).
 const PURGE_AFTER_DAYS: i32 = 7;
@@ -114,6 +114,9 @@ pub(crate) async fn apply(
                     job_id: job_id.clone(),
                 };
                 outbox::append(transaction, &Message::Command(command), change.headers).await?;
+            }
+            if changed.from.is_running() && !changed.to.is_running() {
+                image_build::abandon_images(transaction, job_id, change.headers).await?;
             }
             if changed.to == State::Preparing
                 || changed.from.is_running() && !changed.to.is_running()

@@ -44,6 +44,22 @@ pub fn make(path: &Path, size: u64, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Bytes of the 1 MiB chunks that hold anything but zeros: what a full copy must send.
+pub fn bytes_of_chunks_with_data(path: &Path) -> anyhow::Result<u64> {
+    let mut file = BufReader::with_capacity(MIB, File::open(path)?);
+    let mut left = std::fs::metadata(path)?.len();
+    let (mut chunk, mut bytes) = (vec![0; MIB], 0);
+    while left > 0 {
+        let length = usize::try_from(left.min(MIB as u64)).expect("at most a MiB");
+        file.read_exact(&mut chunk[..length])?;
+        if chunk[..length].iter().any(|&byte| byte != 0) {
+            bytes += length as u64;
+        }
+        left -= length as u64;
+    }
+    Ok(bytes)
+}
+
 /// Checks that `image` is `size` bytes long, begins with the bytes of `source` and holds zeros behind them.
 ///
 /// # Errors

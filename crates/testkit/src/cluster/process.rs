@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait;
+use crate::{program, wait};
+
+/// How long a role may take from its start until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a process may take to stop after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,7 +60,7 @@ impl Process {
             .append(true)
             .open(&self.log)
             .context("open the log of a process")?;
-        let mut command = Command::new(&self.binary);
+        let mut command = program::command(&self.binary);
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
@@ -94,6 +97,30 @@ impl Process {
             .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Waits until it says at the address of `--health` that it is ready.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        // Looking at health pages needs it, though they are plain HTTP.
+        let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
+        let name = self.name.clone();
+        let address = self
+            .argument_after("--health")
+            .with_context(|| format!("{name} is started without --health"))?;
+        let url = format!("http://{address}/readyz");
+        wait::until(
+            READY_TIMEOUT,
+            &format!("{name} is ready at {url}"),
+            async || {
+                if !self.is_running() {
+                    bail!("{name} has ended:\n{}", self.log());
+                }
+                Ok(reqwest::get(&url)
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success()))
+            },
+        )
+        .await
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Option<Pid> {
         let id = self.child.as_ref()?.id();
@@ -120,6 +147,21 @@ impl Process {
             .pid()
             .with_context(|| format!("{} does not run", self.name))?;
         kill(pid, signal).with_context(|| format!("send {signal} to {}", self.name))
+    }
+
+    /// Waits until it has ended by itself or by a signal, and answers with how.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let name = self.name.clone();
+        let child = self
+            .child
+            .as_mut()
+            .with_context(|| format!("{name} does not run"))?;
+        let status = wait::some(STOP_TIMEOUT, &format!("{name} ends"), async || {
+            Ok(child.try_wait()?)
+        })
+        .await?;
+        self.child = None;
+        Ok(status)
     }
 
     /// Ends it with SIGTERM and waits until it has drained.

@@ -8,7 +8,7 @@ use domain::status_info::StatusInfo;
 use serde_json::Value;
 use sqlx::Connection as _;
 
-use super::{Cluster, Process, REGION, disk};
+use super::{Cluster, Process, REGION, Shell, disk};
 use crate::wait;
 
 /// How long an agent may take from its start until its source is Available.
@@ -42,6 +42,7 @@ pub struct Source {
     pub agent: Process,
     tenant: domain::TenantId,
     client: smc::Client,
+    key: store::key::AccessKey,
 }
 
 /// A job of the tenant.
@@ -52,6 +53,7 @@ pub struct Job {
     /// Whose job.
     pub tenant: domain::TenantId,
     client: smc::Client,
+    key: store::key::AccessKey,
     disks: Vec<PathBuf>,
     images: PathBuf,
 }
@@ -63,6 +65,8 @@ pub struct JobOptions {
     pub parameters: String,
     /// `Frequency` and `MaxNumberOfImageToKeep` of a job that delivers again and again.
     pub increments: Option<(u32, u32)>,
+    /// `ScheduledStartTime`.
+    pub scheduled_start: Option<domain::Timestamp>,
 }
 
 impl Tenant {
@@ -90,6 +94,11 @@ impl Tenant {
             key,
             activation_code,
         })
+    }
+
+    /// The command line with the account's key.
+    pub fn shell(&self, cluster: &Cluster) -> anyhow::Result<Shell> {
+        Shell::new(cluster, &self.key)
     }
 
     /// Starts an agent over new disks of these sizes in bytes, and waits until its source is Available.
@@ -127,7 +136,13 @@ impl Tenant {
         for path in &disks {
             arguments.extend(["--disk".to_owned(), path.display().to_string()]);
         }
-        let agent = Process::start(cluster.binary(), &directory, "agent", &arguments, &[])?;
+        let agent = Process::start(
+            cluster.binary(),
+            &directory,
+            "agent",
+            &arguments,
+            &cluster.config.environment,
+        )?;
         let client = self.client.clone();
         let found = wait::some(
             ENROL_TIMEOUT,
@@ -152,11 +167,33 @@ impl Tenant {
             agent,
             tenant: self.id.clone(),
             client,
+            key: self.key.clone(),
         })
     }
 }
 
 impl Source {
+    /// The source as the API shows it.
+    pub async fn describe(&self) -> anyhow::Result<Value> {
+        let answer = self
+            .client
+            .call("DescribeSourceServers", &[("SourceId.1", self.id.as_str())])
+            .await?;
+        let source = answer["SourceServers"]["SourceServer"][0].clone();
+        ensure!(source.is_object(), "source {} is not there", self.id);
+        Ok(source)
+    }
+
+    /// Lets so much time pass since its agent was heard that it counts as offline.
+    pub async fn let_silence_be_long(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let mut connection = sqlx::PgConnection::connect(&cluster.postgres.url()).await?;
+        sqlx::query("update source set last_seen_at = now() - interval '1 hour' where id = $1")
+            .bind(&self.id)
+            .execute(&mut connection)
+            .await?;
+        Ok(())
+    }
+
     /// Creates a job for all disks of the source; targets are 20 GiB or what the disk needs.
     pub async fn create_job(
         &self,
@@ -184,6 +221,9 @@ impl Source {
                 parameters.push((name.to_owned(), value));
             }
         }
+        if let Some(moment) = options.scheduled_start {
+            parameters.push(("ScheduledStartTime".to_owned(), moment.to_string()));
+        }
         for (index, path) in self.disks.iter().enumerate() {
             let gib = target_gib(path)?.to_string();
             if index == 0 {
@@ -201,6 +241,7 @@ impl Source {
             id: text(&answer, "JobId")?,
             tenant: self.tenant.clone(),
             client: self.client.clone(),
+            key: self.key.clone(),
             disks: self.disks.clone(),
             images: cluster.images(),
         })
@@ -208,6 +249,11 @@ impl Source {
 }
 
 impl Job {
+    /// The command line with the key of its account.
+    pub fn shell(&self, cluster: &Cluster) -> anyhow::Result<Shell> {
+        Shell::new(cluster, &self.key)
+    }
+
     /// Calls an operation that takes only the job's id.
     pub async fn call(&self, action: &str) -> Result<Value, smc::CallError> {
         self.client
@@ -223,17 +269,46 @@ impl Job {
 
     /// Lets the time until its next run pass.
     pub async fn let_next_run_be_due(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        self.let_timer_be_due(cluster, "run").await
+    }
+
+    /// Lets the time until one of its timers pass: `start`, `run`, `expire` or `purge`.
+    pub async fn let_timer_be_due(&self, cluster: &Cluster, kind: &str) -> anyhow::Result<()> {
         let mut connection = sqlx::PgConnection::connect(&cluster.postgres.url()).await?;
-        let set = sqlx::query("update timer set due_at = now() where job_id = $1 and kind = 'run'")
+        let set = sqlx::query("update timer set due_at = now() where job_id = $1 and kind = $2")
             .bind(&self.id)
+            .bind(kind)
             .execute(&mut connection)
             .await?;
-        ensure!(set.rows_affected() == 1, "job {} has no next run", self.id);
+        ensure!(
+            set.rows_affected() == 1,
+            "job {} has no timer {kind}",
+            self.id
+        );
         sqlx::query("select pg_notify($1, '')")
             .bind(store::job::TIMER_CHANNEL)
             .execute(&mut connection)
             .await?;
         Ok(())
+    }
+
+    /// Bytes that a full copy of its disks must send.
+    pub fn bytes_needed(&self) -> anyhow::Result<u64> {
+        self.disks
+            .iter()
+            .map(|path| disk::bytes_of_chunks_with_data(path))
+            .sum()
+    }
+
+    /// What happened to it, oldest first.
+    pub async fn history(
+        &self,
+        cluster: &Cluster,
+    ) -> anyhow::Result<Vec<store::job::explain::JobEvent>> {
+        Ok(cluster
+            .store
+            .job_history(&self.tenant, &self.id.parse()?)
+            .await?)
     }
 
     /// The job as the API shows it.
@@ -285,6 +360,19 @@ impl Job {
         )
         .await;
         found.with_context(|| format!("last seen: {last:#}"))
+    }
+
+    /// Waits until more than `bytes` have crossed the wire in this run.
+    pub async fn wait_for_wire(&self, timeout: Duration, bytes: u64) -> anyhow::Result<StatusInfo> {
+        wait::some(
+            timeout,
+            &format!("job {} has sent {bytes} bytes", self.id),
+            async || {
+                let info = self.status_info().await?;
+                Ok((info.bytes_wire.unwrap_or(0) > bytes).then_some(info))
+            },
+        )
+        .await
     }
 
     /// Waits until more than `bytes` of its disks are durable in the instance.

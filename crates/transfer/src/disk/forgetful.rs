@@ -18,6 +18,8 @@ struct State {
     unsynced: Vec<Change>,
     /// How the next sync ends.
     next_sync: Sync,
+    /// How the next write ends.
+    next_write: Writing,
     /// All syncs from here on lie.
     always_lies: bool,
     /// How often its process or its power went.
@@ -35,6 +37,17 @@ pub(crate) enum Sync {
     Failing,
     /// It says that all is well and does nothing: a broken disk.
     Lying,
+}
+
+/// How a write ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Writing {
+    #[default]
+    Good,
+    /// There is no room.
+    Full,
+    /// Half of it lands, and then no more.
+    Short,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +103,10 @@ impl Medium {
         self.state().next_sync = ends;
     }
 
+    pub(crate) fn next_write(&self, ends: Writing) {
+        self.state().next_write = ends;
+    }
+
     /// From here on nothing is synced, and nobody is told.
     pub(crate) fn lie_from_now_on(&self) {
         self.state().always_lies = true;
@@ -116,6 +133,7 @@ impl Medium {
         }
         state.seen = state.stable.clone();
         state.next_sync = Sync::Good;
+        state.next_write = Writing::Good;
         state.life += 1;
     }
 }
@@ -164,7 +182,17 @@ impl Storage for Opened {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.change(Change::Write(offset, bytes.to_vec()))
+        let ends = std::mem::take(&mut self.state()?.next_write);
+        let landing = match ends {
+            Writing::Good => bytes,
+            Writing::Full => return Err(io::ErrorKind::StorageFull.into()),
+            Writing::Short => &bytes[..bytes.len() / 2],
+        };
+        self.change(Change::Write(offset, landing.to_vec()))?;
+        if ends == Writing::Short {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        Ok(())
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {

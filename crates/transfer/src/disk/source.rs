@@ -1,150 +1,128 @@
-//! Reading a disk of the source: past the page cache where that works, and only where there is data.
+//! A disk of the source as the operating system has it: past the page cache where that works.
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{OFlags, SeekFrom, seek};
+use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
 use super::buffer::ALIGNMENT;
-use super::extents::{self, Extents};
-use crate::TransferError;
+use super::extents;
+use crate::plan::Extent;
 
-/// Tries of one read before the disk counts as unreadable, and the pause between them.
-const READ_TRIES: u32 = 3;
-const READ_PAUSE: Duration = Duration::from_millis(200);
-
-/// A disk of the source, open for reading only.
-#[derive(Debug)]
-pub struct SourceReader {
-    path: PathBuf,
-    direct: Option<File>,
-    buffered: File,
-    size_bytes: u64,
-}
-
-impl SourceReader {
-    /// Opens a file or block device that must have `size_bytes`.
+/// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
+pub trait Source: Debug + Send + Sync {
+    /// Number of bytes.
     ///
     /// # Errors
-    /// [`TransferError::OpenSource`] and [`TransferError::SourceResized`].
-    pub fn open(path: &Path, size_bytes: u64) -> Result<Self, TransferError> {
-        let failed = |source| TransferError::OpenSource {
-            path: path.to_owned(),
-            source,
-        };
-        let buffered = File::open(path).map_err(failed)?;
+    /// Those of the operating system, as from all that follow.
+    fn length(&self) -> io::Result<u64>;
+    /// Bytes of the least piece that can be lost without what lies around it.
+    fn sector_bytes(&self) -> usize;
+    /// Where there may be data in the first `size_bytes`. Everything, where nobody can say.
+    fn extents(&self, size_bytes: u64) -> Vec<Extent>;
+    /// Reads into the buffer, perhaps less than it holds, and answers with how much. Nothing is the end.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+/// Opens the disks of a transfer.
+pub trait Sources: Debug + Send + Sync {
+    /// Opens one for reading only.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>>;
+}
+
+/// Opens the files and block devices that paths name.
+#[derive(Debug, Clone, Copy)]
+pub struct Files;
+
+impl Sources for Files {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>> {
+        Ok(Box::new(FileSource::open(path)?))
+    }
+}
+
+/// A file, or a block device.
+#[derive(Debug)]
+pub struct FileSource {
+    buffered: File,
+    direct: Option<File>,
+    refuses_direct: AtomicBool,
+    sector_bytes: usize,
+}
+
+impl FileSource {
+    /// Opens it for reading only.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let buffered = File::open(path)?;
         // tmpfs and some others refuse O_DIRECT at once or at the first read; both fall back.
         let direct = File::options()
             .read(true)
-            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(path)
             .ok();
-        let reader = Self {
-            path: path.to_owned(),
-            direct,
+        Ok(Self {
+            sector_bytes: sector_bytes(&buffered),
             buffered,
-            size_bytes,
-        };
-        reader.check_size()?;
-        Ok(reader)
-    }
-
-    /// Where the file system says that there may be data.
-    pub fn extents(&self) -> Extents {
-        extents::of(&self.buffered, self.size_bytes)
-    }
-
-    /// Fills `buffer` from the disk at `offset`.
-    ///
-    /// # Errors
-    /// [`TransferError::ReadSource`] after several tries, [`TransferError::SourceResized`] if the disk ends before.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), TransferError> {
-        let mut tries = 0;
-        loop {
-            let Err(source) = self.read_once(offset, buffer) else {
-                return Ok(());
-            };
-            if source.kind() == io::ErrorKind::UnexpectedEof {
-                self.check_size()?;
-            }
-            tries += 1;
-            if tries >= READ_TRIES {
-                return Err(TransferError::ReadSource {
-                    path: self.path.clone(),
-                    offset,
-                    source,
-                });
-            }
-            std::thread::sleep(READ_PAUSE);
-        }
-    }
-
-    /// That the disk is still as large as it was.
-    ///
-    /// # Errors
-    /// [`TransferError::SourceResized`].
-    pub fn check_size(&self) -> Result<(), TransferError> {
-        let found =
-            seek(&self.buffered, SeekFrom::End(0)).map_err(|error| TransferError::OpenSource {
-                path: self.path.clone(),
-                source: error.into(),
-            })?;
-        if found == self.size_bytes {
-            return Ok(());
-        }
-        Err(TransferError::SourceResized {
-            path: self.path.clone(),
-            expected: self.size_bytes,
-            found,
+            direct,
+            refuses_direct: AtomicBool::new(false),
         })
     }
 
-    fn read_once(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        // The end of a file that is no multiple of the block comes through the cache, and so does a block that failed.
-        if let Some(direct) = &self.direct
-            && buffer.len().is_multiple_of(ALIGNMENT)
-            && buffer.as_ptr().align_offset(ALIGNMENT) == 0
-            && direct.read_exact_at(buffer, offset).is_ok()
-        {
-            return Ok(());
-        }
-        self.buffered.read_exact_at(buffer, offset)
+    /// The descriptor past the cache, if this piece of memory and disk may go through it.
+    fn direct_for(&self, offset: u64, buffer: &[u8]) -> Option<&File> {
+        let is_aligned = offset.is_multiple_of(self.sector_bytes as u64)
+            && buffer.len().is_multiple_of(self.sector_bytes)
+            && buffer.as_ptr().align_offset(self.sector_bytes) == 0;
+        self.direct
+            .as_ref()
+            .filter(|_| is_aligned && !self.refuses_direct.load(Ordering::Relaxed))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a device says of its logical sectors. Files have none; their file systems read whole blocks.
+fn sector_bytes(file: &File) -> usize {
+    let is_device = file
+        .metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let told = is_device.then(|| ioctl_blksszget(file).ok()).flatten();
+    told.and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|bytes| bytes.is_power_of_two() && (512..=ALIGNMENT).contains(bytes))
+        .unwrap_or(ALIGNMENT)
+}
 
-    #[test]
-    fn a_disk_that_shrank_or_grew_says_so_and_an_unreadable_one_says_where() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("disk");
-        std::fs::write(&path, vec![1; 8192]).unwrap();
-        let disk = SourceReader::open(&path, 8192).unwrap();
-        let file = File::options().write(true).open(&path).unwrap();
-        let resized = |result| match result {
-            Err(TransferError::SourceResized {
-                expected, found, ..
-            }) => (expected, found),
-            other => panic!("{other:?}"),
-        };
-        file.set_len(5000).unwrap();
-        assert_eq!(resized(disk.read(4096, &mut vec![0; 4096])), (8192, 5000));
-        file.set_len(9000).unwrap();
-        assert_eq!(resized(disk.check_size()), (8192, 9000));
+impl Source for FileSource {
+    fn length(&self) -> io::Result<u64> {
+        Ok(seek(&self.buffered, SeekFrom::End(0))?)
+    }
 
-        // A directory opens but does not read: what a bad block looks like from here.
-        let size = seek(File::open(directory.path()).unwrap(), SeekFrom::End(0)).unwrap();
-        let unreadable = SourceReader::open(directory.path(), size).unwrap();
-        let error = unreadable.read(512, &mut [0; 10]).unwrap_err();
-        assert!(matches!(
-            error,
-            TransferError::ReadSource { offset: 512, .. }
-        ));
-        assert!(error.to_string().contains("at byte 512"), "{error}");
+    fn sector_bytes(&self) -> usize {
+        self.sector_bytes
+    }
+
+    fn extents(&self, size_bytes: u64) -> Vec<Extent> {
+        extents::of(&self.buffered, size_bytes).to_read(size_bytes)
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        // What is no multiple of the sector, as a file's end, comes through the cache.
+        if let Some(direct) = self.direct_for(offset, buffer) {
+            match direct.read_at(buffer, offset) {
+                // A file system may take the flag and refuse its first use.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.refuses_direct.store(true, Ordering::Relaxed);
+                }
+                read => return read,
+            }
+        }
+        self.buffered.read_at(buffer, offset)
     }
 }

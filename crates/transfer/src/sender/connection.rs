@@ -91,7 +91,7 @@ pub(super) async fn run(
         let sent = tokio::select! {
             biased;
             sent = stream_all(client, config, &shared, free_space, &mut to_receiver) => sent,
-            () = stalled(|| shared.counters.moved(), STALL_TIMEOUT) => Err(lost(&format!(
+            () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
         };
@@ -161,11 +161,11 @@ fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
 }
 
 async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
-    let disks = config.disks.clone();
+    let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
     blocking(move || {
         disks
             .iter()
-            .map(|disk| SourceReader::open(&disk.path, disk.size_bytes))
+            .map(|disk| SourceReader::open(&*sources, &disk.path, disk.size_bytes))
             .collect()
     })
     .await
@@ -282,7 +282,7 @@ async fn claims(
                     let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
                     plan::only(all, &look_at)
                 };
-                let data = disk.reader.extents().to_read(disk.size_bytes);
+                let data = disk.reader.extents();
                 let used = claims(&plan::without(&data, free_space.of(position)));
                 let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
                 Counters::add(&shared.counters.free, free);

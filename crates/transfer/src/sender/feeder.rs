@@ -167,8 +167,7 @@ impl Counters {
         counter.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Grows with whatever is done.
-    pub(super) fn moved(&self) -> u64 {
+    fn moved(&self) -> u64 {
         [&self.wire, &self.payload, &self.zero, &self.equal]
             .iter()
             .map(|counter| counter.load(Ordering::Relaxed))
@@ -194,6 +193,12 @@ struct Handed {
 }
 
 impl Shared {
+    /// Grows with whatever is done, and with whatever a disk says, be it that it can't read.
+    pub(super) fn moved(&self) -> u64 {
+        let answers = self.disks.iter().map(|disk| disk.reader.answers());
+        self.counters.moved() + answers.sum::<u64>()
+    }
+
     /// The level for the next chunk, after one that took so long in all.
     fn govern(&self, now: Instant, took: Duration, handed: &Handed) -> Option<i32> {
         let mut governing = self

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Random;
 use super::network::Shape;
+use crate::disk::forgetful::Writing;
 
 /// Bytes of a chunk in the simulation: small, so that many fit in little time.
 pub(super) const CHUNK: u32 = 16 << 10;
@@ -59,6 +60,22 @@ pub(super) enum Fault {
         disk: usize,
         in_map: bool,
     },
+    /// The next write of a disk or of a map fails.
+    WriteFails {
+        disk: usize,
+        in_map: bool,
+        how: Writing,
+    },
+    /// The next reads of the source fail, fewer than anybody gives up after.
+    ReadsFail {
+        disk: usize,
+        count: u64,
+    },
+    /// The source gives no more at once.
+    ShortReads {
+        disk: usize,
+        most_bytes: usize,
+    },
 }
 
 impl Plan {
@@ -101,7 +118,8 @@ impl Fault {
         let offset = |random: &mut Random| usize::try_from(random.below(bytes)).unwrap();
         let is_so = |random: &mut Random| random.below(2) == 0;
         let back_after = |random: &mut Random| random.up_to(Duration::from_secs(30));
-        match random.below(13) {
+        let disk = |random: &mut Random| usize::try_from(random.below(disks)).unwrap();
+        match random.below(16) {
             0 => Self::Cut,
             1 => Self::CutAfter(offset(random)),
             2 => Self::Partition(Duration::from_secs(600)),
@@ -123,16 +141,36 @@ impl Fault {
             9 => Self::Limit(is_so(random).then(|| random.between(30_000, 2_000_000))),
             10 => Self::Flip(offset(random)),
             11 => Self::TearStream(offset(random)),
-            _ => Self::SyncFails {
-                disk: usize::try_from(random.below(disks)).unwrap(),
+            12 => Self::SyncFails {
+                disk: disk(random),
                 in_map: is_so(random),
+            },
+            13 => Self::WriteFails {
+                disk: disk(random),
+                in_map: is_so(random),
+                how: if is_so(random) {
+                    Writing::Full
+                } else {
+                    Writing::Short
+                },
+            },
+            14 => Self::ReadsFail {
+                disk: disk(random),
+                count: random.between(1, 2),
+            },
+            _ => Self::ShortReads {
+                disk: disk(random),
+                most_bytes: usize::try_from(random.between(1, 2 * u64::from(CHUNK))).unwrap(),
             },
         }
     }
 
     /// Whether bytes that were received may have to be sent again.
     pub(super) fn loses_writes(&self) -> bool {
-        matches!(self, Self::ReceiverDies { .. } | Self::SyncFails { .. })
+        matches!(
+            self,
+            Self::ReceiverDies { .. } | Self::SyncFails { .. } | Self::WriteFails { .. }
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! A source, a network, a receiver, and somebody who starts both again: what runs under a plan.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::network::{ADDRESS, Network};
 use super::plan::{CHUNK, Fault, Plan};
 use super::{Random, Trace};
+use crate::disk::faulty::{Faults, FaultySources};
 use crate::disk::forgetful::{Medium, Sync};
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
@@ -27,6 +28,9 @@ use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
 /// Zeros behind the source's bytes on the target.
 pub(super) const BEHIND: usize = 5000;
+
+/// Bytes of a sector of the source's disks.
+pub(super) const SECTOR: usize = 512;
 
 /// How long a handshake may take, as with the real carriers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +48,8 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) media: Media,
     pub(super) limit: watch::Sender<Option<u64>>,
+    /// Of the source's disks.
+    pub(super) faults: Vec<Faults>,
     random: Random,
     agent: Agent,
     server: Option<Server>,
@@ -60,6 +66,7 @@ struct Agent {
     trace: Trace,
     random: Arc<Mutex<Random>>,
     disks: Vec<SourceDisk>,
+    sources: FaultySources,
     streams: usize,
     packs: bool,
     limit: watch::Receiver<Option<u64>>,
@@ -67,8 +74,8 @@ struct Agent {
     /// The epoch of the assignment, and how many assignments there were.
     epoch: Arc<AtomicI64>,
     assignment: Arc<AtomicI64>,
-    /// Set when the job has failed under it, for good.
-    has_failed: Arc<AtomicBool>,
+    /// Why the job has failed under it, for good.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Clone)]
@@ -96,11 +103,13 @@ impl World {
                 free_space: FreeSpace::Copy,
             }
         });
+        let faults: Vec<Faults> = plan.disks.iter().map(|_| Faults::new(SECTOR)).collect();
         let agent = Agent {
             network: network.clone(),
             trace: trace.clone(),
             random: Arc::new(Mutex::new(random.split())),
             disks: disks.collect(),
+            sources: FaultySources(faults.clone()),
             streams: plan.streams,
             packs: plan.packs,
             limit: limited,
@@ -110,7 +119,7 @@ impl World {
             },
             epoch: Arc::new(AtomicI64::new(1)),
             assignment: Arc::default(),
-            has_failed: Arc::default(),
+            failure: Arc::default(),
         };
         let media = plan
             .disks
@@ -123,6 +132,7 @@ impl World {
             trace,
             network,
             limit,
+            faults,
             random,
             agent,
             server: None,
@@ -176,10 +186,11 @@ impl World {
                 .server
                 .as_ref()
                 .and_then(|server| server.status().borrow().failure.clone());
-            let has_failed = self.agent.has_failed.swap(false, Ordering::Relaxed);
-            if has_failed || failure.is_some() {
+            let of_agent = self.agent.failure.lock().unwrap().take();
+            let failure = of_agent.or(failure.map(|failure| failure.message));
+            if let Some(failure) = failure {
                 if !self.has_failures() {
-                    return Err(format!("the job failed for no reason: {failure:?}"));
+                    return Err(format!("the job failed for no reason: {failure}"));
                 }
                 self.begin_epoch().await?;
             }
@@ -192,7 +203,12 @@ impl World {
     /// Whether the plan has faults that a job may fail of.
     fn has_failures(&self) -> bool {
         let mut faults = self.plan.faults.iter().map(|(_, fault)| fault);
-        faults.any(|fault| matches!(fault, Fault::Flip(_) | Fault::SyncFails { .. }))
+        faults.any(|fault| {
+            matches!(
+                fault,
+                Fault::Flip(_) | Fault::SyncFails { .. } | Fault::WriteFails { .. }
+            )
+        })
     }
 
     pub(super) async fn suffer(&mut self, fault: &Fault) -> Result<(), String> {
@@ -249,6 +265,13 @@ impl World {
                 let medium = if *in_map { map } else { disk };
                 medium.next_sync(Sync::Failing);
             }
+            Fault::WriteFails { disk, in_map, how } => {
+                let (disk, map) = &self.media.0[*disk];
+                let medium = if *in_map { map } else { disk };
+                medium.next_write(*how);
+            }
+            Fault::ReadsFail { disk, count } => self.faults[*disk].fail_reads(*count),
+            Fault::ShortReads { disk, most_bytes } => self.faults[*disk].read_short(*most_bytes),
         }
         Ok(())
     }
@@ -353,7 +376,7 @@ impl Agent {
                     self.trace.note(|| format!("an attempt ended: {error}"));
                     let broken = Broken::new(&error, &progress.borrow());
                     if !broken.is_retryable {
-                        self.has_failed.store(true, Ordering::Relaxed);
+                        *self.failure.lock().unwrap() = Some(error.to_string());
                     }
                     if broken.has_sent {
                         pause = FIRST_PAUSE;
@@ -392,6 +415,7 @@ impl Agent {
             identity: nobody(),
             ticket: ticket.sign(&self.identity.secret),
             disks: self.disks.clone(),
+            sources: Arc::new(self.sources.clone()),
             compression: if self.packs {
                 Compression::Level(1)
             } else {

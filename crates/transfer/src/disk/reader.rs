@@ -1,0 +1,294 @@
+//! Reading a disk of the source, also one that is failing: what can't be read is tried again, then cut down to the sectors that are lost.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::{Source, Sources};
+use crate::plan::Extent;
+use crate::{TransferError, work};
+
+/// Tries of one read before it is taken apart, and the pause between them.
+const READ_TRIES: u32 = 3;
+const READ_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a read that fails is cut into first, and each piece that fails then into sectors. A disk may take seconds to give a sector up, so the
+/// reads that count are those that fail: with two cuts there are fewer than with halves of halves.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A disk of the source, open for reading only.
+#[derive(Debug)]
+pub struct SourceReader {
+    path: PathBuf,
+    source: Box<dyn Source>,
+    size_bytes: u64,
+    /// Reads that were answered, be it with an error.
+    answers: AtomicU64,
+}
+
+impl SourceReader {
+    /// Opens a disk that must have `size_bytes`.
+    ///
+    /// # Errors
+    /// [`TransferError::OpenSource`] and [`TransferError::SourceResized`].
+    pub fn open(
+        sources: &dyn Sources,
+        path: &Path,
+        size_bytes: u64,
+    ) -> Result<Self, TransferError> {
+        let source = sources
+            .open(path)
+            .map_err(|source| TransferError::OpenSource {
+                path: path.to_owned(),
+                source,
+            })?;
+        let reader = Self {
+            path: path.to_owned(),
+            source,
+            size_bytes,
+            answers: AtomicU64::new(0),
+        };
+        reader.check_size()?;
+        Ok(reader)
+    }
+
+    /// Where there may be data. Everything, where nobody can say.
+    pub fn extents(&self) -> Vec<Extent> {
+        self.source.extents(self.size_bytes)
+    }
+
+    /// How many reads were answered: a disk that fails is slow, but does not stand still.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Fills `buffer` from the disk at `offset`.
+    ///
+    /// # Errors
+    /// [`TransferError::ReadSource`] after several tries, with the first bytes that can't be read; [`TransferError::SourceResized`] if the disk
+    /// ends before.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), TransferError> {
+        let mut tries = 0;
+        let error = loop {
+            let Err(error) = self.fill(offset, buffer) else {
+                return Ok(());
+            };
+            tries += 1;
+            if tries >= READ_TRIES {
+                break error;
+            }
+            self.check_end(&error)?;
+            work::rest(READ_PAUSE);
+        };
+        if !is_of_the_medium(&error) {
+            return Err(self.unreadable(offset, buffer.len() as u64, error));
+        }
+        let lost = self.salvage(offset, buffer)?;
+        match lost.first() {
+            None => Ok(()),
+            Some(first) => Err(self.unreadable(first.start, first.end - first.start, error)),
+        }
+    }
+
+    /// That the disk is still as large as it was.
+    ///
+    /// # Errors
+    /// [`TransferError::SourceResized`].
+    pub fn check_size(&self) -> Result<(), TransferError> {
+        let found = self
+            .source
+            .length()
+            .map_err(|source| TransferError::OpenSource {
+                path: self.path.clone(),
+                source,
+            })?;
+        if found == self.size_bytes {
+            return Ok(());
+        }
+        Err(TransferError::SourceResized {
+            path: self.path.clone(),
+            expected: self.size_bytes,
+            found,
+        })
+    }
+
+    /// Reads what can be read, piece by piece, and answers with the sectors that can't, in order; their bytes are zeros.
+    fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, TransferError> {
+        let mut lost: Vec<Extent> = Vec::new();
+        for (piece, at) in pieces(offset, buffer, PIECE_BYTES) {
+            if self.can_fill(at, piece)? {
+                continue;
+            }
+            for (sector, start) in pieces(at, piece, self.source.sector_bytes()) {
+                if self.can_fill(start, sector)? {
+                    continue;
+                }
+                sector.fill(0);
+                let end = start + sector.len() as u64;
+                match lost.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ => lost.push(Extent { start, end }),
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether a piece can be read; what keeps it from that other than the medium is an error.
+    fn can_fill(&self, offset: u64, buffer: &mut [u8]) -> Result<bool, TransferError> {
+        match self.fill(offset, buffer) {
+            Ok(()) => Ok(true),
+            Err(error) if is_of_the_medium(&error) => Ok(false),
+            Err(error) => {
+                self.check_end(&error)?;
+                Err(self.unreadable(offset, buffer.len() as u64, error))
+            }
+        }
+    }
+
+    /// Fills the buffer in one go, or in several where the disk gives less.
+    fn fill(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = self
+                .source
+                .read(offset + filled as u64, &mut buffer[filled..]);
+            self.answers.fetch_add(1, Ordering::Relaxed);
+            match read {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A disk that ended too early may have got smaller.
+    fn check_end(&self, error: &io::Error) -> Result<(), TransferError> {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            self.check_size()?;
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, offset: u64, length: u64, source: io::Error) -> TransferError {
+        TransferError::ReadSource {
+            path: self.path.clone(),
+            offset,
+            length,
+            source,
+        }
+    }
+}
+
+/// Whether these are bytes that a disk has lost: the same read elsewhere may go well.
+fn is_of_the_medium(error: &io::Error) -> bool {
+    // What block devices answer: through the cache always the first, past it also what the medium or a checksum of it says.
+    [Errno::IO, Errno::NODATA, Errno::ILSEQ]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// A buffer in pieces, each with its place on the disk.
+fn pieces(offset: u64, buffer: &mut [u8], bytes: usize) -> impl Iterator<Item = (&mut [u8], u64)> {
+    buffer.chunks_mut(bytes).zip((offset..).step_by(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::disk::faulty::{Faults, FaultySources};
+    use crate::disk::{AlignedBuffer, Files};
+
+    const SIZE: usize = 1 << 20;
+
+    /// A disk whose bytes tell where they are, with sectors of 512 bytes and these faults.
+    fn failing(directory: &tempfile::TempDir) -> (SourceReader, Faults, Vec<u8>) {
+        let path = directory.path().join("source-0");
+        let content: Vec<u8> = (0_u32..SIZE as u32 / 4)
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        std::fs::write(&path, &content).unwrap();
+        let faults = Faults::new(512);
+        let sources = FaultySources(vec![faults.clone()]);
+        let reader = SourceReader::open(&sources, &path, SIZE as u64).unwrap();
+        (reader, faults, content)
+    }
+
+    fn resized(result: Result<(), TransferError>) -> (u64, u64) {
+        match result {
+            Err(TransferError::SourceResized {
+                expected, found, ..
+            }) => (expected, found),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_disk_that_shrank_or_grew_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        std::fs::write(&path, vec![1; 8192]).unwrap();
+        let disk = SourceReader::open(&Files, &path, 8192).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(5000).unwrap();
+        assert_eq!(resized(disk.read(4096, &mut vec![0; 4096])), (8192, 5000));
+        file.set_len(9000).unwrap();
+        assert_eq!(resized(disk.check_size()), (8192, 9000));
+    }
+
+    #[test]
+    fn what_is_no_fault_of_the_medium_is_not_taken_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = std::fs::metadata(directory.path()).unwrap().len();
+        // A directory opens but does not read.
+        let Ok(disk) = SourceReader::open(&Files, directory.path(), size) else {
+            return;
+        };
+        let error = disk.read(512, &mut [0; 10]).unwrap_err();
+        assert!(matches!(
+            error,
+            TransferError::ReadSource {
+                offset: 512,
+                length: 10,
+                ..
+            }
+        ));
+        assert_eq!(disk.answers(), u64::from(READ_TRIES));
+    }
+
+    #[test]
+    fn a_read_that_fails_twice_and_one_that_comes_in_pieces_are_good() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, faults, content) = failing(&directory);
+        let mut buffer = AlignedBuffer::new(SIZE);
+        faults.fail_reads(2);
+        disk.read(0, buffer.as_mut_slice()).unwrap();
+        assert_eq!(buffer.as_slice(), content);
+        assert_eq!(faults.reads(), 3);
+        faults.read_short(10_000);
+        buffer.as_mut_slice().fill(0);
+        disk.read(0, buffer.as_mut_slice()).unwrap();
+        assert_eq!(buffer.as_slice(), content);
+    }
+
+    #[test]
+    fn the_sectors_that_are_lost_are_named_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, faults, _) = failing(&directory);
+        // Two sectors, which lie in two pieces.
+        faults.lose(65_535..65_537);
+        let mut buffer = AlignedBuffer::new(SIZE);
+        let error = disk.read(0, buffer.as_mut_slice()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("source-0"), "{text}");
+        assert!(text.contains("1024 bytes at byte 65024"), "{text}");
+        assert!(faults.reads() < 300, "{} reads", faults.reads());
+    }
+}

@@ -1,0 +1,130 @@
+//! What arrives, and how little crosses the wire for it.
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use transfer::plan::{Candidates, Extent};
+use transfer::sender::{Compression, SendConfig, SendProgress, send};
+use transfer::{Carrier, manifest};
+
+use crate::bench::{Bench, MIB, flip, noise};
+
+over_both_carriers!(
+    disks_arrive_whole_with_receipts_and_manifests,
+    eight_tebibytes_of_nothing_cost_next_to_nothing,
+    compressed_disks_arrive_whole_and_small,
+);
+
+async fn disks_arrive_whole_with_receipts_and_manifests(carrier: Carrier) -> anyhow::Result<()> {
+    let mut first = noise(5 * MIB + 77, 1);
+    first[(2 * MIB) as usize..(3 * MIB) as usize].fill(0);
+    let bench = Bench::new(
+        carrier,
+        &[&first, &noise(1, 2), &vec![0; 4 * MIB as usize], &[]],
+    )?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let report = bench.send(address, 1).await?;
+    bench.check_targets()?;
+    assert_eq!(report.progress.bytes_payload, 4 * MIB + 77 + 1);
+    assert_eq!(report.progress.bytes_zero, 5 * MIB);
+
+    let status = server.status().borrow().clone();
+    assert!(status.is_complete());
+    for (disk, (index, root)) in status.disks.iter().zip(&report.roots) {
+        assert_eq!(disk.receipt.unwrap().root(), *root);
+        assert_eq!(disk.bytes_durable, disk.size_bytes);
+        let manifest = server
+            .manifest(*index)
+            .context("a complete disk has a manifest")?;
+        let path = bench.directory.path().join(format!("manifest-{index}"));
+        std::fs::write(&path, manifest.to_json())?;
+        assert_eq!(
+            manifest::verify(&server.disk_path(*index), &path, |_| {})?,
+            *root
+        );
+    }
+    server.shutdown().await?;
+    Ok(())
+}
+
+async fn eight_tebibytes_of_nothing_cost_next_to_nothing(carrier: Carrier) -> anyhow::Result<()> {
+    let mut bench = Bench::new(carrier, &[&[]])?;
+    bench.disks[0].1 = 8 << 40;
+    std::fs::File::options()
+        .write(true)
+        .open(&bench.disks[0].0)?
+        .set_len(8 << 40)?;
+    bench.checksum = false;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let report = bench.send(address, 1).await?;
+    assert!(
+        report.progress.bytes_wire < 4096,
+        "{} bytes for nothing",
+        report.progress.bytes_wire
+    );
+    assert!(server.status().borrow().is_complete());
+    assert_eq!(
+        bench.send(address, 1).await?.progress.bytes_wire,
+        0,
+        "what is there is not sent again"
+    );
+    Ok(())
+}
+
+async fn compressed_disks_arrive_whole_and_small(carrier: Carrier) -> anyhow::Result<()> {
+    let text: Vec<u8> = b"all work and no play makes a dull disk\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(6 * MIB as usize)
+        .collect();
+    let bench = Bench::new(carrier, &[&[text, noise(2 * MIB, 7)].concat()])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let config = SendConfig {
+        compression: Compression::Level(3),
+        ..bench.config(address, 1, None)
+    };
+    let report = send(
+        config,
+        CancellationToken::new(),
+        watch::channel(SendProgress::default()).0,
+    )
+    .await?;
+    assert!(
+        report.progress.bytes_wire < 3 * MIB,
+        "{} bytes",
+        report.progress.bytes_wire
+    );
+    bench.check_targets()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pass_over_a_changed_set_reads_that_and_what_is_missing() -> anyhow::Result<()> {
+    let bench = Bench::new(Carrier::Tcp, &[&noise(6 * MIB + 5, 17)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let pass = async |changed| {
+        let mut config = bench.config(address, 1, None);
+        config.disks[0].candidates = Candidates::Changed(changed);
+        let progress = watch::channel(SendProgress::default()).0;
+        send(config, CancellationToken::new(), progress).await
+    };
+    let first = pass(Vec::new()).await?;
+    assert_eq!(
+        first.progress.bytes_payload,
+        6 * MIB + 5,
+        "the receiver had nothing"
+    );
+    flip(&bench.disks[0].0, 3 * MIB + 7)?;
+    let (start, end) = (3 * MIB, 3 * MIB + 100);
+    let second = pass(vec![Extent { start, end }]).await?;
+    assert_eq!(second.progress.bytes_payload, MIB);
+    assert_eq!(second.progress.bytes_equal, 5 * MIB + 5);
+    assert_ne!(first.roots, second.roots);
+    bench.check_targets()?;
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Runs that fail as their owner sees it: the code, the sentence, what the command line says; and that the next try succeeds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use testkit::cluster::{Cluster, ClusterConfig, Job, JobOptions, Shell, SmallStore, Source, has};
+use testkit::wait;
+
+const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// 80 Mbit/s, without compression: slow enough to be met in the middle.
+const SLOWLY: &str = r#"{"bandwidth_limit":80000,"compress_level":0}"#;
+
+async fn cluster(environment: &[(&str, &str)]) -> anyhow::Result<Cluster> {
+    Cluster::start(ClusterConfig {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_wherry")),
+        workers: 1,
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    })
+    .await
+}
+
+/// A source of alice with a job that was not started yet.
+async fn prepared(
+    cluster: &Cluster,
+    sizes: &[u64],
+    parameters: &str,
+) -> anyhow::Result<(Source, Job, Shell)> {
+    let tenant = cluster.tenant("alice").await?;
+    let source = tenant.source(cluster, "web", sizes).await?;
+    let options = JobOptions {
+        parameters: parameters.to_owned(),
+        ..JobOptions::default()
+    };
+    let job = source.create_job(cluster, "failing", &options).await?;
+    let shell = tenant.shell(cluster)?;
+    Ok((source, job, shell))
+}
+
+/// The job fails with this code, and its sentence has these parts: in the API's fields, and in what the command line shows.
+async fn fails(job: &Job, shell: &Shell, code: &str, parts: &[&str]) -> anyhow::Result<()> {
+    let failed = wait::some(PATIENCE, "the job fails", async || {
+        let shown = job.describe().await?;
+        ensure!(shown["Status"] != "Finished", "it finished: {shown:#}");
+        Ok((shown["Status"] == "InError").then_some(shown))
+    })
+    .await?;
+    ensure!(failed["ErrorCode"] == code, "not {code}: {failed:#}");
+    let info = job.status_info().await?;
+    ensure!(info.error_code.as_deref() == Some(code), "{info:?}");
+    has(&info.error_msg.unwrap_or_default(), parts)?;
+    has(&unfolded(&shell.says("job show failing")?), &[code])?;
+    has(&unfolded(&shell.says("job show failing")?), parts)?;
+    has(&unfolded(&shell.says("job explain failing")?), parts)
+}
+
+/// Text without the line breaks that a table may have put into it.
+fn unfolded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The cause is put right: the same job, started again by command line, delivers.
+async fn succeeds_now(job: &Job, shell: &Shell) -> anyhow::Result<()> {
+    has(&shell.says("job start failing")?, &["started"])?;
+    job.wait_for(PATIENCE, &["Finished"]).await?;
+    job.check_image().await?;
+    let info = job.status_info().await?;
+    ensure!(
+        info.error_code.is_none() && info.error_msg.is_none(),
+        "the old failure is still shown: {info:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_disk_of_the_receiver_is_full() -> anyhow::Result<()> {
+    let cluster = cluster(&[]).await?;
+    let (_source, job, shell) = prepared(&cluster, &[96 * MIB], "").await?;
+    let instances = SmallStore::over(&cluster.path("worker/instances"), 24 * MIB)?;
+    job.start().await?;
+    let sentence = [
+        "no space left at",
+        "worker/instances",
+        "start the job again",
+    ];
+    fails(&job, &shell, "ReplicationJob.TargetFull", &sentence).await?;
+    instances.grow(512 * MIB)?;
+    succeeds_now(&job, &shell).await
+}
+
+#[tokio::test]
+async fn the_image_store_is_full() -> anyhow::Result<()> {
+    let cluster = cluster(&[]).await?;
+    let (_source, job, shell) = prepared(&cluster, &[48 * MIB], "").await?;
+    let images = SmallStore::over(&cluster.images(), 24 * MIB)?;
+    job.start().await?;
+    let sentence = ["the image store", "bytes free", "start the job again"];
+    fails(&job, &shell, "ReplicationJob.TargetFull", &sentence).await?;
+    ensure!(
+        std::fs::read_dir(cluster.images())?.count() == 0,
+        "half an image is left"
+    );
+    images.grow(1024 * MIB)?;
+    succeeds_now(&job, &shell).await
+}
+
+#[tokio::test]
+async fn a_disk_of_the_source_is_gone_in_the_middle() -> anyhow::Result<()> {
+    let cluster = cluster(&[("WHERRY_HEARTBEAT_SECS", "1")]).await?;
+    let (source, job, shell) = prepared(&cluster, &[64 * MIB, 32 * MIB], SLOWLY).await?;
+    job.start().await?;
+    job.wait_for_wire(PATIENCE, 16 * MIB).await?;
+    let (disk, away) = (&source.disks[0], cluster.path("away"));
+    std::fs::rename(disk, &away)?;
+    // Who has it open still reads it: the agent has to open it again.
+    let receiver = cluster.receiver_of(&job).await?;
+    kill(Pid::from_raw(receiver), Signal::SIGKILL)?;
+    let path = disk.display().to_string();
+    let sentence = [path.as_str(), "can't"];
+    fails(&job, &shell, "SourceServer.DiskUnreadable", &sentence).await?;
+
+    std::fs::rename(&away, disk)?;
+    usable(&source).await?;
+    succeeds_now(&job, &shell).await
+}
+
+#[tokio::test]
+async fn the_agent_is_gone_for_too_long() -> anyhow::Result<()> {
+    let cluster = cluster(&[("WHERRY_AGENT_PATIENCE_SECS", "8")]).await?;
+    let (mut source, job, shell) = prepared(&cluster, &[64 * MIB, 32 * MIB], SLOWLY).await?;
+    job.start().await?;
+    job.wait_for_wire(PATIENCE, 24 * MIB).await?;
+    source.agent.kill()?;
+    source.let_silence_be_long(&cluster).await?;
+    let waiting = format!(
+        "waiting for the agent of {}, which is offline: start it on the source",
+        source.id
+    );
+    wait::until(PATIENCE, "the job says what it waits for", async || {
+        Ok(job.status_info().await?.doing.as_ref() == Some(&waiting))
+    })
+    .await?;
+    has(&unfolded(&shell.says("job explain failing")?), &[&waiting])?;
+    let sentence = [
+        source.id.as_str(),
+        "did not come for 8 seconds",
+        "then start the job again; what was copied is kept",
+    ];
+    fails(&job, &shell, "SourceServer.Offline", &sentence).await?;
+    let refused = shell.fails("job start failing")?;
+    has(&refused, &["SourceServerState.Invalid"])?;
+
+    source.agent.restart()?;
+    usable(&source).await?;
+    succeeds_now(&job, &shell).await
+}
+
+#[tokio::test]
+async fn a_target_is_smaller_than_its_disk() -> anyhow::Result<()> {
+    let cluster = cluster(&[]).await?;
+    let tenant = cluster.tenant("alice").await?;
+    let mut source = tenant.source(&cluster, "web", &[8 * MIB]).await?;
+    // A disk that has become larger than the smallest target there is.
+    source.agent.kill()?;
+    let disk = std::fs::File::options()
+        .write(true)
+        .open(&source.disks[0])?;
+    disk.set_len((20 << 30) + 512)?;
+    source.agent.restart()?;
+    wait::until(PATIENCE, "the new size is known", async || {
+        Ok(source.describe().await?["SystemDiskSize"] == 21)
+    })
+    .await?;
+    usable(&source).await?;
+    let shell = tenant.shell(&cluster)?;
+    let refused = shell.fails("job create --source web --name first --system-disk-size 20")?;
+    has(
+        &unfolded(&refused),
+        &[
+            "InvalidSystemDiskSize",
+            "has 21 GiB (21474836992 bytes), but 20 GiB were asked for: ask for 21 GiB or more",
+            &source.disks[0].display().to_string(),
+        ],
+    )?;
+    ensure!(
+        shell.json("job list")? == Value::Array(Vec::new()),
+        "a refused job leaves nothing"
+    );
+    has(
+        &shell.says("job create --source web --name first --system-disk-size 21")?,
+        &["is created"],
+    )
+}
+
+/// The agent is there and has nothing to complain of. A source whose job has failed is still that job's.
+async fn usable(source: &Source) -> anyhow::Result<()> {
+    let mut last = Value::Null;
+    wait::until(PATIENCE, "the source can be used", async || {
+        last = source.describe().await?;
+        let is_there = last["State"] == "Available" || last["State"] == "InUse";
+        Ok(is_there && last["ErrorCode"] == "")
+    })
+    .await
+    .with_context(|| format!("last seen: {last:#}"))
+}

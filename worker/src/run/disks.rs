@@ -1,0 +1,215 @@
+//! The disks of a run. What the job was made for is held against what the source has, what has arrived, and what became of it: a
+//! server whose disk is missing in its image is not migrated, and must not look as if it were.
+
+use domain::{Failure, FailureCode};
+use proto::receiver::StatusResponse;
+use store::run::RunDisk;
+
+/// Whether each disk of the source is still the one that the job was made for.
+///
+/// # Errors
+/// One is gone, or is another one, with the sentence for the tenant.
+pub(super) fn are_unchanged(disks: &[RunDisk]) -> Result<(), Failure> {
+    disks
+        .iter()
+        .find_map(change_of)
+        .map_or(Ok(()), |what| {
+            Err(Failure::new(
+                FailureCode::SourceDiskChanged,
+                format!(
+                    "{what} Give the source its disk back and start the job again, or delete the job and create a new one."
+                ),
+            ))
+        })
+}
+
+fn change_of(disk: &RunDisk) -> Option<String> {
+    let (index, path) = (disk.target.index, &disk.path);
+    let Some(found) = &disk.found else {
+        return Some(format!(
+            "The source has no disk {index} any more; it was {path} when the job was created. Was it detached, or the agent started with \
+             fewer disks?"
+        ));
+    };
+    if found.path != *path {
+        return Some(format!(
+            "Disk {index} of the source is {} and was {path} when the job was created.",
+            found.path
+        ));
+    }
+    (found.size_bytes != disk.source_bytes).then(|| {
+        format!(
+            "Disk {index} of the source ({path}) has {} bytes and had {} when the job was created.",
+            found.size_bytes, disk.source_bytes
+        )
+    })
+}
+
+/// Whether the receiver has given a receipt for every disk of the job, each over all bytes of the source's.
+pub(super) fn have_arrived(disks: &[RunDisk], status: &StatusResponse) -> bool {
+    let has_receipt = |disk: &RunDisk| {
+        status.disks.iter().any(|received| {
+            received.index == u32::from(disk.target.index.0)
+                && received
+                    .receipt
+                    .as_ref()
+                    .is_some_and(|receipt| receipt.size_bytes == disk.source_bytes)
+        })
+    };
+    !disks.is_empty() && status.disks.len() == disks.len() && disks.iter().all(has_receipt)
+}
+
+/// Whether the image's description has every disk of the job, each of the size that was asked for.
+///
+/// # Errors
+/// It has others, with the sentence for the tenant.
+pub(super) fn are_described(
+    disks: &[RunDisk],
+    description: &store::JsonValue,
+) -> Result<(), Failure> {
+    let wanted: Vec<Described> = disks
+        .iter()
+        .map(|disk| Described {
+            index: u64::from(disk.target.index.0),
+            size_bytes: disk.target.size_bytes(),
+            source_bytes: disk.source_bytes,
+        })
+        .collect();
+    let described: Option<Vec<Described>> = description["disks"]
+        .as_array()
+        .and_then(|described| described.iter().map(Described::read).collect());
+    if described.as_deref() == Some(wanted.as_slice()) {
+        return Ok(());
+    }
+    tracing::error!(?wanted, ?described, "an image has other disks than its job");
+    Err(Failure::new(
+        FailureCode::ImageFailed,
+        "The image that was made does not have the disks that the job asks for. It is not delivered. Tell the operator, then start the job again.",
+    ))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Described {
+    index: u64,
+    size_bytes: u64,
+    source_bytes: u64,
+}
+
+impl Described {
+    fn read(disk: &store::JsonValue) -> Option<Self> {
+        Some(Self {
+            index: disk["index"].as_u64()?,
+            size_bytes: disk["size_bytes"].as_u64()?,
+            source_bytes: disk["source_bytes"].as_u64()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::disk::{DiskIndex, GIB, TargetDisk};
+    use proto::receiver::{DiskStatus, Receipt};
+    use store::run::FoundDisk;
+
+    use super::*;
+
+    fn disk(index: u16, source_bytes: u64) -> RunDisk {
+        let path = format!("/dev/vd{index}");
+        RunDisk {
+            path: path.clone(),
+            source_bytes,
+            target: TargetDisk {
+                index: DiskIndex(index),
+                size_gib: 20,
+            },
+            found: Some(FoundDisk {
+                path,
+                size_bytes: source_bytes,
+            }),
+        }
+    }
+
+    fn received(index: u32, size_bytes: u64) -> DiskStatus {
+        DiskStatus {
+            index,
+            size_bytes,
+            bytes_durable: size_bytes,
+            receipt: Some(Receipt {
+                size_bytes,
+                ..Receipt::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_gone_moved_or_grew_is_named() {
+        let whole = [disk(0, 1000), disk(1, 2000)];
+        assert_eq!(are_unchanged(&whole), Ok(()));
+        for (found, said) in [
+            (None, "no disk 1 any more; it was /dev/vd1"),
+            (
+                Some(("/dev/vdc", 2000)),
+                "Disk 1 of the source is /dev/vdc and was /dev/vd1",
+            ),
+            (
+                Some(("/dev/vd1", 30 * GIB)),
+                "Disk 1 of the source (/dev/vd1) has 32212254720 bytes and had 2000",
+            ),
+        ] {
+            let mut disks = whole.clone();
+            disks[1].found = found.map(|(path, size_bytes)| FoundDisk {
+                path: path.to_owned(),
+                size_bytes,
+            });
+            let failure = are_unchanged(&disks).unwrap_err();
+            assert_eq!(failure.code, FailureCode::SourceDiskChanged);
+            assert!(failure.message.contains(said), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_complete_with_a_receipt_for_every_disk_of_the_job() {
+        let disks = [disk(0, 1000), disk(1, 2000)];
+        let status = |disks| StatusResponse {
+            disks,
+            ..StatusResponse::default()
+        };
+        let both = status(vec![received(0, 1000), received(1, 2000)]);
+        assert!(have_arrived(&disks, &both));
+        for lacking in [
+            status(vec![]),
+            status(vec![received(0, 1000)]),
+            status(vec![received(0, 1000), received(1, 1999)]),
+            status(vec![received(0, 1000), received(2, 2000)]),
+            status(vec![
+                received(0, 1000),
+                DiskStatus {
+                    receipt: None,
+                    ..received(1, 2000)
+                },
+            ]),
+        ] {
+            assert!(!have_arrived(&disks, &lacking), "{lacking:?}");
+        }
+        assert!(
+            !have_arrived(&[], &status(vec![])),
+            "no disk is no migration"
+        );
+    }
+
+    #[test]
+    fn an_image_with_other_disks_than_the_job_is_not_delivered() {
+        let disks = [disk(0, 1000), disk(1, 2000)];
+        let described = |index: u16, source_bytes: u64| serde_json::json!({"index": index, "size_bytes": 20 * GIB, "source_bytes": source_bytes});
+        let whole = serde_json::json!({"disks": [described(0, 1000), described(1, 2000)]});
+        assert_eq!(are_described(&disks, &whole), Ok(()));
+        for other in [
+            serde_json::json!({}),
+            serde_json::json!({"disks": [described(0, 1000)]}),
+            serde_json::json!({"disks": [described(0, 1000), described(1, 1000)]}),
+        ] {
+            let failure = are_described(&disks, &other).unwrap_err();
+            assert_eq!(failure.code, FailureCode::ImageFailed);
+        }
+    }
+}
