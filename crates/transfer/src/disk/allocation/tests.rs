@@ -166,8 +166,8 @@ impl Mounted<'_> {
         let mut extents = Vec::new();
         for name in names {
             let path = self.0.point().join(name);
-            for line in sh(&format!("filefrag -e -b4096 {}", path.display())).lines() {
-                // Number, logical, physical and length; the ends of the ranges are rounded.
+            for line in sh(&format!("filefrag -e -b1024 {}", path.display())).lines() {
+                // Number, logical, physical and length, in the smallest blocks that there are: larger ones are rounded.
                 let columns: Vec<&str> = line.split(':').map(str::trim).collect();
                 let [number, _, physical, length, ..] = columns.as_slice() else {
                     continue;
@@ -179,8 +179,8 @@ impl Mounted<'_> {
                     length.parse::<u64>(),
                 ) {
                     extents.push(Extent {
-                        start: self.0.offset_bytes + first * 4096,
-                        end: self.0.offset_bytes + (first + length) * 4096,
+                        start: self.0.offset_bytes + first * 1024,
+                        end: self.0.offset_bytes + (first + length) * 1024,
                     });
                 }
             }
