@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::rate::Rate;
 use tonic::transport::Uri;
 
 use crate::ActivationCode;
@@ -35,6 +36,9 @@ pub struct Config {
     /// Address that serves `/healthz`, `/readyz` and `/metrics`. Without it, none is served.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,
+    /// Most that this server sends, such as 100mbit or 12.5MB/s, whatever the jobs' own limits are. Jobs that are copied at once share it evenly.
+    #[arg(long, env = "WHERRY_BANDWIDTH_LIMIT", value_name = "RATE")]
+    pub bandwidth_limit: Option<Rate>,
     /// Seconds between heartbeats while nothing happens.
     #[arg(long, env = "WHERRY_HEARTBEAT_SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_secs: u32,

@@ -3,7 +3,6 @@
 mod link;
 mod pin;
 mod register;
-mod trace;
 
 pub(crate) use link::Link;
 pub(crate) use register::register;

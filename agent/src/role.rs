@@ -6,6 +6,7 @@ use std::time::Duration;
 use pki::KeyPair;
 use service::{Policy, Readiness, Shutdown, TaskGroup, health};
 use tokio::sync::watch;
+use transfer::limits::SharedLimit;
 
 use crate::assignment::{Assignments, Board, Sending};
 use crate::gateway::{self, Link};
@@ -56,6 +57,7 @@ async fn live(
         board: board.clone(),
         snapshots: snapshots.clone(),
         reconnect_most: config.reconnect_max(),
+        shared_limit: config.bandwidth_limit.map(SharedLimit::new),
     };
     let link = Link {
         config: config.clone(),

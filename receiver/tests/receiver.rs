@@ -192,6 +192,7 @@ impl Bench {
             compression: Compression::Auto,
             streams: 2,
             bandwidth_limit: watch::channel(None).1,
+            shared_limit: None,
         };
         let progress = watch::channel(SendProgress::default()).0;
         let sending = transfer::sender::send(config, CancellationToken::new(), progress);

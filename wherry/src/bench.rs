@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use domain::parameters::FreeSpace;
+use domain::rate::Rate;
 use service::ExitCode;
 use transfer::bench::{self, Identities, Report, Settings};
+use transfer::sender::MOST_STREAMS;
 use transfer::{Carrier, Identity};
 
 /// The word that makes a process the receiver of a measurement.
@@ -39,14 +41,14 @@ struct Transfer {
     /// Keep the receiver's chunk map as PATH.chunks: the next copy to PATH sends only what differs.
     #[arg(long)]
     keep: bool,
-    /// Pace to this many bytes a second, as a link of that rate would.
-    #[arg(long, value_name = "BYTES_PER_SEC")]
-    link: Option<u64>,
+    /// Pace to this rate, such as 1gbit or 12.5MB/s, as a link of that rate would.
+    #[arg(long, value_name = "RATE")]
+    link: Option<Rate>,
     /// zstd level, 1 to 19; 0 for none; the sender's choice if absent.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     level: Option<i32>,
-    /// Parallel streams.
-    #[arg(long, value_name = "N", default_value_t = transfer::sender::DEFAULT_STREAMS)]
+    /// Parallel streams, 1 to 16.
+    #[arg(long, value_name = "N", default_value_t = transfer::sender::DEFAULT_STREAMS, value_parser = streams)]
     streams: usize,
     /// skip: leave out what the file systems of a disk that nobody uses call free; copy: every byte.
     #[arg(long, value_name = "WHAT", default_value = "copy")]
@@ -86,7 +88,7 @@ impl Transfer {
             keep: self.keep,
             level: self.level,
             streams: self.streams,
-            link_bytes_per_sec: self.link,
+            link_bytes_per_sec: self.link.map(Rate::bytes_per_sec),
             checksum: self.checksum,
             free_space: self.free_space,
             carrier: self.carrier,
@@ -116,6 +118,13 @@ fn carrier(name: &str) -> Result<Carrier, &'static str> {
         .into_iter()
         .find(|carrier| carrier.as_str() == name)
         .ok_or("quic or tcp")
+}
+
+fn streams(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (1..=MOST_STREAMS).contains(number))
+        .ok_or_else(|| format!("a receiver takes 1 to {MOST_STREAMS} streams"))
 }
 
 /// An authority for this one measurement, and both sides' certificates from it.
@@ -171,10 +180,30 @@ fn print(report: &Report) {
             ),
         ),
         ("root", report.root.clone()),
+        ("settings", settings(&report.settings)),
     ];
     for (name, value) in rows {
         println!("{name:<16} {value}");
     }
+}
+
+/// What was asked for, in the words of the flags.
+fn settings(settings: &Settings) -> String {
+    let level = settings.level.map_or_else(
+        || "level of the sender's choice".to_owned(),
+        |level| format!("level {level}"),
+    );
+    let link = settings
+        .link_bytes_per_sec
+        .and_then(Rate::from_bytes_per_sec);
+    let link = link.map_or_else(|| "no pace".to_owned(), |link| format!("link {link}"));
+    let checksum = if settings.checksum { ", checksum" } else { "" };
+    format!(
+        "{} to {}, {level}, streams {}, {link}{checksum}",
+        settings.from.display(),
+        settings.to.display(),
+        settings.streams
+    )
 }
 
 #[cfg(test)]
@@ -192,12 +221,21 @@ mod tests {
     #[test]
     fn the_line_of_the_manual_is_understood() {
         Line::command().debug_assert();
-        let line = "bench transfer --from a --to b --level 3 --streams 4 --link 125000000 --json";
+        let line = "bench transfer --from a --to b --level 3 --streams 4 --link 1gbit --json";
         let Command::Transfer(transfer) = Line::parse_from(line.split(' ')).bench.command else {
             panic!("not a transfer");
         };
         assert_eq!((transfer.level, transfer.streams), (Some(3), 4));
-        assert_eq!(transfer.link, Some(125_000_000));
+        assert_eq!(transfer.link.map(Rate::bytes_per_sec), Some(125_000_000));
+        for refused in [
+            "--streams 17",
+            "--streams 0",
+            "--link 125000000",
+            "--level 20",
+        ] {
+            let line = format!("bench transfer --from a --to b {refused}");
+            assert!(Line::try_parse_from(line.split(' ')).is_err(), "{refused}");
+        }
         assert!(Line::try_parse_from(["bench", "transfer", "--from", "a"]).is_err());
     }
 }

@@ -1,19 +1,22 @@
 //! `wherry job`: making, driving and watching replication jobs.
 
+mod modify;
 mod runs;
+mod tuning;
 mod watch;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use domain::parameters::FreeSpace;
+use domain::parameters::ReplicationParameters;
 use domain::status_info::StatusInfo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::{Api, Output};
 use crate::failure::UsageError;
 use crate::output::{bytes, fields, table, text};
 use crate::source;
+use tuning::Tuning;
 
 /// The smallest disk that the API takes, in GiB.
 const SMALLEST_GIB: u64 = 20;
@@ -24,10 +27,17 @@ pub(crate) enum Job {
     #[command(
         after_help = "Examples:\n  wherry job create --source web-1 --start\n  \
         wherry job create --source web-1 --system-disk-size 40 --data-disk 1:100 --name web-1 --image-name web-1-2026 --checksum\n  \
-        wherry job create --source web-1 --at 2026-12-24T22:00:00Z --bandwidth-limit 200000\n  \
+        wherry job create --source web-1 --at 2026-12-24T22:00:00Z --bandwidth-limit 200mbit\n  \
         wherry job create --source web-1 --every 24 --keep 3 --start"
     )]
     Create(Box<Create>),
+    /// Changes a job. Name and description for all its life; until it has delivered, how long it is valid and how fast it copies, which a run takes
+    /// up within seconds; hours and images to keep also while it waits for its next run; the rest before its first start.
+    #[command(
+        after_help = "Examples:\n  wherry job modify web-1 --bandwidth-limit 500mbit\n  \
+        wherry job modify web-1 --name web-1-final --bandwidth-limit none"
+    )]
+    Modify(Box<modify::Modify>),
     /// Starts a job, goes on with a stopped or failed one, or runs one that waits for its next run.
     Start(Named),
     /// Stops a job that copies, or that waits for its next run. What was copied is kept.
@@ -84,18 +94,8 @@ pub(crate) struct Create {
     /// Images that are kept, 1 to 10: when one more is delivered, the oldest is deleted.
     #[arg(long, value_name = "N", requires = "every")]
     keep: Option<u64>,
-    /// Most Kbit/s that the agent sends.
-    #[arg(long, value_name = "KBITS")]
-    bandwidth_limit: Option<u64>,
-    /// zstd level of the copy: 0 for none, up to 19. Without it, the sender weighs link against processor.
-    #[arg(long, value_name = "LEVEL")]
-    compress_level: Option<u64>,
-    /// Re-read the copied disks and compare them before the image is made.
-    #[arg(long)]
-    checksum: bool,
-    /// skip: leave out what the file systems of a disk that nobody uses call free, which is done without this; copy: every byte.
-    #[arg(long, value_name = "WHAT")]
-    free_space: Option<FreeSpace>,
+    #[command(flatten)]
+    tuning: Tuning,
     /// Start it now.
     #[arg(long, conflicts_with = "at")]
     start: bool,
@@ -114,6 +114,7 @@ impl Job {
     pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create(create) => create.run(api).await?,
+            Self::Modify(modify) => modify.run(api).await?,
             Self::Start(named) => named.call(api, "StartReplicationJob", "started").await?,
             Self::Stop(named) => {
                 named
@@ -262,20 +263,7 @@ impl Create {
     }
 
     fn parameters(&self) -> Option<String> {
-        let mut parameters = serde_json::Map::new();
-        if let Some(limit) = self.bandwidth_limit {
-            parameters.insert("bandwidth_limit".to_owned(), json!(limit));
-        }
-        if let Some(level) = self.compress_level {
-            parameters.insert("compress_level".to_owned(), json!(level));
-        }
-        if self.checksum {
-            parameters.insert("checksum".to_owned(), json!(true));
-        }
-        if let Some(what) = self.free_space {
-            parameters.insert("free_space".to_owned(), json!(what.as_str()));
-        }
-        (!parameters.is_empty()).then(|| Value::from(parameters).to_string())
+        self.tuning.applied_to(&ReplicationParameters::default())
     }
 }
 
@@ -411,6 +399,8 @@ fn print_json(api: &Api, job: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn running() -> Value {
@@ -502,13 +492,13 @@ mod tests {
         );
         assert_eq!(plain.parameters(), None);
         let asked = parse(
-            "create --source s --system-disk-size 60 --data-disk 2:40 --checksum --bandwidth-limit 9",
+            "create --source s --system-disk-size 60 --data-disk 2:40 --checksum --bandwidth-limit 72kbit",
         );
         assert_eq!(asked.system_disk_gib(&source), 60);
         assert_eq!(asked.data_disks(&source).unwrap(), [(1, 100), (2, 40)]);
         assert_eq!(
             asked.parameters().as_deref(),
-            Some(r#"{"bandwidth_limit":9,"checksum":true}"#)
+            Some(r#"{"bandwidth_limit":72,"checksum":true}"#)
         );
         assert!(
             parse("create --source s --data-disk 3:40")

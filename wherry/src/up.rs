@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser};
+use domain::rate::Rate;
 use service::{Readiness, Shutdown, TaskGroup};
 use store::{ConnectConfig, SealKey, Store};
 use telemetry::TelemetryConfig;
@@ -61,6 +62,9 @@ pub(crate) struct Up {
     /// Runs at once.
     #[arg(long, env = "WHERRY_WORKER_SLOTS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     slots: u32,
+    /// Most that all runs together take from their agents, such as 1gbit or 50MB/s, divided among them evenly.
+    #[arg(long, env = "WHERRY_BANDWIDTH_LIMIT", value_name = "RATE")]
+    bandwidth_limit: Option<Rate>,
     /// The region that this service is, `RegionId` on the wire.
     #[arg(long, env = "WHERRY_REGION", default_value = "local")]
     region: String,
@@ -171,6 +175,7 @@ async fn run_roles(
     worker.worker_dir = directory.path("worker");
     worker.image_store = images.unwrap_or_else(|| directory.path("images"));
     worker.slots = up.slots;
+    worker.bandwidth_limit = up.bandwidth_limit;
     worker.health = None;
     worker.readiness = readiness.clone();
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::value_parser;
+use domain::rate::Rate;
 use secrecy::SecretString;
 use service::Readiness;
 use store::SealKey;
@@ -62,6 +63,10 @@ pub struct Config {
     /// Name or address at which agents reach this machine's receivers. Without it, the address on which they listen.
     #[arg(long, env = "WHERRY_RECEIVER_HOST")]
     pub receiver_host: Option<String>,
+    /// Most that all runs of this worker together take from their agents, such as 1gbit or 50MB/s, divided among them evenly, up to each job's own
+    /// limit. Without it, there is no limit but the jobs'.
+    #[arg(long, env = "WHERRY_BANDWIDTH_LIMIT", value_name = "RATE")]
+    pub bandwidth_limit: Option<Rate>,
     /// Program that runs receivers, called as PROGRAM receiver --dir DIR. Without it, this one.
     #[arg(long, env = "WHERRY_RECEIVER_PROGRAM")]
     pub receiver_program: Option<PathBuf>,

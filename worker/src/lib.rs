@@ -4,6 +4,7 @@
 //! - `pull` takes commands, no more than there are slots for.
 //! - `leases` keeps what it holds alive, and says when it is lost or asked to stop.
 //! - `run` drives one run, a file for each phase.
+//! - `shares` divides the host's bandwidth among the runs.
 //! - `provider` makes and unmakes instances.
 //! - `removal` releases what deleted jobs and images held.
 
@@ -16,6 +17,7 @@ mod receiver_client;
 mod removal;
 mod role;
 mod run;
+mod shares;
 
 pub use config::Config;
 pub use error::Error;

@@ -1,12 +1,11 @@
 //! Calls to a run's receiver: gRPC with mutual TLS by the run's authority, each call bounded, each with the trace it belongs to.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use proto::receiver as wire;
 use proto::receiver::receiver_service_client::ReceiverServiceClient;
-use tonic::metadata::{MetadataKey, MetadataValue};
+use telemetry::trace_context::traced;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
@@ -67,18 +66,19 @@ impl ReceiverClient {
         request: wire::AdmitRequest,
     ) -> Result<wire::AdmitResponse, CallError> {
         let mut client = self.client.clone();
-        self.bounded(client.admit(traced(request))).await
+        self.bounded(client.admit(traced(Request::new(request))))
+            .await
     }
 
     pub(crate) async fn status(&self, epoch: i64) -> Result<wire::StatusResponse, CallError> {
         let mut client = self.client.clone();
-        self.bounded(client.status(traced(wire::StatusRequest { epoch })))
+        self.bounded(client.status(traced(Request::new(wire::StatusRequest { epoch }))))
             .await
     }
 
     pub(crate) async fn halt(&self, epoch: i64) -> Result<(), CallError> {
         let mut client = self.client.clone();
-        self.bounded(client.halt(traced(wire::HaltRequest { epoch })))
+        self.bounded(client.halt(traced(Request::new(wire::HaltRequest { epoch }))))
             .await
             .map(|wire::HaltResponse {}| ())
     }
@@ -88,7 +88,9 @@ impl ReceiverClient {
         request: wire::BuildImageRequest,
     ) -> Result<(), CallError> {
         let mut client = self.client.clone();
-        let built = self.bounded(client.build_image(traced(request))).await;
+        let built = self
+            .bounded(client.build_image(traced(Request::new(request))))
+            .await;
         built.map(|wire::BuildImageResponse {}| ())
     }
 
@@ -116,19 +118,4 @@ impl CallError {
             (_, None) => Self::Lost(status.message().to_owned()),
         }
     }
-}
-
-fn traced<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let mut headers = HashMap::new();
-    telemetry::trace_context::inject(&mut headers);
-    for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (
-            MetadataKey::from_bytes(name.as_bytes()),
-            MetadataValue::try_from(&value),
-        ) {
-            request.metadata_mut().insert(name, value);
-        }
-    }
-    request
 }

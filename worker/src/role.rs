@@ -17,6 +17,7 @@ use crate::provider::ProcessProvider;
 use crate::pull::Puller;
 use crate::removal;
 use crate::run::Context;
+use crate::shares::Shares;
 use crate::{Config, Error};
 
 /// Between two sweeps of orphans and looks at the disks.
@@ -70,12 +71,14 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     let leases = Leases::new(worker.clone(), config.lease_ttl(), config.lease_margin());
     let drain = Duration::from_secs(config.drain_secs);
     telemetry::gauge(Metric::WorkerSlotsLimit, &[]).set(f64::from(config.slots));
+    let shares = Shares::new(config.bandwidth_limit);
     let context = Arc::new(Context {
         config,
         worker: worker.clone(),
         store,
         bus,
         provider,
+        shares,
         shutdown: shutdown.clone(),
     });
 

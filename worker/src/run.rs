@@ -30,6 +30,7 @@ use crate::Config;
 use crate::leases::Held;
 use crate::provider::{InstanceState, Provider, ProviderError};
 use crate::receiver_client::CallError;
+use crate::shares::{Share, Shares};
 use preparing::Site;
 
 /// Pause before something that failed is tried again.
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) bus: Bus,
     pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) shares: Shares,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -54,6 +56,8 @@ struct Run {
     facts: RunFacts,
     headers: TraceHeaders,
     progress: progress::Progress,
+    /// While it copies: its part of the host's bandwidth.
+    share: Option<Share>,
 }
 
 /// Why a run goes no further here.
@@ -138,6 +142,7 @@ async fn load(context: &Arc<Context>, lease: Lease, headers: TraceHeaders) -> Op
                 facts,
                 headers,
                 progress,
+                share: None,
             })
         }
         Ok(None) => None,
@@ -244,7 +249,7 @@ impl Run {
         }
     }
 
-    /// Shows what is being done.
+    /// Shows what is being done, and hears how the tenant wants the copy tuned now.
     async fn observe(&mut self, doing: &str) -> Result<(), Ended> {
         self.progress.doing(doing);
         self.write_observation().await
@@ -258,11 +263,9 @@ impl Run {
                 .observe(&self.lease.job_id, self.lease.epoch, &observation)
         })
         .await;
-        if written.map_err(|error| internal(&error))? {
-            Ok(())
-        } else {
-            Err(Ended::Fenced)
-        }
+        let wanted = written.map_err(|error| internal(&error))?;
+        self.facts.parameters = wanted.ok_or(Ended::Fenced)?;
+        Ok(())
     }
 
     /// Writes down how the run ended.

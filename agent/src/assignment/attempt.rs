@@ -16,16 +16,14 @@ use tokio_util::sync::CancellationToken;
 use transfer::disk::Files;
 use transfer::plan::Candidates;
 use transfer::sender::{
-    Broken, Compression, DEFAULT_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
+    Broken, Compression, DEFAULT_STREAMS, MOST_STREAMS, Preference, SendConfig, SendProgress,
+    SourceDisk,
 };
 use transfer::{Carrier, Identity};
 
 use super::Key;
 use super::send::Sending;
 use crate::inventory::{self, Snapshot};
-
-/// Most streams that an assignment may ask for; each has a thread and a buffer.
-const MAX_STREAMS: u32 = 64;
 
 /// Longest wait for the address of a receiver's name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,10 +46,7 @@ pub(super) async fn send(
         .map_err(Broken::before_sending)?;
     let (limits, limit) = watch::channel(limit_of(&wanted));
     let (progress, seen) = watch::channel(SendProgress::default());
-    let config = SendConfig {
-        carrier: Preference::Probe { broken },
-        ..config(sending, wanted, receiver, limit)
-    };
+    let config = config(sending, wanted, receiver, broken, limit);
     let outcome = tokio::select! {
         outcome = transfer::sender::send(config, cancel, progress) => outcome,
         never = follow(sending, key, assignment, limits, seen.clone()) => match never {},
@@ -65,6 +60,7 @@ fn config(
     sending: &Sending,
     wanted: wire::Assignment,
     receiver: SocketAddr,
+    broken: Option<Carrier>,
     bandwidth_limit: watch::Receiver<Option<u64>>,
 ) -> SendConfig {
     let free_space = if wanted.copy_free_space {
@@ -74,7 +70,11 @@ fn config(
     };
     SendConfig {
         receiver,
-        carrier: Preference::Probe { broken: None },
+        carrier: if wanted.tcp_only {
+            Preference::Pinned(Carrier::Tcp)
+        } else {
+            Preference::Probe { broken }
+        },
         server_name: wanted.receiver_name,
         identity: Identity {
             authority_pem: wanted.authority_pem,
@@ -95,9 +95,10 @@ fn config(
         },
         streams: match wanted.streams {
             0 => DEFAULT_STREAMS,
-            streams => streams.min(MAX_STREAMS) as usize,
+            streams => (streams as usize).min(MOST_STREAMS),
         },
         bandwidth_limit,
+        shared_limit: sending.shared_limit.clone(),
     }
 }
 

@@ -9,6 +9,7 @@ use proto::agent::assignment_report::State;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use transfer::limits::SharedLimit;
 
 use super::{Board, Key, attempt};
 use crate::config::Pauses;
@@ -43,6 +44,8 @@ pub(crate) struct Sending {
     pub snapshots: watch::Receiver<Snapshot>,
     /// Longest pause between two attempts.
     pub reconnect_most: Duration,
+    /// What all sends of this agent share.
+    pub shared_limit: Option<SharedLimit>,
 }
 
 impl Sending {

@@ -11,6 +11,7 @@ use proto::agent as wire;
 use proto::agent::agent_service_client::AgentServiceClient;
 use service::Shutdown;
 use service::health::Condition;
+use telemetry::trace_context::traced;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
@@ -18,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{chain, trace};
+use super::chain;
 use crate::Config;
 use crate::assignment::{Assignments, Board};
 use crate::inventory::Snapshot;
@@ -104,7 +105,7 @@ impl Link {
             .await
             .map_err(|error| Ended::Lost(chain(&error)))?;
         let mut client =
-            AgentServiceClient::with_interceptor(channel, trace::inject as Interceptor);
+            AgentServiceClient::with_interceptor(channel, (|call| Ok(traced(call))) as Interceptor);
         // Opened before the first heartbeat, so that no change falls between the two.
         let mut nudges = self
             .in_time(client.watch(wire::WatchRequest {}))

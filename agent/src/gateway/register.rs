@@ -5,11 +5,12 @@ use std::sync::Arc;
 use pki::KeyPair;
 use proto::agent as wire;
 use proto::agent::agent_service_client::AgentServiceClient;
+use telemetry::trace_context::traced;
 use tonic::transport::ClientTlsConfig;
 use tonic::{Code, Request, Status};
 
 use super::pin::PinVerifier;
-use super::{chain, plain_endpoint, tls_failed, trace};
+use super::{chain, plain_endpoint, tls_failed};
 use crate::state_dir::Registration;
 use crate::{ActivationCode, Config, Error};
 
@@ -76,7 +77,7 @@ async fn attempt(
                 Failed::ForNow(chain(&error))
             }
         })?;
-    let mut client = AgentServiceClient::with_interceptor(channel, trace::inject);
+    let mut client = AgentServiceClient::with_interceptor(channel, |call| Ok(traced(call)));
     let call = client.register(Request::new(request.clone()));
     let answer = tokio::time::timeout(config.request_timeout(), call)
         .await

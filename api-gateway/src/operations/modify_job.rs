@@ -14,7 +14,7 @@ use crate::operation::{Call, Effect, Operation, Resource};
 
 pub(super) const MODIFY: Operation = Operation {
     name: "ModifyReplicationJobAttribute",
-    summary: "Changes a job: Name and Description for all its life, ValidTime until it has delivered or expired, Frequency and MaxNumberOfImageToKeep in Ready and Waiting, the rest in Ready only. What is not given stays.",
+    summary: "Changes a job: Name and Description for all its life, ValidTime and bandwidth_limit in ReplicationParameters until it has delivered or expired, Frequency and MaxNumberOfImageToKeep in Ready and Waiting, the rest in Ready only. What is not given stays.",
     parameters: &[
         Parameter::required("JobId", Rule::Text(128), "The job."),
         Parameter::optional("Name", Rule::Name, "The new name, unique in the account."),
@@ -41,7 +41,7 @@ pub(super) const MODIFY: Operation = Operation {
         Parameter::optional(
             "ReplicationParameters",
             Rule::ReplicationParameters,
-            "As for CreateReplicationJob.",
+            "As for CreateReplicationJob; takes the place of what the job has. After the first start only bandwidth_limit may differ from that: a run takes it up within seconds, without beginning anew.",
         ),
         network::NET_MODE,
         network::VSWITCH_ID,

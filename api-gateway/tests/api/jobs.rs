@@ -144,6 +144,12 @@ async fn a_running_job_shows_measured_progress_and_what_it_does() {
     fixture.stop().await;
 }
 
+const LIMITED: &str = r#"{"bandwidth_limit":1000,"checksum":true}"#;
+
+fn has_still_to_deliver(state: State) -> bool {
+    !matches!(state, State::Deleting | State::Finished | State::Expired)
+}
+
 #[tokio::test]
 async fn what_may_change_depends_on_how_far_the_job_is() {
     let fixture = Fixture::start().await;
@@ -167,14 +173,17 @@ async fn what_may_change_depends_on_how_far_the_job_is() {
         ("ValidTime", valid.as_str()),
         ("ImageName", "image"),
         ("SystemDiskSize", "50"),
-        ("ReplicationParameters", "{\"checksum\":true}"),
+        ("ReplicationParameters", r#"{"compress_level":3}"#),
+        ("ReplicationParameters", LIMITED),
     ];
     for state in State::ALL {
         fixture.set_state(&job, state).await;
         for change in changes {
             let allowed = match change.0 {
                 "Name" | "Description" => state != State::Deleting,
-                "ValidTime" => !matches!(state, State::Deleting | State::Finished | State::Expired),
+                // Of the copy's parameters a run takes up another limit, and nothing else.
+                "ValidTime" => has_still_to_deliver(state),
+                _ if change.1 == LIMITED => has_still_to_deliver(state),
                 _ => state == State::Ready,
             };
             if allowed {

@@ -11,6 +11,7 @@ pub mod message;
 pub mod name;
 pub mod parameters;
 pub mod policy;
+pub mod rate;
 pub mod source;
 pub mod status_info;
 pub mod tag;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::rate::Rate;
+
 /// Longest accepted text, in characters.
 pub const MAX_LENGTH: usize = 2048;
 
@@ -17,10 +19,10 @@ pub struct ReplicationParameters {
     pub compress_level: Option<i32>,
     /// Re-read the target and compare roots before the receipt.
     pub checksum: bool,
-    /// Carry the copy over a tunnel on TCP.
+    /// Carry the copy over TLS on TCP and nothing else, where only such a tunnel is let through.
     pub tunnel: bool,
-    /// How hard the agent may work, 1 (gentle) to 3 (all it can).
-    pub efficiency_level: Option<u8>,
+    /// How hard the agent may work.
+    pub efficiency_level: EfficiencyLevel,
     /// What becomes of free space.
     #[serde(default)]
     pub free_space: FreeSpace,
@@ -62,6 +64,49 @@ impl FromStr for FreeSpace {
     }
 }
 
+/// How hard the agent may work. On the wire: 1 to 3.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EfficiencyLevel {
+    /// 1: the source has other things to do.
+    Gentle,
+    /// 2.
+    #[default]
+    Usual,
+    /// 3: the source is there to be copied.
+    Full,
+}
+
+impl EfficiencyLevel {
+    /// By its number.
+    #[must_use]
+    pub fn from_number(level: u64) -> Option<Self> {
+        match level {
+            1 => Some(Self::Gentle),
+            2 => Some(Self::Usual),
+            3 => Some(Self::Full),
+            _ => None,
+        }
+    }
+
+    fn number(self) -> u64 {
+        match self {
+            Self::Gentle => 1,
+            Self::Usual => 2,
+            Self::Full => 3,
+        }
+    }
+
+    /// Parallel streams of the copy. Each has a thread on the source that reads, hashes and packs.
+    #[must_use]
+    pub fn streams(self) -> u32 {
+        match self {
+            Self::Gentle => 1,
+            Self::Usual => 2,
+            Self::Full => 4,
+        }
+    }
+}
+
 /// The text can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidParameters {
@@ -100,6 +145,41 @@ impl ReplicationParameters {
         Ok(parameters)
     }
 
+    /// Limits the copy to this rate, or lifts the limit.
+    pub fn set_bandwidth_limit(&mut self, limit: Option<Rate>) {
+        self.bandwidth_limit_bytes_per_sec = limit.map(|limit| limit.kilobits_per_sec() * 125);
+    }
+
+    /// The text that asks for them, without what nobody has to ask for.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut pairs = serde_json::Map::new();
+        let mut say = |key: &str, value: Option<Value>| {
+            pairs.extend(value.map(|value| (key.to_owned(), value)));
+        };
+        let kilobits = self.bandwidth_limit_bytes_per_sec.map(|limit| limit / 125);
+        say("bandwidth_limit", kilobits.map(Value::from));
+        say("compress_level", self.compress_level.map(Value::from));
+        say("checksum", self.checksum.then_some(Value::Bool(true)));
+        let level =
+            Some(self.efficiency_level).filter(|level| *level != EfficiencyLevel::default());
+        say("efficiency_level", level.map(|level| level.number().into()));
+        let free_space = Some(self.free_space).filter(|what| *what != FreeSpace::default());
+        say("free_space", free_space.map(|what| what.as_str().into()));
+        say("use_ssh_tunnel", self.tunnel.then_some(Value::Bool(true)));
+        Value::Object(pairs).to_string()
+    }
+
+    /// Whether they differ from others in nothing but the limit, which a run takes up while it copies.
+    #[must_use]
+    pub fn are_those_but_for_the_limit(&self, others: &Self) -> bool {
+        let limited = Self {
+            bandwidth_limit_bytes_per_sec: self.bandwidth_limit_bytes_per_sec,
+            ..others.clone()
+        };
+        *self == limited
+    }
+
     fn set(&mut self, key: &str, value: &Value) -> Result<(), InvalidParameters> {
         let invalid = |wanted| InvalidParameters::InvalidValue {
             key: key.to_owned(),
@@ -124,10 +204,9 @@ impl ReplicationParameters {
                 self.tunnel = boolean(value).ok_or_else(|| invalid("true or false"))?
             }
             "efficiencylevel" => {
-                let level = number(value)
-                    .filter(|level| (1..=3).contains(level))
+                self.efficiency_level = number(value)
+                    .and_then(EfficiencyLevel::from_number)
                     .ok_or_else(|| invalid("a level from 1 to 3"))?;
-                self.efficiency_level = u8::try_from(level).ok();
             }
             "freespace" => {
                 let text = value.as_str().unwrap_or_default();
@@ -217,12 +296,44 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_and_an_efficiency_level_are_read() {
+        let text = r#"{"use_ssh_tunnel":true,"efficiency_level":3}"#;
+        let parameters = ReplicationParameters::parse(text).unwrap();
+        assert!(parameters.tunnel);
+        assert_eq!(parameters.efficiency_level, EfficiencyLevel::Full);
+        let usual = ReplicationParameters::parse(r#"{"EfficiencyLevel":"2"}"#);
+        assert_eq!(usual, ReplicationParameters::parse(""));
+    }
+
+    #[test]
+    fn only_another_limit_is_nothing_but_another_limit() {
+        let parse = |text| ReplicationParameters::parse(text).unwrap();
+        let present = parse(r#"{"bandwidth_limit":1000,"checksum":true}"#);
+        for (text, is_so) in [
+            (r#"{"bandwidth_limit":2000,"checksum":true}"#, true),
+            (r#"{"Checksum":true}"#, true),
+            (r#"{"bandwidth_limit":1000}"#, false),
+            (
+                r#"{"bandwidth_limit":1000,"checksum":true,"compress_level":3}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(
+                parse(text).are_those_but_for_the_limit(&present),
+                is_so,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for text in [
             "[]",
             "7",
             "{\"compress_level\":20}",
             "{\"speed\":1}",
+            "{\"efficiency_level\":4}",
             "{\"checksum\":2}",
             "{\"free_space\":true}",
             "nonsense",

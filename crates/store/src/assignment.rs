@@ -45,6 +45,28 @@ impl Store {
         Ok(written.rows_affected() == 1)
     }
 
+    /// Changes what the source's assignment says, without beginning it anew: what the agent has said of it stands. `false` if the epoch is over,
+    /// or there is none.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn revise_assignment(
+        &self,
+        job_id: &JobId,
+        epoch: Epoch,
+        message: &[u8],
+    ) -> Result<bool, StoreError> {
+        let written = sqlx::query!(
+            "update assignment set message = $3, updated_at = now() where job_id = $1 and epoch = $2",
+            job_id.as_str(),
+            epoch.0,
+            message,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(written.rows_affected() == 1)
+    }
+
     /// What the agent last said under this epoch.
     ///
     /// # Errors

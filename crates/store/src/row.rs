@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use domain::parameters::ReplicationParameters;
+
 use crate::StoreError;
 
 /// Parses a text column.
@@ -31,4 +33,12 @@ pub(crate) fn unsigned(column: &'static str, value: i64) -> Result<u64, StoreErr
 /// A byte count for Postgres. Disks end far below 2^63 bytes.
 pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// `ReplicationParameters` as a job's row has them.
+pub(crate) fn parameters(text: &str) -> Result<ReplicationParameters, StoreError> {
+    ReplicationParameters::parse(text).map_err(|error| StoreError::UnknownValue {
+        column: "job.replication_parameters",
+        value: error.to_string(),
+    })
 }

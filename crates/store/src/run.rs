@@ -7,7 +7,7 @@ use domain::status_info::StatusInfo;
 use domain::{Epoch, InstanceId, JobId, SourceId, TenantId};
 use sqlx::types::Json;
 
-use crate::row::{parse, signed, unsigned};
+use crate::row::{parameters, parse, signed, unsigned};
 use crate::{Store, StoreError, image_build};
 
 /// A disk to copy.
@@ -129,19 +129,12 @@ impl Store {
                 })
             })
             .collect::<Result<_, StoreError>>()?;
-        let parameters =
-            ReplicationParameters::parse(&job.replication_parameters).map_err(|error| {
-                StoreError::UnknownValue {
-                    column: "job.replication_parameters",
-                    value: error.to_string(),
-                }
-            })?;
         Ok(Some(RunFacts {
             tenant: parse("job.tenant", &job.tenant)?,
             source_id: parse("job.source_id", &job.source_id)?,
             public_key: job.public_key,
             rests: job.rests,
-            parameters,
+            parameters: parameters(&job.replication_parameters)?,
             bytes_wire: of_this_run(&job.observed.0, job.run),
             disks,
         }))
@@ -162,7 +155,8 @@ impl Store {
         Ok(online.unwrap_or(false))
     }
 
-    /// Writes what the lease holder sees. Progress forgives lost leases. `false` if the lease is over.
+    /// Writes what the lease holder sees, and answers with how the tenant wants the copy tuned now. Progress forgives lost leases. `None` if the
+    /// lease is over.
     ///
     /// # Errors
     /// The database fails.
@@ -171,8 +165,8 @@ impl Store {
         job_id: &JobId,
         epoch: Epoch,
         observation: &Observation,
-    ) -> Result<bool, StoreError> {
-        let written = sqlx::query!(
+    ) -> Result<Option<ReplicationParameters>, StoreError> {
+        let wanted = sqlx::query_scalar!(
             r#"
             update job set
                 observed = $3,
@@ -182,6 +176,7 @@ impl Store {
                 leases_lost = case when not $7 and $4 > bytes_durable then 0 else leases_lost end
             where id = $1 and epoch = $2 and exists (
                 select 1 from job_lease where job_id = $1 and job_lease.epoch = $2 and expires_at > now())
+            returning replication_parameters
             "#,
             job_id.as_str(),
             epoch.0,
@@ -191,9 +186,9 @@ impl Store {
             observation.instance_id.as_ref().map(InstanceId::as_str),
             observation.is_first,
         )
-        .execute(&self.pool)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok(written.rows_affected() == 1)
+        wanted.as_deref().map(parameters).transpose()
     }
 
     /// Removes a job whose resources are all gone; its history stays. `false` if it was gone already or the epoch is over.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tonic::Request;
+use tonic::metadata::{MetadataKey, MetadataValue};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -23,6 +25,19 @@ pub fn headers() -> HashMap<String, String> {
     let mut headers = HashMap::new();
     inject(&mut headers);
     headers
+}
+
+/// The call with the current span's context in its metadata; see [`inject`].
+pub fn traced<T>(mut request: Request<T>) -> Request<T> {
+    for (name, value) in headers() {
+        if let (Ok(name), Ok(value)) = (
+            MetadataKey::from_bytes(name.as_bytes()),
+            MetadataValue::try_from(value),
+        ) {
+            request.metadata_mut().insert(name, value);
+        }
+    }
+    request
 }
 
 /// Makes `span` a child of the context in `headers`. Call it before the span is first entered. Headers without a context, or with a

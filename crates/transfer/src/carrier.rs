@@ -111,6 +111,16 @@ impl Client {
         }
     }
 
+    /// How often the receiver was heard, for whatever reason; `None` where that is not known.
+    pub(crate) fn heard(&self) -> Option<u64> {
+        match self {
+            Self::Quic(_, connection) => Some(connection.stats().udp_rx.datagrams),
+            Self::Tcp(_) => None,
+            #[cfg(test)]
+            Self::Simulated(_) => None,
+        }
+    }
+
     /// Opens a data stream; only after the receiver's welcome.
     pub(crate) async fn open_data(&self) -> io::Result<SendStream> {
         match self {

@@ -1,10 +1,15 @@
-//! Pacing: no more bytes a second than the job's `BandwidthLimit`.
+//! Pacing: no more bytes a second than the job's `BandwidthLimit`, and than a limit that several transfers share.
+
+mod shared;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+
+use shared::Share;
+pub use shared::SharedLimit;
 
 /// How far sends may run ahead of the limit after a pause: short enough that the limit holds within any second.
 const BURST: Duration = Duration::from_millis(50);
@@ -22,30 +27,41 @@ pub struct Pacer {
     schedule: Mutex<Schedule>,
     /// One stream waits for the schedule, the others behind it, in the order in which they came.
     turn: Semaphore,
+    share: Option<Share>,
 }
 
 impl Pacer {
-    /// A pacer for a limit in bytes a second; `None` is no limit.
-    pub fn new(limit: watch::Receiver<Option<u64>>) -> Self {
+    /// A pacer for a limit in bytes a second, `None` for no limit, under another that it shares.
+    pub fn new(limit: watch::Receiver<Option<u64>>, shared: Option<&SharedLimit>) -> Self {
         Self {
             limit,
             epoch: Instant::now(),
             schedule: Mutex::default(),
             turn: Semaphore::new(1),
+            share: shared.map(Share::new),
         }
     }
 
     /// Most bytes to pay for, and to send, at once; `None` is no limit.
     pub fn piece(&self) -> Option<usize> {
-        self.limit.borrow().map(piece_of)
+        let own = self.limit.borrow().map(piece_of);
+        let shared = self.share.as_ref().map(Share::piece);
+        own.into_iter().chain(shared).min()
     }
 
     /// Waits until `bytes` may be sent.
     pub async fn pay(&self, bytes: usize) {
-        if self.limit.borrow().is_none() {
+        if self.share.is_none() && self.limit.borrow().is_none() {
             return;
         }
         let _turn = self.turn.acquire().await;
+        self.keep_own_limit(bytes).await;
+        if let Some(share) = &self.share {
+            share.pay(bytes).await;
+        }
+    }
+
+    async fn keep_own_limit(&self, bytes: usize) {
         let mut limit = self.limit.clone();
         loop {
             let Some(rate) = *limit.borrow_and_update() else {
@@ -137,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_tight_limit_that_is_lifted_lets_go_at_once() {
         let (limit, watched) = watch::channel(Some(1));
-        let pacer = Pacer::new(watched);
+        let pacer = Pacer::new(watched, None);
         pacer.pay(1 << 20).await;
         let waiting = pacer.pay(1 << 20);
         tokio::pin!(waiting);

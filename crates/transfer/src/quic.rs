@@ -17,6 +17,7 @@ use quinn::{
 use crate::TransferError;
 use crate::identity::Identity;
 use crate::identity::unusable;
+use crate::sender::MOST_STREAMS;
 
 /// Largest datagram where the route's own limit is not known: 1500 less the headers of IP and UDP.
 const ETHERNET_PAYLOAD: u16 = 1452;
@@ -31,9 +32,6 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 const FASTEST_PATH: f64 = 2e9;
 pub(crate) const LEAST_SEND_WINDOW: u64 = 16 << 20;
 
-/// Data streams that a sender may open at once. Each costs the receiver a thread and a queue of chunks.
-const MOST_STREAMS: u32 = 16;
-
 /// Where a quiet connection counts as lost, and how often a waiting side shows that it is there.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
@@ -47,7 +45,7 @@ pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
         QuicServerConfig::try_from(identity.server_tls()?).map_err(|error| unusable(&error))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     let mut transport = transport(ETHERNET_PAYLOAD);
-    transport.max_concurrent_uni_streams(VarInt::from_u32(MOST_STREAMS));
+    transport.max_concurrent_uni_streams(VarInt::from_u32(MOST_STREAMS as u32));
     config.transport_config(Arc::new(transport));
     endpoint(listen, ETHERNET_PAYLOAD, Some(config)).map_err(|error| unreachable_at(listen, &error))
 }

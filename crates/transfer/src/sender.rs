@@ -9,6 +9,7 @@ mod connection;
 mod feeder;
 mod free_space;
 mod governor;
+mod reconsider;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,15 +24,22 @@ use tokio_util::sync::CancellationToken;
 use crate::carrier::{Client, Control};
 use crate::disk::Sources;
 use crate::hashes::Hash;
+use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::{Identity, TransferError};
 
+use reconsider::until_another_serves_better;
+
 pub use broken::Broken;
+use choice::Connected;
 pub use choice::{Choice, Preference, Reason};
 pub(crate) use free_space::FreeSpaces;
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
+
+/// Most streams of a transfer. Each costs either side a thread and a queue of chunks; a receiver takes no more.
+pub const MOST_STREAMS: usize = 16;
 
 /// Time for the last datagram to go. The receiver has given its word, or can't be reached: nothing depends on its answer.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(20);
@@ -82,10 +90,12 @@ pub struct SendConfig {
     pub sources: Arc<dyn Sources>,
     /// How payloads are packed.
     pub compression: Compression,
-    /// Parallel streams, at least one.
+    /// Parallel streams, 1 to [`MOST_STREAMS`].
     pub streams: usize,
     /// Most bytes a second; `None` for no limit. May change while the transfer runs.
     pub bandwidth_limit: watch::Receiver<Option<u64>>,
+    /// A limit above that, which this transfer shares with others.
+    pub shared_limit: Option<SharedLimit>,
 }
 
 /// Where a transfer is.
@@ -131,7 +141,7 @@ pub async fn send(
         // Before the connection, since a receiver does not wait for tools.
         let free_space = free_space::look(&config.disks).await?;
         let (client, control, choice) = choice::connect(&config).await?;
-        Ok::<_, TransferError>((free_space, client, control, choice))
+        Ok::<_, TransferError>((Arc::new(free_space), client, control, choice))
     };
     let (free_space, client, control, choice) = tokio::select! {
         biased;
@@ -144,22 +154,42 @@ pub async fn send(
     .await
 }
 
-/// The same over a connection that stands.
+/// The same over a connection that stands, and over others that take its place.
 pub(crate) async fn over(
-    client: Client,
-    control: Control,
-    choice: Choice,
+    mut client: Client,
+    mut control: Control,
+    mut choice: Choice,
     config: &SendConfig,
-    free_space: FreeSpaces,
+    free_space: Arc<FreeSpaces>,
     cancel: CancellationToken,
     progress: &watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
-    progress.send_modify(|progress| progress.carrier = Some(choice));
-    let sent = tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(TransferError::Cancelled),
-        sent = connection::run(&client, control, choice, config, free_space, progress, cancel.child_token()) => sent,
-    };
-    let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
-    sent
+    loop {
+        progress.send_modify(|progress| progress.carrier = Some(choice));
+        let ended = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(TransferError::Cancelled),
+            sent = connection::run(&client, control, choice, config, &free_space, progress, cancel.child_token()) => {
+                sent.map(Ended::Sent)
+            }
+            (connected, better) = until_another_serves_better(&client, choice, config, progress.subscribe()) => {
+                Ok(Ended::Moved(Box::new((connected, better))))
+            }
+        };
+        let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
+        match ended? {
+            Ended::Sent(report) => return Ok(report),
+            Ended::Moved(moved) => {
+                let (connected, better) = *moved;
+                tracing::info!(carrier = %better.carrier, reason = %better, "the transfer goes on over another carrier");
+                ((client, control), choice) = (connected, better);
+            }
+        }
+    }
+}
+
+/// How one connection ended well.
+enum Ended {
+    Sent(SendReport),
+    Moved(Box<(Connected, Choice)>),
 }

@@ -20,6 +20,8 @@ const TICKET_SECS: i64 = 120 * 24 * 3600;
 pub(super) struct Site {
     pub(super) instance: Instance,
     pub(super) client: ReceiverClient,
+    /// What the agent was told.
+    assignment: agent::Assignment,
 }
 
 impl Run {
@@ -65,7 +67,13 @@ impl Run {
         loop {
             tries += 1;
             match self.try_to_open(&instance).await {
-                Ok(client) => return Ok(Site { instance, client }),
+                Ok((client, assignment)) => {
+                    return Ok(Site {
+                        instance,
+                        client,
+                        assignment,
+                    });
+                }
                 Err(Opening::Ended(ended)) => return Err(ended),
                 Err(Opening::Lost(message)) if tries <= self.context.config.receiver_losses => {
                     tracing::warn!(job_id = %self.lease.job_id, instance_id = %instance.id, message, "a receiver is started again");
@@ -80,7 +88,10 @@ impl Run {
         }
     }
 
-    async fn try_to_open(&mut self, instance: &Instance) -> Result<ReceiverClient, Opening> {
+    async fn try_to_open(
+        &mut self,
+        instance: &Instance,
+    ) -> Result<(ReceiverClient, agent::Assignment), Opening> {
         let authority = pki::Authority::from_pem(
             &instance.authority.certificate_pem,
             &instance.authority.key_pem,
@@ -132,7 +143,7 @@ impl Run {
         let receiver_address = host_and_port(&host, admitted.data_port);
         let assignment = self.assignment(&authority, &secret, receiver_address)?;
         self.assign(&assignment).await?;
-        Ok(client)
+        Ok((client, assignment))
     }
 
     fn admission(&self, secret: &TicketSecret) -> receiver::AdmitRequest {
@@ -156,13 +167,14 @@ impl Run {
     }
 
     fn assignment(
-        &self,
+        &mut self,
         authority: &pki::Authority,
         secret: &TicketSecret,
         receiver_address: String,
     ) -> Result<agent::Assignment, Ended> {
         use domain::Clock as _;
 
+        let limit = self.limit();
         let parameters = &self.facts.parameters;
         let certificate = authority
             .issue_client_over_public_key(self.facts.source_id.as_str(), &self.facts.public_key)
@@ -192,9 +204,10 @@ impl Run {
                     size_bytes: disk.source_bytes,
                 })
                 .collect(),
-            bandwidth_limit_bytes_per_sec: parameters.bandwidth_limit_bytes_per_sec.unwrap_or(0),
+            bandwidth_limit_bytes_per_sec: limit.unwrap_or(0),
             compress_level: parameters.compress_level,
-            streams: 0,
+            streams: parameters.efficiency_level.streams(),
+            tcp_only: parameters.tunnel,
             copy_free_space: parameters.free_space == FreeSpace::Copy,
         })
     }
@@ -206,9 +219,44 @@ impl Run {
         if !put.map_err(|error| internal(&error))? {
             return Err(Ended::Fenced);
         }
-        // Unheard, it costs one heartbeat of the agent.
-        let _heard = self.context.bus.nudge(&self.facts.source_id).await;
+        self.nudge_agent().await;
         Ok(())
+    }
+
+    /// Most bytes a second of this run as it is now: its job's limit, or less where runs share the host's.
+    fn limit(&mut self) -> Option<u64> {
+        let (shares, job_id) = (&self.context.shares, &self.lease.job_id);
+        let share = self.share.get_or_insert_with(|| shares.join(job_id));
+        share.limit(self.facts.parameters.bandwidth_limit_bytes_per_sec)
+    }
+
+    /// Tells the agent another limit, if there is one. It is the same assignment, so the agent goes on as it is.
+    pub(super) async fn keep_to_the_limit(&mut self, site: &mut Site) -> Result<(), Ended> {
+        let limit = self.limit().unwrap_or(0);
+        let assignment = &mut site.assignment;
+        if assignment.bandwidth_limit_bytes_per_sec == limit {
+            return Ok(());
+        }
+        assignment.bandwidth_limit_bytes_per_sec = limit;
+        let message = assignment.encode_to_vec();
+        let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
+        tracing::debug!(%job_id, %epoch, bytes_per_sec = limit, "the limit of a run has changed");
+        let revised = persist(|| {
+            self.context
+                .store
+                .revise_assignment(job_id, epoch, &message)
+        })
+        .await;
+        if !revised.map_err(|error| internal(&error))? {
+            return Err(Ended::Fenced);
+        }
+        self.nudge_agent().await;
+        Ok(())
+    }
+
+    /// Unheard, it costs one heartbeat of the agent.
+    async fn nudge_agent(&self) {
+        let _heard = self.context.bus.nudge(&self.facts.source_id).await;
     }
 }
 

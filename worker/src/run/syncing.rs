@@ -59,6 +59,7 @@ impl Run {
                         continue;
                     }
                     if disks::have_arrived(&self.facts.disks, &status) {
+                        self.share = None;
                         return Ok(site);
                     }
                     if status.agent_connected {
@@ -67,6 +68,7 @@ impl Run {
                     } else {
                         self.wait_for_agent(heard_at, mended > 0).await?;
                     }
+                    self.keep_to_the_limit(&mut site).await?;
                 }
                 Err(error) => {
                     let message = lost_or_ended(error)?;

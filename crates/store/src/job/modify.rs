@@ -1,9 +1,10 @@
-//! Changing a job: name and description for all its life, validity until it has delivered, how it repeats also between two runs, the rest
-//! before its first start.
+//! Changing a job: name and description for all its life, validity and the limit of the copy until it has delivered, how it repeats also
+//! between two runs, the rest before its first start.
 
 use domain::disk::TargetDisk;
 use domain::job::State;
 use domain::name::Name;
+use domain::parameters::ReplicationParameters;
 use domain::target_disks::{self, InvalidTargetDisks};
 use domain::{JobId, TenantId, Timestamp};
 
@@ -26,7 +27,7 @@ pub struct JobChange {
     pub valid_until: Option<Timestamp>,
     /// The new name of the image.
     pub image_name: Option<Name>,
-    /// The new `ReplicationParameters`.
+    /// The new `ReplicationParameters`. After the first start only the limit in them may be another: whoever drives a run takes it up.
     pub replication_parameters: Option<String>,
     /// New sizes. Other disks keep theirs.
     pub disks: Vec<TargetDisk>,
@@ -42,12 +43,24 @@ pub struct JobChange {
 
 impl JobChange {
     /// Whether it changes what a started job no longer takes up.
-    fn is_for_unstarted_jobs(&self) -> bool {
+    fn is_for_unstarted_jobs(&self, present: &ReplicationParameters) -> bool {
         self.image_name.is_some()
-            || self.replication_parameters.is_some()
+            || self.changes_more_than_the_limit(present)
             || !self.disks.is_empty()
             || self.scheduled_start.is_some()
             || self.network.is_some()
+    }
+
+    fn changes_more_than_the_limit(&self, present: &ReplicationParameters) -> bool {
+        self.replication_parameters.as_deref().is_some_and(|text| {
+            !ReplicationParameters::parse(text)
+                .is_ok_and(|asked| asked.are_those_but_for_the_limit(present))
+        })
+    }
+
+    /// Whether it changes what only a job has that will still copy.
+    fn is_for_undelivered_jobs(&self) -> bool {
+        self.valid_until.is_some() || self.replication_parameters.is_some()
     }
 
     /// Whether it changes what only jobs that deliver again and again have.
@@ -56,16 +69,17 @@ impl JobChange {
     }
 
     /// The states in which all of it may be changed.
-    fn allowed_in(&self) -> Vec<State> {
+    fn allowed_in(&self, present: &ReplicationParameters) -> Vec<State> {
         State::ALL
             .into_iter()
             .filter(|state| *state != State::Deleting)
-            .filter(|state| *state == State::Ready || !self.is_for_unstarted_jobs())
+            .filter(|state| *state == State::Ready || !self.is_for_unstarted_jobs(present))
             .filter(|state| {
                 matches!(state, State::Ready | State::Waiting) || !self.is_for_increments()
             })
             .filter(|state| {
-                self.valid_until.is_none() || !matches!(state, State::Finished | State::Expired)
+                !self.is_for_undelivered_jobs()
+                    || !matches!(state, State::Finished | State::Expired)
             })
             .collect()
     }
@@ -127,7 +141,8 @@ async fn modify(
     change: &JobChange,
 ) -> Result<ModifyJob, StoreError> {
     let Some(job) = sqlx::query!(
-        "select state, source_id, region_id, created_at, valid_until, frequency_hours from job where tenant = $1 and id = $2 for update",
+        "select state, source_id, region_id, created_at, valid_until, frequency_hours, replication_parameters
+         from job where tenant = $1 and id = $2 for update",
         tenant.as_str(),
         id.as_str()
     )
@@ -137,7 +152,8 @@ async fn modify(
         return Ok(ModifyJob::NotFound);
     };
     let state: State = parse("job.state", &job.state)?;
-    let allowed = change.allowed_in();
+    let present = crate::row::parameters(&job.replication_parameters)?;
+    let allowed = change.allowed_in(&present);
     if !allowed.contains(&state) {
         return Ok(ModifyJob::Refused { state, allowed });
     }

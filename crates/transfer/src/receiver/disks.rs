@@ -1,5 +1,6 @@
 //! The disks of one admission, the fence before them, and the window of bytes that are written but not yet durable.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use domain::disk::DiskIndex;
@@ -26,6 +27,8 @@ pub(super) struct Disks {
     pub(super) chunk_bytes: u32,
     disks: Vec<Disk>,
     flush_bytes: u64,
+    /// Data streams of the present connection.
+    streams: AtomicU32,
     window: Mutex<Window>,
     /// Told when a flush has made room.
     room: Notify,
@@ -61,10 +64,24 @@ impl Disks {
             chunk_bytes,
             disks,
             flush_bytes: flush_bytes.max(1),
+            streams: AtomicU32::new(0),
             window: Mutex::default(),
             room: Notify::new(),
             flushing: Mutex::new(()),
         })
+    }
+
+    /// Sets how many data streams there are.
+    pub(super) fn has_streams(&self, streams: u32) {
+        self.streams.store(streams, Ordering::Relaxed);
+    }
+
+    /// Bytes of a window. Two are lost in a crash and sent again, and that must not be more than `flush_bytes` for each stream.
+    fn window_bytes(&self) -> u64 {
+        match self.streams.load(Ordering::Relaxed) {
+            0 | 1 => self.flush_bytes.div_ceil(WINDOWS),
+            _ => self.flush_bytes,
+        }
     }
 
     /// The disk with this index.
@@ -91,7 +108,7 @@ impl Disks {
         drop(pass);
         let mut window = self.window();
         window.waiting += bytes.len() as u64;
-        if window.waiting >= self.flush_bytes {
+        if window.waiting >= self.window_bytes() {
             self.wants_flush.notify_one();
         }
         Ok(())
@@ -119,7 +136,7 @@ impl Disks {
 
     fn has_room(&self) -> bool {
         let window = self.window();
-        window.waiting + window.in_flush < WINDOWS * self.flush_bytes
+        window.waiting + window.in_flush < WINDOWS * self.window_bytes()
     }
 
     /// Waits until what a crash could lose is less than the bound.
@@ -222,16 +239,16 @@ mod tests {
     use crate::TicketSecret;
     use crate::receiver::{Directory, TargetDisk};
 
-    #[tokio::test(start_paused = true)]
-    async fn no_more_than_two_windows_wait_for_a_flush() {
+    /// Writes more than may wait; answers with how much of it was written before the rest had to wait for a flush.
+    async fn written_without_a_flush(streams: u32) -> u64 {
         let directory = tempfile::tempdir().unwrap();
         let fence = Arc::new(Fence::open(directory.path()).unwrap());
         fence.raise(Epoch(1)).unwrap();
         let right = fence.grant(Epoch(1)).unwrap();
         let spec = TargetDisk {
             index: DiskIndex(0),
-            source_bytes: 4 << 20,
-            target_bytes: 4 << 20,
+            source_bytes: 8 << 20,
+            target_bytes: 8 << 20,
         };
         let admission = Admission {
             epoch: Epoch(1),
@@ -243,34 +260,45 @@ mod tests {
         };
         let files = Directory(directory.path().to_owned());
         let disks = Arc::new(Disks::open(&files, admission, 1 << 20, 1 << 20).unwrap());
+        disks.has_streams(streams);
         let (done, mut written) = mpsc::channel(4);
         let writer = Arc::clone(&disks);
         tokio::spawn(async move {
             let bytes = vec![1; 1 << 20];
             let hash = crate::hashes::hash(&bytes);
-            for chunk in 0..4 {
+            for chunk in 0..8 {
                 let outcome = writer.wait_for_room().await.and_then(|()| {
                     writer.write_chunk(&fence, &right, DiskIndex(0), chunk, hash, &bytes)
                 });
                 done.send(outcome).await.unwrap();
             }
         });
-        for _ in 0..2 {
-            written.recv().await.unwrap().unwrap();
-        }
-        let long = Duration::from_secs(3600);
-        let third = tokio::time::timeout(long, written.recv()).await;
-        assert!(third.is_err(), "a third window has to wait");
+        let before = until_it_waits(&mut written).await;
         let status = watch::channel(ReceiveStatus::default()).0;
         disks.flush(&status).unwrap();
-        written.recv().await.unwrap().unwrap();
-        assert_eq!(status.borrow().disks[0].bytes_durable, 2 << 20);
+        assert_eq!(status.borrow().disks[0].bytes_durable, before);
+        assert_eq!(until_it_waits(&mut written).await, before);
         // Whoever waits when the admission ends is let go.
-        written.recv().await.unwrap().unwrap();
         disks.cancel.cancel();
-        assert!(matches!(
-            disks.wait_for_room().await,
-            Err(TransferError::Fenced { .. })
-        ));
+        let let_go = written.recv().await.unwrap();
+        assert!(matches!(let_go, Err(TransferError::Fenced { .. })));
+        before
+    }
+
+    async fn until_it_waits(written: &mut mpsc::Receiver<Result<(), TransferError>>) -> u64 {
+        let (long, mut bytes) = (Duration::from_secs(3600), 0);
+        while let Ok(outcome) = tokio::time::timeout(long, written.recv()).await {
+            outcome.unwrap().unwrap();
+            bytes += 1 << 20;
+        }
+        bytes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_one_window_for_each_stream_waits_for_a_flush_and_two_in_all() {
+        for (streams, windows) in [(1, 1), (2, 2), (16, 2)] {
+            let written = written_without_a_flush(streams).await;
+            assert_eq!(written, windows << 20, "{streams} streams");
+        }
     }
 }

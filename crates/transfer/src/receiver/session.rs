@@ -53,6 +53,7 @@ impl Session {
         let right = shared.fence.grant(disks.admission.epoch)?;
         let replaced = shared.replace_session(carrier, reason);
         disks.flush(&shared.status)?;
+        disks.has_streams(0);
         let seen = disks
             .admission
             .disks
@@ -138,6 +139,7 @@ impl Session {
                     let stream = stream.map_err(|error| self.lost(&error))?;
                     streams.spawn(stream::take(stream, Arc::clone(shared), Arc::clone(self)));
                     started += 1;
+                    self.disks.has_streams(started);
                 }
                 Some(done) = streams.join_next() => {
                     work::ended(done)?;

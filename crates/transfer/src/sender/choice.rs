@@ -1,7 +1,8 @@
 //! Which carrier: both are tried at once, and where both answer a short probe measures them.
 //!
 //! QUIC is taken unless it does not answer, has just broken, or is clearly the slower one on this path. A run that broke off begins with
-//! a choice of its own, so it changes carrier where that helps; what is durable is not sent again either way.
+//! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes carrier where that helps; what is durable
+//! is not sent again either way.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
@@ -33,7 +34,7 @@ const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(10);
 /// With datagrams so large QUIC costs no more than TLS over TCP: there is nothing to find out.
 const LARGE_PAYLOAD: u16 = 16_000;
 
-/// TCP is taken when it carries so many percent of what QUIC does.
+/// Another carrier is taken when it carries so many percent of what the default, or the present one, does.
 const CLEARLY: u64 = 120;
 
 /// One write of a probe.
@@ -73,6 +74,15 @@ pub enum Reason {
     OtherBroke,
     /// Both answered, and there was nothing to measure or no use in it.
     Unmeasured,
+    /// Nothing came over the other one any more, and it did not answer a new call.
+    OtherFellSilent,
+    /// A probe measured both under way, in bytes a second.
+    MeasuredAgain {
+        /// What QUIC carried.
+        quic: u64,
+        /// What TCP carried.
+        tcp: u64,
+    },
     /// A probe measured both, in bytes a second.
     Measured {
         /// What QUIC carried.
@@ -80,6 +90,13 @@ pub enum Reason {
         /// What TCP carried.
         tcp: u64,
     },
+}
+
+impl Reason {
+    /// Whether it was taken while another one carried the transfer.
+    pub(super) fn is_a_move(self) -> bool {
+        matches!(self, Self::OtherFellSilent | Self::MeasuredAgain { .. })
+    }
 }
 
 impl std::fmt::Display for Choice {
@@ -94,17 +111,31 @@ impl std::fmt::Display for Choice {
             }
             (Reason::OtherBroke, carrier) => write!(f, "{} broke off", carrier.other()),
             (Reason::Unmeasured, _) => f.write_str("the default"),
-            (Reason::Measured { quic, tcp }, _) => write!(
-                f,
-                "a probe carried {} MB/s over quic and {} MB/s over tcp",
-                quic / 1_000_000,
-                tcp / 1_000_000
-            ),
+            (Reason::OtherFellSilent, carrier) => write!(f, "{} fell silent", carrier.other()),
+            (Reason::Measured { quic, tcp } | Reason::MeasuredAgain { quic, tcp }, _) => {
+                let when = if self.reason.is_a_move() {
+                    "under way "
+                } else {
+                    ""
+                };
+                write!(
+                    f,
+                    "{when}a probe carried {} MB/s over quic and {} MB/s over tcp",
+                    quic / 1_000_000,
+                    tcp / 1_000_000
+                )
+            }
         }
     }
 }
 
-type Connected = (Client, Control);
+pub(super) type Connected = (Client, Control);
+
+/// The carriers that answer.
+pub(super) struct Reached {
+    pub(super) quic: Option<Connected>,
+    pub(super) tcp: Option<Connected>,
+}
 
 /// Connects to the receiver over the carrier that serves best.
 pub(super) async fn connect(
@@ -138,11 +169,8 @@ async fn reach(config: &SendConfig, carrier: Carrier) -> Result<Connected, Trans
         })
 }
 
-/// Both at once. Whoever answers first waits a moment for the other.
-async fn choose(
-    config: &SendConfig,
-    broken: Option<Carrier>,
-) -> Result<(Client, Control, Choice), TransferError> {
+/// Both at once. Whoever answers first waits a moment for the other. At least one has answered.
+pub(super) async fn reach_both(config: &SendConfig) -> Result<Reached, TransferError> {
     let (quic, tcp) = (reach(config, Carrier::Quic), reach(config, Carrier::Tcp));
     tokio::pin!(quic, tcp);
     let (quic, tcp) = tokio::select! {
@@ -164,6 +192,14 @@ async fn choose(
             }
         }
     };
+    Ok(Reached { quic, tcp })
+}
+
+async fn choose(
+    config: &SendConfig,
+    broken: Option<Carrier>,
+) -> Result<(Client, Control, Choice), TransferError> {
+    let Reached { quic, tcp } = reach_both(config).await?;
     let chosen = |(client, control): Connected, carrier, reason| {
         (client, control, Choice { carrier, reason })
     };
@@ -173,7 +209,13 @@ async fn choose(
         (Some(quic), Some(tcp)) => match broken {
             Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
             Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
-            None if is_worth_a_probe(config, &tcp.0) => Ok(measure(config, quic, tcp).await),
+            None if is_worth_a_probe(config, &tcp.0) => {
+                let reached = Reached {
+                    quic: Some(quic),
+                    tcp: Some(tcp),
+                };
+                Ok(measured(config, reached).await)
+            }
             None => Ok(chosen(quic, Carrier::Quic, Reason::Unmeasured)),
         },
         (None, None) => unreachable!("one of the two has answered, or its error was returned"),
@@ -195,14 +237,22 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
 }
 
 fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
-    if config.carrier == Preference::Measure {
-        return true;
-    }
-    let bytes: u64 = config.disks.iter().map(most_to_send).sum();
-    bytes >= LEAST_BYTES
-        && crate::quic::largest_payload(config.receiver) < LARGE_PAYLOAD
-        && tcp.round_trip() <= LONGEST_ROUND_TRIP
-        && config.bandwidth_limit.borrow().is_none()
+    let bytes = config.disks.iter().map(most_to_send).sum();
+    may_measure(config, bytes) && is_short(config, tcp)
+}
+
+/// Whether a measurement would pay with so many bytes left, and harms nobody: a probe keeps to no limit.
+pub(super) fn may_measure(config: &SendConfig, bytes: u64) -> bool {
+    config.carrier == Preference::Measure
+        || bytes >= LEAST_BYTES
+            && crate::quic::largest_payload(config.receiver) < LARGE_PAYLOAD
+            && config.bandwidth_limit.borrow().is_none()
+            && config.shared_limit.is_none()
+}
+
+/// Whether the path is one on which a probe says something.
+pub(super) fn is_short(config: &SendConfig, tcp: &Client) -> bool {
+    config.carrier == Preference::Measure || tcp.round_trip() <= LONGEST_ROUND_TRIP
 }
 
 /// What a disk may have to send: a file knows how much of it is not holes.
@@ -213,36 +263,51 @@ fn most_to_send(disk: &SourceDisk) -> u64 {
     }
 }
 
-/// Measures one after the other and takes the better. A carrier whose probe fails counts as one that does not answer.
-async fn measure(
-    config: &SendConfig,
-    mut quic: Connected,
-    mut tcp: Connected,
-) -> (Client, Control, Choice) {
-    let over_quic = probe(config, &mut quic).await;
-    let over_tcp = probe(config, &mut tcp).await;
-    let (connected, carrier, reason) = match (over_quic, over_tcp) {
-        (Some(over_quic), Some(over_tcp)) => {
-            let reason = Reason::Measured {
-                quic: over_quic,
-                tcp: over_tcp,
-            };
-            if is_clearly_faster(over_tcp, over_quic) {
-                (tcp, Carrier::Tcp, reason)
-            } else {
-                (quic, Carrier::Quic, reason)
-            }
+impl Reached {
+    /// Measures one after the other, in bytes a second. `None` is a probe that has failed.
+    pub(super) async fn measure(&mut self, config: &SendConfig) -> (Option<u64>, Option<u64>) {
+        let quic = match &mut self.quic {
+            Some(quic) => probe(config, quic).await,
+            None => None,
+        };
+        let tcp = match &mut self.tcp {
+            Some(tcp) => probe(config, tcp).await,
+            None => None,
+        };
+        (quic, tcp)
+    }
+
+    /// The connection over this carrier, if it has answered.
+    pub(super) fn take(self, carrier: Carrier) -> Option<Connected> {
+        match carrier {
+            Carrier::Quic => self.quic,
+            Carrier::Tcp => self.tcp,
         }
-        (None, Some(_)) => (tcp, Carrier::Tcp, Reason::OtherSilent),
+    }
+}
+
+/// Measures both and takes the better. A carrier whose probe fails counts as one that does not answer.
+async fn measured(config: &SendConfig, mut both: Reached) -> (Client, Control, Choice) {
+    let (carrier, reason) = match both.measure(config).await {
+        (Some(quic), Some(tcp)) => {
+            let carrier = if is_clearly_faster(tcp, quic) {
+                Carrier::Tcp
+            } else {
+                Carrier::Quic
+            };
+            (carrier, Reason::Measured { quic, tcp })
+        }
+        (None, Some(_)) => (Carrier::Tcp, Reason::OtherSilent),
         // Without both figures there is nothing to say against the default.
-        (_, None) => (quic, Carrier::Quic, Reason::Unmeasured),
+        (_, None) => (Carrier::Quic, Reason::Unmeasured),
     };
-    let (client, control) = connected;
+    let (client, control) = both.take(carrier).expect("both have answered");
     (client, control, Choice { carrier, reason })
 }
 
-fn is_clearly_faster(tcp: u64, quic: u64) -> bool {
-    tcp.saturating_mul(100) > quic.saturating_mul(CLEARLY)
+/// Whether one carries so much more than the other that it is worth a change.
+pub(super) fn is_clearly_faster(one: u64, other: u64) -> bool {
+    one.saturating_mul(100) > other.saturating_mul(CLEARLY)
 }
 
 /// Bytes a second that the receiver saw, if it said so.

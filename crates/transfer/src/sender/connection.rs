@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::free_space::FreeSpaces;
 use super::governor::{Governor, Processors};
-use super::{Choice, SendConfig, SendProgress, SendReport};
+use super::{Choice, MOST_STREAMS, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
@@ -53,7 +53,7 @@ pub(super) async fn run(
     (mut to_receiver, mut from_receiver): Control,
     choice: Choice,
     config: &SendConfig,
-    free_space: FreeSpaces,
+    free_space: &Arc<FreeSpaces>,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
@@ -298,19 +298,19 @@ async fn stream_all(
     client: &Client,
     config: &SendConfig,
     shared: &Arc<Shared>,
-    free_space: FreeSpaces,
+    free_space: &Arc<FreeSpaces>,
     to_receiver: &mut SendStream,
 ) -> Result<(), TransferError> {
-    let free_space = Arc::new(free_space);
-    let cursor = Arc::new(claims(shared, &free_space).await?);
+    let cursor = Arc::new(claims(shared, free_space).await?);
     let bytes = shared.counters.free.load(Ordering::Relaxed);
     if bytes > 0 {
         control::write(to_receiver, &ToReceiver::LeftOut { bytes })
             .await
             .map_err(|error| lost(config, &error))?;
     }
-    let pacer = Arc::new(Pacer::new(config.bandwidth_limit.clone()));
-    let streams = config.streams.max(1);
+    let limit = config.bandwidth_limit.clone();
+    let pacer = Arc::new(Pacer::new(limit, config.shared_limit.as_ref()));
+    let streams = config.streams.clamp(1, MOST_STREAMS);
     let mut streaming = JoinSet::new();
     for _ in 0..streams {
         let (queue, ready) = mpsc::channel(QUEUE);
@@ -331,7 +331,7 @@ async fn stream_all(
             Err(error) => return Err(error),
         }
     }
-    let finished = Arc::clone(shared);
+    let (finished, free_space) = (Arc::clone(shared), Arc::clone(free_space));
     let roots = blocking(move || {
         finished
             .disks
@@ -368,18 +368,22 @@ async fn write_stream(
 /// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
 async fn write_paced(
     stream: &mut SendStream,
-    parts: [Bytes; 2],
+    [mut header, mut payload]: [Bytes; 2],
     shared: &Shared,
     pacer: &Pacer,
 ) -> io::Result<()> {
-    for mut part in parts {
-        while !part.is_empty() {
-            let piece = part.split_to(pacer.piece().unwrap_or(LARGEST_PIECE).min(part.len()));
-            let length = piece.len();
-            pacer.pay(length).await;
-            stream.write_chunk(piece).await?;
-            Counters::add(&shared.counters.wire, length as u64);
+    while !header.is_empty() || !payload.is_empty() {
+        // The header goes with the first piece: it is not worth a turn of its own.
+        let most = pacer.piece().unwrap_or(LARGEST_PIECE);
+        let piece = payload.split_to(most.min(payload.len()));
+        let length = header.len() + piece.len();
+        pacer.pay(length).await;
+        for bytes in [std::mem::take(&mut header), piece] {
+            if !bytes.is_empty() {
+                stream.write_chunk(bytes).await?;
+            }
         }
+        Counters::add(&shared.counters.wire, length as u64);
     }
     Ok(())
 }

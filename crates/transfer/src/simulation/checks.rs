@@ -12,7 +12,7 @@ use crate::sender::SendReport;
 /// Chunks that wait in the queues and hands of one stream, on both sides together.
 const IN_HAND: u64 = 12;
 
-/// Flush windows that a crash may cost.
+/// Flush windows that a crash may cost, and no more than one for each stream.
 const WINDOWS: u64 = 2;
 
 /// Bytes of a record's prefix in a chunk map.
@@ -101,8 +101,9 @@ fn data_chunks(world: &World) -> u64 {
 
 /// Bytes that are written again after a crash.
 fn lost_at_most(world: &World, losses: u64) -> u64 {
-    let over_the_window = world.plan.streams as u64 * u64::from(CHUNK);
-    losses * (WINDOWS * world.plan.flush_bytes + over_the_window)
+    let streams = world.plan.streams as u64;
+    let over_the_window = streams * u64::from(CHUNK);
+    losses * (WINDOWS.min(streams) * world.plan.flush_bytes + over_the_window)
 }
 
 fn little_was_written_twice(world: &World, losses: u64) -> Result<(), String> {

@@ -1,12 +1,15 @@
-//! A limit holds and changes without a dip, and an outage of ten minutes costs what was under way.
+//! A limit holds and changes without a dip, those who share one get the same, and an outage of ten minutes costs what was under way.
 
 use std::time::Duration;
+
+use domain::rate::Rate;
 
 use super::checks::check;
 use super::network::Shape;
 use super::plan::{CHUNK, Plan};
 use super::world::World;
 use super::{Random, run};
+use crate::limits::SharedLimit;
 
 const MIB: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -71,6 +74,62 @@ fn a_limit_holds_within_five_percent_and_changes_without_a_dip() -> Result<(), S
         let report = world.end(PATIENCE).await?;
         check(&mut world, &report, 0)
     })
+}
+
+/// The same of several worlds at once.
+async fn watch_all(worlds: &mut [World], halves: usize) -> Result<Vec<Vec<u64>>, String> {
+    let mut sent = vec![Vec::new(); worlds.len()];
+    for _ in 0..halves {
+        let before: Vec<u64> = worlds
+            .iter()
+            .map(|world| world.network.data_bytes())
+            .collect();
+        worlds[0].rest(Duration::from_millis(500)).await?;
+        for ((world, before), sent) in worlds.iter().zip(before).zip(&mut sent) {
+            sent.push(world.network.data_bytes() - before);
+        }
+    }
+    Ok(sent)
+}
+
+#[test]
+fn runs_that_share_a_limit_get_the_same_and_what_one_leaves() -> Result<(), String> {
+    for runs in [2, 3] {
+        run(Random::new(7), async {
+            let all = 1_000_000 * runs as u64;
+            let shared = SharedLimit::new(Rate::from_bytes_per_sec(all).ok_or("no rate")?);
+            let mut worlds = Vec::new();
+            for number in 0..runs {
+                let mut plan = plan(16 * MIB, None);
+                // Neither more streams nor smaller chunks are worth more.
+                plan.streams = number + 1;
+                let mut world = World::new(plan).await;
+                world.share(&shared);
+                world.start_sender();
+                worlds.push(world);
+            }
+            worlds[0].rest(Duration::from_secs(1)).await?;
+            let all_sent = watch_all(&mut worlds, 8).await?;
+            for sent in all_sent {
+                holds(&sent, 1_000_000);
+            }
+            // One is held back by its own limit: the others have what it leaves, and nothing is lost.
+            worlds[0].limit.send_replace(Some(400_000));
+            worlds[0].rest(Duration::from_secs(1)).await?;
+            let sent = watch_all(&mut worlds, 6).await?;
+            holds(&sent[0], 400_000);
+            for sent in &sent[1..] {
+                holds(sent, (all - 400_000) / (runs as u64 - 1));
+            }
+            worlds[0].limit.send_replace(None);
+            for world in &mut worlds {
+                let report = world.end(PATIENCE).await?;
+                check(world, &report, 0)?;
+            }
+            Ok::<_, String>(())
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::plan::{CHUNK, Fault, Plan};
 use super::{Random, Trace};
 use crate::disk::faulty::{Faults, FaultySources};
 use crate::disk::forgetful::{Medium, Sync};
+use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
 use crate::sender::{
@@ -70,6 +71,7 @@ struct Agent {
     streams: usize,
     packs: bool,
     limit: watch::Receiver<Option<u64>>,
+    shared_limit: Option<SharedLimit>,
     identity: RunIdentity,
     /// The epoch of the assignment, and how many assignments there were.
     epoch: Arc<AtomicI64>,
@@ -113,6 +115,7 @@ impl World {
             streams: plan.streams,
             packs: plan.packs,
             limit: limited,
+            shared_limit: None,
             identity: RunIdentity {
                 job_id: JobId::generate(),
                 secret: TicketSecret::generate(),
@@ -141,6 +144,11 @@ impl World {
         };
         world.start_receiver().await.unwrap();
         world
+    }
+
+    /// Its sender is one of those who share a limit.
+    pub(super) fn share(&mut self, limit: &SharedLimit) {
+        self.agent.shared_limit = Some(limit.clone());
     }
 
     pub(super) fn server(&self) -> &Server {
@@ -423,6 +431,7 @@ impl Agent {
             },
             streams: self.streams,
             bandwidth_limit: self.limit.clone(),
+            shared_limit: self.shared_limit.clone(),
         };
         let choice = Choice {
             carrier: Carrier::Tcp,
@@ -434,7 +443,7 @@ impl Agent {
             control,
             choice,
             &config,
-            FreeSpaces::default(),
+            Arc::new(FreeSpaces::default()),
             cancel,
             progress,
         )

@@ -124,6 +124,7 @@ impl Bench {
             compression: Compression::Off,
             streams: 2,
             bandwidth_limit: watch::channel(bandwidth).1,
+            shared_limit: None,
         }
     }
 

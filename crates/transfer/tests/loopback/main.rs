@@ -27,5 +27,7 @@ mod bench;
 mod carriers;
 mod disks;
 mod integrity;
+mod limits;
+mod moves;
 mod resume;
 mod rights;

@@ -1,0 +1,226 @@
+//! Under way: whether the carrier still serves, or the other one would serve better.
+//!
+//! A connection over which nothing is heard any more, or whose rate has fallen to less than half, and any other now and then, makes the sender try
+//! both carriers afresh, beside the transfer that goes on. It moves only to a carrier that answers where the present one does not, or that is
+//! clearly faster in a probe of both. What slows down the source, the receiver or both carriers alike is no reason to move, since a
+//! probe shows no difference. Each measurement without a move doubles the pause until the next.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::choice::{self, Connected, Reached};
+use super::{Choice, Preference, Reason, SendConfig, SendProgress};
+use crate::Carrier;
+use crate::carrier::Client;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Looks in a row that tell of trouble. In so much time a connection that lives has shown that it does, also when it is quiet.
+const LOOKS: u32 = 3;
+
+/// No measurement sooner than this after a connection has begun: the rate of its beginning says little.
+const FIRST_PAUSE: Duration = Duration::from_secs(8);
+/// After a move, so that two carriers that are much the same don't alternate.
+const PAUSE_AFTER_MOVE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// When both are measured though nothing is amiss.
+const ROUTINE: Duration = Duration::from_secs(120);
+
+/// Why both are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// Nothing comes from the receiver any more.
+    Silent,
+    /// It carries less than half of what it did, or it was not looked at for long.
+    Slow,
+}
+
+/// What the looks have shown.
+#[derive(Debug)]
+struct Watch {
+    wire: u64,
+    heard: Option<u64>,
+    /// Most bytes in a look.
+    best: u64,
+    slow_looks: u32,
+    silent_looks: u32,
+    pause: Duration,
+    next: Duration,
+    routine: Duration,
+}
+
+impl Watch {
+    fn new(has_moved: bool) -> Self {
+        let pause = if has_moved {
+            PAUSE_AFTER_MOVE
+        } else {
+            FIRST_PAUSE
+        };
+        Self {
+            wire: 0,
+            heard: None,
+            best: 0,
+            slow_looks: 0,
+            silent_looks: 0,
+            pause,
+            next: pause,
+            routine: ROUTINE,
+        }
+    }
+
+    /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the carrier knows.
+    fn look(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<Doubt> {
+        let taken = wire.saturating_sub(self.wire);
+        let is_silent = heard.is_some() && heard == self.heard;
+        self.best = self.best.max(taken);
+        self.slow_looks = in_a_row(self.slow_looks, taken < self.best / 2);
+        self.silent_looks = in_a_row(self.silent_looks, is_silent);
+        (self.wire, self.heard) = (wire, heard);
+        if self.silent_looks >= LOOKS {
+            // Trying to connect costs nothing, and whoever is silent for good breaks soon.
+            self.silent_looks = 0;
+            return Some(Doubt::Silent);
+        }
+        let is_due = self.slow_looks >= LOOKS || now >= self.routine;
+        if !is_due || now < self.next {
+            return None;
+        }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.next = now + self.pause;
+        self.routine = now + ROUTINE.max(self.pause);
+        // What it carries now is what it is measured by from here on.
+        (self.best, self.slow_looks) = (0, 0);
+        Some(Doubt::Slow)
+    }
+}
+
+fn in_a_row(looks: u32, is_so: bool) -> u32 {
+    if is_so { looks + 1 } else { 0 }
+}
+
+/// Ends when the other carrier would serve better, with a connection over it.
+pub(super) async fn until_another_serves_better(
+    client: &Client,
+    present: Choice,
+    config: &SendConfig,
+    progress: watch::Receiver<SendProgress>,
+) -> (Connected, Choice) {
+    if let Preference::Pinned(_) = config.carrier {
+        return std::future::pending().await;
+    }
+    let began = Instant::now();
+    let mut watch = Watch::new(present.reason.is_a_move());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let seen = *progress.borrow();
+        let Some(doubt) = watch.look(began.elapsed(), seen.bytes_wire, client.heard()) else {
+            continue;
+        };
+        let left = seen.bytes_total.saturating_sub(seen.bytes_durable);
+        if let Some(better) = try_both(doubt, present, config, left).await {
+            return better;
+        }
+    }
+}
+
+async fn try_both(
+    doubt: Doubt,
+    present: Choice,
+    config: &SendConfig,
+    bytes_left: u64,
+) -> Option<(Connected, Choice)> {
+    if doubt == Doubt::Slow && !choice::may_measure(config, bytes_left) {
+        return None;
+    }
+    let mut reached = choice::reach_both(config).await.ok()?;
+    let carrier = present.carrier.other();
+    let moved = |reached: Reached, reason| {
+        let other = reached.take(carrier)?;
+        Some((other, Choice { carrier, reason }))
+    };
+    match (&reached.quic, &reached.tcp) {
+        (Some(_), Some((tcp, _))) => {
+            if doubt == Doubt::Silent || !choice::is_short(config, tcp) {
+                return None;
+            }
+            let (quic, tcp) = reached.measure(config).await;
+            let is_better = match carrier {
+                Carrier::Quic => choice::is_clearly_faster(quic?, tcp.unwrap_or(0)),
+                Carrier::Tcp => choice::is_clearly_faster(tcp?, quic.unwrap_or(0)),
+            };
+            let reason = Reason::MeasuredAgain {
+                quic: quic.unwrap_or(0),
+                tcp: tcp.unwrap_or(0),
+            };
+            is_better.then(|| moved(reached, reason)).flatten()
+        }
+        // TCP has but a moment to answer, which may be too short on a busy machine; its path ends by itself if it is dead.
+        _ if present.carrier == Carrier::Tcp => None,
+        // It answers no more, or the other still does not.
+        _ => moved(reached, Reason::OtherFellSilent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks for so many seconds at a rate; answers with the doubts and when they came.
+    fn watch(
+        watch: &mut Watch,
+        from: u64,
+        until: u64,
+        bytes_per_sec: u64,
+        is_heard: bool,
+    ) -> Vec<(u64, Doubt)> {
+        let mut doubts = Vec::new();
+        for now in (from..until).step_by(2) {
+            let wire = watch.wire + 2 * bytes_per_sec;
+            let heard = watch.heard.unwrap_or(0) + u64::from(is_heard);
+            let doubt = watch.look(Duration::from_secs(now), wire, Some(heard));
+            doubts.extend(doubt.map(|doubt| (now, doubt)));
+        }
+        doubts
+    }
+
+    #[test]
+    fn a_steady_connection_is_measured_now_and_then_and_ever_more_rarely() {
+        let mut steady = Watch::new(false);
+        let doubts = watch(&mut steady, 2, 4000, 1_000_000, true);
+        assert!(doubts.iter().all(|(_, doubt)| *doubt == Doubt::Slow));
+        assert!((5..12).contains(&doubts.len()), "{doubts:?}");
+        assert!(doubts[0].0 >= ROUTINE.as_secs(), "{doubts:?}");
+    }
+
+    #[test]
+    fn one_that_slows_down_is_doubted_soon_and_not_again_at_once() {
+        let mut slowing = Watch::new(false);
+        assert_eq!(watch(&mut slowing, 2, 30, 1_000_000, true), []);
+        let doubts = watch(&mut slowing, 30, 90, 400_000, true);
+        assert_eq!(doubts, [(34, Doubt::Slow)], "its rate is what it is now");
+        let mut moved = Watch::new(true);
+        watch(&mut moved, 2, 10, 1_000_000, true);
+        let doubts = watch(&mut moved, 10, 100, 100_000, true);
+        assert_eq!(
+            doubts.first(),
+            Some(&(60, Doubt::Slow)),
+            "it has just moved"
+        );
+    }
+
+    #[test]
+    fn one_that_falls_silent_is_doubted_after_three_looks() {
+        let mut silent = Watch::new(true);
+        watch(&mut silent, 2, 10, 1_000, true);
+        let doubts = watch(&mut silent, 10, 18, 1_000, false);
+        assert_eq!(doubts, [(14, Doubt::Silent)]);
+        let mut untold = Watch::new(false);
+        for now in (2..20).step_by(2) {
+            let doubt = untold.look(Duration::from_secs(now), 0, None);
+            assert_eq!(doubt, None, "TCP tells nothing of what it hears");
+        }
+    }
+}
