@@ -45,6 +45,14 @@ class Client:
             raise refused(error) from error
 
 
+    def xml(self, action, parameters):
+        params = open_api.Params(
+            action=action, version="2019-06-01", protocol="HTTP", pathname="/", method="POST", auth_type="AK", style="RPC",
+            req_body_type="formData", body_type="string")
+        request = open_api.OpenApiRequest(query={**parameters, "Format": "XML"})
+        return self.client.call_api(params, request, RuntimeOptions())["body"]
+
+
 class ClientV1(Client):
     algorithm = "v2"
 
@@ -60,6 +68,9 @@ class Tea(Suite, unittest.TestCase):
         source = sources.source_servers.source_server[0]
         self.assertEqual((source.source_id, source.job_id), (self.known["$source"], self.known["$job"]))
         self.assertIsInstance(source.system_disk_size, int)
+        # Two lists, one in the other, each wrapped.
+        self.assertEqual([disk.index for disk in source.data_disks.data_disk], [1])
+        self.assertEqual(source.tags.tag, [])
         jobs = smc.describe_replication_jobs(models.DescribeReplicationJobsRequest(job_id=[self.known["$job"]], region_id=REGION)).body
         job = jobs.replication_jobs.replication_job[0]
         self.assertEqual((job.status, job.run_once, job.system_disk_size), ("Ready", True, 40))
@@ -75,6 +86,12 @@ class Tea(Suite, unittest.TestCase):
         self.assertEqual(listed.access_tokens.access_token[0].status, "activated")
         smc.disable_access_token(models.DisableAccessTokenRequest(access_token_id=token.access_token_id))
         smc.delete_access_token(models.DeleteAccessTokenRequest(access_token_id=token.access_token_id))
+
+
+    def test_xml(self):
+        text = self.client.xml("DescribeSourceServers", {"SourceId.1": self.known["$source"]})
+        self.assertIn("<DescribeSourceServersResponse>", text)
+        self.assertIn(f"<SourceServers><SourceServer><SourceId>{self.known['$source']}</SourceId>", text)
 
 
 class TeaV1(Suite, unittest.TestCase):
