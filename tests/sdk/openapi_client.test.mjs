@@ -34,7 +34,7 @@ suite('openapi-client-v3', client(), (api, known) => {
   it('XML', async () => {
     const text = await api.xml('DescribeSourceServers', { 'SourceId.1': known.$source });
     assert.ok(text.includes('<DescribeSourceServersResponse>'), text);
-    assert.ok(text.includes(`<SourceServers><SourceServer><SourceId>${known.$source}</SourceId>`), text);
+    assert.ok(text.includes(`<SourceId>${known.$source}</SourceId>`), text);
   });
 });
 suite('openapi-client-v1', client('v2'));

@@ -108,7 +108,12 @@ impl Deployment {
 
     /// Compares the images that migrations through the clients have delivered with the disks of their sources.
     async fn check_images(&self) -> anyhow::Result<()> {
-        let answer = self.owner.client.call("DescribeImages", &[]).await?;
+        let first_page = [("PageSize", "50")];
+        let answer = self
+            .owner
+            .client
+            .call("DescribeImages", &first_page)
+            .await?;
         let images = answer["Images"]["Image"].as_array();
         let images = images.into_iter().flatten();
         let whole: Vec<_> = images

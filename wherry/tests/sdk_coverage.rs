@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 /// What the clients can't be brought to see, and who shows it instead.
-const ELSEWHERE: [(&str, &str); 8] = [
-    (
-        "DownloadImage",
-        "answers with bytes, the clients read JSON: api-gateway/tests/api/images.rs",
-    ),
+const ELSEWHERE: [(&str, &str); 7] = [
     (
         "InvalidRange",
         "a header that the clients don't send: api-gateway/tests/api/images.rs",
