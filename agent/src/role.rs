@@ -56,6 +56,7 @@ async fn live(
         board: board.clone(),
         snapshots: snapshots.clone(),
         reconnect_most: config.reconnect_max(),
+        scratch: config.state_dir.clone(),
     };
     let link = Link {
         config: config.clone(),

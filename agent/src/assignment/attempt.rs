@@ -88,6 +88,7 @@ fn config(
             streams => streams.min(MAX_STREAMS) as usize,
         },
         bandwidth_limit,
+        scratch: sending.scratch.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Working at one assignment until all disks are sent, or nothing more can be done.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(crate) struct Sending {
     pub snapshots: watch::Receiver<Snapshot>,
     /// Longest pause between two attempts.
     pub reconnect_most: Duration,
+    /// Where what is known of large disks lies while they are sent.
+    pub scratch: PathBuf,
 }
 
 impl Sending {

@@ -81,6 +81,8 @@ pub struct SendConfig {
     pub streams: usize,
     /// Most bytes a second; `None` for no limit. May change while the transfer runs.
     pub bandwidth_limit: watch::Receiver<Option<u64>>,
+    /// A directory on a disk, for what is known of disks so large that it does not fit memory: files without names, 32 MiB for each TiB.
+    pub scratch: PathBuf,
 }
 
 /// Where a transfer is.
