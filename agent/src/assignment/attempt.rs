@@ -99,6 +99,7 @@ fn config(
         },
         bandwidth_limit,
         shared_limit: sending.shared_limit.clone(),
+        scratch: sending.scratch.clone(),
     }
 }
 

@@ -51,6 +51,11 @@ pub enum TransferError {
         /// Where it is.
         path: PathBuf,
     },
+    /// What is known of a large disk does not fit memory, and can't be kept on the sender's disk.
+    #[error(
+        "can't use {0}. Free some space there, then start the job again; what was copied is kept"
+    )]
+    Scratch(#[source] io::Error),
     /// The target has no room.
     #[error("no space left at {}: free some, then start the job again; what was copied is kept", path.display())]
     TargetFull {
@@ -163,7 +168,7 @@ impl TransferError {
             | Self::Fenced { .. }
             | Self::Replaced
             | Self::Cancelled => FailureCode::ReceiverUnreachable,
-            Self::Protocol(_) | Self::Identity(_) => FailureCode::Internal,
+            Self::Protocol(_) | Self::Identity(_) | Self::Scratch(_) => FailureCode::Internal,
             Self::Remote(failure) => failure.code,
         }
     }
@@ -181,6 +186,7 @@ impl TransferError {
             Self::OpenSource { .. }
             | Self::ReadSource { .. }
             | Self::SourceResized { .. }
+            | Self::Scratch(_)
             | Self::TargetFull { .. }
             | Self::Target { .. }
             | Self::Corrupt { .. }
