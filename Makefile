@@ -26,9 +26,10 @@ demo: ## Migrate a real disk on this machine; KEEP=1 leaves everything running
 test: setup ## Run every test
 	@$(servers_env) cargo nextest run --workspace
 
-test-long: setup ## Run the data path and whole clusters under many seeds of faults; a quarter of an hour
+test-long: setup ## Run the data path and whole clusters under many seeds of faults, and millions of fuzzed inputs; twenty minutes
 	@WHERRY_LONG=1 cargo nextest run --profile long -p transfer simulation
 	@$(servers_env) WHERRY_LONG=1 cargo nextest run --profile long -p wherry --test faults
+	@WHERRY_FUZZ_INPUTS=500000 cargo nextest run --profile long -p fuzz
 
 # cargo-deny runs without `advisories`: the advisory database is a GitHub repository, and checks must not need more than the package registry.
 # Where GitHub can be reached, `cargo deny check advisories` works as it is.

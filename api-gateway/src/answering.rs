@@ -14,8 +14,9 @@ use crate::Refusal;
 use crate::answer::{Answer, Format, failure, success};
 use crate::arguments::Arguments;
 use crate::auditing;
-use crate::authentication::verify;
+use crate::authentication::{Caller, verify};
 use crate::authorization::authorize;
+use crate::contract;
 use crate::gateway::Gateway;
 use crate::operation::{Call, Operation};
 use crate::origin::Origin;
@@ -87,6 +88,9 @@ pub async fn respond(
         &[("action", action), ("code", code)],
     )
     .record(received.elapsed().as_secs_f64());
+    if let Some(operation) = known.operation {
+        contract::check(operation, &outcome);
+    }
     if let Err(refusal) = &outcome {
         tracing::debug!(parent: &span, code, message = refusal.message, "refused");
     }
@@ -103,14 +107,13 @@ async fn done(
     request: Request<Body>,
     known: &mut Known,
 ) -> Result<Answer, Refusal> {
+    let incoming = Incoming::read(request, origin, gateway.limits, &mut known.format).await?;
     if gateway.requires_tls && !origin.is_secure {
         return Err(Refusal::new(
             "InvalidProtocol.NeedSsl",
             "Your request is denied as lack of ssl protect.",
         ));
     }
-    let incoming = Incoming::read(request, origin, gateway.limits).await?;
-    known.format = incoming.format();
     let caller = verify(gateway, &incoming).await?;
     known.operation = Some(caller.operation);
     let call = Call {
@@ -126,14 +129,22 @@ async fn done(
     if let Some(user) = &call.principal.user {
         Span::current().record("user", &user.name);
     }
-    let counted = gateway
+    let arguments = allowed(gateway, &incoming, &caller).await;
+    auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
+}
+
+/// The arguments of a call that the account may make now, and its caller at all.
+async fn allowed(
+    gateway: &Gateway,
+    incoming: &Incoming,
+    caller: &Caller,
+) -> Result<Arguments, Refusal> {
+    gateway
         .throttle
         .count(&caller.tenant, caller.operation)
-        .await;
-    let arguments = counted
-        .and_then(|()| authorize(gateway, &incoming, &caller))
-        .and_then(|()| Arguments::parse(caller.operation.parameters, &incoming.pairs));
-    auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
+        .await?;
+    authorize(gateway, incoming, caller).await?;
+    Arguments::parse(caller.operation.parameters, &incoming.pairs)
 }
 
 /// `HostId` of error answers: the name under which the caller knows this service.

@@ -4,21 +4,28 @@
 //! which of a call's names are that parameter is said by the same rule that checks them later, so that nothing is touched that was not
 //! decided.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::{fmt, slice};
 
 use domain::TenantId;
 use domain::policy::{Circumstances, Decision, Policy, Request, decide};
-use serde_json::{Value, json};
+use serde_json::Value;
 use smc::Pairs;
 use store::key::AccessKey;
 
 use crate::Refusal;
 use crate::authentication::Caller;
 use crate::gateway::Gateway;
-use crate::operation::{Operation, Resource};
+use crate::operation::{Operation, Place, Resource};
 use crate::principal::Principal;
 use crate::request::Incoming;
+
+/// All resources of a kind.
+const ANY: &str = "*";
+
+/// The parameter that names a region.
+const REGION_ID: &str = "RegionId";
 
 /// The policies by which a caller's calls are decided. Each kind that there is must allow.
 #[derive(Debug, Clone)]
@@ -39,6 +46,11 @@ impl Rights {
                 .as_ref()
                 .and_then(|temporary| temporary.session_policy.clone()),
         }
+    }
+
+    /// Whether nothing narrows what the caller may do: it is the account itself.
+    fn are_unlimited(&self) -> bool {
+        self.identity.is_none() && self.session.is_none()
     }
 
     /// The kind of policies that does not allow the request, and how.
@@ -76,7 +88,14 @@ impl PolicyType {
 ///
 /// # Errors
 /// `NoPermission` for the first resource that it may not touch.
-pub fn authorize(gateway: &Gateway, incoming: &Incoming, caller: &Caller) -> Result<(), Refusal> {
+pub async fn authorize(
+    gateway: &Gateway,
+    incoming: &Incoming,
+    caller: &Caller,
+) -> Result<(), Refusal> {
+    if caller.rights.are_unlimited() {
+        return Ok(());
+    }
     let circumstances = Circumstances {
         current_time: Some(gateway.clock.now()),
         is_secure: Some(incoming.origin.is_secure),
@@ -85,23 +104,124 @@ pub fn authorize(gateway: &Gateway, incoming: &Incoming, caller: &Caller) -> Res
         source_vpc: None,
     };
     let action = format!("smc:{}", caller.operation.name);
-    let account = format!("acs:smc:{}:{}", gateway.region_id, caller.tenant);
-    for touched in touched(caller.operation, &incoming.pairs) {
-        let resource = format!("{account}:{touched}");
-        let request = Request {
-            action: &action,
-            resource: &resource,
-            circumstances: &circumstances,
-        };
-        if let Some((kind, decision)) = caller.rights.denial(&request) {
-            return Err(denied(caller, &request, kind, decision));
+    let touched = touched(caller.operation, &incoming.pairs);
+    let regions = Regions::of(gateway, &caller.tenant, &touched, &incoming.pairs).await?;
+    for touched in &touched {
+        for region in regions.of_touched(touched) {
+            let resource = format!("acs:smc:{region}:{}:{touched}", caller.tenant);
+            let request = Request {
+                action: &action,
+                resource: &resource,
+                circumstances: &circumstances,
+            };
+            if let Some((kind, decision)) = caller.rights.denial(&request) {
+                return Err(denied(caller, &request, kind, decision));
+            }
         }
     }
     Ok(())
 }
 
-/// What a call touches, as `kind/id`.
-fn touched(operation: &Operation, pairs: &Pairs) -> BTreeSet<String> {
+/// A resource that a call touches; `*` for all of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Touched {
+    kind: String,
+    id: String,
+    place: Place,
+}
+
+impl fmt::Display for Touched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.id)
+    }
+}
+
+/// The regions in which the resources of a call lie.
+#[derive(Debug)]
+struct Regions {
+    own: String,
+    /// Those that the call names.
+    asked: Vec<String>,
+    /// Those that the account has: what is listed without a region is listed from all.
+    all: Vec<String>,
+    /// By the id of what lies there.
+    stored: HashMap<String, String>,
+}
+
+impl Regions {
+    async fn of(
+        gateway: &Gateway,
+        tenant: &TenantId,
+        touched: &BTreeSet<Touched>,
+        pairs: &Pairs,
+    ) -> Result<Self, Refusal> {
+        let own = gateway.region_id.clone();
+        let asked = pairs
+            .iter()
+            .filter(|(name, value)| name == REGION_ID && !value.is_empty())
+            .map(|(_, value)| value.clone());
+        let mut regions = Self {
+            asked: asked.collect(),
+            all: vec![own.clone()],
+            own,
+            stored: HashMap::new(),
+        };
+        let ids = touched
+            .iter()
+            .filter(|touched| touched.place == Place::Stored && touched.id != ANY)
+            .map(|touched| touched.id.clone());
+        let ids: Vec<String> = ids.collect();
+        if !ids.is_empty() {
+            regions.stored = gateway.store.regions_of(tenant, &ids).await?;
+        }
+        let lists_all = |touched: &Touched| match touched.place {
+            Place::Own => false,
+            Place::Asked => regions.asked.is_empty(),
+            Place::Stored => touched.id == ANY,
+        };
+        if touched.iter().any(lists_all) {
+            regions.all.extend(gateway.store.regions(tenant).await?);
+        }
+        Ok(regions)
+    }
+
+    /// What is nowhere is decided as if it were here: its caller learns only that it does not exist.
+    fn of_touched(&self, touched: &Touched) -> &[String] {
+        match touched.place {
+            Place::Own => slice::from_ref(&self.own),
+            Place::Asked if self.asked.is_empty() => &self.all,
+            Place::Asked => &self.asked,
+            Place::Stored if touched.id == ANY => &self.all,
+            Place::Stored => slice::from_ref(self.stored.get(&touched.id).unwrap_or(&self.own)),
+        }
+    }
+}
+
+/// Checks that every value which a call gives for what names its resources is among what is decided.
+///
+/// # Panics
+/// If one is not: it would be touched without being allowed.
+pub fn every_touched_is_named(operation: &Operation, pairs: &Pairs) {
+    let touched = touched(operation, pairs);
+    for resource in operation.resources {
+        let Some(name) = resource.named_by else {
+            continue;
+        };
+        for parameter in operation
+            .parameters
+            .iter()
+            .filter(|known| known.name == name)
+        {
+            for (name, id) in pairs.iter().filter(|(name, _)| parameter.is_named(name)) {
+                let is_decided = id.is_empty() || touched.iter().any(|one| one.id == *id);
+                assert!(is_decided, "{}: {name}={id}", operation.name);
+            }
+        }
+    }
+}
+
+/// What a call touches.
+fn touched(operation: &Operation, pairs: &Pairs) -> BTreeSet<Touched> {
     let values = |parameter: &str| -> BTreeSet<&str> {
         let Some(parameter) = operation
             .parameters
@@ -118,12 +238,12 @@ fn touched(operation: &Operation, pairs: &Pairs) -> BTreeSet<String> {
     };
     let or_any = |values: BTreeSet<&'_ str>| -> Vec<String> {
         if values.is_empty() {
-            vec!["*".to_owned()]
+            vec![ANY.to_owned()]
         } else {
             values.into_iter().map(str::to_owned).collect()
         }
     };
-    let of = |resource: &Resource| -> Vec<String> {
+    let of = |resource: &Resource| -> Vec<Touched> {
         let kinds = match resource.kind_by {
             Some(parameter) => or_any(values(parameter)),
             None => vec![resource.kind.to_owned()],
@@ -131,7 +251,13 @@ fn touched(operation: &Operation, pairs: &Pairs) -> BTreeSet<String> {
         let ids = or_any(resource.named_by.map(values).unwrap_or_default());
         kinds
             .iter()
-            .flat_map(|kind| ids.iter().map(move |id| format!("{kind}/{id}")))
+            .flat_map(|kind| {
+                ids.iter().map(move |id| Touched {
+                    kind: kind.clone(),
+                    id: id.clone(),
+                    place: resource.place,
+                })
+            })
             .collect()
     };
     operation.resources.iter().flat_map(of).collect()
@@ -150,12 +276,22 @@ fn denied(caller: &Caller, request: &Request<'_>, kind: PolicyType, decision: De
     );
     Refusal::no_permission(
         format!(
-            "You are not authorized to do this action. Resource: {} Action: {}",
+            "You are not authorized to do this action. You should be authorized by RAM. Resource: {} Action: {}",
             request.resource, request.action
         ),
         detail(&caller.tenant, &caller.principal, request.action, kind, how),
     )
 }
+
+/// The fields of `AccessDeniedDetail`, all texts.
+pub const ACCESS_DENIED_FIELDS: [&str; 6] = [
+    "AuthAction",
+    "AuthPrincipalDisplayName",
+    "AuthPrincipalOwnerId",
+    "AuthPrincipalType",
+    "NoPermissionType",
+    "PolicyType",
+];
 
 /// `AccessDeniedDetail` (SMC API §3.4). Nothing is encoded in it that the message does not say, so there is no `EncodedDiagnosticMessage`.
 fn detail(
@@ -169,14 +305,19 @@ fn detail(
         Some(user) => ("SubUser", user.id.as_str()),
         None => ("Account", tenant.as_str()),
     };
-    json!({
-        "AuthAction": action,
-        "AuthPrincipalDisplayName": name,
-        "AuthPrincipalOwnerId": tenant.as_str(),
-        "AuthPrincipalType": principal_type,
-        "NoPermissionType": how,
-        "PolicyType": kind.as_str(),
-    })
+    let values = [
+        action,
+        name,
+        tenant.as_str(),
+        principal_type,
+        how,
+        kind.as_str(),
+    ];
+    ACCESS_DENIED_FIELDS
+        .into_iter()
+        .zip(values)
+        .map(|(name, value)| (name.to_owned(), Value::from(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -190,7 +331,8 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         let operation = Operation::named(operation).expect("an operation");
-        touched(operation, &pairs).into_iter().collect()
+        let touched = touched(operation, &pairs);
+        touched.iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -73,9 +73,9 @@ pub struct Config {
     /// Largest system disk that a job may ask for, in GiB. 500 is what SMC documents, 2048 what its newer versions take.
     #[arg(long, env = "WHERRY_MAX_SYSTEM_DISK_GIB", default_value_t = 500, value_parser = clap::value_parser!(u32).range(20..=2048))]
     pub max_system_disk_gib: u32,
-    /// Seconds from the head of a request to its answer at most; downloads may take longer.
-    #[arg(long, env = "WHERRY_API_TIMEOUT_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
-    pub api_timeout_secs: u64,
+    /// Milliseconds from the head of a request to its answer at most; downloads may take longer. JavaScript clients give up after 3000.
+    #[arg(long, env = "WHERRY_API_TIMEOUT_MS", default_value_t = 2500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub api_timeout_ms: u64,
     /// Seconds that a connection may stay silent before a request's head is complete.
     #[arg(long, env = "WHERRY_API_IDLE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub api_idle_secs: u64,
@@ -118,8 +118,16 @@ pub(crate) const CACHED_KEYS: usize = 10_000;
 /// How long one is kept: a key that was switched off signs for at most that long.
 pub(crate) const KEY_CACHED_FOR: Duration = Duration::from_secs(5);
 
-/// Longest wait of a call for a connection to Postgres. JavaScript clients give up after three seconds, and should read why.
+// A call that waits in vain must be answered while its caller still listens, which JavaScript clients do for three seconds (SMC API §3.5).
+
+/// Longest wait of a call for a connection to Postgres.
 pub(crate) const DATABASE_WAIT: Duration = Duration::from_secs(2);
 
+/// Longest wait of a statement for a row that another one holds.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Longest run of one of a call's statements.
+pub(crate) const CALL_STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest run of any other statement: of agents, of operators, of upkeep.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use domain::Clock;
 use ipnet::IpNet;
 use store::Store;
@@ -26,6 +27,8 @@ pub struct Gateway {
     pub image_store: Option<PathBuf>,
     /// Largest system disk that may be asked for, in GiB.
     pub system_disk_limit_gib: u32,
+    /// The OpenAPI description, as JSON.
+    pub description: Bytes,
     /// Hexadecimal SHA-256 of the deployment authority's certificate: agents pin it.
     pub authority_fingerprint: String,
     /// Bounds of one request.

@@ -12,6 +12,7 @@ mod auditing;
 mod authentication;
 mod authorization;
 mod config;
+mod contract;
 mod download;
 mod gateway;
 mod listener;
@@ -29,6 +30,7 @@ mod upkeep;
 pub mod agents;
 pub mod openapi;
 pub mod reference;
+pub mod unverified;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ use tokio::net::TcpListener;
 
 pub use admin::Error as AdminError;
 pub use config::Config;
-pub use operations::{NewToken, create_token};
+pub use operations::{NewToken, TokenMade, create_token};
 pub(crate) use refusal::Refusal;
 
 use gateway::{Gateway, Limits};
@@ -107,6 +109,8 @@ impl Server {
             tenant_connections: config.connections_for_tenants(),
             acquire_timeout: config::DATABASE_WAIT,
             statement_timeout: config::STATEMENT_TIMEOUT,
+            tenant_statement_timeout: config::CALL_STATEMENT_TIMEOUT,
+            lock_timeout: config::LOCK_TIMEOUT,
             plans_each: true,
             ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
         };
@@ -119,11 +123,14 @@ impl Server {
             region_id: config.region.clone(),
             image_store: config.image_store.clone(),
             system_disk_limit_gib: config.max_system_disk_gib,
+            description: openapi::document(config.max_system_disk_gib)
+                .to_string()
+                .into(),
             authority_fingerprint: authority.fingerprint(),
             limits: Limits {
                 body_bytes: config.api_body_bytes,
                 parameters: config.api_parameters,
-                request_timeout: Duration::from_secs(config.api_timeout_secs),
+                request_timeout: Duration::from_millis(config.api_timeout_ms),
             },
             throttle: Throttle::new(store.clone()),
             trusted_proxies: config.trusted_proxies.clone(),

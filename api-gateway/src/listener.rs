@@ -113,7 +113,7 @@ impl Conversation {
             let gateway = Arc::clone(&gateway);
             async move {
                 let response = match request.uri().path() {
-                    openapi::PATH => openapi::response(),
+                    openapi::PATH => openapi::response(gateway.description.clone()),
                     _ => respond(gateway, origin, request.map(Body::new)).await,
                 };
                 Ok::<_, Infallible>(response)

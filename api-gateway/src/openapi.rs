@@ -3,23 +3,27 @@
 //! SMC is an RPC API: every call goes to `/`, and `Action` says which. OpenAPI knows operations by their path only, so each has a path of
 //! its own with its name behind a `#`, which no client sends.
 
-use std::sync::LazyLock;
-
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, header};
+use domain::parameters::MAX_LENGTH;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{Parameter, Rule};
-use crate::operation::{Effect, Operation};
+use crate::authorization::ACCESS_DENIED_FIELDS;
+use crate::contract::COMMON;
+use crate::operation::{BYTES, Effect, Operation};
 use crate::operations;
 
 /// Where it is served, to everybody: it says nothing that the documents don't.
 pub(crate) const PATH: &str = "/openapi.json";
 
-/// The answer to whoever asks for it.
-pub(crate) fn response() -> Response<Body> {
-    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
-    let mut response = Response::new(Body::from(TEXT.clone()));
+/// The largest system disk that gateways allow by default, in GiB: what `docs/openapi.json` says.
+#[cfg(test)]
+const DEFAULT_SYSTEM_DISK_GIB: u32 = 500;
+
+/// The answer to whoever asks for it: `text` is that of [`document`].
+pub(crate) fn response(text: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json;charset=utf-8"),
@@ -27,14 +31,21 @@ pub(crate) fn response() -> Response<Body> {
     response
 }
 
-/// The description as JSON.
-pub fn document() -> Value {
+/// The description of a gateway that allows system disks of so many GiB, as JSON.
+pub fn document(system_disk_limit_gib: u32) -> Value {
     let paths: Map<String, Value> = operations::ALL
         .iter()
         .map(|operation| {
             let path = format!("/#Action={}", operation.name);
-            (path, json!({ "post": described(operation) }))
+            (
+                path,
+                json!({ "post": described(operation, system_disk_limit_gib) }),
+            )
         })
+        .collect();
+    let access_denied: Map<String, Value> = ACCESS_DENIED_FIELDS
+        .into_iter()
+        .map(|name| (name.to_owned(), json!({ "type": "string" })))
         .collect();
     json!({
         "openapi": "3.1.0",
@@ -67,11 +78,20 @@ pub fn document() -> Value {
                     "type": "object",
                     "required": ["Code", "Message", "RequestId", "HostId", "Recommend"],
                     "properties": {
-                        "Code": { "type": "string", "description": "Stable, for programs." },
+                        "Code": {
+                            "type": "string",
+                            "description": "Stable, for programs. The examples are those of every call.",
+                            "examples": COMMON.iter().map(|common| common.code).collect::<Vec<_>>(),
+                        },
                         "Message": { "type": "string", "description": "What is wrong and what to do, for people." },
                         "RequestId": { "type": "string" },
                         "HostId": { "type": "string" },
                         "Recommend": { "type": "string" },
+                        "AccessDeniedDetail": {
+                            "type": "object",
+                            "description": "With NoPermission: which policies do not allow the call, and how.",
+                            "properties": access_denied,
+                        },
                     },
                 },
             },
@@ -79,35 +99,40 @@ pub fn document() -> Value {
     })
 }
 
-fn described(operation: &Operation) -> Value {
+fn described(operation: &Operation, system_disk_limit_gib: u32) -> Value {
     let parameters = operation
         .parameters
         .iter()
-        .filter(|parameter| !matches!(parameter.rule, Rule::NotOffered(_)));
+        .filter(|parameter| !matches!(parameter.rule, Rule::NotOffered(_)))
+        .map(|known| parameter(known, system_disk_limit_gib));
     let mut answer = Shape::default();
     answer.add(
         "RequestId",
         "string",
         "Names this call in the gateway's log.",
     );
-    for field in operation.answer {
+    for field in operation.answer.iter().filter(|field| field.kind != BYTES) {
         answer.add(field.path, field.kind, field.meaning);
     }
-    let answers_file = operation.name == "DownloadImage";
-    let content = if answers_file {
+    let content = if operation.answers_file() {
         json!({ "application/octet-stream": {} })
     } else {
-        json!({ "application/json": { "schema": answer.schema() } })
+        in_both_formats(&answer.schema())
+    };
+    let own = if operation.refusals.is_empty() {
+        "none".to_owned()
+    } else {
+        operation.refusals.join(", ")
     };
     json!({
         "operationId": operation.name,
         "summary": operation.summary,
-        "parameters": parameters.map(parameter).collect::<Vec<_>>(),
+        "parameters": parameters.collect::<Vec<_>>(),
         "responses": {
             "200": { "description": "Done.", "content": content },
             "default": {
-                "description": format!("Not done. Codes of its own: {}.", if operation.refusals.is_empty() { "none".to_owned() } else { operation.refusals.join(", ") }),
-                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
+                "description": format!("Not done. Codes of its own: {own}."),
+                "content": in_both_formats(&json!({ "$ref": "#/components/schemas/Error" })),
             },
         },
         "x-ram-action": format!("smc:{}", operation.name),
@@ -115,8 +140,13 @@ fn described(operation: &Operation) -> Value {
     })
 }
 
-fn parameter(parameter: &Parameter) -> Value {
-    let mut schema = schema(parameter.rule);
+/// The same tree, as JSON and with `Format=XML`.
+fn in_both_formats(schema: &Value) -> Value {
+    json!({ "application/json": { "schema": schema }, "text/xml": { "schema": schema } })
+}
+
+fn parameter(parameter: &Parameter, system_disk_limit_gib: u32) -> Value {
+    let mut schema = schema(parameter.rule, system_disk_limit_gib);
     let mut name = parameter.name.to_owned();
     let mut meaning = parameter.meaning.to_owned();
     if parameter.most > 0 {
@@ -135,7 +165,7 @@ fn parameter(parameter: &Parameter) -> Value {
     })
 }
 
-fn schema(rule: Rule) -> Value {
+fn schema(rule: Rule, system_disk_limit_gib: u32) -> Value {
     match rule {
         Rule::Text(most) | Rule::Token(most) => json!({ "type": "string", "maxLength": most }),
         Rule::Name => {
@@ -147,6 +177,9 @@ fn schema(rule: Rule) -> Value {
         Rule::Integer(least, most) => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
+        Rule::SystemDiskGib => {
+            json!({ "type": "integer", "minimum": 20, "maximum": system_disk_limit_gib })
+        }
         Rule::Boolean => json!({ "type": "boolean" }),
         Rule::Time => {
             json!({ "type": "string", "format": "date-time", "examples": ["2026-11-23T12:00:00Z"] })
@@ -155,7 +188,7 @@ fn schema(rule: Rule) -> Value {
             json!({ "type": "string", "enum": texts })
         }
         Rule::ReplicationParameters => {
-            json!({ "type": "string", "maxLength": 2048, "contentMediaType": "application/json" })
+            json!({ "type": "string", "maxLength": MAX_LENGTH, "contentMediaType": "application/json" })
         }
         Rule::WorkgroupName => json!({ "type": "string", "minLength": 2, "maxLength": 64 }),
         Rule::WorkgroupDescription => {
@@ -222,7 +255,7 @@ mod tests {
     #[test]
     fn the_description_in_docs_is_this_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
-        let wanted = format!("{:#}\n", document());
+        let wanted = format!("{:#}\n", document(DEFAULT_SYSTEM_DISK_GIB));
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(path, &wanted).expect("docs/ can be written");
         }
@@ -235,7 +268,7 @@ mod tests {
 
     #[test]
     fn lists_are_wrapped_twice_and_hold_their_fields() {
-        let document = document();
+        let document = document(DEFAULT_SYSTEM_DISK_GIB);
         let answer = &document["paths"]["/#Action=DescribeReplicationJobs"]["post"]["responses"]["200"]
             ["content"]["application/json"]["schema"]["properties"];
         let jobs = &answer["ReplicationJobs"]["properties"]["ReplicationJob"];
@@ -250,7 +283,7 @@ mod tests {
         for operation in operations::ALL {
             for field in operation.answer {
                 assert!(
-                    ["string", "integer", "number", "boolean"].contains(&field.kind),
+                    ["string", "integer", "number", "boolean", BYTES].contains(&field.kind),
                     "{} {}: {}",
                     operation.name,
                     field.path,

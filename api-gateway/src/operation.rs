@@ -34,11 +34,14 @@ pub type Handler =
 pub struct Field {
     /// Its path, such as `SourceServers.SourceServer[].SourceId`.
     pub path: &'static str,
-    /// `string`, `integer`, `number` or `boolean`.
+    /// `string`, `integer`, `number` or `boolean`; [`BYTES`] for the one field of an answer that is a file.
     pub kind: &'static str,
     /// What it means.
     pub meaning: &'static str,
 }
+
+/// The kind of the field that stands for an answer which is a file.
+pub const BYTES: &str = "bytes";
 
 /// Whether an operation changes something. Those that do are audited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,19 @@ pub struct Resource {
     pub named_by: Option<&'static str>,
     /// The parameter whose value is the kind, in whatever case; then `kind` is `*`.
     pub kind_by: Option<&'static str>,
+    /// In which region it is.
+    pub place: Place,
+}
+
+/// In which region a resource is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The gateway's own.
+    Own,
+    /// The one that `RegionId` names; without it, every one that the account has.
+    Asked,
+    /// The one in which it lies; for all of a kind, every one that the account has.
+    Stored,
 }
 
 impl Resource {
@@ -67,6 +83,7 @@ impl Resource {
             kind,
             named_by: None,
             kind_by: None,
+            place: Place::Own,
         }
     }
 
@@ -76,6 +93,7 @@ impl Resource {
             kind,
             named_by: Some(parameter),
             kind_by: None,
+            place: Place::Own,
         }
     }
 
@@ -85,6 +103,23 @@ impl Resource {
             kind: "*",
             named_by: Some(parameter),
             kind_by: Some(kind_by),
+            place: Place::Own,
+        }
+    }
+
+    /// In the region that the call names.
+    pub const fn in_asked_region(self) -> Self {
+        Self {
+            place: Place::Asked,
+            ..self
+        }
+    }
+
+    /// In the region in which it lies.
+    pub const fn where_it_lies(self) -> Self {
+        Self {
+            place: Place::Stored,
+            ..self
         }
     }
 }
@@ -118,6 +153,11 @@ impl Operation {
             .copied()
             .find(|operation| operation.name == name)
     }
+
+    /// Whether it answers with the bytes of a file instead of fields.
+    pub fn answers_file(&self) -> bool {
+        self.answer.iter().any(|field| field.kind == BYTES)
+    }
 }
 
 /// Describes a field, shortly.
@@ -132,7 +172,7 @@ pub const fn field(path: &'static str, kind: &'static str, meaning: &'static str
 /// `PageNumber` of every list.
 pub const PAGE_NUMBER: Parameter = Parameter::optional(
     "PageNumber",
-    Rule::Integer(1, 1_000_000),
+    Rule::Integer(1, 4_294_967_295),
     "The page, from 1; default 1.",
 );
 /// `PageSize` of every list.

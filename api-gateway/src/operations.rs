@@ -14,7 +14,7 @@ mod source;
 mod tag;
 mod workgroup;
 
-pub use access_token::{NewToken, create_token};
+pub use access_token::{MOST_DAYS, MOST_USES, NewToken, TokenMade, create_token};
 
 use crate::operation::Operation;
 

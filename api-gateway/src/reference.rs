@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::arguments::{Parameter, Rule};
+use crate::contract::{COMMON, CommonError};
 use crate::operation::{Effect, Operation};
 use crate::operations;
 
@@ -20,22 +21,8 @@ ignored. An empty parameter counts as not given. Every operation can answer with
 
 | code | HTTP | when |
 |---|---|---|
-| UnsupportedHTTPMethod | 400 | neither GET nor POST |
 | Missing… | 400 | a mandatory parameter is not given |
-| Invalid… | 400 | a parameter breaks its rule, or asks for what is not offered |
-| InvalidVersion, InvalidAction.NotFound | 400, 404 | another version, or no such operation |
-| InvalidSignatureMethod, InvalidSignatureVersion, IncompleteSignature | 400 | another signature scheme, or one that signs too little |
-| InvalidAccessKeyId.NotFound, InvalidAccessKeyId.Inactive | 404, 400 | the access key does not exist, or is switched off |
-| MissingSecurityToken | 400 | the access key is a temporary one and came without its security token |
-| InvalidSecurityToken.Expired, InvalidSecurityToken.Malformed, InvalidSecurityToken.MismatchWithAccessKey | 400 | the security token's time is over, it is none at all, or it is another key's |
-| InvalidTimeStamp.Format, InvalidTimeStamp.Expired | 400 | the time stamp can't be read, or is more than 15 minutes off |
-| SignatureDoesNotMatch, SignatureNonceUsed | 400 | the signature is wrong, or its nonce was used before |
-| InvalidProtocol.NeedSsl | 400 | the call came over plain HTTP, and this service wants HTTPS |
-| Throttling.User, Throttling.Api | 400 | too many calls of the account, or of this operation: `x-acs-retry-after` says in how many milliseconds to try again |
-| NoPermission | 403 | the user's policies, or the temporary key's, do not allow it: `AccessDeniedDetail` says how; see [policies](policies.md) |
-| InvalidParameter | 400 | a parameter is not UTF-8 |
-| RequestTooLarge | 413 | the body is too large, or there are too many parameters |
-| InternalError, ServiceUnavailable | 500, 503 | a defect; or the database is away or slow: try again |
+| Invalid… | 400 | a parameter breaks its rule, is given twice, or asks for what is not offered |
 ";
 
 /// The names of all operations.
@@ -43,9 +30,24 @@ pub fn operation_names() -> impl Iterator<Item = &'static str> {
     operations::ALL.iter().map(|operation| operation.name)
 }
 
+/// The parameters that name something by its id, behind the operations that have them; without what is not offered.
+pub fn ids() -> impl Iterator<Item = (&'static str, &'static str)> {
+    operations::ALL.iter().flat_map(|operation| {
+        operation
+            .parameters
+            .iter()
+            .filter(|parameter| !matches!(parameter.rule, Rule::NotOffered(_) | Rule::Only(..)))
+            .filter(|parameter| parameter.name.ends_with("Id") || parameter.name.ends_with("Id.N"))
+            .map(|parameter| (operation.name, parameter.name))
+    })
+}
+
 /// The page.
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
+    for CommonError { code, status, when } in COMMON {
+        line(&mut page, format_args!("| {code} | {status} | {when} |"));
+    }
     page.push_str("\n## Operations\n\n");
     for operation in operations::ALL {
         line(
@@ -98,7 +100,14 @@ fn section(page: &mut String, operation: &Operation) {
             ),
         );
     }
-    if !operation.answer.is_empty() {
+    if operation.answers_file() {
+        line(
+            page,
+            format_args!(
+                "\nIt answers with the bytes of a file; an error is one as of every call."
+            ),
+        );
+    } else if !operation.answer.is_empty() {
         line(
             page,
             format_args!("\n| field of the answer | type | meaning |\n|---|---|---|"),
@@ -151,6 +160,7 @@ fn value(parameter: &Parameter) -> String {
         Rule::SourceDescription => "text, at most 256 characters, may be empty, no URL".to_owned(),
         Rule::Token(most) => format!("at most {most} ASCII characters"),
         Rule::Integer(least, most) => format!("integer, {least}–{most}"),
+        Rule::SystemDiskGib => "integer, 20–500, or to 2048 if the operator allows it".to_owned(),
         Rule::Boolean => "`true` or `false`".to_owned(),
         Rule::Time => "time".to_owned(),
         Rule::OneOf(texts) => texts.join(", "),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, header};
+use axum::BoxError;
+use axum::body::HttpBody as Body;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use smc::v3::{Authorization, MalformedAuthorization};
 use smc::{Pairs, v3};
@@ -37,16 +38,22 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Reads a request to its end, within the limits.
+    /// Reads a request to its end, within the limits. `format` becomes that of the answer as soon as it is known, so that a refusal has it too.
     ///
     /// # Errors
     /// Another method than GET and POST, another path than `/`, a body that is too large or is cut off, text that is not UTF-8.
-    pub async fn read(
-        request: Request<Body>,
+    pub async fn read<B>(
+        request: Request<B>,
         origin: Origin,
         limits: Limits,
-    ) -> Result<Self, Refusal> {
-        let (head, body) = request.into_parts();
+        format: &mut Format,
+    ) -> Result<Self, Refusal>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        let (mut head, body) = request.into_parts();
+        *format = accepted(&head.headers);
+        let query = parameters(head.uri.query().unwrap_or_default().as_bytes(), format);
         if head.method != Method::GET && head.method != Method::POST {
             return Err(Refusal::new(
                 "UnsupportedHTTPMethod",
@@ -56,9 +63,8 @@ impl Incoming {
         if head.uri.path() != "/" && !head.uri.path().is_empty() {
             return Err(Refusal::unknown_action());
         }
-        let not_utf8 = |_| Refusal::new("InvalidParameter", "A parameter is not UTF-8.");
-        let query =
-            smc::pairs::parse(head.uri.query().unwrap_or_default().as_bytes()).map_err(not_utf8)?;
+        let query = query?;
+        name_host(&mut head.headers, &head.uri);
         let body = Limited::new(body, limits.body_bytes).collect().await;
         let body = body
             .map_err(|_| {
@@ -69,11 +75,21 @@ impl Incoming {
             })?
             .to_bytes();
         let form = if is_form(&head.headers) {
-            smc::pairs::parse(&body).map_err(not_utf8)?
+            parameters(&body, format)?
         } else {
             Pairs::new()
         };
         let pairs: Pairs = query.iter().cloned().chain(form).collect();
+        // Postgres' texts have none.
+        if pairs
+            .iter()
+            .any(|(name, value)| name.contains('\0') || value.contains('\0'))
+        {
+            return Err(Refusal::new(
+                "InvalidParameter",
+                "The specified parameter is not valid. It has a NUL character.",
+            ));
+        }
         if pairs.len() > limits.parameters {
             return Err(Refusal::too_large(&format!(
                 "it has more than {} parameters",
@@ -99,31 +115,71 @@ impl Incoming {
         })
     }
 
-    /// The first parameter of this name that is not empty.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.pairs
-            .iter()
-            .find(|(known, value)| known == name && !value.is_empty())
-            .map(|(_, value)| value.as_str())
+    /// The parameter of this name, if it is given once and not empty.
+    ///
+    /// # Errors
+    /// It is given more than once.
+    pub fn parameter(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        let mut values = self.pairs.iter().filter(|(known, _)| known == name);
+        let value = values.next().map(|(_, value)| value.as_str());
+        if values.next().is_some() {
+            return Err(Refusal::invalid(name, "It is given twice."));
+        }
+        Ok(value.filter(|value| !value.is_empty()))
     }
 
     /// A header's text; empty is as good as none.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .filter(|value| !value.is_empty())
+        text_of(&self.headers, name)
     }
+}
 
-    /// How the answer is to look: `Format`, or else what V3 clients say in `Accept`.
-    pub fn format(&self) -> Format {
-        if let Some(format) = self.parameter("Format") {
-            return Format::parse(format);
-        }
-        match self.header("accept") {
-            Some("application/xml" | "text/xml") => Format::Xml,
-            _ => Format::Json,
-        }
+/// The parameters of a query or form. `format` becomes what they say of it, of several the last, also if another one can't be read.
+fn parameters(text: &[u8], format: &mut Format) -> Result<Pairs, Refusal> {
+    let parsed = smc::pairs::parse(text).map_err(|_| -> Pairs {
+        text.split(|&byte| byte == b'&')
+            .filter_map(|pair| smc::pairs::parse(pair).ok())
+            .flatten()
+            .collect()
+    });
+    let (Ok(readable) | Err(readable)) = &parsed;
+    let asked = readable
+        .iter()
+        .rfind(|(name, value)| name == "Format" && !value.is_empty());
+    if let Some((_, asked)) = asked {
+        *format = Format::parse(asked);
+    }
+    parsed.map_err(|_| {
+        Refusal::new(
+            "InvalidParameter",
+            "The specified parameter is not valid. It is not UTF-8.",
+        )
+    })
+}
+
+/// How V3 clients want the answer to look.
+fn accepted(headers: &HeaderMap) -> Format {
+    match text_of(headers, "accept") {
+        Some("application/xml" | "text/xml") => Format::Xml,
+        _ => Format::Json,
+    }
+}
+
+fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| !value.is_empty())
+}
+
+/// HTTP/2 has the host in `:authority`, and its clients sign that.
+fn name_host(headers: &mut HeaderMap, uri: &Uri) {
+    if headers.contains_key(header::HOST) {
+        return;
+    }
+    let authority = uri.authority().map(|authority| authority.as_str());
+    if let Some(host) = authority.and_then(|host| HeaderValue::from_str(host).ok()) {
+        headers.insert(header::HOST, host);
     }
 }
 

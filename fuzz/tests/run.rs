@@ -7,7 +7,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 const SEED: u64 = 20_261_123;
-const INPUTS: u64 = 20_000;
+
+/// Mutations of each corpus. `WHERRY_FUZZ_INPUTS` sets more: those of fewer are among them.
+fn inputs() -> u64 {
+    match std::env::var("WHERRY_FUZZ_INPUTS") {
+        Ok(number) => number.parse().expect("WHERRY_FUZZ_INPUTS is a number"),
+        Err(_) => 20_000,
+    }
+}
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -83,7 +90,7 @@ fn no_input_makes_a_target_panic() {
             run(input, "corpus");
         }
         let mut random = StdRng::seed_from_u64(SEED);
-        for number in 0..INPUTS {
+        for number in 0..inputs() {
             let input = mutated(&mut random, &corpus);
             run(&input, &format!("seed {SEED}, input {number}"));
         }

@@ -8,6 +8,7 @@ use store::tenant::{CallRates, CreateTenant, Quotas, Tenant};
 use tonic::Status;
 
 use super::{Changed, failed};
+use crate::operations::{MOST_DAYS, MOST_USES};
 
 /// The tenant with this name.
 pub(super) async fn named(store: &Store, name: &str) -> Result<Tenant, Status> {
@@ -153,6 +154,9 @@ fn described(tenant: &Tenant, rates: CallRates) -> wire::Tenant {
             max_running: tenant.quotas.max_running,
             max_workgroups: tenant.quotas.max_workgroups,
             max_workgroup_sources: tenant.quotas.max_workgroup_sources,
+            max_access_tokens: tenant.quotas.max_access_tokens,
+            max_access_token_uses: tenant.quotas.max_access_token_uses,
+            max_access_token_days: tenant.quotas.max_access_token_days,
             calls_per_second: rates.account_per_second,
             operation_calls_per_second: rates.operation_per_second,
         }),
@@ -165,12 +169,30 @@ fn quotas_over(change: &wire::QuotaChange, quotas: Quotas) -> Result<Quotas, Sta
         Some(given) if given < 0 => Err(Status::invalid_argument("a quota is 0 or more")),
         given => Ok(given.unwrap_or(before)),
     };
+    // What the operation's table lets through is the bound of what a quota can allow.
+    let within = |given: Option<i32>, before: i32, most: i64| match given {
+        Some(given) if given < 1 || i64::from(given) > most => Err(Status::invalid_argument(
+            format!("agents and days of an activation code are 1 to {most}"),
+        )),
+        given => Ok(given.unwrap_or(before)),
+    };
     Ok(Quotas {
         max_sources: over(change.max_sources, quotas.max_sources)?,
         max_jobs: over(change.max_jobs, quotas.max_jobs)?,
         max_running: over(change.max_running, quotas.max_running)?,
         max_workgroups: over(change.max_workgroups, quotas.max_workgroups)?,
         max_workgroup_sources: over(change.max_workgroup_sources, quotas.max_workgroup_sources)?,
+        max_access_tokens: over(change.max_access_tokens, quotas.max_access_tokens)?,
+        max_access_token_uses: within(
+            change.max_access_token_uses,
+            quotas.max_access_token_uses,
+            MOST_USES,
+        )?,
+        max_access_token_days: within(
+            change.max_access_token_days,
+            quotas.max_access_token_days,
+            MOST_DAYS,
+        )?,
     })
 }
 

@@ -2,13 +2,13 @@
 
 use domain::AccessTokenId;
 use proto::admin as wire;
-use store::access_token::AccessTokenFilter;
+use store::access_token::{AccessTokenFilter, AccessTokenQuota};
 use store::{Page, Store};
 use tonic::Status;
 
 use super::tenant::named;
 use super::{Changed, failed, tenant};
-use crate::operations::{NewToken, create_token};
+use crate::operations::{NewToken, TokenMade, create_token};
 
 /// Tokens on a page.
 const PAGE_SIZE: u32 = 50;
@@ -20,25 +20,46 @@ pub(super) async fn create(
 ) -> Result<Changed<wire::NewToken>, Status> {
     let owner = named(store, &request.tenant).await?;
     let name = request.name.as_deref().map(tenant::name).transpose()?;
-    if !(1..=1000).contains(&request.count) || !(1..=90).contains(&request.days) {
+    if request.count < 1 || request.days < 1 {
         return Err(Status::invalid_argument(
-            "a code is for 1 to 1000 agents and valid for 1 to 90 days",
+            "a code is for at least one agent, and valid for at least one day",
         ));
     }
     let new = NewToken {
         name: name.as_ref(),
         description: &request.description,
-        count: request.count,
-        days: request.days,
+        count: Some(request.count),
+        days: Some(request.days),
     };
-    let (id, code) = create_token(store, authority_fingerprint, &owner.id, new)
-        .await
-        .map_err(failed)?;
+    let made = create_token(store, authority_fingerprint, &owner.id, new).await;
+    let (id, code) = match made.map_err(failed)? {
+        TokenMade::Made(id, code) => (id, code),
+        TokenMade::Refused(quota) => return Err(refused(&owner.name, quota)),
+    };
     let message = wire::NewToken {
         id: id.to_string(),
         code,
     };
     Ok(Changed::new(owner.id, message).with(id.to_string()))
+}
+
+fn refused(tenant: &str, quota: AccessTokenQuota) -> Status {
+    let (what, flag) = match quota {
+        AccessTokenQuota::Codes(limit) => {
+            (format!("{limit} activation codes"), "--max-access-tokens")
+        }
+        AccessTokenQuota::Uses(limit) => (
+            format!("activation codes for {limit} agents"),
+            "--max-access-token-uses",
+        ),
+        AccessTokenQuota::Days(limit) => (
+            format!("activation codes for {limit} days"),
+            "--max-access-token-days",
+        ),
+    };
+    Status::resource_exhausted(format!(
+        "tenant {tenant} may have {what} at most: `wherry admin quota update {tenant} {flag} …` allows more"
+    ))
 }
 
 pub(super) async fn list(

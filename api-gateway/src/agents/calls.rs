@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::SourceId;
+use domain::{RequestId, SourceId};
 use futures::Stream;
 use pki::Authority;
 use prost::Message as _;
@@ -56,6 +56,7 @@ impl Agents {
     async fn registered(
         &self,
         request: wire::RegisterRequest,
+        origin: &str,
     ) -> Result<wire::RegisterResponse, Status> {
         let inventory = inventory::inventory(request.inventory)?;
         let public_key =
@@ -70,6 +71,8 @@ impl Agents {
                 public_key: &public_key,
                 name: &name,
                 inventory: &inventory,
+                origin,
+                request_id: RequestId::generate().as_str(),
             })
             .await
             .map_err(store_failed)?;
@@ -144,7 +147,11 @@ impl AgentService for Agents {
     ) -> Result<Response<wire::RegisterResponse>, Status> {
         let span = continued(tracing::info_span!("agent_register"), &request);
         let remote = request.remote_addr();
-        let answer = self.registered(request.into_inner()).instrument(span).await;
+        let origin = remote.map_or_else(String::new, |peer| peer.ip().to_canonical().to_string());
+        let answer = self
+            .registered(request.into_inner(), &origin)
+            .instrument(span)
+            .await;
         let outcome = if answer.is_ok() {
             "registered"
         } else {

@@ -15,6 +15,8 @@ pub enum Rule {
     Token(usize),
     /// A whole number between two bounds.
     Integer(i64, i64),
+    /// A whole number from 20 to 500, or to what the operator allows, which is 2048 at most.
+    SystemDiskGib,
     /// `true` or `false` in any case.
     Boolean,
     /// `YYYY-MM-DDThh:mm:ssZ`.

@@ -44,17 +44,13 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
             Value::Text(text.to_owned())
         }
         Rule::Token(most) => {
-            if text.len() > most || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(invalid(format!("It has at most {most} ASCII characters.")));
+            if text.len() > most || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+                return Err(invalid(format!("It has at most {most} printable ASCII characters.")));
             }
             Value::Text(text.to_owned())
         }
-        Rule::Integer(least, most) => Value::Integer(
-            text.parse()
-                .ok()
-                .filter(|number| (least..=most).contains(number))
-                .ok_or_else(|| invalid(format!("It is a whole number from {least} to {most}.")))?,
-        ),
+        Rule::Integer(least, most) => Value::Integer(integer(parameter, text, least, most)?),
+        Rule::SystemDiskGib => Value::Integer(integer(parameter, text, 20, 2048)?),
         Rule::Boolean => Value::Boolean(
             parse_boolean(text).ok_or_else(|| invalid("It is true or false.".to_owned()))?,
         ),
@@ -108,6 +104,16 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
         Rule::NotOffered(sentence) => return Err(invalid(sentence.to_owned())),
     };
     Ok(Some(value))
+}
+
+fn integer(parameter: &Parameter, text: &str, least: i64, most: i64) -> Result<i64, Refusal> {
+    text.parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| {
+            let because = format!("It is a whole number from {least} to {most}.");
+            Refusal::invalid(&parameter.code_name(), because)
+        })
 }
 
 /// Tags have codes of their own.

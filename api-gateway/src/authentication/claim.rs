@@ -1,5 +1,6 @@
 //! What a call claims of itself, before anything of it is believed.
 
+use axum::http::HeaderName;
 use smc::v3::Authorization;
 
 use crate::Refusal;
@@ -27,17 +28,6 @@ pub(super) enum Signature<'a> {
     V3(&'a Authorization),
 }
 
-/// Headers that V3 must sign when they are there: what decides about the call.
-const SIGNED_IN_V3: [&str; 7] = [
-    "host",
-    "x-acs-action",
-    "x-acs-version",
-    "x-acs-date",
-    "x-acs-signature-nonce",
-    "x-acs-content-sha256",
-    "x-acs-security-token",
-];
-
 impl<'a> Claim<'a> {
     /// Reads it; what is missing is named as the parameter that it would be.
     ///
@@ -54,7 +44,7 @@ impl<'a> Claim<'a> {
     fn read_v1(incoming: &'a Incoming) -> Result<Self, Refusal> {
         let need = |name| {
             incoming
-                .parameter(name)
+                .parameter(name)?
                 .ok_or_else(|| Refusal::missing(name))
         };
         Ok(Self {
@@ -68,7 +58,7 @@ impl<'a> Claim<'a> {
             },
             nonce: need("SignatureNonce")?,
             timestamp: need("Timestamp")?,
-            security_token: incoming.parameter("SecurityToken"),
+            security_token: incoming.parameter("SecurityToken")?,
         })
     }
 
@@ -87,22 +77,7 @@ impl<'a> Claim<'a> {
             timestamp: need("x-acs-date", "Timestamp")?,
             security_token: incoming.header("x-acs-security-token"),
         };
-        let is_signed = |name: &str| {
-            authorization
-                .signed_headers
-                .iter()
-                .any(|signed| signed == name)
-        };
-        for name in SIGNED_IN_V3 {
-            if incoming.header(name).is_some() && !is_signed(name) {
-                return Err(incomplete(&format!("the header {name} must be signed")));
-            }
-        }
-        if incoming.has_body && !is_signed("content-type") {
-            return Err(incomplete(
-                "the header content-type must be signed when there is a body",
-            ));
-        }
+        check_signed(incoming, &authorization.signed_headers)?;
         Ok(claim)
     }
 
@@ -130,9 +105,42 @@ impl<'a> Claim<'a> {
     }
 }
 
+/// Whether V3 signs what decides about the call: the host, every `x-acs-` header, each given once, the kind of a body, and the body itself,
+/// whose hash is in the canonical request, also without the header that has it (SMC API §3.2).
+fn check_signed(incoming: &Incoming, signed: &[String]) -> Result<(), Refusal> {
+    let is_signed = |name: &str| signed.iter().any(|signed| signed == name);
+    if incoming.header("host").is_none() {
+        return Err(incomplete("the header host is missing"));
+    }
+    let decisive = incoming
+        .headers
+        .keys()
+        .map(HeaderName::as_str)
+        .filter(|name| name.starts_with("x-acs-") || *name == "host");
+    for name in decisive {
+        if !is_signed(name) {
+            return Err(incomplete(&format!("the header {name} must be signed")));
+        }
+        if incoming.headers.get_all(name).iter().nth(1).is_some() {
+            return Err(incomplete(&format!("the header {name} is given twice")));
+        }
+    }
+    if incoming.has_body && !is_signed("content-type") {
+        return Err(incomplete(
+            "the header content-type must be signed when there is a body",
+        ));
+    }
+    match incoming.header("x-acs-content-sha256") {
+        Some(hash) if !hash.eq_ignore_ascii_case(&incoming.body_sha256) => Err(incomplete(
+            "the header x-acs-content-sha256 is not the SHA-256 of the body",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn incomplete(why: &str) -> Refusal {
     Refusal::new(
         "IncompleteSignature",
-        format!("The request signature does not conform to Aliyun standards: {why}."),
+        format!("The request signature does not conform to Aliyun standards. Note that {why}."),
     )
 }

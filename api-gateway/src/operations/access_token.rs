@@ -3,13 +3,21 @@
 use domain::name::Name;
 use domain::{AccessTokenId, TenantId};
 use serde_json::{Value, json};
-use store::access_token::{AccessToken, AccessTokenFilter, AccessTokenStatus, NewAccessToken};
+use store::access_token::{
+    AccessToken, AccessTokenFilter, AccessTokenQuota, AccessTokenStatus, CreateAccessToken,
+    NewAccessToken,
+};
 use store::{Store, StoreError};
 
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, Resource, field, page};
+
+/// Bounds of what an operator can allow an account; its quotas are narrower (SMC API §5.6).
+pub const MOST_USES: i64 = 1_000_000;
+/// See [`MOST_USES`].
+pub const MOST_DAYS: i64 = 3650;
 
 pub(super) const CREATE: Operation = Operation {
     name: "CreateAccessToken",
@@ -23,13 +31,13 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::optional("Description", Rule::SourceDescription, "More about it."),
         Parameter::optional(
             "Count",
-            Rule::Integer(1, 1000),
-            "How many agents may register with it; default 100.",
+            Rule::Integer(1, MOST_USES),
+            "How many agents may register with it: 1 to 1000, unless the operator has set another limit; default 100.",
         ),
         Parameter::optional(
             "TimeToLiveInDays",
-            Rule::Integer(1, 90),
-            "How many days it is valid; default 30.",
+            Rule::Integer(1, MOST_DAYS),
+            "How many days it is valid: 1 to 90, unless the operator has set another limit; default 30.",
         ),
     ],
     answer: &[
@@ -40,7 +48,7 @@ pub(super) const CREATE: Operation = Operation {
             "The code: a secret, and behind a dot the fingerprint of the authority that agents must find.",
         ),
     ],
-    refusals: &[],
+    refusals: &["QuotaExceeded.AccessToken"],
     effect: Effect::Writes,
     resources: &[Resource::any("accessToken")],
     handler: |call, arguments| Box::pin(create(call, arguments)),
@@ -52,13 +60,22 @@ pub struct NewToken<'a> {
     pub name: Option<&'a Name>,
     /// More about it.
     pub description: &'a str,
-    /// How many agents may register with it.
-    pub count: i32,
-    /// How many days it is valid.
-    pub days: i32,
+    /// How many agents may register with it, if that was said.
+    pub count: Option<i32>,
+    /// How many days it is valid, if that was said.
+    pub days: Option<i32>,
 }
 
-/// Makes an activation code, and gives its id and the code itself, which is not kept. `authority_fingerprint` is what agents must find.
+/// What became of making an activation code.
+#[derive(Debug)]
+pub enum TokenMade {
+    /// It is there: its id, and the code itself, which is not kept.
+    Made(AccessTokenId, String),
+    /// A quota of the tenant does not allow it.
+    Refused(AccessTokenQuota),
+}
+
+/// Makes an activation code. `authority_fingerprint` is what agents must find.
 ///
 /// # Errors
 /// The database fails.
@@ -67,7 +84,7 @@ pub async fn create_token(
     authority_fingerprint: &str,
     tenant: &TenantId,
     new: NewToken<'_>,
-) -> Result<(AccessTokenId, String), StoreError> {
+) -> Result<TokenMade, StoreError> {
     let id = AccessTokenId::generate();
     let generated =
         Name::parse(&format!("Token_{id}")).expect("an id's text can be part of a name");
@@ -81,27 +98,50 @@ pub async fn create_token(
         valid_days: new.days,
         code_hash: code_hash.as_ref(),
     };
-    store.create_access_token(tenant, token).await?;
-    Ok((id, format!("{secret}.{authority_fingerprint}")))
+    Ok(match store.create_access_token(tenant, token).await? {
+        CreateAccessToken::Created => {
+            TokenMade::Made(id, format!("{secret}.{authority_fingerprint}"))
+        }
+        CreateAccessToken::Refused(quota) => TokenMade::Refused(quota),
+    })
 }
 
 async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let number = |name, default| {
-        let number = arguments.integer(name).unwrap_or(default);
-        i32::try_from(number).unwrap_or(i32::MAX)
+    let number = |name| {
+        let number = arguments.integer(name)?;
+        i32::try_from(number).ok()
     };
     let new = NewToken {
         name: arguments.name("Name"),
         description: arguments.text("Description").unwrap_or_default(),
-        count: number("Count", 100),
-        days: number("TimeToLiveInDays", 30),
+        count: number("Count"),
+        days: number("TimeToLiveInDays"),
     };
     let fingerprint = &call.gateway.authority_fingerprint;
-    let (id, code) = create_token(&call.gateway.store, fingerprint, &call.tenant, new).await?;
-    Ok(Answer::fields(json!({
-        "AccessTokenId": id,
-        "AccessTokenCode": code,
-    })))
+    match create_token(&call.gateway.store, fingerprint, &call.tenant, new).await? {
+        TokenMade::Made(id, code) => Ok(Answer::fields(json!({
+            "AccessTokenId": id,
+            "AccessTokenCode": code,
+        }))),
+        TokenMade::Refused(quota) => Err(refused(quota)),
+    }
+}
+
+fn refused(quota: AccessTokenQuota) -> Refusal {
+    let bounded = |parameter, limit| {
+        let because = format!("It is a whole number from 1 to {limit}, the limit of this account.");
+        Refusal::invalid(parameter, because)
+    };
+    match quota {
+        AccessTokenQuota::Uses(limit) => bounded("Count", limit),
+        AccessTokenQuota::Days(limit) => bounded("TimeToLiveInDays", limit),
+        AccessTokenQuota::Codes(limit) => Refusal::new(
+            "QuotaExceeded.AccessToken",
+            format!(
+                "The maximum number of access tokens is exceeded. This account may have {limit} activation codes: delete some first."
+            ),
+        ),
+    }
 }
 
 /// 192 bits, as 48 hexadecimal digits: nobody guesses it, and its plain SHA-256 tells nothing.

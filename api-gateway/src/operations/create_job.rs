@@ -130,34 +130,40 @@ pub(super) const CREATE: Operation = Operation {
         "InvalidDisks.System.Size",
         "InvalidDisks.Data.Size",
         "MissingSystemDiskSize",
+        "MissingFrequency",
+        "MissingMaxNumberOfImageToKeep",
         "MissingDataDisk.Index",
         "MissingDataDisk.Size",
         "QuotaExceeded.ReplicationJob",
         "ReplicationJobName.Duplicate",
         "NumberExceed.Tags",
+        "MissingTag.Key",
+        "InvalidParameter.TagKey",
+        "InvalidParameter.TagValue",
         "InvalidVSwitchId.NotFound",
+        "InvalidVpcId.NotFound",
         "VSwitchIdVpcId.Mismatch",
         "MissingVSwitchId",
         "IdempotentParameterMismatch",
     ],
     effect: Effect::Writes,
     resources: &[
-        Resource::one("sourceServer", "SourceId"),
-        Resource::any("replicationJob"),
+        Resource::one("sourceServer", "SourceId").in_asked_region(),
+        Resource::any("replicationJob").in_asked_region(),
     ],
     handler: |call, arguments| Box::pin(create(call, arguments)),
 };
 
 async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let region_id = arguments.required_text("RegionId");
-    network::check_region(&call, region_id).await?;
+    let network = network::asked(&arguments);
     let source_id = source::source_id(&arguments)?;
     let asked = disks::asked_with_system(&arguments, call.gateway.system_disk_limit_gib)?;
     let tags = tag::given(&arguments)?;
     let digest = arguments.digest();
     let new = NewJob {
         source_id: &source_id,
-        region_id,
+        region_id: arguments.required_text("RegionId"),
+        own_region: &call.gateway.region_id,
         name: arguments.name("Name"),
         description: arguments.text("Description").unwrap_or_default(),
         image_name: arguments.name("ImageName"),
@@ -166,7 +172,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         scheduled_start: arguments.time("ScheduledStartTime"),
         valid_until: arguments.time("ValidTime"),
         increments: increments::asked(&arguments)?,
-        network: network::asked(&call, &arguments).await?.unwrap_or_default(),
+        network: &network,
         tags: &tags,
         client_token: arguments.text("ClientToken").map(|token| ClientToken {
             token,
@@ -187,6 +193,7 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
 fn refused(refusal: CreateRefusal) -> Refusal {
     match refusal {
         CreateRefusal::TokenMismatch => token_mismatch(),
+        CreateRefusal::RegionNotFound => Refusal::not_found("RegionId"),
         CreateRefusal::SourceNotFound => Refusal::not_found("SourceId"),
         CreateRefusal::SourceState(state) => {
             source::invalid_state(state, &[domain::source::SourceState::Available])
@@ -199,7 +206,7 @@ fn refused(refusal: CreateRefusal) -> Refusal {
         ),
         CreateRefusal::NameTaken => name_taken(),
         CreateRefusal::Disks(invalid) => disks::refusal(&invalid),
-        CreateRefusal::Network => network::not_found(),
+        CreateRefusal::Network(refusal) => network::refused(refusal),
         CreateRefusal::ScheduledStart => invalid_scheduled_start(),
         CreateRefusal::ValidUntil => invalid_valid_time(),
     }
@@ -227,5 +234,8 @@ pub(super) fn invalid_scheduled_start() -> Refusal {
 }
 
 pub(super) fn invalid_valid_time() -> Refusal {
-    Refusal::invalid("ValidTime", "It lies 7 to 90 days after the job was made.")
+    Refusal::invalid(
+        "ValidTime",
+        "It lies 7 to 90 days after the job was made, and after its ScheduledStartTime.",
+    )
 }

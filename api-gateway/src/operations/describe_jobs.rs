@@ -145,6 +145,16 @@ pub(super) const DESCRIBE: Operation = Operation {
             "0, the public network, or 2, the private one of VSwitchId.",
         ),
         field(
+            "ReplicationJobs.ReplicationJob[].VSwitchId",
+            "string",
+            "Its vSwitch, if it has one.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].VpcId",
+            "string",
+            "Its VPC, if it has one.",
+        ),
+        field(
             "ReplicationJobs.ReplicationJob[].ImageName",
             "string",
             "The image's name.",
@@ -251,9 +261,9 @@ pub(super) const DESCRIBE: Operation = Operation {
             "Its value.",
         ),
     ],
-    refusals: &["NumberExceed.Tags"],
+    refusals: tag::FILTER_REFUSALS,
     effect: Effect::Reads,
-    resources: &[Resource::any("replicationJob")],
+    resources: &[Resource::any("replicationJob").in_asked_region()],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
 };
 

@@ -6,8 +6,8 @@ use domain::target_disks::InvalidTargetDisks;
 use crate::Refusal;
 use crate::arguments::{Arguments, Parameter, Rule};
 
-/// Smallest and largest size of a system disk in GiB that the table lets through; the gateway's own limit may be lower.
-pub(super) const SYSTEM_DISK_GIB: Rule = Rule::Integer(20, 2048);
+/// The size of a system disk in GiB. The gateway's own limit is looked at in [`within`].
+pub(super) const SYSTEM_DISK_GIB: Rule = Rule::SystemDiskGib;
 
 /// `DataDisk.N.Index`.
 pub(super) const DATA_DISK_INDEX: Parameter = Parameter::list(
@@ -122,14 +122,18 @@ pub(super) fn asked(
     if let Some(number) = sizes.keys().find(|number| !indexes.contains_key(number)) {
         return Err(Refusal::new(
             "MissingDataDisk.Index",
-            format!("DataDisk.{number}.Index is mandatory with DataDisk.{number}.Size."),
+            format!(
+                "DataDisk.Index is mandatory for this action. DataDisk.{number}.Size is given: give DataDisk.{number}.Index too."
+            ),
         ));
     }
     for (number, index) in indexes {
         let Some(&size) = sizes.get(&number) else {
             return Err(Refusal::new(
                 "MissingDataDisk.Size",
-                format!("DataDisk.{number}.Size is mandatory with DataDisk.{number}.Index."),
+                format!(
+                    "DataDisk.Size is mandatory for this action. DataDisk.{number}.Index is given: give DataDisk.{number}.Size too."
+                ),
             ));
         };
         disks.push(TargetDisk {
@@ -146,7 +150,7 @@ pub(super) fn refusal(invalid: &InvalidTargetDisks) -> Refusal {
         InvalidTargetDisks::Unknown(index) => Refusal::new(
             "ReplicationJobDataDiskIndex.Invalid",
             format!(
-                "The specified replication job contains data disk index not found in source server: {index}."
+                "The specified replication job contains data disk index not found in source server. The source has no data disk {index}."
             ),
         ),
         InvalidTargetDisks::Repeated(_) => Refusal::new(

@@ -40,7 +40,7 @@ pub(super) const EXPLAIN: Operation = Operation {
     ],
     refusals: &["InvalidJobId.NotFound"],
     effect: Effect::Reads,
-    resources: &[Resource::one("replicationJob", "JobId")],
+    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
     handler: |call, arguments| Box::pin(answer(call, arguments)),
 };
 

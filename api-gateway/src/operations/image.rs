@@ -6,7 +6,9 @@ use store::image::{DeleteImage, Image, ImageFilter, ImageState};
 
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
+use crate::operation::{
+    BYTES, Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page,
+};
 use crate::{Refusal, download, trace};
 
 pub(super) const DESCRIBE: Operation = Operation {
@@ -64,7 +66,7 @@ pub(super) const DESCRIBE: Operation = Operation {
     ],
     refusals: &[],
     effect: Effect::Reads,
-    resources: &[Resource::any("image")],
+    resources: &[Resource::any("image").where_it_lies()],
     handler: |call, arguments| Box::pin(describe(call, arguments)),
 };
 
@@ -121,7 +123,7 @@ pub(super) const DELETE: Operation = Operation {
     answer: &[],
     refusals: &["InvalidImageId.NotFound", "Image.InvalidStatus"],
     effect: Effect::Writes,
-    resources: &[Resource::one("image", "ImageId")],
+    resources: &[Resource::one("image", "ImageId").where_it_lies()],
     handler: |call, arguments| Box::pin(delete(call, arguments)),
 };
 
@@ -150,7 +152,7 @@ pub(super) const DOWNLOAD: Operation = Operation {
             "One of the files that the image's Description names.",
         ),
     ],
-    answer: &[],
+    answer: &[field("", BYTES, "The file, or the part of it.")],
     refusals: &[
         "InvalidImageId.NotFound",
         "InvalidFile.NotFound",
@@ -159,7 +161,7 @@ pub(super) const DOWNLOAD: Operation = Operation {
         "UnsupportedOperation",
     ],
     effect: Effect::Reads,
-    resources: &[Resource::one("image", "ImageId")],
+    resources: &[Resource::one("image", "ImageId").where_it_lies()],
     handler: |call, arguments| Box::pin(answer_file(call, arguments)),
 };
 

@@ -106,7 +106,7 @@ pub(super) const CUT_OVER: Operation = Operation {
         "SourceServerState.Invalid",
     ],
     effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId")],
+    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
     handler: |call, arguments| Box::pin(cut_over(call, arguments)),
 };
 

@@ -3,14 +3,20 @@
 use store::job::modify::{JobChange, ModifyJob};
 
 use super::create_job::{
-    NO_CLOUD_INSTANCES, NO_CONTAINERS, NO_INSTANCE_TARGET, invalid_scheduled_start,
-    invalid_valid_time, name_taken,
+    NO_CLOUD_INSTANCES, NO_CONTAINERS, NO_INSTANCE_TARGET, NO_RESOURCE_GROUPS,
+    invalid_scheduled_start, invalid_valid_time, name_taken,
 };
 use super::{disks, increments, network, run_job};
 use crate::Refusal;
 use crate::answer::Answer;
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::operation::{Call, Effect, Operation, Resource};
+
+const FIXED: &str =
+    "A job keeps it for all its life: leave it out, or delete the job and create another.";
+const OTHER_SIZES: &str =
+    "Sizes are changed with SystemDiskSize and DataDisk.N.Size: leave it out.";
+const OTHER_TAGS: &str = "Tags are changed with TagResources and UntagResources: leave it out.";
 
 pub(super) const MODIFY: Operation = Operation {
     name: "ModifyReplicationJobAttribute",
@@ -24,7 +30,11 @@ pub(super) const MODIFY: Operation = Operation {
             Rule::Time,
             "When the job expires: 7 to 90 days after it was made.",
         ),
-        Parameter::optional("TargetType", Rule::OneOfAnyCase(&["Image"]), "Image."),
+        Parameter::optional(
+            "TargetType",
+            Rule::OneOfAnyCase(&["Image"]),
+            "Image, which is what every job delivers.",
+        ),
         Parameter::optional("ImageName", Rule::Name, "The new name of the image."),
         Parameter::optional(
             "ScheduledStartTime",
@@ -58,6 +68,13 @@ pub(super) const MODIFY: Operation = Operation {
         Parameter::not_offered("ContainerTag", NO_CONTAINERS),
         Parameter::not_offered("SystemDiskPart", disks::NO_PARTITIONS),
         Parameter::not_offered("DataDisk.N.Part", disks::NO_PARTITIONS),
+        Parameter::not_offered("Disks", OTHER_SIZES),
+        Parameter::not_offered("SourceId", FIXED),
+        Parameter::not_offered("RunOnce", FIXED),
+        Parameter::not_offered("JobType", FIXED),
+        Parameter::not_offered("LicenseType", NO_CLOUD_INSTANCES),
+        Parameter::not_offered("ResourceGroupId", NO_RESOURCE_GROUPS),
+        Parameter::not_offered("Tag", OTHER_TAGS),
     ],
     answer: &[],
     refusals: &[
@@ -69,11 +86,12 @@ pub(super) const MODIFY: Operation = Operation {
         "InvalidSystemDiskSize",
         "InvalidDataDisk.Size",
         "InvalidVSwitchId.NotFound",
+        "InvalidVpcId.NotFound",
         "VSwitchIdVpcId.Mismatch",
         "MissingVSwitchId",
     ],
     effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId")],
+    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
     handler: |call, arguments| Box::pin(modify(call, arguments)),
 };
 
@@ -83,7 +101,8 @@ async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let change = JobChange {
         frequency_hours,
         images_to_keep,
-        network: network::asked(&call, &arguments).await?,
+        network: network::asked(&arguments),
+        names_target: arguments.text("TargetType").is_some(),
         name: arguments.name("Name").cloned(),
         description: arguments.text("Description").map(str::to_owned),
         valid_until: arguments.time("ValidTime"),
@@ -105,7 +124,7 @@ async fn modify(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         ModifyJob::Disks(invalid) => Err(disks::refusal(&invalid)),
         ModifyJob::ScheduledStart => Err(invalid_scheduled_start()),
         ModifyJob::ValidUntil => Err(invalid_valid_time()),
-        ModifyJob::Network => Err(network::not_found()),
+        ModifyJob::Network(refusal) => Err(network::refused(refusal)),
         ModifyJob::NotFound => Err(Refusal::not_found("JobId")),
     }
 }

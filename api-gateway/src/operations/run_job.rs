@@ -25,7 +25,7 @@ pub(super) const START: Operation = Operation {
         "SourceServerState.Invalid",
     ],
     effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId")],
+    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
     handler: |call, arguments| Box::pin(start(call, arguments)),
 };
 
@@ -69,7 +69,7 @@ pub(super) const STOP: Operation = Operation {
         "ReplicationJob.InvalidBusinessStatus",
     ],
     effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId")],
+    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
     handler: |call, arguments| Box::pin(stop(call, arguments)),
 };
 
@@ -91,7 +91,7 @@ pub(super) const DELETE: Operation = Operation {
     answer: &[],
     refusals: &["InvalidJobId.NotFound", "ReplicationJob.InvalidStatus"],
     effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId")],
+    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
     handler: |call, arguments| Box::pin(delete(call, arguments)),
 };
 

@@ -165,7 +165,7 @@ pub(super) const DESCRIBE: Operation = Operation {
             "Its value.",
         ),
     ],
-    refusals: &["NumberExceed.Tags"],
+    refusals: tag::FILTER_REFUSALS,
     effect: Effect::Reads,
     resources: &[Resource::any("sourceServer")],
     handler: |call, arguments| Box::pin(describe(call, arguments)),

@@ -64,6 +64,14 @@ const RESOURCE_ID: Parameter = Parameter {
     )
 };
 
+/// Codes of lists that are narrowed by tags.
+pub(super) const FILTER_REFUSALS: &[&str] = &[
+    "NumberExceed.Tags",
+    "MissingTag.Key",
+    "InvalidParameter.TagKey",
+    "InvalidParameter.TagValue",
+];
+
 const REFUSALS: &[&str] = &[
     "MissingParameter.ResourceType",
     "InvalidResourceType.NotFound",
@@ -71,6 +79,7 @@ const REFUSALS: &[&str] = &[
     "NumberExceed.Tags",
     "Duplicate.ResourceId",
     "InvalidResourceId.NotFound",
+    "MissingTag.Key",
     "InvalidParameter.TagKey",
     "InvalidParameter.TagValue",
 ];
@@ -90,7 +99,7 @@ pub(super) const TAG: Operation = Operation {
     answer: &[],
     refusals: REFUSALS,
     effect: Effect::Writes,
-    resources: &[Resource::of_kind("ResourceType", "ResourceId.N")],
+    resources: &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()],
     handler: |call, arguments| Box::pin(tag(call, arguments)),
 };
 
@@ -131,7 +140,7 @@ pub(super) const UNTAG: Operation = Operation {
         "MissingTagKey",
     ],
     effect: Effect::Writes,
-    resources: &[Resource::of_kind("ResourceType", "ResourceId.N")],
+    resources: &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()],
     handler: |call, arguments| Box::pin(untag(call, arguments)),
 };
 
@@ -207,9 +216,12 @@ pub(super) const LIST: Operation = Operation {
         "NumberExceed.ResourceIds",
         "NumberExceed.Tags",
         "Duplicate.ResourceId",
+        "MissingTag.Key",
+        "InvalidParameter.TagKey",
+        "InvalidParameter.TagValue",
     ],
     effect: Effect::Reads,
-    resources: &[Resource::of_kind("ResourceType", "ResourceId.N")],
+    resources: &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()],
     handler: |call, arguments| Box::pin(list_tags(call, arguments)),
 };
 

@@ -113,3 +113,59 @@ async fn without_any_parameter_there_are_defaults() {
     );
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_page_behind_the_last_one_still_says_how_many_there_are() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    for _ in 0..3 {
+        tenant.call("CreateAccessToken", &[]).await;
+    }
+    for (page, rows) in [("1", 2), ("2", 1), ("3", 0), ("4294967295", 0)] {
+        let asked = [("PageNumber", page), ("PageSize", "2")];
+        let answer = tenant.call("ListAccessTokens", &asked).await;
+        let shown = answer["AccessTokens"]["AccessToken"].as_array();
+        assert_eq!(shown.map(Vec::len), Some(rows), "page {page}");
+        assert_eq!(answer["TotalCount"], 3, "page {page}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn codes_are_bounded_by_what_the_operator_has_set() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let quota = "update tenant set max_access_tokens = 2, max_access_token_uses = 2000, max_access_token_days = 7 where id = $1";
+    fixture.execute(quota, tenant.id.as_str()).await;
+    for (parameters, wanted) in [
+        (&[("TimeToLiveInDays", "7"), ("Count", "2000")][..], None),
+        (
+            &[("TimeToLiveInDays", "7"), ("Count", "2001")],
+            Some("InvalidCount"),
+        ),
+        (
+            &[("TimeToLiveInDays", "8")],
+            Some("InvalidTimeToLiveInDays"),
+        ),
+        // Within what is allowed, also where the default is not.
+        (&[], None),
+        (&[], Some("QuotaExceeded.AccessToken")),
+    ] {
+        match wanted {
+            None => {
+                tenant.call("CreateAccessToken", parameters).await;
+            }
+            Some(code) => {
+                let refusal = tenant.code("CreateAccessToken", parameters).await;
+                assert_eq!(refusal, code, "{parameters:?}");
+            }
+        }
+    }
+    let listed = tenant.call("ListAccessTokens", &[]).await;
+    assert_eq!(listed["TotalCount"], 2);
+    assert_eq!(
+        listed["AccessTokens"]["AccessToken"][0]["TimeToLiveInDays"],
+        "7"
+    );
+    fixture.stop().await;
+}

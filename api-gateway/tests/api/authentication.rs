@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use smc::{SignatureVersion, v1};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use smc::{SignatureVersion, v1, v3};
 
-use crate::fixture::{Fixture, form};
+use crate::fixture::{Fixture, V3, form};
 
 const ACTION: &str = "DescribeSourceServers";
 
@@ -228,5 +229,101 @@ async fn v3_signs_what_decides_about_the_call() {
     assert_eq!(answer.code(), "IncompleteSignature");
     let answer = fixture.raw("POST", "", &unsigned_action[..1], "").await;
     assert_eq!(answer.code(), "MissingAction");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn v3_signs_the_host_every_header_of_its_own_and_the_body_once() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let host = fixture.address.to_string();
+    let call = || V3::new(&host, ACTION);
+    let empty = v3::sha256(b"");
+    let upper = empty.to_uppercase();
+    let other = v3::sha256(b"another body");
+    for (call, wanted) in [
+        (call(), ""),
+        (call().with("x-acs-content-sha256", &empty), ""),
+        (call().with("x-acs-content-sha256", &upper), ""),
+        (
+            call().with("x-acs-content-sha256", &other),
+            "IncompleteSignature",
+        ),
+        (call().with("x-acs-credentials-provider", "static_ak"), ""),
+        (
+            call()
+                .with("x-acs-credentials-provider", "static_ak")
+                .unsigned("x-acs-credentials-provider"),
+            "IncompleteSignature",
+        ),
+        (
+            call()
+                .with("x-acs-retry-attempts", "1")
+                .unsigned("x-acs-retry-attempts"),
+            "IncompleteSignature",
+        ),
+        (call().unsigned("host"), "IncompleteSignature"),
+        (
+            call().with("x-acs-action", "DescribeImages"),
+            "IncompleteSignature",
+        ),
+        (call().with("accept", "*/*").unsigned("accept"), ""),
+    ] {
+        let named = call.headers.clone();
+        let headers = call.signed(&tenant);
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let answer = fixture.raw("POST", "", &headers, "").await;
+        assert_eq!(answer.code(), wanted, "{named:?}: {answer:?}");
+    }
+    fixture.stop().await;
+}
+
+/// HTTP/2 has no header Host: the authority is what its clients sign.
+#[tokio::test]
+async fn v3_signs_the_authority_of_http2() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let stream = tokio::net::TcpStream::connect(fixture.address)
+        .await
+        .unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let _driven = tokio::spawn(connection);
+    for (signed_host, wanted) in [
+        (fixture.address.to_string(), 200),
+        ("elsewhere".to_owned(), 400),
+    ] {
+        let mut request = hyper::Request::post(format!("http://{}/", fixture.address));
+        for (name, value) in V3::new(&signed_host, ACTION).signed(&tenant) {
+            if name != "host" {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.version(), hyper::Version::HTTP_2);
+        assert_eq!(response.status(), wanted, "{signed_host}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_common_parameter_that_is_given_twice_is_refused() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    for name in ["Action", "Timestamp", "SignatureNonce", "AccessKeyId"] {
+        let mut pairs = tenant.signed("GET", ACTION, &[]);
+        pairs.push((name.to_owned(), "another".to_owned()));
+        let answer = fixture.raw("GET", &form(&pairs), &[], "").await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, format!("Invalid{name}"))
+        );
+    }
     fixture.stop().await;
 }

@@ -543,3 +543,66 @@ async fn a_refused_create_does_not_bind_its_token() {
     assert!(create(&tenant, source.as_str(), &token).await.is_ok());
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_token_is_one_for_the_account_and_its_answer_wins_over_everything() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let north = store::network::Network::Region {
+        id: "north".to_owned(),
+    };
+    let made = fixture.store.create_network(&tenant.id, &north).await;
+    made.expect("a region");
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let token = ("ClientToken", " with spaces, 64 at most ~");
+    let more = [token, ("RegionId", "north")];
+    let job = create(&tenant, source.as_str(), &more)
+        .await
+        .expect("a job");
+    // The region is no longer the account's, nor the source: the call was done when they were.
+    fixture
+        .execute("delete from region where tenant = $1", tenant.id.as_str())
+        .await;
+    fixture
+        .execute(
+            "update source set deleting = true where id = $1",
+            source.as_str(),
+        )
+        .await;
+    assert_eq!(create(&tenant, source.as_str(), &more).await, Ok(job));
+
+    // Another operation can't use it for something else.
+    let group = [token, ("Name", "hall")];
+    let code = tenant.code("CreateWorkgroup", &group).await;
+    assert_eq!(code, "IdempotentParameterMismatch");
+    let group = [("ClientToken", "hall"), ("Name", "hall")];
+    tenant.call("CreateWorkgroup", &group).await;
+    let other = create(&tenant, source.as_str(), &group).await;
+    assert_eq!(other, Err("IdempotentParameterMismatch".to_owned()));
+    fixture.stop().await;
+}
+
+/// JavaScript clients listen for three seconds.
+#[tokio::test]
+async fn a_call_that_waits_for_a_row_in_vain_is_answered_in_time() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let mut holder = fixture.pool.begin().await.expect("a transaction");
+    sqlx::query("select from tenant where id = $1 for update")
+        .bind(tenant.id.as_str())
+        .execute(&mut *holder)
+        .await
+        .expect("the row");
+    let begun = std::time::Instant::now();
+    let refused = create(&tenant, source.as_str(), &[]).await;
+    assert_eq!(refused, Err("ServiceUnavailable".to_owned()));
+    assert!(
+        begun.elapsed() < std::time::Duration::from_millis(2900),
+        "{:?}",
+        begun.elapsed()
+    );
+    holder.rollback().await.expect("an end");
+    create(&tenant, source.as_str(), &[]).await.expect("a job");
+    fixture.stop().await;
+}

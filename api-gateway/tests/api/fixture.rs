@@ -8,7 +8,7 @@ use clap::Parser as _;
 use domain::{JobId, SourceId, TenantId};
 use serde_json::Value;
 use service::Shutdown;
-use smc::{CallError, Client, Credentials, Pairs, Refusal, SignatureVersion, v1};
+use smc::{CallError, Client, Credentials, Pairs, Refusal, SignatureVersion, v1, v3};
 use sqlx::PgPool;
 use store::key::AccessKey;
 use store::{ConnectConfig, SealKey, Store};
@@ -52,10 +52,18 @@ pub struct Fixture {
     pub tls_address: Option<SocketAddr>,
     pub health: SocketAddr,
     pub image_store: TempDir,
+    flags: Vec<String>,
     shutdown: Shutdown,
     served: tokio::task::JoinHandle<()>,
     // Goes last: the gateway still talks to it while it drains.
     pub database: Database,
+}
+
+/// Another gateway over the same database.
+pub struct Second {
+    pub address: SocketAddr,
+    shutdown: Shutdown,
+    served: tokio::task::JoinHandle<()>,
 }
 
 /// An account with a key.
@@ -86,6 +94,7 @@ impl Fixture {
             .map(String::as_str)
             .chain(flags.iter().copied())
             .collect();
+        let flags: Vec<String> = all.iter().map(|flag| (*flag).to_owned()).collect();
         let config = config(&all);
         let seal = SealKey::from_hex(&seal).expect("a generated key");
         let store = Store::connect(&ConnectConfig::new(database.url(), "test"), seal)
@@ -108,6 +117,7 @@ impl Fixture {
             tls_address,
             health,
             image_store,
+            flags,
             shutdown,
             served,
             database,
@@ -116,11 +126,25 @@ impl Fixture {
 
     /// Ends the gateway and checks that it drains.
     pub async fn stop(self) {
-        self.shutdown.drain();
-        tokio::time::timeout(Duration::from_secs(10), self.served)
+        drained(&self.shutdown, self.served).await;
+    }
+
+    /// Starts another gateway over the same database.
+    pub async fn second(&self) -> Second {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let server = Server::bind(config(&flags))
             .await
-            .expect("the gateway drains in time")
-            .expect("the gateway does not panic");
+            .expect("a gateway that can start");
+        let address = server.api_address();
+        let shutdown = Shutdown::new();
+        let serving = server.serve(shutdown.clone());
+        let served =
+            tokio::spawn(async move { serving.await.expect("a gateway that drains in time") });
+        Second {
+            address,
+            shutdown,
+            served,
+        }
     }
 
     pub async fn tenant(&self, name: &str) -> Tenant {
@@ -214,6 +238,27 @@ impl Fixture {
     }
 }
 
+async fn drained(shutdown: &Shutdown, served: tokio::task::JoinHandle<()>) {
+    shutdown.drain();
+    tokio::time::timeout(Duration::from_secs(10), served)
+        .await
+        .expect("the gateway drains in time")
+        .expect("the gateway does not panic");
+}
+
+impl Second {
+    /// The tenant, calling this gateway.
+    pub fn client(&self, tenant: &Tenant) -> Client {
+        let credentials = Credentials::new(&tenant.key.id, &tenant.key.secret);
+        Client::new(&self.address.to_string(), credentials, REGION).expect("an endpoint")
+    }
+
+    /// Ends the gateway and checks that it drains.
+    pub async fn stop(self) {
+        drained(&self.shutdown, self.served).await;
+    }
+}
+
 fn header(response: &reqwest::Response, name: &str) -> String {
     let value = response
         .headers()
@@ -304,6 +349,65 @@ impl Tenant {
         let text = v1::string_to_sign(method, &pairs);
         pairs.push((v1::SIGNATURE.to_owned(), v1::sign(&self.key.secret, &text)));
         pairs
+    }
+}
+
+/// A V3 call: its headers, and which of them are signed.
+pub struct V3 {
+    pub headers: Vec<(String, String)>,
+    /// Names of headers that are left out of the signature.
+    pub unsigned: Vec<&'static str>,
+}
+
+impl V3 {
+    pub fn new(host: &str, action: &str) -> Self {
+        let headers = [
+            ("host", host),
+            ("x-acs-action", action),
+            ("x-acs-version", smc::API_VERSION),
+            ("x-acs-date", &smc::timestamp()),
+            ("x-acs-signature-nonce", &smc::nonce()),
+        ];
+        Self {
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+            unsigned: Vec::new(),
+        }
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn unsigned(mut self, name: &'static str) -> Self {
+        self.unsigned.push(name);
+        self
+    }
+
+    /// All headers with that of the signature over an empty body.
+    pub fn signed(mut self, tenant: &Tenant) -> Vec<(String, String)> {
+        let mut names: Vec<String> = self.headers.iter().map(|(name, _)| name.clone()).collect();
+        names.retain(|name| !self.unsigned.contains(&name.as_str()));
+        names.sort();
+        names.dedup();
+        let canonical = v3::canonical_request(&v3::Request {
+            method: "POST",
+            path: "/",
+            query: &[],
+            headers: &self.headers,
+            signed_headers: &names,
+            body_sha256: &v3::sha256(b""),
+        });
+        let authorization = v3::Authorization {
+            access_key_id: tenant.key.id.clone(),
+            signed_headers: names,
+            signature: v3::sign(&tenant.key.secret, &v3::string_to_sign(&canonical)),
+        };
+        let header = ("authorization".to_owned(), authorization.to_header());
+        self.headers.push(header);
+        self.headers
     }
 }
 

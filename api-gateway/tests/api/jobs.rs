@@ -172,6 +172,7 @@ async fn what_may_change_depends_on_how_far_the_job_is() {
         ("Description", "described"),
         ("ValidTime", valid.as_str()),
         ("ImageName", "image"),
+        ("TargetType", "image"),
         ("SystemDiskSize", "50"),
         ("ReplicationParameters", r#"{"compress_level":3}"#),
         ("ReplicationParameters", LIMITED),
@@ -252,6 +253,15 @@ async fn a_changed_job_keeps_every_rule() {
         ),
         (&[("ValidTime", "2020-01-01T00:00:00Z")], "InvalidValidTime"),
         (&[("Frequency", "2")], "InvalidFrequency"),
+        // What a job keeps, or has another operation for, is not ignored in silence.
+        (&[("RunOnce", "true")], "InvalidRunOnce"),
+        (&[("JobType", "0")], "InvalidJobType"),
+        (&[("SourceId", source.as_str())], "InvalidSourceId"),
+        (&[("Disks.System.Size", "40")], "InvalidDisks"),
+        (&[("Tag.1.Key", "rack")], "InvalidTag"),
+        (&[("LicenseType", "BYOL")], "InvalidLicenseType"),
+        (&[("ResourceGroupId", "rg-1")], "InvalidResourceGroupId"),
+        (&[("TargetType", "ContainerImage")], "InvalidTargetType"),
         (&[("JobId", "")], "MissingJobId"),
     ] {
         let mut parameters = vec![id];
@@ -306,5 +316,51 @@ async fn a_job_is_explained_with_its_history() {
             .await,
         "InvalidJobId.NotFound"
     );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_validity_ends_behind_the_scheduled_start_however_it_is_changed() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let job = tenant.job(&source).await;
+    let id = ("JobId", job.as_str());
+    let in_days = |days: i64| {
+        let now: domain::Timestamp = smc::timestamp().parse().expect("our own form");
+        let seconds = now.unix_seconds() + days * 24 * 60 * 60;
+        let at = domain::Timestamp::from_unix_seconds(seconds);
+        at.expect("a moment").to_string()
+    };
+    let (eight, nine, ten) = (in_days(8), in_days(9), in_days(10));
+    tenant
+        .call(MODIFY, &[id, ("ScheduledStartTime", &nine)])
+        .await;
+    assert_eq!(
+        tenant.code(MODIFY, &[id, ("ValidTime", &eight)]).await,
+        "InvalidValidTime"
+    );
+    assert_eq!(
+        tenant.code(MODIFY, &[id, ("ValidTime", &nine)]).await,
+        "InvalidValidTime"
+    );
+    tenant.call(MODIFY, &[id, ("ValidTime", &ten)]).await;
+    // Both at once are looked at together.
+    let earlier = in_days(7);
+    tenant
+        .call(
+            MODIFY,
+            &[id, ("ScheduledStartTime", &earlier), ("ValidTime", &eight)],
+        )
+        .await;
+    // A start that is past binds no longer.
+    fixture.set_state(&job, State::Stopped).await;
+    fixture
+        .execute(
+            "update job set scheduled_start_at = valid_until where id = $1",
+            job.as_str(),
+        )
+        .await;
+    tenant.call(MODIFY, &[id, ("ValidTime", &eight)]).await;
     fixture.stop().await;
 }

@@ -17,5 +17,6 @@ mod tags;
 mod tenancy;
 mod throttling;
 mod tls;
+mod two_gateways;
 mod wire;
 mod workgroups;

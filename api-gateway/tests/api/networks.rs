@@ -60,7 +60,13 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
     for (region, more, wanted) in [
         ("south", &[][..], "InvalidRegionId.NotFound"),
         ("local", &[("NetMode", "2")], "MissingVSwitchId"),
-        ("local", &[("VpcId", "vpc-1")], "MissingVSwitchId"),
+        ("local", &[("VpcId", "vpc-9")], "InvalidVpcId.NotFound"),
+        ("local", &[("VpcId", "vpc-2")], "InvalidVpcId.NotFound"),
+        (
+            "local",
+            &[("NetMode", "2"), ("VpcId", "vpc-1")],
+            "MissingVSwitchId",
+        ),
         ("local", &[("NetMode", "1")], "InvalidNetMode"),
         (
             "local",
@@ -125,15 +131,78 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
         let refused = one.code("ModifyReplicationJobAttribute", &change).await;
         assert_eq!(refused, wanted, "{more:?}");
     }
-    one.call(
-        "ModifyReplicationJobAttribute",
-        &[("JobId", job.as_str()), ("NetMode", "0")],
-    )
-    .await;
-    assert_eq!(host().await, None);
+    let id: domain::JobId = job.parse().expect("a job's id");
+    fixture.set_state(&id, domain::job::State::Deleting).await;
     let removed = fixture.store.remove_network(&one.id, "vsw-2").await;
     assert_eq!(removed.expect("answered"), RemoveNetwork::Removed);
     let removed = fixture.store.remove_network(&two.id, "vsw-1").await;
     assert_eq!(removed.expect("answered"), RemoveNetwork::NotFound);
+    fixture.stop().await;
+}
+
+/// What a change does not name stays, and what it names fits what stays.
+#[tokio::test]
+async fn a_job_keeps_of_its_network_what_a_change_does_not_name() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    configure(&fixture, &tenant).await;
+    let another = Network::VSwitch(VSwitch {
+        id: "vsw-3".to_owned(),
+        vpc: "vpc-1".to_owned(),
+        region_id: String::new(),
+        receiver_host: None,
+    });
+    let made = fixture.store.create_network(&tenant.id, &another).await;
+    assert_eq!(made.expect("answered"), CreateNetwork::Created);
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let job = tenant.job(&source).await;
+    // From one change to the next, the network that is shown.
+    for (change, wanted) in [
+        (&[("NetMode", "2")][..], Err("MissingVSwitchId")),
+        (&[("VpcId", "vpc-9")], Err("InvalidVpcId.NotFound")),
+        (&[("VpcId", "vpc-1")], Ok((0, "", "vpc-1"))),
+        (&[("VSwitchId", "vsw-1")], Ok((0, "vsw-1", "vpc-1"))),
+        (&[("NetMode", "2")], Ok((2, "vsw-1", "vpc-1"))),
+        (&[("VSwitchId", "vsw-3")], Ok((2, "vsw-3", "vpc-1"))),
+        (&[("VpcId", "vpc-1")], Ok((2, "vsw-3", "vpc-1"))),
+        (&[("VpcId", "vpc-2")], Err("VSwitchIdVpcId.Mismatch")),
+        (&[("Name", "moved")], Ok((2, "vsw-3", "vpc-1"))),
+        (&[("NetMode", "0")], Ok((0, "vsw-3", "vpc-1"))),
+        (&[("NetMode", "2")], Ok((2, "vsw-3", "vpc-1"))),
+    ] {
+        let named = [&[("JobId", job.as_str())], change].concat();
+        let changed = match tenant
+            .client
+            .call("ModifyReplicationJobAttribute", &named)
+            .await
+        {
+            Ok(_) => Ok(tenant.describe(&job).await),
+            Err(error) => Err(error.code().unwrap_or("no answer").to_owned()),
+        };
+        let shown = changed.as_ref().map(|shown| {
+            let text = |name: &str| shown[name].as_str().unwrap_or_default();
+            let mode = shown["NetMode"].as_i64().expect("a number");
+            (mode, text("VSwitchId"), text("VpcId"))
+        });
+        assert_eq!(shown.map_err(String::as_str), wanted, "{change:?}");
+    }
+    // A VPC in which jobs are stays, be it without a vSwitch.
+    let other = fixture.source(&tenant, "db", &[GIB]).await;
+    let parameters = [
+        ("SourceId", other.as_str()),
+        ("SystemDiskSize", "20"),
+        ("RegionId", "north"),
+        ("VpcId", "vpc-2"),
+    ];
+    tenant.call("CreateReplicationJob", &parameters).await;
+    for network in ["vsw-2", "vpc-2", "vpc-1"] {
+        let removed = fixture.store.remove_network(&tenant.id, network).await;
+        let is_free = network == "vsw-2";
+        assert_eq!(
+            matches!(removed, Ok(RemoveNetwork::Removed)),
+            is_free,
+            "{network}: {removed:?}"
+        );
+    }
     fixture.stop().await;
 }

@@ -135,7 +135,7 @@ async fn a_user_may_do_what_its_policies_allow_and_none_denies() {
     assert_eq!(
         refusal.message,
         format!(
-            "You are not authorized to do this action. Resource: acs:smc:{REGION}:{}:sourceServer/s-1 Action: smc:DeleteSourceServer",
+            "You are not authorized to do this action. You should be authorized by RAM. Resource: acs:smc:{REGION}:{}:sourceServer/s-1 Action: smc:DeleteSourceServer",
             tenant.id
         )
     );
@@ -348,6 +348,85 @@ async fn a_session_policy_narrows_and_never_widens() {
             deletes,
             "{user:?} {session:?}"
         );
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_user_may_do_depends_on_the_region_of_what_it_touches() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let north = store::network::Network::Region {
+        id: "north".to_owned(),
+    };
+    fixture
+        .store
+        .create_network(&tenant.id, &north)
+        .await
+        .unwrap();
+    let mut jobs = Vec::new();
+    for region in [REGION, "north"] {
+        let source = fixture.source(&tenant, region, &[1]).await;
+        let parameters = [
+            ("SourceId", source.as_str()),
+            ("SystemDiskSize", "20"),
+            ("RegionId", region),
+        ];
+        let made = tenant.call("CreateReplicationJob", &parameters).await;
+        jobs.push(made["JobId"].as_str().expect("an id").to_owned());
+    }
+    let free = fixture.source(&tenant, "free", &[1]).await;
+    let here = format!("acs:smc:{REGION}:*:*");
+    let only_here = [policy(&[statement("Allow", "smc:*", &here)])];
+    let not_north = [policy(&[
+        statement("Allow", "smc:*", "*"),
+        statement("Deny", "smc:*", "acs:smc:north:*:*"),
+    ])];
+    for (name, policies) in [("here", only_here), ("everywhere-else", not_north)] {
+        let user = fixture.user(&tenant, name, &policies).await;
+        for (region, job) in [REGION, "north"].into_iter().zip(&jobs) {
+            let wanted = if region == REGION {
+                None
+            } else {
+                no_permission()
+            };
+            let create = [
+                ("SourceId", "s-none"),
+                ("SystemDiskSize", "20"),
+                ("RegionId", region),
+            ];
+            let created = outcome(&user, "CreateReplicationJob", &create).await;
+            let not_found = Some("InvalidSourceId.NotFound".to_owned());
+            assert_eq!(created, wanted.clone().or(not_found), "{name} {region}");
+            for (action, parameters) in [
+                ("DescribeReplicationJobs", vec![("RegionId", region)]),
+                ("ExplainReplicationJob", vec![("JobId", job.as_str())]),
+                (
+                    "ModifyReplicationJobAttribute",
+                    vec![("JobId", job.as_str()), ("Description", name)],
+                ),
+                (
+                    "ListTagResources",
+                    vec![
+                        ("ResourceType", "replicationjob"),
+                        ("ResourceId.1", job.as_str()),
+                    ],
+                ),
+                // What the caller says of the region does not count where it is stored.
+                (
+                    "ExplainReplicationJob",
+                    vec![("JobId", job.as_str()), ("RegionId", REGION)],
+                ),
+            ] {
+                let outcome = outcome(&user, action, &parameters).await;
+                assert_eq!(outcome, wanted, "{name} {action} {parameters:?}");
+            }
+        }
+        // A list of all regions is of north too. Clients of SDKs send theirs; this one is made to send none.
+        let all = outcome(&user, "DescribeReplicationJobs", &[("RegionId", "")]).await;
+        assert_eq!(all, no_permission(), "{name}");
+        let sources = outcome(&user, LIST, &[("SourceId.1", free.as_str())]).await;
+        assert_eq!(sources, None, "{name}: sources are where the gateway is");
     }
     fixture.stop().await;
 }

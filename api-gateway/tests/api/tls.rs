@@ -86,6 +86,13 @@ async fn a_gateway_that_requires_tls_takes_a_trusted_proxys_word_and_nobody_else
             .raw("GET", &call, &[("x-forwarded-proto", header)], "")
             .await;
         assert_eq!(answer.code(), wanted, "{proxies} {header}");
+        if !wanted.is_empty() {
+            let call = form(&tenant.signed("GET", "DescribeSourceServers", &[("Format", "XML")]));
+            let answer = fixture
+                .raw("GET", &call, &[("x-forwarded-proto", header)], "")
+                .await;
+            assert_eq!(answer.content_type, "text/xml;charset=utf-8");
+        }
         fixture.stop().await;
     }
 }

@@ -121,7 +121,36 @@ async fn large_requests_and_other_paths_are_refused() {
     fixture.stop().await;
 }
 
-/// Every field that an answer carries is in the reference, and every error code of an operation as well.
+/// A refusal has the form that was asked for, also of a call that could not be read to its end.
+#[tokio::test]
+async fn whatever_is_wrong_is_said_in_the_form_that_was_asked_for() {
+    let fixture = Fixture::start().await;
+    let xml = ("accept", "application/xml");
+    let large = "a=".to_owned() + &"x".repeat(70_000);
+    let many = "Format=XML&".to_owned() + &"a=1&".repeat(501);
+    for (method, query, headers, body) in [
+        ("PUT", "Format=XML", &[][..], ""),
+        ("GET", "Format=xml&Action=%ff", &[], ""),
+        ("POST", "Format=XML", &[FORM], &large),
+        ("POST", "", &[FORM], &many),
+        ("POST", "", &[FORM, xml], "Action=%ff"),
+        ("POST", "", &[FORM], "Action=%ff&Format=XML"),
+        ("GET", "Action=%00&Format=XML", &[], ""),
+        // Of several, the last one.
+        ("GET", "Format=JSON&Format=XML", &[], ""),
+    ] {
+        let answer = fixture.raw(method, query, headers, body.to_owned()).await;
+        assert_eq!(
+            answer.content_type, "text/xml;charset=utf-8",
+            "{method} {query}: {answer:?}"
+        );
+        assert!(answer.text.contains("<Error><Code>"), "{answer:?}");
+    }
+    fixture.stop().await;
+}
+
+/// Every field that these answers carry is in the reference. Debug builds hold every answer and every error code of all tests against the
+/// table that the reference is made of (`contract`).
 #[tokio::test]
 async fn answers_hold_what_the_reference_says() {
     let fixture = Fixture::start().await;

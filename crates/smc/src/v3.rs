@@ -154,7 +154,71 @@ fn mac(secret: &str, string_to_sign: &str) -> Hmac<Sha256> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn canonical_of(headers: &[(String, String)], signed: &[String]) -> String {
+        canonical_request(&Request {
+            method: "POST",
+            path: "/",
+            query: &[],
+            headers,
+            signed_headers: signed,
+            body_sha256: "00",
+        })
+    }
+
+    /// Headers, some with several values; lower-case names, and values as they may stand in one.
+    fn some_headers() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name = prop::sample::select(vec!["host", "accept", "x-acs-action", "x-acs-date"]);
+        prop::collection::vec(
+            (name.prop_map(str::to_owned), "[!-~]{1,8}( [!-~]{1,4})?"),
+            1..8,
+        )
+    }
+
+    fn names(headers: &[(String, String)]) -> Vec<String> {
+        let mut names: Vec<String> = headers.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    proptest! {
+        #[test]
+        fn order_case_and_blanks_of_headers_are_not_signed(headers in some_headers(), blanks in "[ \t]{0,3}") {
+            let signed = names(&headers);
+            let disguised: Vec<(String, String)> = headers
+                .iter()
+                .rev()
+                .map(|(name, value)| (name.to_uppercase(), format!("{blanks}{value}{blanks}")))
+                .collect();
+            prop_assert_eq!(canonical_of(&headers, &signed), canonical_of(&disguised, &signed));
+        }
+
+        #[test]
+        fn every_signed_value_counts_and_no_other(headers in some_headers(), which in any::<prop::sample::Index>()) {
+            let signed = names(&headers);
+            let mut changed = headers.clone();
+            which.get_mut(&mut changed).1.push('~');
+            prop_assert_ne!(canonical_of(&headers, &signed), canonical_of(&changed, &signed));
+
+            let (name, _) = which.get(&headers);
+            let others: Vec<String> = signed.iter().filter(|signed| *signed != name).cloned().collect();
+            prop_assert_eq!(canonical_of(&headers, &others), canonical_of(&changed, &others));
+        }
+
+        #[test]
+        fn a_header_that_is_written_reads_back(key in "[A-Za-z0-9.]{1,20}", headers in some_headers(), signature in "[0-9a-f]{1,64}") {
+            let written = Authorization {
+                access_key_id: key,
+                signed_headers: names(&headers),
+                signature,
+            };
+            prop_assert_eq!(Authorization::parse(&written.to_header()), Ok(written));
+        }
+    }
 
     #[test]
     fn a_header_reads_back_and_a_broken_one_is_refused() {

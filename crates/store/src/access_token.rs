@@ -6,6 +6,11 @@ use domain::{AccessTokenId, TenantId, Timestamp};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
+/// Agents that may register with a code for which nothing else was said.
+pub const DEFAULT_USES: i32 = 100;
+/// Days that such a code is valid.
+pub const DEFAULT_DAYS: i32 = 30;
+
 /// An activation code to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccessToken<'a> {
@@ -15,12 +20,32 @@ pub struct NewAccessToken<'a> {
     pub name: &'a Name,
     /// More about it.
     pub description: &'a str,
-    /// How many agents may register with it.
-    pub max_count: i32,
-    /// How many days it is valid.
-    pub valid_days: i32,
+    /// How many agents may register with it; without it [`DEFAULT_USES`], or fewer if the tenant's quota is lower.
+    pub max_count: Option<i32>,
+    /// How many days it is valid; without it [`DEFAULT_DAYS`], or fewer if the tenant's quota is lower.
+    pub valid_days: Option<i32>,
     /// SHA-256 of the code's secret.
     pub code_hash: &'a [u8],
+}
+
+/// What became of making one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateAccessToken {
+    /// It is there.
+    Created,
+    /// A quota of the tenant does not allow it.
+    Refused(AccessTokenQuota),
+}
+
+/// A tenant's quota for activation codes, and what it allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessTokenQuota {
+    /// So many codes.
+    Codes(i32),
+    /// So many agents with one code.
+    Uses(i32),
+    /// So many days of validity.
+    Days(i32),
 }
 
 /// The state of an activation code, as on the wire.
@@ -81,12 +106,42 @@ pub struct AccessTokenFilter {
 }
 
 impl Store {
-    /// Keeps a new activation code.
+    /// Keeps a new activation code, if the tenant's quotas allow it. Its row is locked, so that two can't both take the last place.
     pub async fn create_access_token(
         &self,
         tenant: &TenantId,
         token: NewAccessToken<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<CreateAccessToken, StoreError> {
+        let mut transaction = self.begin_as(tenant).await?;
+        let quotas = sqlx::query!(
+            "select max_access_tokens, max_access_token_uses, max_access_token_days from tenant where id = $1
+             for no key update",
+            tenant.as_str()
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let uses = DEFAULT_USES.min(quotas.max_access_token_uses);
+        let uses = token.max_count.unwrap_or(uses);
+        let days = DEFAULT_DAYS.min(quotas.max_access_token_days);
+        let days = token.valid_days.unwrap_or(days);
+        if uses > quotas.max_access_token_uses {
+            let quota = AccessTokenQuota::Uses(quotas.max_access_token_uses);
+            return Ok(CreateAccessToken::Refused(quota));
+        }
+        if days > quotas.max_access_token_days {
+            let quota = AccessTokenQuota::Days(quotas.max_access_token_days);
+            return Ok(CreateAccessToken::Refused(quota));
+        }
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from access_token where tenant = $1"#,
+            tenant.as_str()
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if count >= i64::from(quotas.max_access_tokens) {
+            let quota = AccessTokenQuota::Codes(quotas.max_access_tokens);
+            return Ok(CreateAccessToken::Refused(quota));
+        }
         sqlx::query!(
             "insert into access_token (id, tenant, name, description, code_hash, max_count, valid_days, expires_at)
              values ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $7))",
@@ -95,15 +150,17 @@ impl Store {
             token.name.as_str(),
             token.description,
             token.code_hash,
-            token.max_count,
-            token.valid_days,
+            uses,
+            days,
         )
-        .execute(&mut *self.connection_as(tenant).await?)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        transaction.commit().await?;
+        Ok(CreateAccessToken::Created)
     }
 
-    /// The tenant's activation codes, newest first: at most `limit`, and how many there are.
+    /// A page of the tenant's activation codes, newest first, and how many there are on all pages. A quota bounds them, so pages are counted
+    /// off.
     pub async fn access_tokens(
         &self,
         tenant: &TenantId,
@@ -112,19 +169,22 @@ impl Store {
     ) -> Result<crate::Listed<AccessToken>, StoreError> {
         let rows = sqlx::query!(
             r#"
-            with token as (
-                select *, case
-                    when expires_at <= now() then 'expired'
-                    when disabled_at is not null or registered >= max_count then 'unactivated'
-                    else 'activated' end as status
-                from access_token where tenant = $1
+            with token as materialized (
+                select * from (
+                    select *, case
+                        when expires_at <= now() then 'expired'
+                        when disabled_at is not null or registered >= max_count then 'unactivated'
+                        else 'activated' end as status
+                    from access_token where tenant = $1
+                ) as own
+                where ($2::text[] is null or id = any($2)) and ($3::text is null or name = $3)
+                  and ($4::text is null or status = $4)
             )
-            select id, name, description, max_count, registered, valid_days, created_at,
-                status as "status!", count(*) over () as "total!"
-            from token
-            where ($2::text[] is null or id = any($2)) and ($3::text is null or name = $3)
-              and ($4::text is null or status = $4)
-            order by created_at desc, id desc limit $5 offset $6
+            select total as "total!", id as "id?", name as "name?", description as "description?", max_count as "max_count?",
+                registered as "registered?", valid_days as "valid_days?", created_at as "created_at?", status as "status?"
+            from (select count(*) as total from token) as counted
+            left join (select * from token order by created_at desc, id desc limit $5 offset $6) as page on true
+            order by created_at desc, id desc
             "#,
             tenant.as_str(),
             filter.ids.as_deref(),
@@ -135,26 +195,30 @@ impl Store {
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
+        let total = rows.first().map_or(0, |row| row.total);
+        let mut tokens = Vec::new();
+        for row in rows {
+            // A page behind the last one is one row without a code.
+            let (Some(id), Some(created_at)) = (row.id, row.created_at) else {
+                continue;
+            };
+            tokens.push(AccessToken {
+                id: parse("access_token.id", &id)?,
+                name: row.name.unwrap_or_default(),
+                description: row.description.unwrap_or_default(),
+                max_count: row.max_count.unwrap_or_default(),
+                registered: row.registered.unwrap_or_default(),
+                valid_days: row.valid_days.unwrap_or_default(),
+                status: AccessTokenStatus::ALL
+                    .into_iter()
+                    .find(|status| Some(status.as_str()) == row.status.as_deref())
+                    .unwrap_or(AccessTokenStatus::Unactivated),
+                created_at: created_at.into(),
+            });
+        }
         Ok(crate::Listed {
-            total: rows.first().map_or(0, |row| row.total),
-            rows: rows
-                .into_iter()
-                .map(|row| {
-                    Ok(AccessToken {
-                        id: parse("access_token.id", &row.id)?,
-                        name: row.name,
-                        description: row.description,
-                        max_count: row.max_count,
-                        registered: row.registered,
-                        valid_days: row.valid_days,
-                        status: AccessTokenStatus::ALL
-                            .into_iter()
-                            .find(|status| status.as_str() == row.status)
-                            .unwrap_or(AccessTokenStatus::Unactivated),
-                        created_at: row.created_at.into(),
-                    })
-                })
-                .collect::<Result<_, StoreError>>()?,
+            rows: tokens,
+            total,
         })
     }
 

@@ -4,6 +4,7 @@
 //! call may have been carried out, and that nobody was left to tell: the process died, or Postgres went away.
 
 use domain::{TenantId, Timestamp};
+use sqlx::PgExecutor;
 
 use crate::{Store, StoreError};
 
@@ -17,6 +18,8 @@ pub enum Actor {
     Tenant,
     /// Whoever may open the operators' socket.
     Operator,
+    /// An agent that has no identity yet: it registers.
+    Agent,
 }
 
 impl Actor {
@@ -24,6 +27,7 @@ impl Actor {
         match self {
             Self::Tenant => "tenant",
             Self::Operator => "operator",
+            Self::Agent => "agent",
         }
     }
 }
@@ -35,7 +39,7 @@ pub struct NewEntry<'a> {
     pub actor: Actor,
     /// Whom it concerns, if that is known already.
     pub tenant: Option<&'a TenantId>,
-    /// The key that it was signed with; empty for operators.
+    /// The key that it was signed with, or the activation code's id; empty for operators.
     pub access_key: &'a str,
     /// The user whose key that is; empty for the tenant's own.
     pub user_name: &'a str,
@@ -79,7 +83,7 @@ pub struct Entry {
     pub seq: i64,
     /// When the call came.
     pub at: Timestamp,
-    /// `tenant` or `operator`.
+    /// `tenant`, `operator` or `agent`.
     pub actor: String,
     /// Name of the tenant that it concerns, or its id if it is gone; empty for none.
     pub tenant: String,
@@ -105,22 +109,7 @@ impl Store {
     /// # Errors
     /// The database fails. The call must not be carried out then.
     pub async fn begin_audit(&self, entry: &NewEntry<'_>) -> Result<EntryId, StoreError> {
-        let seq = sqlx::query_scalar!(
-            "insert into audit (actor, tenant, access_key, user_name, origin, request_id, operation, resources, outcome)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning seq",
-            entry.actor.as_str(),
-            entry.tenant.map(TenantId::as_str),
-            entry.access_key,
-            entry.user_name,
-            entry.origin,
-            entry.request_id,
-            entry.operation,
-            entry.resources,
-            entry.outcome,
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(EntryId(seq))
+        Ok(insert(&self.pool, entry).await?)
     }
 
     /// Writes what became of the call, and what it made. `tenant` is whom it concerned, if that was not known before.
@@ -215,4 +204,27 @@ impl Store {
         .await?;
         Ok(deleted.rows_affected())
     }
+}
+
+/// Writes a row, be it in the transaction that does what it says.
+pub(crate) async fn insert(
+    executor: impl PgExecutor<'_>,
+    entry: &NewEntry<'_>,
+) -> Result<EntryId, sqlx::Error> {
+    let seq = sqlx::query_scalar!(
+        "insert into audit (actor, tenant, access_key, user_name, origin, request_id, operation, resources, outcome)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning seq",
+        entry.actor.as_str(),
+        entry.tenant.map(TenantId::as_str),
+        entry.access_key,
+        entry.user_name,
+        entry.origin,
+        entry.request_id,
+        entry.operation,
+        entry.resources,
+        entry.outcome,
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok(EntryId(seq))
 }

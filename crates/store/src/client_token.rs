@@ -1,4 +1,5 @@
-//! Client tokens: a call that is repeated with the same token has the first one's answer (SMC API §5.7).
+//! Client tokens: a call that is repeated with the same token has the first one's answer (SMC API §5.7). A token is one for the whole
+//! account: another operation can't use it for something else.
 //!
 //! The token is claimed in the transaction that does what the call asks, so a failed call does not bind it. A second call with the
 //! same token waits in Postgres for the first one's end and then reads its answer.
@@ -44,8 +45,8 @@ pub(crate) async fn claim(
 ) -> Result<Claim, StoreError> {
     let bound = sqlx::query!(
         "insert into client_token (tenant, token, operation, digest, answer) values ($1, $2, $3, $4, $5)
-         on conflict (tenant, operation, token) do update
-         set digest = excluded.digest, answer = excluded.answer, created_at = now()
+         on conflict (tenant, token) do update
+         set operation = excluded.operation, digest = excluded.digest, answer = excluded.answer, created_at = now()
          where client_token.created_at < now() - make_interval(secs => $6)",
         tenant.as_str(),
         token.token,
@@ -60,14 +61,14 @@ pub(crate) async fn claim(
         return Ok(Claim::New);
     }
     let earlier = sqlx::query!(
-        "select digest, answer from client_token where tenant = $1 and operation = $2 and token = $3",
+        "select operation, digest, answer from client_token where tenant = $1 and token = $2",
         tenant.as_str(),
-        token.operation,
         token.token
     )
     .fetch_one(&mut **transaction)
     .await?;
-    Ok(if earlier.digest == token.digest {
+    let is_the_same = earlier.operation == token.operation && earlier.digest == token.digest;
+    Ok(if is_the_same {
         Claim::Repeated(earlier.answer)
     } else {
         Claim::Mismatch
@@ -78,8 +79,8 @@ impl Store {
     /// Forgets at most 10,000 tokens whose time is over, and says how many.
     pub async fn forget_client_tokens(&self) -> Result<u64, StoreError> {
         let deleted = sqlx::query!(
-            "delete from client_token where (tenant, operation, token) in (
-                select tenant, operation, token from client_token
+            "delete from client_token where (tenant, token) in (
+                select tenant, token from client_token
                 where created_at < now() - make_interval(secs => $1)
                 limit 10000 for update skip locked)",
             KEPT_FOR.as_secs_f64()

@@ -1,5 +1,7 @@
 //! Networks that the operator has configured: a tenant's further regions, its VPCs, and their vSwitches.
 
+use std::collections::HashMap;
+
 use domain::{JobId, TenantId};
 
 use crate::{Store, StoreError, Transaction};
@@ -36,6 +38,9 @@ pub struct VSwitch {
     pub receiver_host: Option<String>,
 }
 
+/// `NetMode` of the private network.
+const PRIVATE: i32 = 2;
+
 /// The network of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobNetwork {
@@ -69,28 +74,122 @@ pub enum RemoveNetwork {
     NotFound,
 }
 
-impl JobNetwork {
-    /// Keeps the vSwitch from being removed until the transaction ends; `false` if the tenant has none such in the region.
-    pub(crate) async fn hold(
+/// What a call asks of a job's network; absent parts stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkChange {
+    /// 0 or 2.
+    pub net_mode: Option<i32>,
+    /// The vSwitch; its VPC follows from it.
+    pub vswitch_id: Option<String>,
+    /// The VPC.
+    pub vpc_id: Option<String>,
+}
+
+/// Why a job can't have the network that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkRefusal {
+    /// The private network is that of a vSwitch, and there is none.
+    NoVSwitch,
+    /// The tenant has no such vSwitch in the job's region.
+    UnknownVSwitch,
+    /// The tenant has no such VPC in the job's region.
+    UnknownVpc,
+    /// The vSwitch is in another VPC.
+    Mismatch,
+}
+
+impl NetworkChange {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The network that a job of this region has after the change. What it is in can't be removed until the transaction ends.
+    pub(crate) async fn over(
         &self,
+        current: JobNetwork,
         transaction: &mut Transaction<'_>,
         tenant: &TenantId,
         region_id: &str,
-    ) -> Result<bool, StoreError> {
-        if self.vswitch_id.is_empty() {
-            return Ok(true);
+    ) -> Result<Result<JobNetwork, NetworkRefusal>, StoreError> {
+        let mut network = JobNetwork {
+            net_mode: self.net_mode.unwrap_or(current.net_mode),
+            ..current
+        };
+        if let Some(id) = &self.vswitch_id {
+            let Some(vpc) = hold_vswitch(transaction, tenant, region_id, id).await? else {
+                return Ok(Err(NetworkRefusal::UnknownVSwitch));
+            };
+            network.vswitch_id.clone_from(id);
+            network.vpc_id = vpc;
         }
-        let held = sqlx::query_scalar!(
-            "select vswitch.id from vswitch join vpc on vpc.id = vswitch.vpc
-             where vswitch.tenant = $1 and vswitch.id = $2 and region_id = $3 for key share of vswitch",
-            tenant.as_str(),
-            self.vswitch_id,
-            region_id,
-        )
-        .fetch_optional(&mut **transaction)
-        .await?;
-        Ok(held.is_some())
+        if let Some(id) = &self.vpc_id {
+            if network.vswitch_id.is_empty() {
+                if !hold_vpc(transaction, tenant, region_id, id).await? {
+                    return Ok(Err(NetworkRefusal::UnknownVpc));
+                }
+                network.vpc_id.clone_from(id);
+            } else if *id != network.vpc_id {
+                return Ok(Err(NetworkRefusal::Mismatch));
+            }
+        }
+        if network.net_mode == PRIVATE && network.vswitch_id.is_empty() {
+            return Ok(Err(NetworkRefusal::NoVSwitch));
+        }
+        Ok(Ok(network))
     }
+}
+
+/// Keeps a vSwitch of the region from being removed until the transaction ends, and gives its VPC.
+async fn hold_vswitch(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    region_id: &str,
+    id: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "select vpc from vswitch join vpc on vpc.id = vswitch.vpc
+         where vswitch.tenant = $1 and vswitch.id = $2 and region_id = $3 for key share of vswitch",
+        tenant.as_str(),
+        id,
+        region_id,
+    )
+    .fetch_optional(&mut **transaction)
+    .await?)
+}
+
+/// Keeps a VPC of the region from being removed until the transaction ends; `false` if the tenant has none such.
+async fn hold_vpc(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    region_id: &str,
+    id: &str,
+) -> Result<bool, StoreError> {
+    let held = sqlx::query_scalar!(
+        "select id from vpc where tenant = $1 and id = $2 and region_id = $3 for key share",
+        tenant.as_str(),
+        id,
+        region_id,
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(held.is_some())
+}
+
+/// Whether the operator has given the tenant this region.
+pub(crate) async fn has_region(
+    transaction: &mut Transaction<'_>,
+    tenant: &TenantId,
+    id: &str,
+) -> Result<bool, StoreError> {
+    let found = sqlx::query_scalar!(
+        "select id from region where tenant = $1 and id = $2 for key share",
+        tenant.as_str(),
+        id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(found.is_some())
 }
 
 impl Store {
@@ -189,6 +288,43 @@ impl Store {
             .collect())
     }
 
+    /// The regions that the operator has given to the tenant.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn regions(&self, tenant: &TenantId) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar!(
+            "select id from region where tenant = $1 order by id",
+            tenant.as_str()
+        )
+        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .await?)
+    }
+
+    /// The regions of those of these jobs and images that the tenant has, by id.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn regions_of(
+        &self,
+        tenant: &TenantId,
+        ids: &[String],
+    ) -> Result<HashMap<String, String>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select id as "id!", region_id as "region_id!" from job where tenant = $1 and id = any($2)
+             union all
+             select id, region_id from image where tenant = $1 and id = any($2)"#,
+            tenant.as_str(),
+            ids
+        )
+        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.id, row.region_id))
+            .collect())
+    }
+
     /// Whether the operator has given the tenant this region.
     ///
     /// # Errors
@@ -202,31 +338,6 @@ impl Store {
         .fetch_optional(&mut *self.connection_as(tenant).await?)
         .await?;
         Ok(found.is_some())
-    }
-
-    /// The tenant's vSwitch with this id.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn vswitch(
-        &self,
-        tenant: &TenantId,
-        id: &str,
-    ) -> Result<Option<VSwitch>, StoreError> {
-        let row = sqlx::query!(
-            "select vswitch.id, vpc, region_id, receiver_host from vswitch join vpc on vpc.id = vswitch.vpc
-             where vswitch.tenant = $1 and vswitch.id = $2",
-            tenant.as_str(),
-            id
-        )
-        .fetch_optional(&mut *self.connection_as(tenant).await?)
-        .await?;
-        Ok(row.map(|row| VSwitch {
-            id: row.id,
-            vpc: row.vpc,
-            region_id: row.region_id,
-            receiver_host: Some(row.receiver_host).filter(|host| !host.is_empty()),
-        }))
     }
 
     /// Under which address the receivers of a job in a private network are reached; `None` for the worker's own.
@@ -285,6 +396,13 @@ impl Store {
         // And that under which jobs change their network.
         sqlx::query!(
             "select id from vswitch where tenant = $1 and id = $2 for update",
+            tenant.as_str(),
+            id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "select id from vpc where tenant = $1 and id = $2 for update",
             tenant.as_str(),
             id
         )

@@ -30,12 +30,17 @@ pub struct ConnectConfig {
     pub acquire_timeout: Duration,
     /// Longest run of one statement; Postgres ends it then.
     pub statement_timeout: Duration,
+    /// The same for calls of tenants.
+    pub tenant_statement_timeout: Duration,
+    /// Longest wait of a statement for a row that another one holds.
+    pub lock_timeout: Duration,
     /// Plans every statement for its values. Lists with filters that may be absent find their index only so; it costs a part of a millisecond.
     pub plans_each: bool,
 }
 
 impl ConnectConfig {
-    /// The defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement.
+    /// The defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement
+    /// and for a lock.
     pub fn new(url: impl Into<String>, application_name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -44,6 +49,8 @@ impl ConnectConfig {
             tenant_connections: 10,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
+            tenant_statement_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(10),
             plans_each: false,
         }
     }
@@ -76,18 +83,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::InvalidUrl`] and [`StoreError::Connect`].
     pub async fn connect(config: &ConnectConfig, seal: SealKey) -> Result<Self, StoreError> {
-        let options = options(config)?;
-        let address = address(&options);
+        let for_all = options(config, config.statement_timeout)?;
+        let for_tenants = options(config, config.tenant_statement_timeout)?;
+        let address = address(&for_all);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
-            .connect_with(options.clone())
+            .connect_with(for_all.clone())
             .await
             .map_err(|source| StoreError::Connect { address, source })?;
         let leases = PgPoolOptions::new()
             .max_connections(LEASE_CONNECTIONS)
             .acquire_timeout(config.acquire_timeout)
-            .connect_lazy_with(options.clone());
+            .connect_lazy_with(for_all);
         let tenants = PgPoolOptions::new()
             .max_connections(config.tenant_connections)
             .acquire_timeout(config.acquire_timeout)
@@ -99,7 +107,7 @@ impl Store {
                     Ok(())
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(for_tenants);
         Ok(Self {
             pool,
             tenants,
@@ -185,10 +193,11 @@ impl Store {
 /// [`StoreError::InvalidUrl`], [`StoreError::Connect`] and [`StoreError::Migrate`].
 pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
     // A migration may well run longer than a statement of a service may.
-    let options = options(&ConnectConfig {
-        statement_timeout: Duration::ZERO,
+    let unhurried = ConnectConfig {
+        lock_timeout: Duration::ZERO,
         ..config.clone()
-    })?;
+    };
+    let options = options(&unhurried, Duration::ZERO)?;
     let address = address(&options);
     let mut connection = options
         .connect()
@@ -198,14 +207,18 @@ pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn options(config: &ConnectConfig) -> Result<PgConnectOptions, StoreError> {
-    let milliseconds = config.statement_timeout.as_millis().to_string();
+fn options(
+    config: &ConnectConfig,
+    statement_timeout: Duration,
+) -> Result<PgConnectOptions, StoreError> {
+    let statement_timeout = statement_timeout.as_millis().to_string();
+    let lock_timeout = config.lock_timeout.as_millis().to_string();
     Ok(PgConnectOptions::from_str(&config.url)
         .map_err(StoreError::InvalidUrl)?
         .application_name(&config.application_name)
         .options([
-            ("statement_timeout", milliseconds.as_str()),
-            ("lock_timeout", milliseconds.as_str()),
+            ("statement_timeout", statement_timeout.as_str()),
+            ("lock_timeout", lock_timeout.as_str()),
             (
                 "plan_cache_mode",
                 if config.plans_each {

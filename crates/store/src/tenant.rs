@@ -18,6 +18,12 @@ pub struct Quotas {
     pub max_workgroups: i32,
     /// Sources in one workgroup.
     pub max_workgroup_sources: i32,
+    /// Activation codes.
+    pub max_access_tokens: i32,
+    /// Agents that may register with one activation code.
+    pub max_access_token_uses: i32,
+    /// Days that one activation code is valid at most.
+    pub max_access_token_days: i32,
 }
 
 impl Default for Quotas {
@@ -28,6 +34,9 @@ impl Default for Quotas {
             max_running: 50,
             max_workgroups: 50,
             max_workgroup_sources: 50,
+            max_access_tokens: 1000,
+            max_access_token_uses: 1000,
+            max_access_token_days: 90,
         }
     }
 }
@@ -84,8 +93,9 @@ impl Store {
     ) -> Result<CreateTenant, StoreError> {
         let id = TenantId::generate();
         let created_at = sqlx::query_scalar!(
-            "insert into tenant (id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources)
-             values ($1, $2, $3, $4, $5, $6, $7)
+            "insert into tenant (id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources,
+                 max_access_tokens, max_access_token_uses, max_access_token_days)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              on conflict (name) do nothing returning created_at",
             id.as_str(),
             name,
@@ -94,6 +104,9 @@ impl Store {
             quotas.max_running,
             quotas.max_workgroups,
             quotas.max_workgroup_sources,
+            quotas.max_access_tokens,
+            quotas.max_access_token_uses,
+            quotas.max_access_token_days,
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -156,7 +169,8 @@ impl Store {
     /// The database fails.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
         let rows = sqlx::query!(
-            "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources, created_at
+            "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources,
+                 max_access_tokens, max_access_token_uses, max_access_token_days, created_at
              from tenant order by name limit 10000"
         )
         .fetch_all(&self.pool)
@@ -172,6 +186,9 @@ impl Store {
                         max_running: row.max_running,
                         max_workgroups: row.max_workgroups,
                         max_workgroup_sources: row.max_workgroup_sources,
+                        max_access_tokens: row.max_access_tokens,
+                        max_access_token_uses: row.max_access_token_uses,
+                        max_access_token_days: row.max_access_token_days,
                     },
                     created_at: row.created_at.into(),
                 })
@@ -185,7 +202,8 @@ impl Store {
     /// The database fails.
     pub async fn tenant_named(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
         let row = sqlx::query!(
-            "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources, created_at
+            "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources,
+                 max_access_tokens, max_access_token_uses, max_access_token_days, created_at
              from tenant where name = $1",
             name
         )
@@ -201,6 +219,9 @@ impl Store {
                     max_running: row.max_running,
                     max_workgroups: row.max_workgroups,
                     max_workgroup_sources: row.max_workgroup_sources,
+                    max_access_tokens: row.max_access_tokens,
+                    max_access_token_uses: row.max_access_token_uses,
+                    max_access_token_days: row.max_access_token_days,
                 },
                 created_at: row.created_at.into(),
             })
@@ -215,13 +236,17 @@ impl Store {
     pub async fn set_quotas(&self, id: &TenantId, quotas: &Quotas) -> Result<bool, StoreError> {
         let updated = sqlx::query!(
             "update tenant set max_sources = $2, max_jobs = $3, max_running = $4, max_workgroups = $5,
-                 max_workgroup_sources = $6 where id = $1",
+                 max_workgroup_sources = $6, max_access_tokens = $7, max_access_token_uses = $8, max_access_token_days = $9
+             where id = $1",
             id.as_str(),
             quotas.max_sources,
             quotas.max_jobs,
             quotas.max_running,
             quotas.max_workgroups,
             quotas.max_workgroup_sources,
+            quotas.max_access_tokens,
+            quotas.max_access_token_uses,
+            quotas.max_access_token_days,
         )
         .execute(&self.pool)
         .await?;

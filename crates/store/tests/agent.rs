@@ -11,6 +11,7 @@ use store::agent::{
     Heartbeat, Heartbeated, Inventory, Owner, Refusal, Registered, Registration, Report,
     ReportedState,
 };
+use store::audit::AuditFilter;
 
 struct Account {
     store: Store,
@@ -59,6 +60,8 @@ impl Account {
                 public_key: key.as_bytes(),
                 name: &Name::parse(name).unwrap(),
                 inventory: &inventory(1),
+                origin: "203.0.113.7",
+                request_id: "R-1",
             })
             .await
             .unwrap()
@@ -398,4 +401,42 @@ async fn a_secret_of_the_deployment_is_made_once_and_sealed() {
     .await
     .unwrap();
     assert!(stranger.deployment_secret("a").await.is_err());
+}
+
+#[tokio::test]
+async fn what_registers_is_audited_and_strangers_leave_nothing() {
+    let account = Account::new(1).await;
+    let source = account.source().await;
+    // The same agent again changes nothing; another finds the code used up; a stranger has none.
+    account.register("code", "key", "web").await;
+    account.register("code", "another key", "db").await;
+    account.register("no code", "a third key", "db").await;
+    let rows = account.store.audit(&AuditFilter::default(), 0, 10).await;
+    let rows = rows.unwrap();
+    let seen: Vec<(&str, &[String])> = rows
+        .iter()
+        .map(|row| (row.outcome.as_str(), row.resources.as_slice()))
+        .collect();
+    assert_eq!(
+        seen,
+        [("OK", &[source.to_string()][..]), ("UsedUp", &[][..])]
+    );
+    for row in &rows {
+        assert_eq!(
+            (
+                row.actor.as_str(),
+                row.tenant.as_str(),
+                row.access_key.as_str(),
+                row.origin.as_str(),
+                row.operation.as_str(),
+            ),
+            (
+                "agent",
+                account.tenant.as_str(),
+                "at-code",
+                "203.0.113.7",
+                "RegisterAgent",
+            )
+        );
+    }
 }

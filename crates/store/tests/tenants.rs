@@ -10,6 +10,9 @@ const QUOTAS: Quotas = Quotas {
     max_running: 1,
     max_workgroups: 4,
     max_workgroup_sources: 5,
+    max_access_tokens: 6,
+    max_access_token_uses: 7,
+    max_access_token_days: 8,
 };
 
 #[tokio::test]

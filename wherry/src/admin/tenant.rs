@@ -75,6 +75,15 @@ pub(super) struct QuotaFlags {
     /// Sources that one of its workgroups may have.
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
     max_workgroup_sources: Option<i32>,
+    /// Activation codes that it may have.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
+    max_access_tokens: Option<i32>,
+    /// Agents that may register with one of its activation codes.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    max_access_token_uses: Option<i32>,
+    /// Days that one of its activation codes may be valid.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    max_access_token_days: Option<i32>,
     /// Calls a second that it may make at each gateway.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     calls_per_second: Option<u32>,
@@ -91,6 +100,9 @@ impl QuotaFlags {
             max_running: self.max_running,
             max_workgroups: self.max_workgroups,
             max_workgroup_sources: self.max_workgroup_sources,
+            max_access_tokens: self.max_access_tokens,
+            max_access_token_uses: self.max_access_token_uses,
+            max_access_token_days: self.max_access_token_days,
             calls_per_second: self.calls_per_second,
             operation_calls_per_second: self.operation_calls_per_second,
         })
@@ -209,6 +221,9 @@ fn describe(tenant: wire::Tenant) -> Value {
         "MaxRunning": quotas.max_running,
         "MaxWorkgroups": quotas.max_workgroups,
         "MaxWorkgroupSources": quotas.max_workgroup_sources,
+        "MaxAccessTokens": quotas.max_access_tokens,
+        "MaxAccessTokenUses": quotas.max_access_token_uses,
+        "MaxAccessTokenDays": quotas.max_access_token_days,
         "CallsPerSecond": quotas.calls_per_second,
         "OperationCallsPerSecond": quotas.operation_calls_per_second,
         "Created": tenant.created,

@@ -18,10 +18,10 @@ pub(super) enum TokenCommand {
         #[arg(long)]
         name: Option<String>,
         /// Agents that may register with it.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=1000))]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..))]
         count: i32,
         /// Days that it is valid.
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=90))]
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..))]
         days: i32,
     },
     /// Lists a tenant's activation codes, newest first, without the codes themselves.

@@ -2,11 +2,15 @@
 //!
 //! The tenant's row is locked first, so that two registrations can't both take the last place of a quota or the same name. An
 //! agent that lost the answer registers the same key again and is told which source it is; that uses up nothing.
+//!
+//! What was registered is audited in the same transaction, and so is a refusal that a code's account should know of. A code that nobody has
+//! leaves no row: whoever reaches the port could fill the audit with those.
 
 use domain::name::Name;
 use domain::{SourceId, TenantId};
 
 use super::{Inventory, system_info, write_disks};
+use crate::audit::{self, Actor, NewEntry};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
@@ -30,6 +34,10 @@ pub struct Registration<'a> {
     pub name: &'a Name,
     /// What it found.
     pub inventory: &'a Inventory,
+    /// Where the call came from, for the audit.
+    pub origin: &'a str,
+    /// The call's id, for the audit.
+    pub request_id: &'a str,
 }
 
 /// What became of it.
@@ -77,6 +85,21 @@ pub enum Refusal {
     Deleting,
 }
 
+impl Refusal {
+    /// As in the audit.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownCode => "UnknownCode",
+            Self::Expired => "Expired",
+            Self::Disabled => "Disabled",
+            Self::UsedUp { .. } => "UsedUp",
+            Self::QuotaReached { .. } => "QuotaExceeded.SourceServer",
+            Self::OtherTenant => "OtherTenant",
+            Self::Deleting => "Deleting",
+        }
+    }
+}
+
 struct Code {
     id: String,
     tenant: TenantId,
@@ -97,35 +120,56 @@ impl Store {
         let Some(code) = lock_code(&mut transaction, registration.code_hash).await? else {
             return Ok(Registered::Refused(Refusal::UnknownCode));
         };
-        if let Some(known) = known(&mut transaction, &registration, &code).await? {
-            return Ok(known);
-        }
-        if let Some(refusal) = refusal(&mut transaction, &code).await? {
-            return Ok(Registered::Refused(refusal));
-        }
-        let Some(source_id) = insert(&mut transaction, &registration, &code).await? else {
-            // Another tenant's registration of the same key has committed since it was looked for.
-            return Ok(Registered::Refused(Refusal::OtherTenant));
+        let registered = register(&mut transaction, &registration, &code).await?;
+        let (outcome, made) = match &registered {
+            Registered::New(owner) => ("OK", vec![owner.source_id.to_string()]),
+            // Nothing was changed: the agent had lost the answer.
+            Registered::Known(_) => return Ok(registered),
+            Registered::Refused(refusal) => (refusal.code(), Vec::new()),
         };
-        sqlx::query!(
-            "update access_token set registered = registered + 1 where id = $1",
-            code.id
-        )
-        .execute(&mut *transaction)
-        .await?;
-        write_disks(
-            &mut transaction,
-            &source_id,
-            &registration.inventory.disks,
-            true,
-        )
-        .await?;
+        let entry = NewEntry {
+            actor: Actor::Agent,
+            tenant: Some(&code.tenant),
+            access_key: &code.id,
+            user_name: "",
+            origin: registration.origin,
+            request_id: registration.request_id,
+            operation: "RegisterAgent",
+            resources: &made,
+            outcome: Some(outcome),
+        };
+        audit::insert(&mut *transaction, &entry).await?;
         transaction.commit().await?;
-        Ok(Registered::New(Owner {
-            source_id,
-            tenant: code.tenant,
-        }))
+        Ok(registered)
     }
+}
+
+async fn register(
+    transaction: &mut Transaction<'_>,
+    registration: &Registration<'_>,
+    code: &Code,
+) -> Result<Registered, StoreError> {
+    if let Some(known) = known(transaction, registration, code).await? {
+        return Ok(known);
+    }
+    if let Some(refusal) = refusal(transaction, code).await? {
+        return Ok(Registered::Refused(refusal));
+    }
+    let Some(source_id) = insert(transaction, registration, code).await? else {
+        // Another tenant's registration of the same key has committed since it was looked for.
+        return Ok(Registered::Refused(Refusal::OtherTenant));
+    };
+    sqlx::query!(
+        "update access_token set registered = registered + 1 where id = $1",
+        code.id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    write_disks(transaction, &source_id, &registration.inventory.disks, true).await?;
+    Ok(Registered::New(Owner {
+        source_id,
+        tenant: code.tenant.clone(),
+    }))
 }
 
 async fn lock_code(

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Increments, TIMER_CHANNEL};
 use crate::client_token::{self, Claim, ClientToken};
-use crate::network::JobNetwork;
+use crate::network::{self, JobNetwork, NetworkChange, NetworkRefusal};
 use crate::row::parse;
 use crate::source::{disk, offline_after_secs};
 use crate::tag::{self, TaggedKind};
@@ -41,6 +41,8 @@ pub struct NewJob<'a> {
     pub source_id: &'a SourceId,
     /// The region of its image.
     pub region_id: &'a str,
+    /// The gateway's region, which every tenant has.
+    pub own_region: &'a str,
     /// Its name; one is made of its id when absent.
     pub name: Option<&'a Name>,
     /// Its description, empty for none.
@@ -57,8 +59,8 @@ pub struct NewJob<'a> {
     pub valid_until: Option<Timestamp>,
     /// How it delivers again and again; `None` for a job that delivers once.
     pub increments: Option<Increments>,
-    /// The network over which it moves.
-    pub network: JobNetwork,
+    /// What is asked of the network over which it moves.
+    pub network: &'a NetworkChange,
     /// Its tags.
     pub tags: &'a [Tag],
     /// The call's token.
@@ -81,6 +83,8 @@ pub enum CreateJob {
 pub enum CreateRefusal {
     /// The token belongs to another call.
     TokenMismatch,
+    /// The tenant has no such region.
+    RegionNotFound,
     /// There is no such source, or it is another tenant's.
     SourceNotFound,
     /// The source is not Available.
@@ -94,8 +98,8 @@ pub enum CreateRefusal {
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
-    /// The tenant has no such vSwitch in the job's region.
-    Network,
+    /// It can't have that network.
+    Network(NetworkRefusal),
     /// The start does not lie within [`SCHEDULE_AHEAD`] from now, or lies behind the end of the validity.
     ScheduledStart,
     /// The validity does not end between [`SHORTEST_VALIDITY`] and [`LONGEST_VALIDITY`] from now.
@@ -146,6 +150,11 @@ async fn create(
             Claim::Mismatch => return refused(CreateRefusal::TokenMismatch),
         }
     }
+    if new.region_id != new.own_region
+        && !network::has_region(transaction, tenant, new.region_id).await?
+    {
+        return refused(CreateRefusal::RegionNotFound);
+    }
     let Some((state, disks)) = lock_source(transaction, tenant, new.source_id).await? else {
         return refused(CreateRefusal::SourceNotFound);
     };
@@ -159,9 +168,14 @@ async fn create(
         Ok(disks) => disks,
         Err(invalid) => return refused(CreateRefusal::Disks(invalid)),
     };
-    if !new.network.hold(transaction, tenant, new.region_id).await? {
-        return refused(CreateRefusal::Network);
-    }
+    let network = match new
+        .network
+        .over(JobNetwork::default(), transaction, tenant, new.region_id)
+        .await?
+    {
+        Ok(network) => network,
+        Err(unfit) => return refused(CreateRefusal::Network(unfit)),
+    };
     let now = now(transaction).await?;
     let valid_until = new.valid_until.unwrap_or(now + DEFAULT_VALIDITY);
     if !is_valid_until(valid_until, now) {
@@ -173,7 +187,7 @@ async fn create(
     {
         return refused(CreateRefusal::ScheduledStart);
     }
-    insert(transaction, tenant, &id, new, valid_until).await?;
+    insert(transaction, tenant, &id, new, &network, valid_until).await?;
     insert_disks(transaction, &id, new.source_id.as_str(), &disks).await?;
     let tagged = [id.to_string()];
     tag::insert(transaction, tenant, TaggedKind::Job, &tagged, new.tags).await?;
@@ -276,6 +290,7 @@ async fn insert(
     tenant: &TenantId,
     id: &JobId,
     new: &NewJob<'_>,
+    network: &JobNetwork,
     valid_until: Timestamp,
 ) -> Result<(), StoreError> {
     let name = new
@@ -300,9 +315,9 @@ async fn insert(
         valid_until.as_datetime(),
         new.increments.map(|increments| increments.frequency_hours),
         new.increments.map(|increments| increments.images_to_keep),
-        new.network.net_mode,
-        new.network.vswitch_id,
-        new.network.vpc_id,
+        network.net_mode,
+        network.vswitch_id,
+        network.vpc_id,
     )
     .execute(&mut **transaction)
     .await?;

@@ -12,7 +12,7 @@ use super::create::{
     disks_of_source, insert_disks, is_schedulable, is_valid_until, now, set_timer,
 };
 use super::increments;
-use crate::network::JobNetwork;
+use crate::network::{JobNetwork, NetworkChange, NetworkRefusal};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
@@ -33,8 +33,10 @@ pub struct JobChange {
     pub disks: Vec<TargetDisk>,
     /// The new start.
     pub scheduled_start: Option<Timestamp>,
-    /// The new network.
-    pub network: Option<JobNetwork>,
+    /// What is asked of its network.
+    pub network: NetworkChange,
+    /// It says that the job delivers an image, as every job here does.
+    pub names_target: bool,
     /// The new hours from one start to the next.
     pub frequency_hours: Option<i32>,
     /// The new number of images that are kept.
@@ -48,7 +50,8 @@ impl JobChange {
             || self.changes_more_than_the_limit(present)
             || !self.disks.is_empty()
             || self.scheduled_start.is_some()
-            || self.network.is_some()
+            || !self.network.is_empty()
+            || self.names_target
     }
 
     fn changes_more_than_the_limit(&self, present: &ReplicationParameters) -> bool {
@@ -103,11 +106,11 @@ pub enum ModifyJob {
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
-    /// The tenant has no such vSwitch in the job's region.
-    Network,
+    /// It can't have that network.
+    Network(NetworkRefusal),
     /// See [`super::create::CreateRefusal::ScheduledStart`].
     ScheduledStart,
-    /// See [`super::create::CreateRefusal::ValidUntil`].
+    /// See [`super::create::CreateRefusal::ValidUntil`]; or it ends before the job starts by itself.
     ValidUntil,
     /// There is none, or it is another tenant's.
     NotFound,
@@ -141,7 +144,8 @@ async fn modify(
     change: &JobChange,
 ) -> Result<ModifyJob, StoreError> {
     let Some(job) = sqlx::query!(
-        "select state, source_id, region_id, created_at, valid_until, frequency_hours, replication_parameters
+        "select state, source_id, region_id, created_at, valid_until, frequency_hours, scheduled_start_at, net_mode, vswitch_id, vpc_id,
+             replication_parameters
          from job where tenant = $1 and id = $2 for update",
         tenant.as_str(),
         id.as_str()
@@ -160,16 +164,33 @@ async fn modify(
     if change.is_for_increments() && job.frequency_hours.is_none() {
         return Ok(ModifyJob::DeliversOnce);
     }
-    if let Some(network) = &change.network
-        && !network.hold(transaction, tenant, &job.region_id).await?
+    let current = JobNetwork {
+        net_mode: job.net_mode,
+        vswitch_id: job.vswitch_id,
+        vpc_id: job.vpc_id,
+    };
+    let network = match change
+        .network
+        .over(current, transaction, tenant, &job.region_id)
+        .await?
     {
-        return Ok(ModifyJob::Network);
-    }
+        Ok(network) => network,
+        Err(unfit) => return Ok(ModifyJob::Network(unfit)),
+    };
     let now = now(transaction).await?;
     let valid_until = change.valid_until.unwrap_or(job.valid_until.into());
     if let Some(until) = change.valid_until {
         // Counted from the making, and never in the past.
         if !is_valid_until(until, job.created_at.into()) || until <= now {
+            return Ok(ModifyJob::ValidUntil);
+        }
+        let starts_too_late = |at: Timestamp| state == State::Ready && at >= until;
+        if change.scheduled_start.is_none()
+            && job
+                .scheduled_start_at
+                .map(Timestamp::from)
+                .is_some_and(starts_too_late)
+        {
             return Ok(ModifyJob::ValidUntil);
         }
         set_timer(transaction, id, "expire", until).await?;
@@ -190,8 +211,7 @@ async fn modify(
     sqlx::query!(
         "update job set name = coalesce($2, name), description = coalesce($3, description), valid_until = $4,
              image_name = coalesce($5, image_name), replication_parameters = coalesce($6, replication_parameters),
-             scheduled_start_at = coalesce($7, scheduled_start_at), net_mode = coalesce($8, net_mode),
-             vswitch_id = coalesce($9, vswitch_id), vpc_id = coalesce($10, vpc_id)
+             scheduled_start_at = coalesce($7, scheduled_start_at), net_mode = $8, vswitch_id = $9, vpc_id = $10
          where id = $1",
         id.as_str(),
         change.name.as_ref().map(Name::as_str),
@@ -200,9 +220,9 @@ async fn modify(
         change.image_name.as_ref().map(Name::as_str),
         change.replication_parameters,
         change.scheduled_start.map(Timestamp::as_datetime),
-        change.network.as_ref().map(|network| network.net_mode),
-        change.network.as_ref().map(|network| network.vswitch_id.as_str()),
-        change.network.as_ref().map(|network| network.vpc_id.as_str()),
+        network.net_mode,
+        network.vswitch_id,
+        network.vpc_id,
     )
     .execute(&mut **transaction)
     .await?;

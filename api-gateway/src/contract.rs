@@ -1,0 +1,505 @@
+//! Whether answers are what the table of operations says of them, and refusals what the contract does.
+//!
+//! Answers are put together by hand. Debug builds, and with them all tests, stop at a field that the table does not have or has with another
+//! type, at a code that neither the operation nor the list below names, and at a message that does not begin with its code's text: so the
+//! reference and the OpenAPI page can't say less than callers see.
+
+use serde_json::{Map, Value};
+
+use crate::Refusal;
+use crate::answer::Answer;
+use crate::operation::Operation;
+
+/// An error that every call can have.
+pub struct CommonError {
+    /// Its code.
+    pub code: &'static str,
+    /// Its HTTP status.
+    pub status: u16,
+    /// When it is answered.
+    pub when: &'static str,
+}
+
+const fn error(code: &'static str, status: u16, when: &'static str) -> CommonError {
+    CommonError { code, status, when }
+}
+
+/// The errors that every call can have, beside `Missing…` and `Invalid…` of its parameters.
+pub const COMMON: &[CommonError] = &[
+    error("UnsupportedHTTPMethod", 400, "neither GET nor POST"),
+    error("InvalidVersion", 400, "another version than 2019-06-01"),
+    error(
+        "InvalidAction.NotFound",
+        404,
+        "no such operation, or another path than `/`",
+    ),
+    error(
+        "InvalidSignatureMethod",
+        400,
+        "another method than HMAC-SHA1 in V1",
+    ),
+    error(
+        "InvalidSignatureVersion",
+        400,
+        "another version than 1.0 in V1",
+    ),
+    error(
+        "IncompleteSignature",
+        400,
+        "a V3 header that can't be read, or that signs too little",
+    ),
+    error(
+        "InvalidAccessKeyId.NotFound",
+        404,
+        "the access key does not exist",
+    ),
+    error(
+        "InvalidAccessKeyId.Inactive",
+        400,
+        "the access key is switched off",
+    ),
+    error(
+        "MissingSecurityToken",
+        400,
+        "the access key is a temporary one and came without its security token",
+    ),
+    error(
+        "InvalidSecurityToken.Expired",
+        400,
+        "the security token's time is over",
+    ),
+    error(
+        "InvalidSecurityToken.Malformed",
+        400,
+        "the security token is none at all",
+    ),
+    error(
+        "InvalidSecurityToken.MismatchWithAccessKey",
+        400,
+        "the security token is another key's",
+    ),
+    error(
+        "InvalidTimeStamp.Format",
+        400,
+        "the time stamp can't be read",
+    ),
+    error(
+        "InvalidTimeStamp.Expired",
+        400,
+        "the time stamp is more than 15 minutes off",
+    ),
+    error("SignatureDoesNotMatch", 400, "the signature is wrong"),
+    error(
+        "SignatureNonceUsed",
+        400,
+        "the signature's nonce was used before",
+    ),
+    error(
+        "InvalidProtocol.NeedSsl",
+        400,
+        "the call came over plain HTTP, and this service wants HTTPS",
+    ),
+    error(
+        "Throttling.User",
+        400,
+        "too many calls of the account: `x-acs-retry-after` says in how many milliseconds to try again",
+    ),
+    error(
+        "Throttling.Api",
+        400,
+        "too many calls of this operation: `x-acs-retry-after` says in how many milliseconds to try again",
+    ),
+    error(
+        "NoPermission",
+        403,
+        "the user's policies, or the temporary key's, do not allow it: `AccessDeniedDetail` says how; see [policies](policies.md)",
+    ),
+    error(
+        "InvalidParameter",
+        400,
+        "a parameter is not UTF-8, or has a NUL character",
+    ),
+    error(
+        "RequestTooLarge",
+        413,
+        "the body is too large, or there are too many parameters",
+    ),
+    error(
+        "InternalError",
+        500,
+        "a defect: the gateway's log has its cause",
+    ),
+    error(
+        "ServiceUnavailable",
+        503,
+        "the database is away, slow or busy: try again",
+    ),
+];
+
+/// The texts that SMC's tables give for codes (SMC API §1, §2, §4.1). A message begins with its code's, and may say more behind it
+/// (`docs/decisions/0010-messages.md`). What stands between two parts of a text is said by the call.
+const TEXTS: &[(&str, &[&str])] = &[
+    (
+        "UnsupportedHTTPMethod",
+        &["This http method is not supported."],
+    ),
+    (
+        "InvalidVersion",
+        &["Specified parameter Version is not valid."],
+    ),
+    (
+        "InvalidAction.NotFound",
+        &["Specified api is not found, please check your url and method."],
+    ),
+    (
+        "InvalidSignatureMethod",
+        &["Specified signature method is not valid."],
+    ),
+    (
+        "IncompleteSignature",
+        &["The request signature does not conform to Aliyun standards."],
+    ),
+    (
+        "InvalidAccessKeyId.NotFound",
+        &["Specified access key is not found."],
+    ),
+    (
+        "InvalidAccessKeyId.Inactive",
+        &["Specified access key is disabled."],
+    ),
+    (
+        "InvalidTimeStamp.Format",
+        &["Specified time stamp or date value is not well formatted."],
+    ),
+    (
+        "InvalidTimeStamp.Expired",
+        &["Specified time stamp or date value is expired."],
+    ),
+    (
+        "SignatureNonceUsed",
+        &["Specified signature nonce was used already."],
+    ),
+    (
+        "InvalidProtocol.NeedSsl",
+        &["Your request is denied as lack of ssl protect."],
+    ),
+    (
+        "Throttling.User",
+        &["Request was denied due to user flow control."],
+    ),
+    (
+        "Throttling.Api",
+        &["Request was denied due to api flow control."],
+    ),
+    (
+        "NoPermission",
+        &["You are not authorized to do this action. You should be authorized by RAM."],
+    ),
+    (
+        "InternalError",
+        &[
+            "An error occurred while processing your request. Please try again. If the problem still exists, please submit a ticket.",
+        ],
+    ),
+    (
+        "ServiceUnavailable",
+        &["The request has failed due to a temporary failure of the server."],
+    ),
+    (
+        "UnsupportedOperation",
+        &["The specified action is not supported."],
+    ),
+    (
+        "IdempotentParameterMismatch",
+        &["The request uses the same client token as a previous, but non-identical request."],
+    ),
+    (
+        "SourceServerState.Invalid",
+        &[
+            "The specified source server status: ",
+            " is invalid. This operation can only be performed in the following status: ",
+            ".",
+        ],
+    ),
+    (
+        "SourceServer.WithRunningReplicationJob",
+        &["The specified source server has related replication jobs that are running."],
+    ),
+    (
+        "ReplicationJob.Related",
+        &[
+            "The specified source server has related replication jobs. Please delete replication jobs: ",
+            " before delete this source server.",
+        ],
+    ),
+    (
+        "SourceServerName.Duplicate",
+        &["The specified source server name already exists. Please modify the source server name."],
+    ),
+    (
+        "ReplicationJobDataDiskIndex.Invalid",
+        &["The specified replication job contains data disk index not found in source server."],
+    ),
+    (
+        "VSwitchIdVpcId.Mismatch",
+        &["The specified VSwitchId and VpcId does not match."],
+    ),
+    (
+        "QuotaExceeded.ReplicationJob",
+        &[
+            "The maximum number of replication jobs is exceeded. Please submit a ticket to raise the quota.",
+        ],
+    ),
+    (
+        "ReplicationJobName.Duplicate",
+        &["The specified replication job name already exists."],
+    ),
+    (
+        "DataDisk.DuplicateIndex",
+        &["The source server data disk cannot contain the same index."],
+    ),
+    (
+        "ReplicationJob.InvalidStatus",
+        &[
+            "The specified replication job status: ",
+            " is invalid. This operation can only be performed in the following status: ",
+            ".",
+        ],
+    ),
+    (
+        "ReplicationJob.InvalidBusinessStatus",
+        &[
+            "The specified business status: ",
+            " of the replication job is invalid. This operation can only be performed in the following status: ",
+            ".",
+        ],
+    ),
+    (
+        "NumberExceed.Tags",
+        &["The maximum number of the Tag parameters cannot exceed 20."],
+    ),
+    (
+        "MissingParameter.ResourceType",
+        &["You must specify ResourceType."],
+    ),
+    (
+        "InvalidResourceType.NotFound",
+        &["The specified ResourceType does not exist."],
+    ),
+    (
+        "NumberExceed.ResourceIds",
+        &["The maximum number of ResourceId parameters cannot exceed 50."],
+    ),
+    (
+        "Duplicate.ResourceId",
+        &["The ResourceId contains duplicate values."],
+    ),
+    (
+        "InvalidResourceId.NotFound",
+        &["The specified ResourceIds do not exist."],
+    ),
+];
+
+/// Stops a debug build at an answer that the table does not know.
+pub fn check(operation: &Operation, outcome: &Result<Answer, Refusal>) {
+    if cfg!(debug_assertions) {
+        let flaw = match outcome {
+            Ok(answer) => flaw_of_answer(operation, answer),
+            Err(refusal) => flaw_of_refusal(operation, refusal),
+        };
+        if let Some(flaw) = flaw {
+            panic!("{}: {flaw}", operation.name);
+        }
+    }
+}
+
+fn flaw_of_answer(operation: &Operation, answer: &Answer) -> Option<String> {
+    match answer {
+        Answer::File(_) => (!operation.answers_file())
+            .then(|| "it answers with a file, which its table does not say".to_owned()),
+        Answer::Fields(fields) => flaw_of_fields(operation, fields, ""),
+    }
+}
+
+fn flaw_of_fields(
+    operation: &Operation,
+    fields: &Map<String, Value>,
+    above: &str,
+) -> Option<String> {
+    fields.iter().find_map(|(name, value)| {
+        let path = if above.is_empty() {
+            name.clone()
+        } else {
+            format!("{above}.{name}")
+        };
+        flaw_of_value(operation, value, &path)
+    })
+}
+
+fn flaw_of_value(operation: &Operation, value: &Value, path: &str) -> Option<String> {
+    let kind = match value {
+        Value::Object(fields) => return flaw_of_fields(operation, fields, path),
+        Value::Array(items) => {
+            let path = format!("{path}[]");
+            return items
+                .iter()
+                .find_map(|item| flaw_of_value(operation, item, &path));
+        }
+        Value::String(_) => "string",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::Null => "null",
+    };
+    let Some(field) = operation.answer.iter().find(|field| field.path == path) else {
+        return Some(format!("it answers {path}, which its table does not have"));
+    };
+    let fits = field.kind == kind || (field.kind == "number" && kind == "integer");
+    (!fits).then(|| {
+        format!(
+            "it answers {path} as {kind}, but its table says {}",
+            field.kind
+        )
+    })
+}
+
+fn flaw_of_refusal(operation: &Operation, refusal: &Refusal) -> Option<String> {
+    let code = refusal.code.as_ref();
+    let status = refusal.status.as_u16();
+    if let Some(common) = COMMON.iter().find(|common| common.code == code) {
+        if common.status != status {
+            return Some(format!("{code} has status {status}"));
+        }
+    } else if !operation.refusals.contains(&code) && !is_of_a_parameter(operation, code) {
+        return Some(format!(
+            "it refuses with {code}, which its table does not have"
+        ));
+    }
+    (!begins_with_its_text(operation, code, &refusal.message))
+        .then(|| format!("the message of {code} is {:?}", refusal.message))
+}
+
+/// Whether the code is that of a parameter's rule.
+fn is_of_a_parameter(operation: &Operation, code: &str) -> bool {
+    operation.parameters.iter().any(|parameter| {
+        let name = parameter.code_name();
+        let list = parameter.name.split('.').next().unwrap_or_default();
+        code.strip_prefix("Missing")
+            .is_some_and(|missing| missing == name && parameter.is_required)
+            || code
+                .strip_prefix("Invalid")
+                .is_some_and(|invalid| invalid == name || (invalid == list && parameter.most > 0))
+    })
+}
+
+fn begins_with_its_text(operation: &Operation, code: &str, message: &str) -> bool {
+    if let Some((_, parts)) = TEXTS.iter().find(|(known, _)| *known == code) {
+        let mut rest = message;
+        return parts.iter().enumerate().all(|(number, part)| {
+            let Some(at) = rest.find(part).filter(|&at| number > 0 || at == 0) else {
+                return false;
+            };
+            rest = &rest[at + part.len()..];
+            true
+        });
+    }
+    let name = |prefix| code.strip_prefix(prefix);
+    let is_parameter = |name: &str| {
+        let mut parameters = operation.parameters.iter();
+        parameters.any(|parameter| parameter.code_name() == name)
+    };
+    if let Some(name) = name("Missing").filter(|name| is_parameter(name)) {
+        return message.starts_with(&format!("{name} is mandatory for this action."));
+    }
+    if let Some(name) = name("Invalid").filter(|name| is_parameter(name)) {
+        return message.starts_with(&format!("Specified parameter {name} is not valid."));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn operation(name: &str) -> &'static Operation {
+        Operation::named(name).expect("an operation")
+    }
+
+    fn flaw(name: &str, outcome: Result<Value, Refusal>) -> Option<String> {
+        match outcome {
+            Ok(answer) => flaw_of_answer(operation(name), &Answer::fields(answer)),
+            Err(refusal) => flaw_of_refusal(operation(name), &refusal),
+        }
+    }
+
+    #[test]
+    fn what_the_table_says_passes() {
+        let jobs = json!({
+            "PageNumber": 1,
+            "ReplicationJobs": { "ReplicationJob": [{ "JobId": "j-1", "Progress": 0, "RunOnce": true }] },
+        });
+        assert_eq!(flaw("DescribeReplicationJobs", Ok(jobs)), None);
+        for refusal in [
+            Refusal::missing("JobId"),
+            Refusal::invalid("Name", "It is too long."),
+            Refusal::not_found("JobId"),
+            Refusal::internal(),
+            Refusal::unavailable(),
+        ] {
+            let code = refusal.code.clone();
+            assert_eq!(
+                flaw("ModifyReplicationJobAttribute", Err(refusal)),
+                None,
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_say_is_caught() {
+        for answer in [
+            json!({ "Pages": 1 }),
+            json!({ "PageNumber": "1" }),
+            json!({ "ReplicationJobs": [{ "JobId": "j-1" }] }),
+            json!({ "ReplicationJobs": { "ReplicationJob": [{ "Progress": "55.45" }] } }),
+        ] {
+            let found = flaw("DescribeReplicationJobs", Ok(answer.clone()));
+            assert!(found.is_some(), "{answer}");
+        }
+        for refusal in [
+            Refusal::new("ReplicationJob.Lost", "It is lost."),
+            Refusal::new(
+                "InvalidSourceId.NotFound",
+                "The specified SourceId does not exist.",
+            ),
+            Refusal::missing("Name"),
+            Refusal::new("MissingJobId", "Give a JobId."),
+            Refusal::new(
+                "InternalError",
+                "An error occurred while processing your request. Please try again. If the problem still exists, please submit a ticket.",
+            ),
+            Refusal::new("ReplicationJob.InvalidStatus", "The job runs."),
+            Refusal::new(
+                "ReplicationJob.InvalidStatus",
+                "Sorry. The specified replication job status: Running is invalid.",
+            ),
+        ] {
+            let code = refusal.code.clone();
+            let found = flaw("ModifyReplicationJobAttribute", Err(refusal));
+            assert!(found.is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_text_is_that_of_a_code_that_can_be_answered() {
+        for (code, _) in TEXTS {
+            let is_common = COMMON.iter().any(|common| common.code == *code);
+            let is_of_an_operation = crate::operations::ALL
+                .iter()
+                .any(|operation| operation.refusals.contains(code));
+            assert!(is_common || is_of_an_operation, "{code}");
+        }
+    }
+}
