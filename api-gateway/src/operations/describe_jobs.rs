@@ -264,13 +264,8 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         || arguments.texts("InstanceId.N").is_some()
         || arguments.text("ResourceGroupId").is_some();
     let mut filter = JobFilter {
-        ids: tag::narrow(
-            &call,
-            TaggedKind::Job,
-            arguments.texts("JobId.N"),
-            &arguments,
-        )
-        .await?,
+        ids: arguments.texts("JobId.N"),
+        tags: tag::filters(&arguments)?,
         source_ids: arguments.texts("SourceId.N"),
         name: arguments.text("Name").map(str::to_owned),
         workgroup_id: arguments.text("WorkgroupId").map(str::to_owned),

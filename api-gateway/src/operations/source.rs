@@ -174,13 +174,8 @@ pub(super) const DESCRIBE: Operation = Operation {
 async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let page = page(&arguments);
     let mut filter = SourceFilter {
-        ids: tag::narrow(
-            &call,
-            TaggedKind::Source,
-            arguments.texts("SourceId.N"),
-            &arguments,
-        )
-        .await?,
+        ids: arguments.texts("SourceId.N"),
+        tags: tag::filters(&arguments)?,
         job_id: arguments.text("JobId").map(str::to_owned),
         name: arguments.text("Name").map(str::to_owned),
         state: arguments.text("State").and_then(|state| state.parse().ok()),

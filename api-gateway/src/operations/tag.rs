@@ -215,10 +215,10 @@ pub(super) const LIST: Operation = Operation {
 
 async fn list_tags(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let kind = kind(&arguments);
-    let ids = resource_ids(&arguments)?;
     let after = arguments.text("NextToken").map(read_token).transpose()?;
     let wanted = TagList {
-        ids: narrow(&call, kind, ids, &arguments).await?,
+        ids: resource_ids(&arguments)?,
+        with: filters(&arguments)?,
         after: after.as_ref().map(|(id, key)| (id.as_str(), key.as_str())),
         // One more than a page tells whether there is another.
         limit: i64::try_from(PAGE + 1).unwrap_or(i64::MAX),
@@ -330,26 +330,13 @@ fn too_many_tags() -> Refusal {
     )
 }
 
-/// `ids` without those that the call's tag filters exclude; as they are without such filters.
-pub(super) async fn narrow(
-    call: &Call,
-    kind: TaggedKind,
-    ids: Option<Vec<String>>,
-    arguments: &Arguments,
-) -> Result<Option<Vec<String>>, Refusal> {
-    let filters: Vec<TagFilter> = keys_and_values(arguments)?
+/// What a list is narrowed to by the call's tags.
+pub(super) fn filters(arguments: &Arguments) -> Result<Vec<TagFilter>, Refusal> {
+    let tags = keys_and_values(arguments)?;
+    Ok(tags
         .into_iter()
         .map(|(key, value)| TagFilter { key, value })
-        .collect();
-    if filters.is_empty() {
-        return Ok(ids);
-    }
-    let store = &call.gateway.store;
-    let tagged = store.tagged_with(&call.tenant, kind, &filters).await?;
-    Ok(Some(match ids {
-        Some(ids) => ids.into_iter().filter(|id| tagged.contains(id)).collect(),
-        None => tagged,
-    }))
+        .collect())
 }
 
 /// The tags of the rows of an answer.

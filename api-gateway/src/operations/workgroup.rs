@@ -145,9 +145,9 @@ pub(super) const DESCRIBE: Operation = Operation {
 
 async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let page = page(&arguments);
-    let ids = arguments.texts("WorkgroupId.N");
     let filter = WorkgroupFilter {
-        ids: tag::narrow(&call, TaggedKind::Workgroup, ids, &arguments).await?,
+        ids: arguments.texts("WorkgroupId.N"),
+        tags: tag::filters(&arguments)?,
         name: arguments.text("Name").map(str::to_owned),
     };
     let status: Option<WorkgroupStatus> =

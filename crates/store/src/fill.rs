@@ -5,8 +5,8 @@ use domain::TenantId;
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Gives the tenant `count` more sources, each with a disk and one job: of ten, eight are finished, one is stopped and one is ready.
-    /// They lie one second apart, back from now. Quotas don't matter here.
+    /// Gives the tenant `count` more sources, each with a disk and one job: of ten, seven are finished, one is ready, one stopped, and one
+    /// waits for its next run. They lie one second apart, back from now, and for a day the sources pass for heard. Quotas don't matter here.
     ///
     /// # Errors
     /// The database fails.
@@ -30,18 +30,19 @@ impl Store {
                 insert into source (id, tenant, name, description, public_key, agent_version, architecture, platform, system_info, created_at,
                     last_seen_at)
                 select 's-' || text, $1, 'fill-' || text, 'A row of a load test', convert_to(text, 'UTF8'), '0.1.0', 'x86_64', 'Debian',
-                    '{"cores":"2","hostname":"fill","memory":"2048"}', at, now() - interval '1 hour'
+                    '{"cores":"2","hostname":"fill","memory":"2048"}', at, now() + interval '1 day'
                 from numbered
             ), source_disks as (
                 insert into source_disk (source_id, index, path, size_bytes)
-                select 's-' || text, 0, '/dev/vda', 20::bigint << 30 from numbered
+                select 's-' || text, 0, '/dev/vda', 30::bigint << 30 from numbered
             ), jobs as (
                 insert into job (id, tenant, source_id, region_id, name, image_name, state, run, bytes_durable, bytes_total, created_at,
-                    started_at, ended_at, valid_until)
+                    started_at, ended_at, valid_until, frequency_hours, images_to_keep)
                 select 'j-' || text, $1, 's-' || text, $2, 'fill-' || text, 'fill-' || text,
-                    case n % 10 when 0 then 'ready' when 1 then 'stopped' else 'finished' end,
-                    case n % 10 when 0 then 0 else 1 end, 20::bigint << 30, 20::bigint << 30, at,
-                    case n % 10 when 0 then null else at end, case n % 10 when 0 then null else at end, now() + interval '30 days'
+                    case n % 10 when 0 then 'ready' when 1 then 'stopped' when 2 then 'waiting' else 'finished' end,
+                    case n % 10 when 0 then 0 else 1 end, 30::bigint << 30, 30::bigint << 30, at,
+                    case n % 10 when 0 then null else at end, case n % 10 when 0 then null else at end, now() + interval '30 days',
+                    case n % 10 when 2 then 24 end, case n % 10 when 2 then 1 end
                 from numbered
             ), job_disks as (
                 insert into job_disk (job_id, index, size_gib) select 'j-' || text, 0, 40 from numbered

@@ -42,12 +42,16 @@ pub(crate) struct PageEnds {
     ends: Arc<Mutex<HashMap<Key, (Instant, RowKey)>>>,
 }
 
+/// SHA-256 of a filter: what is remembered of a page has one size, whatever was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct FilterDigest([u8; 32]);
+
 /// A page of a list: whose, which, with what filter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     tenant: TenantId,
     list: &'static str,
-    filter: String,
+    filter: FilterDigest,
     number: u32,
     size: u32,
 }
@@ -81,6 +85,15 @@ impl Page {
     }
 }
 
+impl FilterDigest {
+    fn of(filter: &impl Debug) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, format!("{filter:?}").as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+}
+
 impl PageEnds {
     /// From where to read `page` of this list: behind a row if that is known, else so many rows from the beginning.
     pub(crate) fn start(
@@ -93,7 +106,7 @@ impl PageEnds {
         let key = Key {
             tenant: tenant.clone(),
             list,
-            filter: format!("{filter:?}"),
+            filter: FilterDigest::of(filter),
             number: page.number,
             size: page.size,
         };

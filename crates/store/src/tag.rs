@@ -60,6 +60,8 @@ pub struct TagRow {
 pub struct TagList<'a> {
     /// Of these resources; `None` is all of the kind.
     pub ids: Option<Vec<String>>,
+    /// Of resources with all of these tags.
+    pub with: Vec<TagFilter>,
     /// Behind this resource and key, which ended the last page.
     pub after: Option<(&'a str, &'a str)>,
     /// Rows at most.
@@ -137,12 +139,18 @@ impl Store {
         kind: TaggedKind,
         list: &TagList<'_>,
     ) -> Result<Vec<TagRow>, StoreError> {
-        let (after_id, after_key) = list.after.unzip();
+        let (after_id, after_key) = list.after.unwrap_or_default();
+        let (tag_keys, tag_values) = wanted(&list.with);
         let rows = sqlx::query!(
             r#"
             select resource_id, key, value from tag
             where tenant = $1 and kind = $2 and ($3::text[] is null or resource_id = any($3))
-              and ($4::text is null or (resource_id, key) > ($4, $5))
+              and (resource_id, key) > ($4::text, $5::text)
+              and ($7::text[] is null or resource_id in (
+                select other.resource_id from tag as other join unnest($7, $8::text[]) as wanted (key, value)
+                  on wanted.key = other.key and (wanted.value is null or wanted.value = other.value)
+                where other.tenant = $1 and other.kind = $2
+                group by other.resource_id having count(*) = cardinality($7)))
             order by resource_id, key limit $6
             "#,
             tenant.as_str(),
@@ -151,6 +159,8 @@ impl Store {
             after_id,
             after_key,
             list.limit,
+            tag_keys.as_deref(),
+            &tag_values as &[Option<String>],
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
@@ -187,36 +197,15 @@ impl Store {
         }
         Ok(tags)
     }
+}
 
-    /// Resources that pass every filter.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub async fn tagged_with(
-        &self,
-        tenant: &TenantId,
-        kind: TaggedKind,
-        filters: &[TagFilter],
-    ) -> Result<Vec<String>, StoreError> {
-        let keys: Vec<String> = filters.iter().map(|filter| filter.key.clone()).collect();
-        let values: Vec<Option<String>> =
-            filters.iter().map(|filter| filter.value.clone()).collect();
-        let wanted = i64::try_from(filters.len()).unwrap_or(i64::MAX);
-        Ok(sqlx::query_scalar!(
-            "select tag.resource_id from tag
-             join unnest($3::text[], $4::text[]) with ordinality as filter (key, value, number)
-               on filter.key = tag.key and (filter.value is null or filter.value = tag.value)
-             where tag.tenant = $1 and tag.kind = $2
-             group by tag.resource_id having count(distinct filter.number) = $5",
-            tenant.as_str(),
-            kind.as_str(),
-            &keys,
-            &values as &[Option<String>],
-            wanted,
-        )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
-        .await?)
-    }
+/// Keys and values of filters for a statement, which asks for resources that have as many of them as there are; without any, no keys.
+pub(crate) fn wanted(filters: &[TagFilter]) -> (Option<Vec<String>>, Vec<Option<String>>) {
+    let (keys, values): (Vec<_>, Vec<_>) = filters
+        .iter()
+        .map(|filter| (filter.key.clone(), filter.value.clone()))
+        .unzip();
+    ((!keys.is_empty()).then_some(keys), values)
 }
 
 /// Locks the resources; `false` if one of them does not exist.

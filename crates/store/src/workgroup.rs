@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use domain::tag::Tag;
+use domain::tag::{Tag, TagFilter};
 use domain::workgroup::Member;
 use domain::{SourceId, TenantId, WorkgroupId};
 use serde_json::json;
@@ -64,6 +64,8 @@ pub struct WorkgroupFilter {
     pub ids: Option<Vec<String>>,
     /// Of this name.
     pub name: Option<String>,
+    /// With all of these tags.
+    pub tags: Vec<TagFilter>,
 }
 
 /// What became of a change of a group's sources.
@@ -198,13 +200,21 @@ impl Store {
         tenant: &TenantId,
         filter: &WorkgroupFilter,
     ) -> Result<Vec<Workgroup>, StoreError> {
+        let (tag_keys, tag_values) = tag::wanted(&filter.tags);
         let rows = sqlx::query!(
             "select id, name, description from workgroup
              where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text is null or name = $3)
+               and ($4::text[] is null or id in (
+                 select resource_id from tag join unnest($4, $5::text[]) as wanted (key, value)
+                   on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
+                 where tag.tenant = $1 and tag.kind = 'workgroup'
+                 group by resource_id having count(*) = cardinality($4)))
              order by created_at desc, id desc",
             tenant.as_str(),
             filter.ids.as_deref(),
             filter.name,
+            tag_keys.as_deref(),
+            &tag_values as &[Option<String>],
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;

@@ -132,9 +132,9 @@ async fn sources_are_found_by_every_filter() {
         );
     }
     for (state, wanted) in [
-        (SourceState::Unavailable, 200),
-        (SourceState::Available, 0),
-        (SourceState::InUse, 0),
+        (SourceState::Unavailable, 0),
+        (SourceState::Available, 140),
+        (SourceState::InUse, 60),
     ] {
         let filter = SourceFilter {
             state: Some(state),

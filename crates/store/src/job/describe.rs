@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use domain::disk::TargetDisk;
 use domain::job::{BusinessStatus, State, Status};
 use domain::status_info::StatusInfo;
+use domain::tag::TagFilter;
 use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp, WorkgroupId};
 use sqlx::types::Json;
 
@@ -12,7 +13,7 @@ use super::Increments;
 use super::runs::JobRun;
 use crate::row::{parse, parse_opt, unsigned};
 use crate::source::disk_index;
-use crate::{Listed, Page, Store, StoreError};
+use crate::{Listed, Page, Store, StoreError, tag};
 
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +97,8 @@ pub struct JobFilter {
     pub business_status: Option<BusinessStatus>,
     /// Of a source in this workgroup.
     pub workgroup_id: Option<String>,
+    /// With all of these tags.
+    pub tags: Vec<TagFilter>,
 }
 
 impl JobFilter {
@@ -129,30 +132,37 @@ impl Store {
         page: Page,
     ) -> Result<Listed<Job>, StoreError> {
         let states = filter.states();
+        let (tag_keys, tag_values) = tag::wanted(&filter.tags);
         let start = self.page_ends.start(tenant, "job", filter, page);
         let rows = sqlx::query!(
             r#"
-            with matching as not materialized (
+            with tagged as materialized (
+                select resource_id from tag join unnest($13::text[], $14::text[]) as wanted (key, value)
+                  on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
+                where tag.tenant = $1 and tag.kind = 'job'
+                group by resource_id having count(*) = cardinality($13)
+            ), matching as not materialized (
                 select id, created_at from job
                 where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
                   and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
                   and ($6::text[] is null or state = any($6))
-                  and ($12::text is null or source_id in (select id from source where workgroup_id = $12))
+                  and ($12::text is null or source_id = any(array(select id from source where workgroup_id = $12)))
+                  and ($13::text[] is null or id in (select resource_id from tagged))
             ), page as materialized (
                 select id from matching
                 where (created_at, id) < (coalesce($7, 'infinity'::timestamptz), $8::text)
                 order by created_at desc, id desc limit $9 offset $10
+            ), queue as materialized (
+                -- Read once, and only if somebody on the page stands in it.
+                select id, row_number() over (order by priority desc, queued_at, id) as position from job
+                where tenant = $1 and state = 'preparing' and admitted_at is null
+                  and exists (select 1 from page join job using (id) where state = 'preparing' and admitted_at is null)
             )
             select id, source_id, region_id, name, description, target_type, image_name, net_mode, vswitch_id, vpc_id,
                 replication_parameters, state, run, failure_code, failure_message, observed as "observed: Json<StatusInfo>",
                 bytes_durable, bytes_total, instance_id, image_id, created_at, started_at, ended_at, scheduled_start_at, valid_until,
                 frequency_hours, images_to_keep,
-                case when job.state = 'preparing' and job.admitted_at is null then (
-                    select count(*) from job as ahead
-                    where ahead.tenant = job.tenant and ahead.state = 'preparing' and ahead.admitted_at is null
-                      and (ahead.priority > job.priority
-                        or ahead.priority = job.priority and (ahead.queued_at, ahead.id) <= (job.queued_at, job.id))
-                ) end as queue_position,
+                queue.position as "queue_position?",
                 (select workgroup_id from source where source.id = job.source_id) as workgroup_id,
                 (select to_state from job_event
                     where job_event.job_id = job.id and job_event.run = job.run
@@ -161,7 +171,7 @@ impl Store {
                     limit 1) as furthest,
                 -- The first page says by itself how many rows there are, if it is not full.
                 case when $11 or (select count(*) from page) >= $9 then (select count(*) from matching) end as total
-            from page join job using (id)
+            from page join job using (id) left join queue using (id)
             order by created_at desc, id desc
             "#,
             tenant.as_str(),
@@ -176,6 +186,8 @@ impl Store {
             start.offset(),
             page.number > 1,
             filter.workgroup_id,
+            tag_keys.as_deref(),
+            &tag_values as &[Option<String>],
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;

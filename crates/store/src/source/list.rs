@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use domain::disk::SourceDisk;
 use domain::source::SourceState;
+use domain::tag::TagFilter;
 use domain::{JobId, SourceId, TenantId, Timestamp, WorkgroupId};
 use serde_json::Value;
 
 use crate::row::{parse, parse_opt};
-use crate::{Listed, Page, Store, StoreError};
+use crate::{Listed, Page, Store, StoreError, tag};
 
 /// A source.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,8 @@ pub struct SourceFilter {
     pub workgroup_id: Option<String>,
     /// With a job, or without one.
     pub has_job: Option<bool>,
+    /// With all of these tags.
+    pub tags: Vec<TagFilter>,
 }
 
 /// The circumstances that a state follows from, as columns for `unnest`: the filter by state is [`SourceState::derive`] turned around,
@@ -91,14 +94,21 @@ impl Store {
     ) -> Result<Listed<Source>, StoreError> {
         let (deleting, healthy, has_job) =
             filter.state.map_or_else(Default::default, circumstances);
+        let (tag_keys, tag_values) = tag::wanted(&filter.tags);
         let start = self.page_ends.start(tenant, "source", filter, page);
         let rows = sqlx::query!(
             r#"
-            with matching as not materialized (
+            with tagged as materialized (
+                select resource_id from tag join unnest($17::text[], $18::text[]) as wanted (key, value)
+                  on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
+                where tag.tenant = $1 and tag.kind = 'source'
+                group by resource_id having count(*) = cardinality($17)
+            ), matching as not materialized (
                 select id, created_at from source
                 where tenant = $1 and ($2::text[] is null or id = any($2)) and ($4::text is null or name = $4)
                   and ($12::text is null or workgroup_id = $12)
-                  and ($16::bool is null or exists (select 1 from job where job.source_id = source.id) = $16)
+                  and ($16::bool is null or id in (select source_id from job where job.tenant = $1) = $16)
+                  and ($17::text[] is null or id in (select resource_id from tagged))
                   and ($3::text is null or id = (
                     select job.source_id from job
                     where job.tenant = $1 and job.id = $3 and not exists (
@@ -107,7 +117,7 @@ impl Store {
                   and (not $6 or (
                         deleting,
                         last_seen_at > now() - make_interval(secs => $5) and failure_code is null,
-                        exists (select 1 from job where job.source_id = source.id and job.state not in ('finished', 'deleting'))
+                        id in (select source_id from job where job.tenant = $1 and job.state not in ('finished', 'deleting'))
                     ) in (select * from unnest($7::bool[], $8::bool[], $9::bool[])))
             ), page as materialized (
                 select id from matching
@@ -142,6 +152,8 @@ impl Store {
             start.behind_id(),
             page.number > 1,
             filter.has_job,
+            tag_keys.as_deref(),
+            &tag_values as &[Option<String>],
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
