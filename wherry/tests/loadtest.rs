@@ -1,4 +1,4 @@
-//! A small load test, whole: its own Wherry, its agents, its report.
+//! Small load tests, whole: their own Wherry, their agents, their reports.
 
 use std::process::Command;
 
@@ -36,5 +36,34 @@ fn limits_hold_under_load_and_every_disk_is_right() -> anyhow::Result<()> {
     }
     let left = std::fs::read_dir(folder.path())?.count();
     ensure!(left == 0, "{left} files are left in its work directory");
+    Ok(())
+}
+
+#[test]
+fn calls_of_every_kind_are_answered_rightly_at_the_rate_asked_for() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let arguments = "loadtest api --tenants 2 --rows 1000 --rate 40 --duration-secs 5 --connections 4 --mix write --json";
+    let output = Command::new(env!("CARGO_BIN_EXE_wherry"))
+        .args(arguments.split(' '))
+        .arg("--work-dir")
+        .arg(folder.path())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
+    ensure!(output.status.success(), "{said}\n{report:#}");
+    ensure!(report["faults"] == serde_json::json!({}), "{report:#}");
+    ensure!(report["calls"] == 200, "{report:#}");
+    let operations = report["operations"].as_array().context("its operations")?;
+    ensure!(operations.len() == 8, "{report:#}");
+    for operation in operations {
+        ensure!(
+            operation["latency"]["p99_ms"].as_f64() > Some(0.0),
+            "{report:#}"
+        );
+    }
+    ensure!(
+        report["calls_per_cpu_sec"].as_f64() > Some(0.0),
+        "{report:#}"
+    );
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! rate shows in the latencies, and does not simply get fewer calls.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,8 +17,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::mix::{Kind, Mix};
 
-/// Ids that are known of each account.
+/// Ids that are known of each account, and of each kind that is changed.
 const KNOWN_IDS: usize = 500;
+
+/// Rows on a page.
+const PAGE: usize = 50;
 
 /// An account to call for, and what it has.
 #[derive(Debug)]
@@ -27,6 +30,34 @@ pub(super) struct Account {
     sources: Vec<String>,
     jobs: Vec<String>,
     pages: u64,
+    movable: Movable,
+}
+
+/// What can be changed, each but once: sources without an unfinished job, and jobs by their status. Nothing of an account that is not the
+/// test's own.
+#[derive(Debug, Default)]
+struct Movable {
+    free: Pool,
+    ready: Pool,
+    waiting: Pool,
+    stopped: Pool,
+}
+
+#[derive(Debug, Default)]
+struct Pool(Mutex<Vec<String>>);
+
+impl Pool {
+    fn put(&self, id: &str) {
+        self.lock().push(id.to_owned());
+    }
+
+    fn take(&self) -> Option<String> {
+        self.lock().pop()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A load.
@@ -54,43 +85,86 @@ impl Driven {
     }
 }
 
-/// Looks what the accounts have.
-pub(super) async fn accounts(clients: Vec<Client>) -> anyhow::Result<Arc<[Account]>> {
+/// Looks what the accounts have. What may be changed is looked for only where the accounts are the test's own.
+pub(super) async fn accounts(
+    clients: Vec<Client>,
+    are_own: bool,
+) -> anyhow::Result<Arc<[Account]>> {
     let mut accounts = Vec::new();
     for client in clients {
-        let mut account = Account {
-            sources: Vec::new(),
-            jobs: Vec::new(),
-            pages: 1,
-            client,
-        };
-        let (mut page, mut total) = (1, 0);
-        while account.jobs.len() < KNOWN_IDS && (page == 1 || account.jobs.len() < total) {
-            let number = page.to_string();
-            let parameters = [("PageSize", "50"), ("PageNumber", number.as_str())];
-            let answer = account
-                .client
-                .call("DescribeReplicationJobs", &parameters)
-                .await?;
-            let jobs = answer["ReplicationJobs"]["ReplicationJob"].as_array();
-            for job in jobs.into_iter().flatten() {
-                let text = |field: &str| job[field].as_str().unwrap_or_default().to_owned();
-                account.jobs.push(text("JobId"));
-                account.sources.push(text("SourceId"));
-            }
-            let count = answer["TotalCount"]
-                .as_u64()
-                .context("a list without its count")?;
-            total = usize::try_from(count)?;
-            account.pages = count.div_ceil(50).max(1);
-            page += 1;
-        }
-        if account.jobs.is_empty() {
+        // What is looked up again and again is not what is removed meanwhile.
+        let status = are_own.then_some("Finished");
+        let (jobs, total) = known(&client, status).await?;
+        if jobs.is_empty() {
             bail!("the account has no job: there is nothing to look up");
         }
-        accounts.push(account);
+        let (jobs, sources) = jobs.into_iter().unzip();
+        let movable = match are_own {
+            true => movable(&client).await?,
+            false => Movable::default(),
+        };
+        accounts.push(Account {
+            client,
+            sources,
+            jobs,
+            pages: total.div_ceil(PAGE as u64).max(1),
+            movable,
+        });
     }
     Ok(accounts.into())
+}
+
+async fn movable(client: &Client) -> anyhow::Result<Movable> {
+    let pool = async |status| {
+        let (jobs, _) = known(client, Some(status)).await?;
+        let ids = jobs.into_iter().map(|(job, _)| job).collect();
+        anyhow::Ok(Pool(Mutex::new(ids)))
+    };
+    let mut free = Vec::new();
+    for page in 1..=KNOWN_IDS / PAGE {
+        let page = page.to_string();
+        let asked = [
+            ("State", "Available"),
+            ("PageSize", "50"),
+            ("PageNumber", page.as_str()),
+        ];
+        let answer = client.call("DescribeSourceServers", &asked).await?;
+        let sources = answer["SourceServers"]["SourceServer"].as_array();
+        for source in sources.into_iter().flatten() {
+            free.push(source["SourceId"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(Movable {
+        free: Pool(Mutex::new(free)),
+        ready: pool("Ready").await?,
+        waiting: pool("Waiting").await?,
+        stopped: pool("Stopped").await?,
+    })
+}
+
+/// Jobs with their sources, [`KNOWN_IDS`] at most, and how many there are.
+async fn known(
+    client: &Client,
+    status: Option<&str>,
+) -> anyhow::Result<(Vec<(String, String)>, u64)> {
+    let (mut known, mut total) = (Vec::new(), 0);
+    for page in 1..=KNOWN_IDS / PAGE {
+        let page = page.to_string();
+        let mut asked = vec![("PageSize", "50"), ("PageNumber", page.as_str())];
+        asked.extend(status.map(|status| ("Status", status)));
+        let answer = client.call("DescribeReplicationJobs", &asked).await?;
+        let jobs = answer["ReplicationJobs"]["ReplicationJob"].as_array();
+        for job in jobs.into_iter().flatten() {
+            let text = |field: &str| job[field].as_str().unwrap_or_default().to_owned();
+            known.push((text("JobId"), text("SourceId")));
+        }
+        let count = answer["TotalCount"].as_u64();
+        total = count.context("a list without its count")?;
+        if known.len() as u64 >= total {
+            break;
+        }
+    }
+    Ok((known, total))
 }
 
 impl Load {
@@ -153,8 +227,9 @@ impl Load {
             }
             sleep_until(due).await;
             let account = rand::rng().random_range(0..self.accounts.len());
-            let kind = self.mix.draw();
-            let answered = self.accounts[account].call(kind, version).await;
+            let account = &self.accounts[account];
+            let (kind, subject) = account.take(self.mix.draw());
+            let answered = account.call(kind, &subject, version).await;
             driven.times.entry(kind).or_default().push(due.elapsed());
             if let Err(fault) = answered {
                 *driven
@@ -167,57 +242,93 @@ impl Load {
 }
 
 impl Account {
-    /// One call, and whether its answer is what it should be.
-    async fn call(&self, kind: Kind, version: SignatureVersion) -> Result<(), String> {
+    /// What a call is about. When nothing is left that could be changed so, a job is looked up instead.
+    fn take(&self, kind: Kind) -> (Kind, String) {
         let index = rand::rng().random_range(0..self.jobs.len());
-        let (job, source) = (self.jobs[index].as_str(), self.sources[index].as_str());
-        // People look at the first pages; a script that walks them all gets to the others.
-        let page = rand::rng().random_range(1..=self.pages.min(20)).to_string();
+        let subject = match kind {
+            // People look at the first pages; a script that walks them all gets to the others.
+            Kind::ListJobs | Kind::ListSources => {
+                Some(rand::rng().random_range(1..=self.pages.min(20)).to_string())
+            }
+            Kind::PollJob => None,
+            Kind::ModifySource => Some(self.sources[index].clone()),
+            Kind::CreateJob => self.movable.free.take(),
+            Kind::StartJob => self.movable.ready.take(),
+            Kind::StopJob => self.movable.waiting.take(),
+            Kind::DeleteJob => self.movable.stopped.take(),
+        };
+        match subject {
+            Some(subject) => (kind, subject),
+            None => (Kind::PollJob, self.jobs[index].clone()),
+        }
+    }
+
+    /// One call, and whether its answer is what it should be.
+    async fn call(
+        &self,
+        kind: Kind,
+        subject: &str,
+        version: SignatureVersion,
+    ) -> Result<(), String> {
         let (action, parameters): (&str, Vec<(&str, &str)>) = match kind {
-            Kind::PollJob => ("DescribeReplicationJobs", vec![("JobId.1", job)]),
+            Kind::PollJob => ("DescribeReplicationJobs", vec![("JobId.1", subject)]),
             Kind::ListJobs => (
                 "DescribeReplicationJobs",
-                vec![("PageNumber", &page), ("PageSize", "50")],
+                vec![("PageNumber", subject), ("PageSize", "50")],
             ),
             Kind::ListSources => (
                 "DescribeSourceServers",
-                vec![("PageNumber", &page), ("PageSize", "50")],
+                vec![("PageNumber", subject), ("PageSize", "50")],
             ),
             Kind::ModifySource => (
                 "ModifySourceServerAttribute",
                 vec![
-                    ("SourceId", source),
+                    ("SourceId", subject),
                     ("Description", "Seen by the load test"),
                 ],
             ),
-            Kind::StartJob => ("StartReplicationJob", vec![("JobId", job)]),
+            Kind::CreateJob => (
+                "CreateReplicationJob",
+                vec![("SourceId", subject), ("SystemDiskSize", "40")],
+            ),
+            Kind::StartJob => ("StartReplicationJob", vec![("JobId", subject)]),
+            Kind::StopJob => ("StopReplicationJob", vec![("JobId", subject)]),
+            Kind::DeleteJob => ("DeleteReplicationJob", vec![("JobId", subject)]),
         };
         let client = self.client.clone().signing(version);
-        match (kind, client.call(action, &parameters).await) {
-            (Kind::PollJob, Ok(answer)) => {
+        let answer = match client.call(action, &parameters).await {
+            Ok(answer) => answer,
+            Err(CallError::Refused(refusal)) => return Err(refusal.code),
+            Err(error) => return Err(error.to_string()),
+        };
+        match kind {
+            Kind::PollJob => {
                 let found = &answer["ReplicationJobs"]["ReplicationJob"][0]["JobId"];
-                expect(found == job, &answer)
+                expect(found == subject, &answer)
             }
-            (Kind::ListJobs, Ok(answer)) => {
-                let rows = answer["ReplicationJobs"]["ReplicationJob"].as_array();
-                expect(rows.is_some_and(|rows| !rows.is_empty()), &answer)
+            Kind::ListJobs => expect(
+                has_rows(&answer["ReplicationJobs"]["ReplicationJob"]),
+                &answer,
+            ),
+            Kind::ListSources => {
+                expect(has_rows(&answer["SourceServers"]["SourceServer"]), &answer)
             }
-            (Kind::ListSources, Ok(answer)) => {
-                let rows = answer["SourceServers"]["SourceServer"].as_array();
-                expect(rows.is_some_and(|rows| !rows.is_empty()), &answer)
+            Kind::CreateJob => {
+                let made = answer["JobId"].as_str();
+                made.into_iter().for_each(|job| self.movable.ready.put(job));
+                expect(made.is_some(), &answer)
             }
-            (Kind::ModifySource, Ok(_)) => Ok(()),
-            (Kind::StartJob, Err(CallError::Refused(refusal))) if refusal.http_status == 400 => {
-                match refusal.code.as_str() {
-                    "ReplicationJob.InvalidStatus" | "SourceServerState.Invalid" => Ok(()),
-                    code => Err(code.to_owned()),
-                }
+            Kind::StopJob => {
+                self.movable.stopped.put(subject);
+                Ok(())
             }
-            (Kind::StartJob, Ok(_)) => Err("a job without an agent was started".to_owned()),
-            (_, Err(CallError::Refused(refusal))) => Err(refusal.code),
-            (_, Err(error)) => Err(error.to_string()),
+            Kind::ModifySource | Kind::StartJob | Kind::DeleteJob => Ok(()),
         }
     }
+}
+
+fn has_rows(list: &Value) -> bool {
+    list.as_array().is_some_and(|rows| !rows.is_empty())
 }
 
 fn expect(is_right: bool, answer: &Value) -> Result<(), String> {

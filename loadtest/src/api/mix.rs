@@ -25,17 +25,26 @@ pub(super) enum Kind {
     ListSources,
     /// Another description of a source.
     ModifySource,
-    /// A start that is refused, since the source's agent is not there: all of a start but its last row.
+    /// A job of a source that is free.
+    CreateJob,
+    /// A start of a job that is ready, made here or before.
     StartJob,
+    /// A stop of a job that waits for its next run.
+    StopJob,
+    /// A removal of a job that is stopped.
+    DeleteJob,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::PollJob,
         Self::ListJobs,
         Self::ListSources,
         Self::ModifySource,
+        Self::CreateJob,
         Self::StartJob,
+        Self::StopJob,
+        Self::DeleteJob,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -44,17 +53,20 @@ impl Kind {
             Self::ListJobs => "DescribeReplicationJobs, a page",
             Self::ListSources => "DescribeSourceServers, a page",
             Self::ModifySource => "ModifySourceServerAttribute",
-            Self::StartJob => "StartReplicationJob, refused",
+            Self::CreateJob => "CreateReplicationJob",
+            Self::StartJob => "StartReplicationJob",
+            Self::StopJob => "StopReplicationJob",
+            Self::DeleteJob => "DeleteReplicationJob",
         }
     }
 }
 
 impl Mix {
     /// Parts of a hundred, in the order of [`Kind::ALL`].
-    fn weights(self) -> [u32; 5] {
+    fn weights(self) -> [u32; 8] {
         match self {
-            Self::Read => [55, 25, 15, 4, 1],
-            Self::Write => [30, 10, 10, 40, 10],
+            Self::Read => [55, 25, 15, 1, 1, 1, 1, 1],
+            Self::Write => [30, 10, 10, 10, 10, 10, 10, 10],
         }
     }
 
