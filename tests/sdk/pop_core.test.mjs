@@ -1,10 +1,10 @@
-// @alicloud/pop-core: signature V1, GET in the query and POST in the form.
+// @alicloud/pop-core: signature V1, GET in the query over HTTPS, and POST in the form over HTTP.
 
 import Core from '@alicloud/pop-core';
 import { endpoint, region, suite } from './suite.mjs';
 
-const client = (method) => (accessKeyId, accessKeySecret, securityToken) => {
-  const core = new Core({ accessKeyId, accessKeySecret, securityToken, endpoint: `http://${endpoint}`, apiVersion: '2019-06-01' });
+const client = (method, address) => (accessKeyId, accessKeySecret, securityToken) => {
+  const core = new Core({ accessKeyId, accessKeySecret, securityToken, endpoint: address, apiVersion: '2019-06-01' });
   return {
     async call(action, parameters) {
       try {
@@ -16,5 +16,5 @@ const client = (method) => (accessKeyId, accessKeySecret, securityToken) => {
   };
 };
 
-suite('pop-core-get', client('GET'));
-suite('pop-core-post', client('POST'));
+suite('pop-core-get', client('GET', `https://${process.env.WHERRY_TEST_TLS_ENDPOINT}`));
+suite('pop-core-post', client('POST', `http://${endpoint}`));

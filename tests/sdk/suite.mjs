@@ -22,6 +22,8 @@ const TYPES = {
   '<json>': (value) => typeof JSON.parse(value) === 'object',
 };
 
+const inDays = (days) => new Date(Date.now() + days * 86_400_000).toISOString().replace(/\.\d+/, '');
+
 const at = (answer, path) => path.split('.').reduce((value, part) => value[part], answer);
 
 export function suite(tag, make, more = () => {}) {
@@ -30,11 +32,12 @@ export function suite(tag, make, more = () => {}) {
     const client = clients.owner;
     const known = {};
 
-    async function refused(call, status, code) {
+    async function refused(call, status, code, message = '') {
       const error = await call().then((answer) => assert.fail(`not refused: ${JSON.stringify(answer)}`), (error) => error);
       assert.equal(error.code, code, String(error.message));
       assert.ok([status, undefined].includes(error.status), `${error.status} is not ${status}`);
       assert.ok(error.message);
+      assert.ok(error.message.includes(message), error.message);
     }
 
     before(async () => {
@@ -45,9 +48,9 @@ export function suite(tag, make, more = () => {}) {
       const job = await client.call('CreateReplicationJob', { RegionId: region, SourceId: free[0], SystemDiskSize: 40, Name: name });
       Object.assign(known, {
         $region: region, $source: free[0], $free_source: free[1], $job: job.JobId, $job_name: name,
-        $foreign_source: env.WHERRY_TEST_FOREIGN_SOURCE, $foreign_job: env.WHERRY_TEST_FOREIGN_JOB,
-        $vswitch: env.WHERRY_TEST_VSWITCH, $vpc: env.WHERRY_TEST_VPC,
-        $text129: 'a'.repeat(129), $text257: 'a'.repeat(257),
+        ...JSON.parse(env.WHERRY_TEST_KNOWN),
+        ...Object.fromEntries([65, 128, 129, 257, 2049].map((length) => [`$text${length}`, 'a'.repeat(length)])),
+        ...Object.fromEntries([6, 8, 29, 31, 89, 91].map((days) => [`$in_${days}_days`, inDays(days)])),
       });
     });
 
@@ -56,10 +59,14 @@ export function suite(tag, make, more = () => {}) {
     for (const row of JSON.parse(readFileSync(new URL('cases.json', import.meta.url)))) {
       it(row.name, async () => {
         const given = Object.fromEntries(Object.entries(row.with).map(([name, value]) => [name, known[value] ?? value]));
+        for (const [name, count, value] of row.many ?? []) {
+          for (let n = 1; n <= count; n += 1) given[name.replace('%', n)] = value.replace('%', n);
+        }
         const caller = clients[row.as ?? 'owner'];
         if (row.refused) return refused(() => caller.call(row.call, given), ...row.refused);
         const answer = await caller.call(row.call, given);
-        for (const [path, wanted] of Object.entries(row.answers)) {
+        for (const [name, path] of Object.entries(row.keep ?? {})) known[name] = at(answer, path);
+        for (const [path, wanted] of Object.entries(row.answers ?? {})) {
           const found = at(answer, path);
           if (TYPES[wanted]) assert.ok(TYPES[wanted](found), `${path} is ${JSON.stringify(found)}, not ${wanted}`);
           else assert.deepStrictEqual(found, known[wanted] ?? wanted, path);
@@ -73,10 +80,11 @@ export function suite(tag, make, more = () => {}) {
     });
 
     it('an account that calls too often is throttled', async () => {
-      const flood = async () => {
-        for (let call = 0; call < 50; call += 1) await clients.busy.call('DescribeSourceServers', {});
+      const flood = async (caller) => {
+        for (let call = 0; call < 50; call += 1) await caller.call('DescribeSourceServers', {});
       };
-      await refused(flood, 400, 'Throttling.User');
+      await refused(() => flood(clients.busy), 400, 'Throttling.User');
+      await refused(() => flood(clients.insistent), 400, 'Throttling.Api');
     });
 
     it('a migration', async () => {

@@ -2,8 +2,12 @@
 
 A client is a module with `Client(access_key_id, access_key_secret, security_token=None)`, whose `call(action, parameters)` returns the
 answer as a dict or raises `Refused`. The deployment is told by the environment: see wherry/tests/sdk.rs.
+
+A case is a call `with` parameters (`many`: of numbered ones, `%` is the number), `as` another caller than the owner, and what it `answers`
+or how it is `refused`: HTTP status, code, and what the message says. Texts with `$` are known from before, or what a case before did `keep`.
 """
 
+import datetime
 import json
 import os
 import re
@@ -44,6 +48,11 @@ def at(answer, path):
     return answer
 
 
+def in_days(days):
+    time_then = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    return time_then.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class Suite:
     """Mixed into a `unittest.TestCase` that has `client_class` and `tag`, which names what the client makes."""
 
@@ -58,9 +67,8 @@ class Suite:
         job = cls.client.call("CreateReplicationJob", {"RegionId": REGION, "SourceId": free[0], "SystemDiskSize": 40, "Name": job_name})
         cls.known = {
             "$region": REGION, "$source": free[0], "$free_source": free[1], "$job": job["JobId"], "$job_name": job_name,
-            "$foreign_source": os.environ["WHERRY_TEST_FOREIGN_SOURCE"], "$foreign_job": os.environ["WHERRY_TEST_FOREIGN_JOB"],
-            "$vswitch": os.environ["WHERRY_TEST_VSWITCH"], "$vpc": os.environ["WHERRY_TEST_VPC"],
-            "$text129": "a" * 129, "$text257": "a" * 257,
+            **json.loads(os.environ["WHERRY_TEST_KNOWN"]), **{f"$text{length}": "a" * length for length in (65, 128, 129, 257, 2049)},
+            **{f"$in_{days}_days": in_days(days) for days in (6, 8, 29, 31, 89, 91)},
         }
 
     @classmethod
@@ -70,24 +78,28 @@ class Suite:
     def describe(self, client):
         return client.call("DescribeSourceServers", {})
 
-    def refused(self, call, status, code):
+    def refused(self, call, status, code, message=""):
         with self.assertRaises(Refused) as caught:
             call()
         self.assertEqual(caught.exception.code, code, caught.exception)
         self.assertIn(caught.exception.status, (status, None), caught.exception)
         self.assertTrue(caught.exception.message)
+        self.assertIn(message, caught.exception.message)
         return caught.exception
 
     def test_cases(self):
         for case in json.loads(Path(__file__).with_name("cases.json").read_text()):
             with self.subTest(case["name"]):
                 given = {name: self.known.get(value, value) for name, value in case["with"].items()}
+                for name, count, value in case.get("many", []):
+                    given.update({name.replace("%", str(n)): value.replace("%", str(n)) for n in range(1, count + 1)})
                 client = self.clients[case.get("as", "owner")]
                 if "refused" in case:
                     self.refused(lambda: client.call(case["call"], given), *case["refused"])
                     continue
                 answer = client.call(case["call"], given)
-                for path, wanted in case["answers"].items():
+                self.known.update({name: at(answer, path) for name, path in case.get("keep", {}).items()})
+                for path, wanted in case.get("answers", {}).items():
                     found = at(answer, path)
                     if wanted in TYPES if isinstance(wanted, str) else False:
                         self.assertTrue(TYPES[wanted](found), f"{path} is {found!r}, not {wanted}")
@@ -103,11 +115,12 @@ class Suite:
         self.refused(lambda: unknown.call("DescribeSourceServers", {}), 404, "InvalidAccessKeyId.NotFound")
 
     def test_an_account_that_calls_too_often_is_throttled(self):
-        def flood():
+        def flood(client):
             for _ in range(50):
-                self.clients["busy"].call("DescribeSourceServers", {})
+                client.call("DescribeSourceServers", {})
 
-        self.refused(flood, 400, "Throttling.User")
+        self.refused(lambda: flood(self.clients["busy"]), 400, "Throttling.User")
+        self.refused(lambda: flood(self.clients["insistent"]), 400, "Throttling.Api")
 
     def test_a_migration(self):
         call, source = self.client.call, self.known["$free_source"]

@@ -72,7 +72,29 @@ class Core(Suite, unittest.TestCase):
         self.assertEqual(status, 200, text)
         self.assertTrue(headers["Content-Type"].startswith("text/xml"), headers)
         self.assertIn("<DescribeSourceServersResponse>", text)
+        self.assertIn("<SourceServers><SourceServer>", text)
         self.assertIn(f"<SourceId>{self.known['$source']}</SourceId>", text)
+
+    def test_xml_of_a_refusal(self):
+        request = CommonRequest(domain=HOST, version="2019-06-01", action_name="DeleteSourceServer")
+        request.set_protocol_type("http")
+        request.set_accept_format("XML")
+        request.add_query_param("SourceId", "s-nobody")
+        status, _, body = self.client.client.get_response(request)
+        self.assertEqual(status, 404)
+        self.assertIn("<Error>", body.decode())
+        self.assertIn("<Code>InvalidSourceId.NotFound</Code>", body.decode())
+
+    def test_the_image_of_a_migration_is_deleted(self):
+        # Behind the migration, by its name: tests run in the order of theirs.
+        images = self.client.call("DescribeImages", {})["Images"]["Image"]
+        image = images[0]
+        self.assertEqual(image["State"], "Available", image)
+        file = {"ImageId": image["ImageId"], "File": "disk-16.raw"}
+        self.refused(lambda: self.client.call("DownloadImage", file), 404, "InvalidFile.NotFound")
+        self.client.call("DeleteImage", {"ImageId": image["ImageId"]})
+        listed = self.client.call("DescribeImages", {"ImageId.1": image["ImageId"]})
+        self.assertIn(listed["TotalCount"], (0, 1))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use domain::TenantId;
-use serde_json::json;
+use serde_json::{Value, json};
 use store::Store;
 use store::key::{AccessKey, CreateTemporaryKey, CreateUserKey, TemporaryKey};
 use store::network::{CreateNetwork, Network, VSwitch};
 use store::policy::CreatePolicy;
 use store::tenant::{CallRates, CreateTenant, Quotas};
 use store::user::{AttachPolicy, CreateUser};
+use tempfile::TempDir;
 use testkit::cluster::{Cluster, ClusterConfig, JobOptions, REGION, Source, Tenant};
 use tokio::process::Command;
 
@@ -24,24 +24,37 @@ const VSWITCH: &str = "vsw-sdk";
 /// A suite takes some ten seconds; on a slow machine more.
 const SUITE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Jobs of the tenant that is filled with rows: of each status enough for every suite to take some.
+const FILLED: u32 = 300;
+
 /// A cluster, and the settings that a suite reads of it.
 struct Deployment {
     cluster: Cluster,
     environment: Vec<(&'static str, String)>,
-    /// Their agents run as long as these live.
-    _sources: Vec<Source>,
+    /// The tenant that suites own; disks and agents of its sources live as long as these.
+    owner: Tenant,
+    sources: Vec<Source>,
+    _certificate: TempDir,
 }
 
 impl Deployment {
     /// Two sources of one tenant, its network and its users; a neighbour with a source and a job; accounts that soon have called or made
-    /// as much as they may.
+    /// as much as they may; and one with hundreds of jobs, of which none gets a slot.
     async fn start() -> anyhow::Result<Self> {
+        let certificate = tempfile::tempdir()?;
+        let tls_endpoint = tls(certificate.path())?;
+        let file = |name: &str| certificate.path().join(name).display().to_string();
         let cluster = Cluster::start(ClusterConfig {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_wherry")),
             workers: 1,
-            environment: Vec::new(),
+            environment: vec![
+                ("WHERRY_API_TLS".to_owned(), tls_endpoint.clone()),
+                ("WHERRY_API_CERTIFICATE".to_owned(), file("chain.pem")),
+                ("WHERRY_API_KEY".to_owned(), file("key.pem")),
+            ],
         })
         .await?;
+        let store = &cluster.store;
         let (alice, bob) = (cluster.tenant("alice").await?, cluster.tenant("bob").await?);
         let mut sources = Vec::new();
         for name in ["first", "second"] {
@@ -51,33 +64,79 @@ impl Deployment {
         let job = foreign
             .create_job(&cluster, "foreign", &JobOptions::default())
             .await?;
-        let (reader, temporary) = readers(&cluster.store, &alice).await?;
-        network(&cluster.store, &alice).await?;
+        let mut known = json!({
+            "$vpc": VPC,
+            "$vswitch": VSWITCH,
+            "$foreign_source": foreign.id,
+            "$foreign_job": job.id,
+        });
+        sources.push(foreign);
+        let small = small(&cluster, &mut known, &mut sources).await?;
+        let filled = filled(&cluster, &mut known, &mut sources).await?;
+        let (reader, temporary, other) = readers(store, &alice).await?;
+        network(store, &alice).await?;
         let keys = json!({
             "owner": [alice.key.id, alice.key.secret],
             "reader": [reader.id, reader.secret],
             "temporary": [temporary.id, temporary.secret, temporary.security_token],
-            "busy": busy(&cluster.store).await?,
-            "small": small(&cluster.store).await?,
+            "other": [other.id, other.secret, other.security_token],
+            "inactive": inactive(store, &alice).await?,
+            "busy": impatient(store, "busy", 1).await?,
+            "insistent": impatient(store, "insistent", 1000).await?,
+            "small": [small.key.id, small.key.secret],
+            "filled": [filled.key.id, filled.key.secret],
         });
         let endpoint = alice.client.endpoint();
         let host = endpoint.host_str().context("an endpoint has a host")?;
         let port = endpoint.port().context("a test's endpoint has a port")?;
         let environment = vec![
             ("WHERRY_TEST_ENDPOINT", format!("{host}:{port}")),
+            ("WHERRY_TEST_TLS_ENDPOINT", tls_endpoint),
+            ("NODE_EXTRA_CA_CERTS", file("authority.pem")),
             ("WHERRY_TEST_REGION", REGION.to_owned()),
             ("WHERRY_TEST_KEYS", keys.to_string()),
-            ("WHERRY_TEST_VPC", VPC.to_owned()),
-            ("WHERRY_TEST_VSWITCH", VSWITCH.to_owned()),
-            ("WHERRY_TEST_FOREIGN_SOURCE", foreign.id.to_string()),
-            ("WHERRY_TEST_FOREIGN_JOB", job.id.to_string()),
+            ("WHERRY_TEST_KNOWN", known.to_string()),
         ];
-        sources.push(foreign);
         Ok(Self {
             cluster,
             environment,
-            _sources: sources,
+            owner: alice,
+            sources,
+            _certificate: certificate,
         })
+    }
+
+    /// Compares the images that migrations through the clients have delivered with the disks of their sources.
+    async fn check_images(&self) -> anyhow::Result<()> {
+        let first_page = [("PageSize", "50")];
+        let answer = self
+            .owner
+            .client
+            .call("DescribeImages", &first_page)
+            .await?;
+        let images = answer["Images"]["Image"].as_array();
+        let images = images.into_iter().flatten();
+        let whole: Vec<_> = images
+            .filter(|image| image["State"] == "Available")
+            .collect();
+        ensure!(!whole.is_empty(), "the migrations left no image");
+        for image in whole {
+            let source = self
+                .sources
+                .iter()
+                .find(|source| image["SourceId"] == source.id);
+            let source = source.with_context(|| format!("an image of another source: {image}"))?;
+            let folder = image["ImageId"].as_str().context("an image has its id")?;
+            for (index, disk) in source.disks.iter().enumerate() {
+                let file = self
+                    .cluster
+                    .images()
+                    .join(folder)
+                    .join(format!("disk-{index}.raw"));
+                testkit::cluster::disk::check_equal(disk, &file, 20 << 30)?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a suite, and shows what it said if it failed or ran no test.
@@ -112,8 +171,22 @@ impl Deployment {
     }
 }
 
-/// Keys of a user of the tenant who may look at everything and change nothing: a lasting one and a temporary one.
-async fn readers(store: &Store, tenant: &Tenant) -> anyhow::Result<(AccessKey, TemporaryKey)> {
+/// An address for HTTPS, its certificate in `directory`, and the authority that vouches for it.
+fn tls(directory: &Path) -> anyhow::Result<String> {
+    let authority = pki::Authority::generate("sdk test", pki::RUN_VALIDITY)?;
+    let identity = authority.issue_server(&["127.0.0.1".to_owned()])?;
+    std::fs::write(directory.join("authority.pem"), authority.certificate_pem())?;
+    std::fs::write(directory.join("chain.pem"), identity.certificate_pem)?;
+    std::fs::write(directory.join("key.pem"), identity.key_pem)?;
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(free.local_addr()?.to_string())
+}
+
+/// Keys of a user of the tenant who may look at everything and change nothing: a lasting one and two temporary ones.
+async fn readers(
+    store: &Store,
+    tenant: &Tenant,
+) -> anyhow::Result<(AccessKey, TemporaryKey, TemporaryKey)> {
     const USER: &str = "reader";
     let may_read = json!({
         "Version": "1",
@@ -132,14 +205,26 @@ async fn readers(store: &Store, tenant: &Tenant) -> anyhow::Result<(AccessKey, T
         CreateUserKey::Created(key) => key,
         other => bail!("{other:?}"),
     };
-    let hour = Duration::from_secs(3600);
-    match store
-        .create_temporary_key(tenant, Some(USER), hour, None)
-        .await?
-    {
-        CreateTemporaryKey::Created(temporary) => Ok((lasting, temporary)),
-        other => bail!("{other:?}"),
-    }
+    let temporary = async || {
+        let hour = Duration::from_secs(3600);
+        let made = store.create_temporary_key(tenant, Some(USER), hour, None);
+        match made.await? {
+            CreateTemporaryKey::Created(temporary) => Ok(temporary),
+            other => bail!("{other:?}"),
+        }
+    };
+    Ok((lasting, temporary().await?, temporary().await?))
+}
+
+/// A key that was switched off.
+async fn inactive(store: &Store, tenant: &Tenant) -> anyhow::Result<[String; 2]> {
+    let key = store.create_access_key(&tenant.id).await?;
+    ensure!(
+        store
+            .set_access_key_active(&tenant.id, &key.id, false)
+            .await?
+    );
+    Ok([key.id, key.secret])
 }
 
 async fn network(store: &Store, tenant: &Tenant) -> anyhow::Result<()> {
@@ -160,38 +245,74 @@ async fn network(store: &Store, tenant: &Tenant) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key of an account that may call once a second.
-async fn busy(store: &Store) -> anyhow::Result<[String; 2]> {
-    let (tenant, key) = account(store, "busy", &Quotas::default()).await?;
-    let once = CallRates {
-        account_per_second: 1,
-        operation_per_second: 1,
-    };
-    ensure!(store.set_call_rates(&tenant, once).await?);
-    Ok(key)
-}
-
-/// The key of an account that may have no workgroup.
-async fn small(store: &Store) -> anyhow::Result<[String; 2]> {
-    let quotas = Quotas {
-        max_workgroups: 0,
-        ..Quotas::default()
-    };
-    Ok(account(store, "small", &quotas).await?.1)
-}
-
-async fn account(
+/// The key of an account that may call each operation once a second, and all together so often.
+async fn impatient(
     store: &Store,
     name: &str,
-    quotas: &Quotas,
-) -> anyhow::Result<(TenantId, [String; 2])> {
-    match store.create_tenant(name, quotas).await? {
-        CreateTenant::Created(tenant) => {
-            let key = store.create_access_key(&tenant.id).await?;
-            Ok((tenant.id, [key.id, key.secret]))
-        }
-        other => bail!("{other:?}"),
-    }
+    account_per_second: u32,
+) -> anyhow::Result<[String; 2]> {
+    let CreateTenant::Created(tenant) = store.create_tenant(name, &Quotas::default()).await? else {
+        bail!("there is a tenant {name}")
+    };
+    let rates = CallRates {
+        account_per_second,
+        operation_per_second: 1,
+    };
+    ensure!(store.set_call_rates(&tenant.id, rates).await?);
+    let key = store.create_access_key(&tenant.id).await?;
+    Ok([key.id, key.secret])
+}
+
+/// An account that has a source and a workgroup, and may have no more, nor bring the two together.
+async fn small(
+    cluster: &Cluster,
+    known: &mut Value,
+    sources: &mut Vec<Source>,
+) -> anyhow::Result<Tenant> {
+    let tenant = cluster.tenant("small").await?;
+    let source = tenant.source(cluster, "small", &[MIB]).await?;
+    let group = tenant
+        .client
+        .call("CreateWorkgroup", &[("Name", "only")])
+        .await?;
+    let quotas = Quotas {
+        max_jobs: 0,
+        max_workgroups: 1,
+        max_workgroup_sources: 0,
+        ..Quotas::default()
+    };
+    ensure!(cluster.store.set_quotas(&tenant.id, &quotas).await?);
+    known["$small_source"] = json!(source.id);
+    known["$small_group"] = group["WorkgroupId"].clone();
+    sources.push(source);
+    Ok(tenant)
+}
+
+/// An account with jobs in every status, of which none gets a slot; a source with as many disks as one can have; and a job of a source that
+/// has fallen silent.
+async fn filled(
+    cluster: &Cluster,
+    known: &mut Value,
+    sources: &mut Vec<Source>,
+) -> anyhow::Result<Tenant> {
+    let tenant = cluster.tenant("filled").await?;
+    let wide = tenant.source(cluster, "wide", &[MIB; 17]).await?;
+    let mut silent = tenant.source(cluster, "silent", &[MIB]).await?;
+    let job = silent
+        .create_job(cluster, "silent", &JobOptions::default())
+        .await?;
+    silent.agent.stop().await?;
+    silent.let_silence_be_long(cluster).await?;
+    cluster.store.fill(&tenant.id, REGION, FILLED).await?;
+    let quotas = Quotas {
+        max_running: 0,
+        ..Quotas::default()
+    };
+    ensure!(cluster.store.set_quotas(&tenant.id, &quotas).await?);
+    known["$wide_source"] = json!(wide.id);
+    known["$silent_job"] = json!(job.id);
+    sources.extend([wide, silent]);
+    Ok(tenant)
 }
 
 fn folder() -> PathBuf {
@@ -229,8 +350,10 @@ fn passed(said: &str) -> Option<u32> {
 #[tokio::test]
 async fn the_python_clients_find_what_they_know() -> anyhow::Result<()> {
     let deployment = Deployment::start().await?;
+    deployment.run(python("test_wire.py"), ran).await?;
     deployment.run(python("test_core.py"), ran).await?;
-    deployment.run(python("test_tea.py"), ran).await
+    deployment.run(python("test_tea.py"), ran).await?;
+    deployment.check_images().await
 }
 
 #[tokio::test]
@@ -239,5 +362,6 @@ async fn the_node_clients_find_what_they_know() -> anyhow::Result<()> {
     deployment.run(node("pop_core.test.mjs"), passed).await?;
     deployment
         .run(node("openapi_client.test.mjs"), passed)
-        .await
+        .await?;
+    deployment.check_images().await
 }
