@@ -301,7 +301,8 @@ async fn filled(
     let job = silent
         .create_job(cluster, "silent", &JobOptions::default())
         .await?;
-    silent.fall_silent(cluster).await?;
+    silent.agent.stop().await?;
+    silent.let_silence_be_long(cluster).await?;
     cluster.store.fill(&tenant.id, REGION, FILLED).await?;
     let quotas = Quotas {
         max_running: 0,

@@ -15,6 +15,5 @@ create index job_queue on job (tenant, priority desc, queued_at, id) where state
 -- What has a tag; tag_list is for what tags a resource has.
 create index tag_value on tag (tenant, kind, key, value, resource_id);
 
--- What the reconciler looks for every few seconds, among all that there ever was.
-create index image_deleting on image (id) where state = 'deleting';
+-- What the reconciler looks for every few seconds, among all jobs that there ever were.
 create index job_deleting on job (state_since) where state = 'deleting';
