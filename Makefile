@@ -26,8 +26,8 @@ demo: ## Migrate a real disk on this machine; KEEP=1 leaves everything running
 test: setup ## Run every test
 	@$(servers_env) cargo nextest run --workspace
 
-test-long: setup ## Run the data path and whole clusters under many seeds of faults; a quarter of an hour
-	@WHERRY_LONG=1 cargo nextest run --profile long -p transfer simulation
+test-long: setup ## Run the data path and whole clusters under many seeds of faults, and with 16 TiB of data known; a quarter of an hour
+	@WHERRY_LONG=1 cargo nextest run --profile long -p transfer simulation memory
 	@$(servers_env) WHERRY_LONG=1 cargo nextest run --profile long -p wherry --test faults
 
 # cargo-deny runs without `advisories`: the advisory database is a GitHub repository, and checks must not need more than the package registry.

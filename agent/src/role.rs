@@ -58,6 +58,7 @@ async fn live(
         snapshots: snapshots.clone(),
         reconnect_most: config.reconnect_max(),
         shared_limit: config.bandwidth_limit.map(SharedLimit::new),
+        scratch: config.state_dir.clone(),
     };
     let link = Link {
         config: config.clone(),

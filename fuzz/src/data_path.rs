@@ -8,10 +8,10 @@ use domain::disk::DiskIndex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use transfer::ChunkHashes;
-use transfer::chunk_map::{ChunkMap, Written};
+use transfer::chunk_map::{ChunkMap, Opened, Written};
 use transfer::disk::Storage;
 use transfer::hashes::{Chunk, hash};
-use transfer::manifest::Manifest;
+use transfer::manifest;
 use transfer::protocol::{
     self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, ToReceiver, ToSender, VERSION,
 };
@@ -36,7 +36,7 @@ pub fn control(bytes: &[u8]) {
     reads_what_it_writes::<ToReceiver>(bytes);
     if let Some(ToSender::Present(page)) = reads_what_it_writes(bytes) {
         let mut hashes = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
-        let _fits = page.enter(&mut hashes);
+        page.enter(&mut hashes).expect("a small disk fits memory");
         assert!(hashes.known_bytes() <= SIZE_BYTES);
     }
 }
@@ -46,7 +46,7 @@ fn reads_what_it_writes<M: Serialize + DeserializeOwned + PartialEq + std::fmt::
 ) -> Option<M> {
     let read: M = protocol::decode_control(bytes).ok()?;
     let written = protocol::encode_control(&read);
-    assert_eq!(protocol::decode_control(&written[4..]).as_ref(), Ok(&read));
+    assert_eq!(protocol::decode_control(&written).as_ref(), Ok(&read));
     Some(read)
 }
 
@@ -57,12 +57,20 @@ pub fn journal(bytes: &[u8]) {
         ChunkMap::on(
             Path::new("map"),
             Box::new(file.clone()),
-            SIZE_BYTES,
-            CHUNK_BYTES,
+            ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES),
         )
         .expect("memory can be read and written")
     };
-    let (mut map, mut known) = open();
+    let Opened {
+        mut map,
+        mut known,
+        unsure,
+    } = open();
+    assert!(
+        unsure
+            .iter()
+            .all(|(start, count)| start + count <= known.chunks())
+    );
     let next = [
         Written::Forgotten { start: 0, count: 3 },
         Written::Data {
@@ -70,31 +78,54 @@ pub fn journal(bytes: &[u8]) {
             hash: hash(b"one"),
         },
     ];
-    assert_eq!(open().1, known, "opening changes nothing");
+    let before = list(&mut known);
+    assert_eq!(list(&mut open().known), before, "opening changes nothing");
     map.append(&next).expect("memory can be written");
-    next.iter().for_each(|entry| entry.apply(&mut known));
+    for entry in &next {
+        entry.apply(&mut known).expect("a small disk fits memory");
+    }
+    let mut again = open();
     assert_eq!(
-        open().1,
-        known,
+        list(&mut again.known),
+        list(&mut known),
         "the next record stands behind the good ones"
     );
+    again.map.close().expect("memory can be written");
+    assert!(open().unsure.is_empty(), "a map that was closed is sure");
 }
 
-/// A manifest: what is read is written again as the same, and another root is none for these chunks.
+fn list(hashes: &mut ChunkHashes) -> Vec<Chunk> {
+    (0..hashes.chunks())
+        .map(|chunk| hashes.get(chunk).expect("a small disk fits memory"))
+        .collect()
+}
+
+/// A manifest: there is one way to write what it says, and with any bit of it changed it is none.
 pub fn manifest(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
+    let Ok((head, mut known)) = manifest::read(bytes, "it") else {
         return;
     };
-    let Ok((read, hashes)) = Manifest::from_json(text) else {
-        return;
-    };
-    let written = read.to_json();
-    let (again, same) = Manifest::from_json(&written).expect("what was written can be read");
-    assert_eq!((again, same), (read.clone(), hashes));
-    let root = read.root_hex();
-    let other = if root.starts_with('0') { "1" } else { "0" };
-    let damaged = written.replace(root, &format!("{other}{}", &root[1..]));
-    assert!(Manifest::from_json(&damaged).is_err(), "{damaged}");
+    let mut written = Vec::new();
+    let again = manifest::write(
+        &mut written,
+        head.size_bytes,
+        head.chunk_bytes,
+        |start, count| {
+            (start..start + count)
+                .map(|chunk| known.get(chunk))
+                .collect()
+        },
+    );
+    assert_eq!(again.expect("what was read can be written"), head);
+    assert_eq!(written, bytes);
+    for bit in (0..bytes.len() * 8).step_by(bytes.len() / 8 + 1) {
+        written[bit / 8] ^= 1 << (bit % 8);
+        assert!(
+            manifest::read(written.as_slice(), "it").is_err(),
+            "bit {bit}"
+        );
+        written[bit / 8] ^= 1 << (bit % 8);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -157,11 +188,13 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let disk = DiskIndex(1);
     let mut known = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
     known.set_zero(0, 7);
-    for chunk in 7..12 {
-        known.set(chunk, Chunk::Data(hash(&chunk.to_le_bytes())));
+    for chunk in 7..12_u64 {
+        let hash = hash(&chunk.to_le_bytes());
+        known
+            .set(chunk, Chunk::Data(hash))
+            .expect("a small disk fits memory");
     }
-    let (page, _) = Page::of(disk, &known, 0);
-    let body = |encoded: Vec<u8>| encoded[4..].to_vec();
+    let (page, _) = Page::of(disk, &mut known, 0).expect("a small disk fits memory");
     let hello = ToReceiver::Hello {
         version: VERSION,
         ticket: b"a ticket".to_vec(),
@@ -187,33 +220,38 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         codec: Codec::Zstd,
         stored_bytes: 4711,
     };
-    let mut complete = known.clone();
-    complete.set_zero(12, 28);
-    let manifest = Manifest::new(&complete).expect("every chunk is known");
+    known.set_zero(12, 28);
+    let mut manifest = Vec::new();
+    manifest::write(&mut manifest, SIZE_BYTES, CHUNK_BYTES, |start, count| {
+        (start..start + count)
+            .map(|chunk| known.get(chunk))
+            .collect()
+    })
+    .expect("every chunk is known");
     vec![
         ("frame", "zeros", zeros.encode().to_vec()),
         ("frame", "data", data.encode().to_vec()),
-        ("control", "hello", body(protocol::encode_control(&hello))),
-        ("control", "sent", body(protocol::encode_control(&sent))),
+        ("control", "hello", protocol::encode_control(&hello)),
+        ("control", "sent", protocol::encode_control(&sent)),
         (
             "control",
             "present",
-            body(protocol::encode_control(&ToSender::Present(page))),
+            protocol::encode_control(&ToSender::Present(page)),
         ),
         ("journal", "map", journal_of_each_kind()),
-        ("manifest", "manifest.json", manifest.to_json().into_bytes()),
+        ("manifest", "mixed", manifest),
     ]
 }
 
 fn journal_of_each_kind() -> Vec<u8> {
     let file = Memory(Arc::default());
-    let (mut map, _) = ChunkMap::on(
+    let mut map = ChunkMap::on(
         Path::new("map"),
         Box::new(file.clone()),
-        SIZE_BYTES,
-        CHUNK_BYTES,
+        ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES),
     )
-    .expect("memory can be read and written");
+    .expect("memory can be read and written")
+    .map;
     let zeros = Written::Zeros { start: 0, count: 9 };
     let data = Written::Data {
         chunk: 9,
@@ -223,5 +261,6 @@ fn journal_of_each_kind() -> Vec<u8> {
     for record in [&[zeros, data][..], &[forgotten]] {
         map.append(record).expect("memory can be written");
     }
+    map.close().expect("memory can be written");
     file.bytes().clone()
 }

@@ -152,11 +152,11 @@ impl Control {
         let disks = disks
             .into_iter()
             .map(|disk| {
-                let manifest = server.manifest(disk.index)?;
-                Some((disk, server.disk_path(disk.index), manifest))
+                let proven = server.proven(disk.index)?;
+                Some((disk, server.disk_path(disk.index), proven))
             })
             .collect::<Option<_>>()
-            .ok_or_else(|| Status::unavailable("a disk has no manifest"))?;
+            .ok_or_else(|| Status::unavailable("a disk has lost its receipt"))?;
         let image_id = request
             .image_id
             .parse()

@@ -1,6 +1,6 @@
 //! Images: what is made of the received disks, and how it gets into the store.
 //!
-//! An image is a directory of the store: for each disk `disk-N.raw`, `disk-N.qcow2` and `disk-N.manifest.json`, and `image.json` about them all. It is made
+//! An image is a directory of the store: for each disk `disk-N.raw`, `disk-N.qcow2` and `disk-N.manifest`, and `image.json` about them all. It is made
 //! under another name and renamed when it is whole and flushed, so a directory with an image's name is always an image. A
 //! build that fell is begun anew; one that was renamed is found.
 
@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex};
 use domain::{Failure, ImageId};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
-use transfer::manifest::Manifest;
-use transfer::receiver::TargetDisk;
+use transfer::receiver::{Proven, TargetDisk};
 
 /// `image.json`: what an image is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +59,7 @@ pub(crate) struct Order {
     pub(crate) image_name: String,
     pub(crate) job_id: String,
     pub(crate) source_id: String,
-    pub(crate) disks: Vec<(TargetDisk, PathBuf, Manifest)>,
+    pub(crate) disks: Vec<(TargetDisk, PathBuf, Proven)>,
 }
 
 /// How far an image is.

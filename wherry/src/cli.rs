@@ -203,9 +203,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Job(command) => {
             block_on(async { command.command.run(&command.connection.open()?).await })
         }
-        Command::Image(command) => {
-            block_on(async { command.command.run(&command.connection.open()?).await })
-        }
+        Command::Image(command) => block_on(async {
+            match command.command.run_alone().await {
+                Some(done) => done,
+                None => command.command.run(&command.connection.open()?).await,
+            }
+        }),
         Command::Loadtest(loadtest) => block_on(loadtest.run()),
         Command::Version => {
             println!(
@@ -273,6 +276,8 @@ mod tests {
             "wherry job watch web --bootstrap b.json",
             "wherry job explain web --profile work",
             "wherry image verify m-1",
+            "wherry image verify --path dir",
+            "wherry image verify --disk d --manifest f",
             "wherry image export m-1 --to dir --format raw",
             "wherry admin tenant create acme --max-running 5",
             "wherry admin tenant update acme --max-jobs 0",

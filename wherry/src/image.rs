@@ -1,16 +1,19 @@
 //! `wherry image`: delivered images.
 
+mod verify;
+
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::Api;
 use crate::output::{bytes, fields, table, text};
+use verify::Verify;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
@@ -21,14 +24,14 @@ pub(crate) enum Image {
         /// Its id or name.
         image: String,
     },
-    /// Checks every chunk of every disk against the image's manifests.
-    Verify {
-        /// Its id or name.
-        image: String,
-        /// Directory that it was exported to. Without it, where the store has it on this machine.
-        #[arg(long)]
-        path: Option<PathBuf>,
-    },
+    /// Checks every chunk of every disk against the manifests.
+    ///
+    /// Of an image that was exported, or of one disk, nothing else is needed: no gateway and no key. With the image's name it is also checked that the files are
+    /// those of that image. Exit code 1 if anything differs.
+    #[command(
+        override_usage = "wherry image verify IMAGE [--path DIR]\n       wherry image verify --path DIR\n       wherry image verify --disk FILE --manifest FILE"
+    )]
+    Verify(Verify),
     /// Fetches an image into a directory. A fetch that was cut off goes on where it was.
     Export {
         /// Its id or name.
@@ -59,6 +62,14 @@ pub(crate) enum Format {
 const LIST: (&str, &str) = ("Images", "Image");
 
 impl Image {
+    /// What needs neither gateway nor key; `None` if it needs them.
+    pub(crate) async fn run_alone(&self) -> Option<anyhow::Result<ExitCode>> {
+        match self {
+            Self::Verify(verify) => verify.of_files().await,
+            _ => None,
+        }
+    }
+
     pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
         match self {
             Self::List => {
@@ -71,7 +82,7 @@ impl Image {
                 let image = find(api, &image).await?;
                 api.show(&image, show);
             }
-            Self::Verify { image, path } => verify(api, &image, path).await?,
+            Self::Verify(verify) => verify.of_the_api(api).await?,
             Self::Export { image, to, format } => export(api, &image, &to, format).await?,
             Self::Delete { image } => {
                 let id = text(&find(api, &image).await?, "ImageId");
@@ -166,39 +177,6 @@ fn show(image: &Value) -> String {
     shown
 }
 
-async fn verify(api: &Api, image: &str, path: Option<PathBuf>) -> anyhow::Result<()> {
-    let image = find(api, image).await?;
-    let description = description(&image)?;
-    let folder = path.unwrap_or_else(|| PathBuf::from(text(&image, "Location")));
-    ensure!(
-        folder.is_dir(),
-        "the image's files are not on this machine: fetch them with `wherry image export {} --format raw --to DIR`, then give --path DIR",
-        description.image_id
-    );
-    for disk in &description.disks {
-        let (raw, manifest) = (folder.join(&disk.raw), folder.join(&disk.manifest));
-        let checked = tokio::task::spawn_blocking(move || {
-            transfer::manifest::verify(&raw, &manifest, |_| {})
-        });
-        let root = checked
-            .await??
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>();
-        ensure!(
-            root == disk.root_hash,
-            "disk {} fits its manifest, but the manifest is not the one of image {}",
-            disk.index,
-            description.image_id
-        );
-        println!(
-            "disk {}: every chunk is what was sent, root hash {root}",
-            disk.index
-        );
-    }
-    Ok(())
-}
-
 async fn export(api: &Api, image: &str, to: &Path, format: Format) -> anyhow::Result<()> {
     let image = find(api, image).await?;
     let description = description(&image)?;
@@ -213,10 +191,8 @@ async fn export(api: &Api, image: &str, to: &Path, format: Format) -> anyhow::Re
         fetch(api, id, file, &to.join(file)).await?;
         if format == Format::Raw {
             let (raw, manifest) = (to.join(&disk.raw), to.join(&disk.manifest));
-            let checked = tokio::task::spawn_blocking(move || {
-                transfer::manifest::verify(&raw, &manifest, |_| {})
-            });
-            checked.await??;
+            tokio::task::spawn_blocking(move || transfer::manifest::verify(&raw, &manifest))
+                .await??;
         }
         println!("{}", to.join(file).display());
     }

@@ -89,6 +89,7 @@ fn config(
         },
         bandwidth_limit,
         shared_limit: sending.shared_limit.clone(),
+        scratch: sending.scratch.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Working at one assignment until all disks are sent, or nothing more can be done.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) struct Sending {
     pub reconnect_most: Duration,
     /// What all sends of this agent share.
     pub shared_limit: Option<SharedLimit>,
+    /// Where what is known of large disks lies while they are sent.
+    pub scratch: PathBuf,
 }
 
 impl Sending {

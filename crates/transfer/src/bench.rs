@@ -192,6 +192,7 @@ pub async fn run(
         streams: settings.streams,
         bandwidth_limit: watch::channel(settings.link_bytes_per_sec).1,
         shared_limit: None,
+        scratch: directory.clone(),
     };
     let before = usage();
     let began = Instant::now();

@@ -14,12 +14,19 @@
 //! - *Failing.* After a failed sync nobody knows what is on the disk, so nothing is appended any more ([`crate::receiver`] ends the admission).
 //!   The next one begins with what the journal has.
 //!
+//! All of that holds as far as the medium keeps what it has synced. One that does not loses what was written last: what sat in its own volatile cache when
+//! power failed. So a map whose last record does not say that it was closed names the chunks that were recorded last ([`Opened::unsure`]), and
+//! they are read again before anybody is told that they are here.
+//!
 //! # Format
 //!
 //! Header: `WHCHUNKS`, version u32, chunk bytes u32, disk bytes u64, CRC-32 u32 of the 24 bytes before. Then records: length u32 of the body,
 //! CRC-32 u32 of the body, body. The body is a sequence of entries: kind u8, first chunk u64, and by kind: 1, zeros, count u32; 2, data, 32
-//! bytes of hash (one chunk); 3, forgotten, count u32. All integers are little-endian; later entries override earlier ones.
+//! bytes of hash (one chunk); 3, forgotten, count u32. All integers are little-endian; later entries override earlier ones. A body of one
+//! byte, 4, says that the map was closed when nothing was under way.
 
+use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::TransferError;
@@ -36,6 +43,12 @@ const RECORD_ENTRIES: usize = 16_384;
 const MAX_BODY: u64 = 1 << 20;
 /// A journal is written anew when it is opened with more than this and more than twice what it needs.
 const COMPACT_FROM: u64 = 4 << 20;
+/// The body of the record that says that a map was closed.
+const CLOSED: [u8; 1] = [4];
+/// Bytes of chunks that are read again where a map was not closed: twice what may wait for a flush, and more than disks have of cache.
+pub(crate) const UNSURE_BYTES: u64 = 256 << 20;
+/// The same for stretches, which may be zeros that are not read.
+const UNSURE_STRETCHES: usize = 4096;
 
 /// What became of a chunk, or of a stretch of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,12 +78,56 @@ pub enum Written {
 
 impl Written {
     /// Enters it into what is known.
-    pub fn apply(&self, hashes: &mut ChunkHashes) {
+    ///
+    /// # Errors
+    /// The hashes can't be kept.
+    pub fn apply(&self, hashes: &mut ChunkHashes) -> io::Result<()> {
         match self {
             Self::Zeros { start, count } => hashes.set_zero(*start, *count),
-            Self::Data { chunk, hash } => hashes.set(*chunk, Chunk::Data(*hash)),
+            Self::Data { chunk, hash } => hashes.set(*chunk, Chunk::Data(*hash))?,
             Self::Forgotten { start, count } => hashes.forget(*start, *count),
         }
+        Ok(())
+    }
+}
+
+/// A map that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// For appending.
+    pub map: ChunkMap,
+    /// What it knows.
+    pub known: ChunkHashes,
+    /// The stretches that were recorded last, as first chunk and number, where the map was not closed.
+    pub unsure: Vec<(u64, u64)>,
+}
+
+/// What was recorded last, as long as nobody says that the map was closed.
+#[derive(Debug)]
+struct Recent {
+    stretches: VecDeque<(u64, u64)>,
+    most: usize,
+}
+
+impl Recent {
+    fn new(chunk_bytes: u32) -> Self {
+        let chunks = usize::try_from(UNSURE_BYTES / u64::from(chunk_bytes)).unwrap_or(usize::MAX);
+        Self {
+            stretches: VecDeque::new(),
+            most: chunks.clamp(1, UNSURE_STRETCHES),
+        }
+    }
+
+    fn note(&mut self, entry: &Written) {
+        let stretch = match entry {
+            Written::Zeros { start, count } => (*start, *count),
+            Written::Data { chunk, .. } => (*chunk, 1),
+            Written::Forgotten { .. } => return,
+        };
+        if self.stretches.len() >= self.most {
+            self.stretches.pop_front();
+        }
+        self.stretches.push_back(stretch);
     }
 }
 
@@ -84,54 +141,52 @@ pub struct ChunkMap {
 }
 
 impl ChunkMap {
-    /// Opens the map of a disk, or begins a new one, and answers with what it knows. A map of a disk of another size is begun anew.
+    /// Opens the map of a disk, or begins a new one. A map of a disk of another size is begun anew. Hashes that don't fit memory lie beside it.
     ///
     /// # Errors
     /// The file can't be read or written.
-    pub fn open(
-        path: &Path,
-        size_bytes: u64,
-        chunk_bytes: u32,
-    ) -> Result<(Self, ChunkHashes), TransferError> {
+    pub fn open(path: &Path, size_bytes: u64, chunk_bytes: u32) -> Result<Opened, TransferError> {
         let failed = |error| TransferError::target("open", path, error);
-        let open = || FileStorage::open(path).map_err(failed);
-        let (map, hashes) = Self::on(path, Box::new(open()?), size_bytes, chunk_bytes)?;
-        if map.length < COMPACT_FROM.max(2 * needed(&hashes)) {
-            return Ok((map, hashes));
+        let open = |path: &Path| FileStorage::open(path).map_err(failed);
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let nothing = ChunkHashes::spilling(size_bytes, chunk_bytes, beside);
+        let mut opened = Self::on(path, Box::new(open(path)?), nothing)?;
+        if opened.map.length < COMPACT_FROM.max(2 * needed(&opened.known)) {
+            return Ok(opened);
         }
         let new = path.with_extension("chunks-new");
         if new.exists() {
             std::fs::remove_file(&new).map_err(failed)?;
         }
-        let storage = Box::new(FileStorage::open(&new).map_err(failed)?);
-        let (mut compact, _) = Self::on(&new, storage, size_bytes, chunk_bytes)?;
-        compact.append(&entries(&hashes))?;
+        let nothing = ChunkHashes::new(size_bytes, chunk_bytes);
+        let mut compact = Self::on(&new, Box::new(open(&new)?), nothing)?.map;
+        compact.copy(&mut opened.known)?;
         std::fs::rename(&new, path).map_err(failed)?;
         sync_parent(path).map_err(failed)?;
         compact.path = path.to_owned();
-        Ok((compact, hashes))
+        opened.map = compact;
+        Ok(opened)
     }
 
-    /// The same on any storage; `path` is what errors say.
+    /// The same on any storage; `path` is what errors say, and what is known goes to `hashes`, which know nothing of the disk yet.
     ///
     /// # Errors
     /// The storage can't be read or written.
     pub fn on(
         path: &Path,
         storage: Box<dyn Storage>,
-        size_bytes: u64,
-        chunk_bytes: u32,
-    ) -> Result<(Self, ChunkHashes), TransferError> {
+        mut hashes: ChunkHashes,
+    ) -> Result<Opened, TransferError> {
         let failed = |error| TransferError::target("open", path, error);
-        let header = header(size_bytes, chunk_bytes);
-        let mut hashes = ChunkHashes::new(size_bytes, chunk_bytes);
+        let header = header(hashes.size_bytes(), hashes.chunk_bytes());
         let length = storage.length().map_err(failed)?;
         let mut found = [0; HEADER as usize];
         if length >= HEADER {
             storage.read(0, &mut found).map_err(failed)?;
         }
+        let mut recent = Recent::new(hashes.chunk_bytes());
         let good = if found == header {
-            replay(&*storage, length, &mut hashes).map_err(failed)?
+            replay(&*storage, length, &mut hashes, &mut recent).map_err(failed)?
         } else {
             // Emptied first: the records of another disk must never stand behind this one's header.
             storage.set_length(0).map_err(failed)?;
@@ -146,7 +201,11 @@ impl ChunkMap {
             storage,
             length: good,
         };
-        Ok((map, hashes))
+        Ok(Opened {
+            map,
+            known: hashes,
+            unsure: recent.stretches.into(),
+        })
     }
 
     /// Records what has been written and flushed, or what is about to be overwritten; durable when this returns.
@@ -156,17 +215,47 @@ impl ChunkMap {
     pub fn append(&mut self, written: &[Written]) -> Result<(), TransferError> {
         let mut end = self.length;
         for part in written.chunks(RECORD_ENTRIES) {
-            let body = encode(part);
-            let mut record = Vec::with_capacity(body.len() + 8);
-            let length = u32::try_from(body.len()).expect("a record is far below 4 GiB");
-            record.extend(length.to_le_bytes());
-            record.extend(crc32fast::hash(&body).to_le_bytes());
-            record.extend(&body);
-            self.storage
-                .write(end, &record)
-                .map_err(|error| TransferError::target("write", &self.path, error))?;
-            end += record.len() as u64;
+            end = self.write(end, &encode(part))?;
         }
+        self.sync(end)
+    }
+
+    /// Records that nothing is under way. Whoever opens the map next need not look at the disk.
+    ///
+    /// # Errors
+    /// As with [`ChunkMap::append`].
+    pub fn close(&mut self) -> Result<(), TransferError> {
+        let end = self.write(self.length, &CLOSED)?;
+        self.sync(end)
+    }
+
+    /// Appends all that is known.
+    fn copy(&mut self, known: &mut ChunkHashes) -> Result<(), TransferError> {
+        let mut end = self.length;
+        let mut next = 0;
+        while next < known.chunks() {
+            let entries = entries(known, &mut next);
+            let entries =
+                entries.map_err(|error| TransferError::target("read", &self.path, error))?;
+            if !entries.is_empty() {
+                end = self.write(end, &encode(&entries))?;
+            }
+        }
+        self.sync(end)
+    }
+
+    /// Writes a record; answers with its end.
+    fn write(&self, at: u64, body: &[u8]) -> Result<u64, TransferError> {
+        let length = u32::try_from(body.len()).expect("a record is far below 4 GiB");
+        let crc = crc32fast::hash(body);
+        let record = [&length.to_le_bytes(), &crc.to_le_bytes(), body].concat();
+        self.storage
+            .write(at, &record)
+            .map_err(|error| TransferError::target("write", &self.path, error))?;
+        Ok(at + record.len() as u64)
+    }
+
+    fn sync(&mut self, end: u64) -> Result<(), TransferError> {
         self.storage
             .sync()
             .map_err(|error| TransferError::target("flush", &self.path, error))?;
@@ -215,7 +304,12 @@ fn encode_stretch(body: &mut Vec<u8>, kind: u8, mut start: u64, mut left: u64) {
 }
 
 /// Applies whole records; answers with the length of the good part, header included.
-fn replay(storage: &dyn Storage, length: u64, hashes: &mut ChunkHashes) -> std::io::Result<u64> {
+fn replay(
+    storage: &dyn Storage,
+    length: u64,
+    hashes: &mut ChunkHashes,
+    recent: &mut Recent,
+) -> io::Result<u64> {
     let mut good = HEADER;
     let mut body = Vec::new();
     while good + PREFIX <= length {
@@ -235,10 +329,18 @@ fn replay(storage: &dyn Storage, length: u64, hashes: &mut ChunkHashes) -> std::
         if crc32fast::hash(&body) != crc {
             break;
         }
+        if body == CLOSED {
+            recent.stretches.clear();
+            good += PREFIX + body_bytes;
+            continue;
+        }
         let Some(entries) = decode(&body, hashes.chunks()) else {
             break;
         };
-        entries.iter().for_each(|entry| entry.apply(hashes));
+        for entry in &entries {
+            entry.apply(hashes)?;
+            recent.note(entry);
+        }
         good += PREFIX + body_bytes;
     }
     Ok(good)
@@ -288,35 +390,32 @@ fn decode(mut body: &[u8], chunks: u64) -> Option<Vec<Written>> {
 /// Bytes of the shortest journal that says this.
 fn needed(hashes: &ChunkHashes) -> u64 {
     let runs = hashes.runs(0, hashes.chunks());
-    runs.iter()
-        .map(|run| match run.kind {
-            RunKind::Unknown => 0,
-            RunKind::Zero => 13,
-            RunKind::Data => 41 * run.count,
-        })
-        .sum()
+    runs.map(|run| match run.kind {
+        RunKind::Unknown => 0,
+        RunKind::Zero => 13,
+        RunKind::Data => 41 * run.count,
+    })
+    .sum()
 }
 
-/// What a journal that says this holds.
-fn entries(hashes: &ChunkHashes) -> Vec<Written> {
+/// What the next record of a journal that says this holds, from chunk `next` on.
+fn entries(hashes: &mut ChunkHashes, next: &mut u64) -> io::Result<Vec<Written>> {
     let mut entries = Vec::new();
-    for run in hashes.runs(0, hashes.chunks()) {
-        match run.kind {
-            RunKind::Unknown => {}
-            RunKind::Zero => entries.push(Written::Zeros {
-                start: run.start,
-                count: run.count,
-            }),
-            RunKind::Data => {
-                for chunk in run.start..run.start + run.count {
-                    if let Chunk::Data(hash) = hashes.get(chunk) {
-                        entries.push(Written::Data { chunk, hash });
-                    }
-                }
-            }
+    while entries.len() < RECORD_ENTRIES && *next < hashes.chunks() {
+        let start = *next;
+        if let Chunk::Data(hash) = hashes.get(start)? {
+            entries.push(Written::Data { chunk: start, hash });
+            *next += 1;
+            continue;
         }
+        let run = hashes.runs(start, hashes.chunks()).next();
+        let count = run.map_or(1, |run| run.count);
+        if hashes.kind(start) == RunKind::Zero {
+            entries.push(Written::Zeros { start, count });
+        }
+        *next += count;
     }
-    entries
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -333,10 +432,20 @@ mod tests {
         }
     }
 
-    /// Three records: data and zeros, an overwrite, more data.
-    fn write_journal(path: &Path) -> Vec<(u64, ChunkHashes)> {
-        let (mut map, mut hashes) = ChunkMap::open(path, SIZE, CHUNK).unwrap();
-        let mut states = vec![(map.length, hashes.clone())];
+    fn list(hashes: &mut ChunkHashes) -> Vec<Chunk> {
+        let chunks = 0..hashes.chunks();
+        chunks.map(|chunk| hashes.get(chunk).unwrap()).collect()
+    }
+
+    fn open(path: &Path) -> (ChunkMap, ChunkHashes) {
+        let opened = ChunkMap::open(path, SIZE, CHUNK).unwrap();
+        (opened.map, opened.known)
+    }
+
+    /// Three records: data and zeros, an overwrite, more data. Answers with what is known behind each.
+    fn write_journal(path: &Path) -> Vec<(u64, Vec<Chunk>)> {
+        let (mut map, mut hashes) = open(path);
+        let mut states = vec![(map.length, list(&mut hashes))];
         let records = [
             vec![
                 data(0, 1),
@@ -351,10 +460,18 @@ mod tests {
         ];
         for record in records {
             map.append(&record).unwrap();
-            record.iter().for_each(|entry| entry.apply(&mut hashes));
-            states.push((map.length, hashes.clone()));
+            for entry in &record {
+                entry.apply(&mut hashes).unwrap();
+            }
+            states.push((map.length, list(&mut hashes)));
         }
         states
+    }
+
+    /// What is known when this many bytes of the journal are good.
+    fn known_at(states: &[(u64, Vec<Chunk>)], length: u64) -> &[Chunk] {
+        let whole = states.iter().rev().find(|(end, _)| *end <= length);
+        &whole.unwrap_or(&states[0]).1
     }
 
     #[test]
@@ -366,40 +483,61 @@ mod tests {
         let cut = directory.path().join("cut");
         for length in 0..=bytes.len() {
             std::fs::write(&cut, &bytes[..length]).unwrap();
-            let (mut map, hashes) = ChunkMap::open(&cut, SIZE, CHUNK).unwrap();
-            let whole = states
-                .iter()
-                .rev()
-                .find(|(end, _)| *end <= length as u64)
-                .map_or(&states[0], |state| state);
-            assert_eq!(hashes, whole.1, "cut at {length}");
+            let (mut map, mut hashes) = open(&cut);
+            let whole = known_at(&states, length as u64);
+            assert_eq!(list(&mut hashes), whole, "cut at {length}");
             // What is appended behind a cut counts.
             map.append(&[data(50, 9)]).unwrap();
-            let (_, reopened) = ChunkMap::open(&cut, SIZE, CHUNK).unwrap();
-            assert_eq!(reopened.get(50), Chunk::Data([9; 32]), "cut at {length}");
-            assert_eq!(reopened.get(0), whole.1.get(0));
+            let (_, mut reopened) = open(&cut);
+            assert_eq!(
+                reopened.get(50).unwrap(),
+                Chunk::Data([9; 32]),
+                "cut at {length}"
+            );
+            assert_eq!(reopened.get(0).unwrap(), whole[0]);
         }
     }
 
     #[test]
-    fn flipped_anywhere_it_knows_no_more_than_it_was_told() {
+    fn with_any_bit_flipped_it_knows_no_more_than_it_was_told() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("map");
         let states = write_journal(&path);
         let bytes = std::fs::read(&path).unwrap();
         let flipped = directory.path().join("flipped");
-        for at in 0..bytes.len() {
+        for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
-            changed[at] ^= 0x10;
+            changed[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&flipped, &changed).unwrap();
-            let (_, hashes) = ChunkMap::open(&flipped, SIZE, CHUNK).unwrap();
-            let before = states
-                .iter()
-                .rev()
-                .find(|(end, _)| *end <= at as u64)
-                .map_or(&states[0], |state| state);
-            assert_eq!(hashes, before.1, "flipped at {at}");
+            let (_, mut hashes) = open(&flipped);
+            let before = known_at(&states, bit as u64 / 8);
+            assert_eq!(list(&mut hashes), before, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_map_that_was_not_closed_says_what_was_recorded_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("map");
+        write_journal(&path);
+        let unsure = |path: &Path| ChunkMap::open(path, SIZE, CHUNK).unwrap().unsure;
+        assert_eq!(unsure(&path), [(0, 1), (99, 1), (10, 80), (0, 1), (10, 1)]);
+        let (mut map, _) = open(&path);
+        map.close().unwrap();
+        assert!(unsure(&path).is_empty(), "it was closed");
+        let (mut map, _) = open(&path);
+        map.append(&[data(7, 7)]).unwrap();
+        assert_eq!(unsure(&path), [(7, 1)], "it was opened again and fell");
+
+        // With chunks of the usual size, the last 256 MiB.
+        let path = directory.path().join("large");
+        let size = 1000 << 20;
+        let mut map = ChunkMap::open(&path, size, 1 << 20).unwrap().map;
+        map.append(&(0..1000).map(|chunk| data(chunk, 1)).collect::<Vec<_>>())
+            .unwrap();
+        let unsure = ChunkMap::open(&path, size, 1 << 20).unwrap().unsure;
+        let last: Vec<(u64, u64)> = (744..1000).map(|chunk| (chunk, 1)).collect();
+        assert_eq!(unsure, last);
     }
 
     #[test]
@@ -407,11 +545,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("map");
         write_journal(&path);
-        let (_, hashes) = ChunkMap::open(&path, SIZE + 1, CHUNK).unwrap();
-        assert_eq!(hashes.known(), 0);
-        let (_, hashes) = ChunkMap::open(&path, SIZE, CHUNK).unwrap();
+        let other = ChunkMap::open(&path, SIZE + 1, CHUNK).unwrap();
+        assert_eq!(other.known.known(), 0);
         assert_eq!(
-            hashes.known(),
+            open(&path).1.known(),
             0,
             "what stood behind the other header is gone"
         );
@@ -422,19 +559,30 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("map.chunks");
         let size = 100_000 * u64::from(CHUNK);
-        let (mut map, mut hashes) = ChunkMap::open(&path, size, CHUNK).unwrap();
+        let open = || ChunkMap::open(&path, size, CHUNK).unwrap();
+        let Opened {
+            mut map,
+            known: mut hashes,
+            ..
+        } = open();
         for round in 0..3 {
-            let all: Vec<Written> = (0..50_000).map(|chunk| data(chunk, round)).collect();
+            let mut all: Vec<Written> = (0..50_000).map(|chunk| data(chunk, round)).collect();
+            all.push(Written::Zeros {
+                start: 60_000,
+                count: 7,
+            });
             map.append(&all).unwrap();
-            all.iter().for_each(|entry| entry.apply(&mut hashes));
+            for entry in &all {
+                entry.apply(&mut hashes).unwrap();
+            }
         }
         let long = std::fs::metadata(&path).unwrap().len();
-        let (mut map, reopened) = ChunkMap::open(&path, size, CHUNK).unwrap();
-        assert_eq!(reopened, hashes);
+        let mut reopened = open();
+        assert_eq!(list(&mut reopened.known), list(&mut hashes));
         assert!(std::fs::metadata(&path).unwrap().len() < long / 2);
-        map.append(&[data(99_999, 7)]).unwrap();
-        let (_, reopened) = ChunkMap::open(&path, size, CHUNK).unwrap();
-        assert_eq!(reopened.get(99_999), Chunk::Data([7; 32]));
-        assert_eq!(reopened.get(49_999), Chunk::Data([2; 32]));
+        reopened.map.append(&[data(99_999, 7)]).unwrap();
+        let mut reopened = open().known;
+        hashes.set(99_999, Chunk::Data([7; 32])).unwrap();
+        assert_eq!(list(&mut reopened), list(&mut hashes));
     }
 }

@@ -1,4 +1,4 @@
-//! Control messages on a stream: a length, then the message.
+//! Control messages on a stream: a header, then the message.
 
 use std::io;
 
@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 
 use crate::TransferError;
 use crate::carrier::{RecvStream, SendStream};
-use crate::protocol::{DecodeError, MAX_CONTROL_BYTES, decode_control, encode_control};
+use crate::protocol::{
+    CONTROL_HEADER_BYTES, DecodeError, control_header, decode_control, decode_control_header,
+    encode_control,
+};
 
 /// A control message could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,13 +29,20 @@ impl ReadError {
                 address: address.to_owned(),
                 message,
             },
+            // As good as cut off: what was sent may come through the next time.
+            Self::Malformed(error @ DecodeError::Changed) => TransferError::Connection {
+                address: address.to_owned(),
+                message: error.to_string(),
+            },
             Self::Malformed(error) => TransferError::Protocol(error.to_string()),
         }
     }
 }
 
 pub(crate) async fn write(stream: &mut SendStream, message: &impl Serialize) -> io::Result<()> {
-    stream.write_all(&encode_control(message)).await
+    let body = encode_control(message);
+    let message = [control_header(&body).as_slice(), &body].concat();
+    stream.write_all(&message).await
 }
 
 /// Reads the next message. Not to be dropped in the middle and called again: the stream would be out of step.
@@ -43,13 +53,13 @@ pub(crate) async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result
 /// The same without looking into it.
 pub(crate) async fn read_body(stream: &mut RecvStream) -> Result<Vec<u8>, ReadError> {
     let broken = |error: io::Error| ReadError::Connection(error.to_string());
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).await.map_err(broken)?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MAX_CONTROL_BYTES {
-        return Err(DecodeError::TooLong(length).into());
-    }
+    let mut header = [0; CONTROL_HEADER_BYTES];
+    stream.read_exact(&mut header).await.map_err(broken)?;
+    let (length, crc) = decode_control_header(&header)?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.map_err(broken)?;
+    if crc32fast::hash(&body) != crc {
+        return Err(DecodeError::Changed.into());
+    }
     Ok(body)
 }

@@ -13,7 +13,7 @@ pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
 pub use reader::SourceReader;
 pub use source::{FileSource, Files, Source, Sources};
 pub use storage::{FileStorage, Storage};
-pub use target::TargetWriter;
+pub use target::{Found, TargetWriter};
 
 /// Makes the names in a file's directory durable.
 pub(crate) fn sync_parent(path: &std::path::Path) -> std::io::Result<()> {

@@ -42,6 +42,11 @@ pub enum TransferError {
         /// Its size now, in bytes.
         found: u64,
     },
+    /// What is known of a large disk does not fit memory, and can't be kept on the sender's disk.
+    #[error(
+        "can't use {0}. Free some space there, then start the job again; what was copied is kept"
+    )]
+    Scratch(#[source] io::Error),
     /// The target has no room.
     #[error("no space left at {}: free some, then start the job again; what was copied is kept", path.display())]
     TargetFull {
@@ -152,7 +157,7 @@ impl TransferError {
             | Self::Fenced { .. }
             | Self::Replaced
             | Self::Cancelled => FailureCode::ReceiverUnreachable,
-            Self::Protocol(_) | Self::Identity(_) => FailureCode::Internal,
+            Self::Protocol(_) | Self::Identity(_) | Self::Scratch(_) => FailureCode::Internal,
             Self::Remote(failure) => failure.code,
         }
     }
@@ -169,6 +174,7 @@ impl TransferError {
             Self::OpenSource { .. }
             | Self::ReadSource { .. }
             | Self::SourceResized { .. }
+            | Self::Scratch(_)
             | Self::TargetFull { .. }
             | Self::Target { .. }
             | Self::Corrupt { .. }

@@ -1,9 +1,15 @@
 //! The hashes of a disk's chunks, and the root over them.
 //!
-//! Disks are mostly nothing: a chunk of zeros is kept as the absence of a hash, and a stretch of zeros costs next to no memory. Data costs
-//! 33 MiB for each TiB.
+//! Memory is bounded whatever the disk holds: two bits for each chunk, kept for 64 chunks at once, take 0.6 MiB for each TiB, and the hashes lie in `pages`, of which
+//! 4 MiB are in memory. A chunk of zeros is kept as the absence of a hash.
+
+mod pages;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use pages::Pages;
 
 /// BLAKE3 of a chunk's bytes, or of a disk's chunk hashes.
 pub type Hash = [u8; 32];
@@ -19,33 +25,61 @@ pub enum Chunk {
     Data(Hash),
 }
 
-/// Chunks in a segment: what one entry of the map holds. Small, because file systems strew their own blocks over an empty disk, and each
-/// segment with one of them is spread out.
+/// Chunks in a segment: what one entry of the map holds.
 const SEGMENT: u64 = 64;
 
+/// Hashes of zeros that are hashed at once.
+const STROKE: usize = 64;
+
 /// What is known of every chunk of one disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// What it answers with an [`io::Error`] needs hashes that lie in its file.
+#[derive(Debug)]
 pub struct ChunkHashes {
     size_bytes: u64,
     chunk_bytes: u32,
     segments: BTreeMap<u64, Segment>,
+    /// Of chunks of data. What stands there for others is of no meaning.
+    hashes: Pages,
     known: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    /// Every chunk of it is zeros.
-    Zero,
-    Mixed(Box<[Chunk]>),
+/// One bit for each chunk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Segment {
+    known: u64,
+    /// Of the known ones, those that are not zeros.
+    data: u64,
+}
+
+impl Segment {
+    fn of_kind(self, kind: RunKind) -> u64 {
+        match kind {
+            RunKind::Unknown => !self.known,
+            RunKind::Zero => self.known & !self.data,
+            RunKind::Data => self.data,
+        }
+    }
 }
 
 impl ChunkHashes {
-    /// A disk of which nothing is known.
+    /// A disk of which nothing is known. All that will be stays in memory, 33 MiB for each TiB of data.
     pub fn new(size_bytes: u64, chunk_bytes: u32) -> Self {
+        Self::with(size_bytes, chunk_bytes, Pages::new(None))
+    }
+
+    /// The same, with bounded memory: the rest goes to a file without a name in this directory, when it is needed.
+    pub fn spilling(size_bytes: u64, chunk_bytes: u32, directory: &Path) -> Self {
+        let pages = Pages::new(Some(directory.to_owned()));
+        Self::with(size_bytes, chunk_bytes, pages)
+    }
+
+    fn with(size_bytes: u64, chunk_bytes: u32, hashes: Pages) -> Self {
         Self {
             size_bytes,
             chunk_bytes,
             segments: BTreeMap::new(),
+            hashes,
             known: 0,
         }
     }
@@ -72,67 +106,90 @@ impl ChunkHashes {
             .expect("a chunk's length fits its type")
     }
 
-    /// What is known of a chunk.
-    pub fn get(&self, chunk: u64) -> Chunk {
-        match self.segments.get(&(chunk / SEGMENT)) {
-            None => Chunk::Unknown,
-            Some(Segment::Zero) => Chunk::Zero,
-            Some(Segment::Mixed(chunks)) => chunks[Self::within(chunk)],
+    /// What is known of a chunk, but for its hash.
+    pub fn kind(&self, chunk: u64) -> RunKind {
+        let segment = self.segments.get(&(chunk / SEGMENT));
+        let segment = segment.copied().unwrap_or_default();
+        let bit = 1 << (chunk % SEGMENT);
+        if segment.data & bit != 0 {
+            RunKind::Data
+        } else if segment.known & bit != 0 {
+            RunKind::Zero
+        } else {
+            RunKind::Unknown
         }
     }
 
+    /// What is known of a chunk.
+    ///
+    /// # Errors
+    /// Its hash can't be read from the file, as from all that follow.
+    pub fn get(&mut self, chunk: u64) -> io::Result<Chunk> {
+        Ok(match self.kind(chunk) {
+            RunKind::Unknown => Chunk::Unknown,
+            RunKind::Zero => Chunk::Zero,
+            RunKind::Data => Chunk::Data(self.hashes.get(chunk)?),
+        })
+    }
+
     /// Says what a chunk is.
-    pub fn set(&mut self, chunk: u64, value: Chunk) {
+    ///
+    /// # Errors
+    /// The file can't be written; then the chunk is what it was.
+    pub fn set(&mut self, chunk: u64, value: Chunk) -> io::Result<()> {
         debug_assert!(chunk < self.chunks(), "chunk {chunk} is behind the end");
-        let before = self.get(chunk);
-        if before == value {
-            return;
+        match value {
+            Chunk::Unknown => self.forget(chunk, 1),
+            Chunk::Zero => self.set_zero(chunk, 1),
+            Chunk::Data(hash) => {
+                self.hashes.set(chunk, hash)?;
+                let bit = 1 << (chunk % SEGMENT);
+                let segment = self.segments.entry(chunk / SEGMENT).or_default();
+                self.known += u64::from(segment.known & bit == 0);
+                segment.known |= bit;
+                segment.data |= bit;
+            }
         }
-        self.known =
-            self.known + u64::from(value != Chunk::Unknown) - u64::from(before != Chunk::Unknown);
-        self.mixed(chunk / SEGMENT)[Self::within(chunk)] = value;
+        Ok(())
     }
 
     /// Says that `count` chunks from `start` are zeros.
     pub fn set_zero(&mut self, start: u64, count: u64) {
         let end = start + count;
         debug_assert!(end <= self.chunks(), "chunk {end} is behind the end");
-        let mut chunk = start;
-        while chunk < end {
-            let segment = chunk / SEGMENT;
-            let segment_end = ((segment + 1) * SEGMENT).min(self.chunks());
-            if chunk == segment * SEGMENT && segment_end <= end {
-                let was_known = self.known_in(segment);
-                self.segments.insert(segment, Segment::Zero);
-                self.known += segment_end - chunk - was_known;
-                chunk = segment_end;
-            } else {
-                self.set(chunk, Chunk::Zero);
-                chunk += 1;
-            }
+        if start == end {
+            return;
+        }
+        for number in start / SEGMENT..end.div_ceil(SEGMENT) {
+            let bits = bits(number, start, end);
+            let segment = self.segments.entry(number).or_default();
+            self.known += u64::from((bits & !segment.known).count_ones());
+            segment.known |= bits;
+            segment.data &= !bits;
         }
     }
 
     /// Forgets what `count` chunks from `start` are.
     pub fn forget(&mut self, start: u64, count: u64) {
         let end = (start + count).min(self.chunks());
-        for run in self.runs(start, end) {
-            if run.kind == RunKind::Unknown {
-                continue;
+        if start >= end {
+            return;
+        }
+        let mut empty = Vec::new();
+        for (&number, segment) in self
+            .segments
+            .range_mut(start / SEGMENT..end.div_ceil(SEGMENT))
+        {
+            let bits = bits(number, start, end);
+            self.known -= u64::from((bits & segment.known).count_ones());
+            segment.known &= !bits;
+            segment.data &= !bits;
+            if segment.known == 0 {
+                empty.push(number);
             }
-            let mut chunk = run.start;
-            while chunk < run.start + run.count {
-                let segment = chunk / SEGMENT;
-                let segment_end = ((segment + 1) * SEGMENT).min(self.chunks());
-                if chunk == segment * SEGMENT && segment_end <= end {
-                    self.known -= self.known_in(segment);
-                    self.segments.remove(&segment);
-                    chunk = segment_end;
-                } else {
-                    self.set(chunk, Chunk::Unknown);
-                    chunk += 1;
-                }
-            }
+        }
+        for number in empty {
+            self.segments.remove(&number);
         }
     }
 
@@ -150,111 +207,134 @@ impl ChunkHashes {
     pub fn known_bytes(&self) -> u64 {
         let chunks = self.chunks();
         let mut bytes = self.known * u64::from(self.chunk_bytes);
-        if chunks > 0 && self.get(chunks - 1) != Chunk::Unknown {
+        if chunks > 0 && self.kind(chunks - 1) != RunKind::Unknown {
             bytes -= u64::from(self.chunk_bytes - self.length_of(chunks - 1));
         }
         bytes
     }
 
-    /// The root: BLAKE3 over size, chunk size and the hash of every chunk in order. `None` while a chunk is unknown.
-    pub fn root(&self) -> Option<Hash> {
+    /// The root. `None` while a chunk is unknown.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn root(&mut self) -> io::Result<Option<Hash>> {
         if !self.is_complete() {
-            return None;
+            return Ok(None);
         }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.size_bytes.to_le_bytes());
-        hasher.update(&self.chunk_bytes.to_le_bytes());
-        let zero = hash_of_zeros(self.chunk_bytes);
-        // Long stretches of zeros are hashed in long strokes.
-        let zeros = zero.repeat(usize::try_from(SEGMENT).expect("a segment is small"));
-        for segment in 0..self.chunks().div_ceil(SEGMENT) {
-            let start = segment * SEGMENT;
-            let end = (start + SEGMENT).min(self.chunks());
-            match self.segments.get(&segment) {
-                Some(Segment::Zero) if self.length_of(end - 1) == self.chunk_bytes => {
-                    hasher.update(
-                        &zeros[..usize::try_from(end - start).expect("a segment is small") * 32],
-                    );
-                }
-                _ => {
-                    for chunk in start..end {
-                        match self.get(chunk) {
-                            Chunk::Data(hash) => hasher.update(&hash),
-                            Chunk::Zero if self.length_of(chunk) == self.chunk_bytes => {
-                                hasher.update(&zero)
-                            }
-                            Chunk::Zero => hasher.update(&hash_of_zeros(self.length_of(chunk))),
-                            Chunk::Unknown => return None,
-                        };
-                    }
+        let mut root = Root::new(self.size_bytes, self.chunk_bytes);
+        let mut next = 0;
+        while next < self.chunks() {
+            let run = self.run(next, self.chunks());
+            next += run.count;
+            if run.kind == RunKind::Zero {
+                root.add_zeros(run.count);
+            } else {
+                for chunk in run.start..next {
+                    root.add(&self.hashes.get(chunk)?);
                 }
             }
         }
-        Some(*hasher.finalize().as_bytes())
+        Ok(Some(root.finish()))
     }
 
     /// The longest stretches of alike chunks, in order, from chunk `start` to before `end`.
-    pub fn runs(&self, start: u64, end: u64) -> Vec<Run> {
+    pub fn runs(&self, start: u64, end: u64) -> impl Iterator<Item = Run> {
         let end = end.min(self.chunks());
-        let mut runs: Vec<Run> = Vec::new();
-        let mut push = |kind: RunKind, start: u64, count: u64| match runs.last_mut() {
-            Some(last) if last.kind == kind => last.count += count,
-            _ if count > 0 => runs.push(Run { kind, start, count }),
-            _ => {}
-        };
         let mut next = start;
-        let segments = self
-            .segments
-            .range(start / SEGMENT..end.div_ceil(SEGMENT).max(start / SEGMENT));
-        for (&segment, content) in segments {
-            let from = (segment * SEGMENT).max(start);
-            let until = ((segment + 1) * SEGMENT).min(end);
-            push(RunKind::Unknown, next, from - next);
-            match content {
-                Segment::Zero => push(RunKind::Zero, from, until - from),
-                Segment::Mixed(chunks) => {
-                    for chunk in from..until {
-                        push(RunKind::of(chunks[Self::within(chunk)]), chunk, 1);
-                    }
-                }
+        std::iter::from_fn(move || {
+            (next < end).then(|| {
+                let run = self.run(next, end);
+                next += run.count;
+                run
+            })
+        })
+    }
+
+    /// The longest of alike chunks from `start` on.
+    fn run(&self, start: u64, end: u64) -> Run {
+        let kind = self.kind(start);
+        let mut next = start;
+        for (&number, segment) in self.segments.range(start / SEGMENT..end.div_ceil(SEGMENT)) {
+            let first = number * SEGMENT;
+            if next < first && kind != RunKind::Unknown {
+                break;
             }
-            next = until;
+            next = next.max(first);
+            next += u64::from((segment.of_kind(kind) >> (next - first)).trailing_ones());
+            if next < first + SEGMENT {
+                break;
+            }
         }
-        push(RunKind::Unknown, next, end.saturating_sub(next));
-        runs
+        // Where no segment is, nothing is known.
+        let is_known = self.segments.contains_key(&(next / SEGMENT));
+        if kind == RunKind::Unknown && next < end && !is_known {
+            next = end;
+        }
+        let count = next.min(end) - start;
+        Run { kind, start, count }
+    }
+}
+
+/// The bits of a segment's chunks from `start` to before `end`, of which it has at least one.
+fn bits(segment: u64, start: u64, end: u64) -> u64 {
+    let first = segment * SEGMENT;
+    let from = start.max(first) - first;
+    let until = end.min(first + SEGMENT) - first;
+    (u64::MAX >> (SEGMENT - (until - from))) << from
+}
+
+/// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order.
+#[derive(Debug)]
+pub(crate) struct Root {
+    hasher: blake3::Hasher,
+    left_bytes: u64,
+    chunk_bytes: u32,
+    /// The hash of a chunk of zeros, many times: long stretches are hashed in long strokes.
+    zeros: Vec<u8>,
+}
+
+impl Root {
+    /// That of a disk of which no chunk is added yet.
+    pub(crate) fn new(size_bytes: u64, chunk_bytes: u32) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&size_bytes.to_le_bytes());
+        hasher.update(&chunk_bytes.to_le_bytes());
+        Self {
+            hasher,
+            left_bytes: size_bytes,
+            chunk_bytes,
+            zeros: hash_of_zeros(chunk_bytes).repeat(STROKE),
+        }
     }
 
-    fn within(chunk: u64) -> usize {
-        usize::try_from(chunk % SEGMENT).expect("a segment is small")
+    /// The next chunk, by its hash.
+    pub(crate) fn add(&mut self, hash: &Hash) {
+        self.left_bytes = self.left_bytes.saturating_sub(u64::from(self.chunk_bytes));
+        self.hasher.update(hash);
     }
 
-    fn known_in(&self, segment: u64) -> u64 {
-        let length = ((segment + 1) * SEGMENT).min(self.chunks()) - segment * SEGMENT;
-        match self.segments.get(&segment) {
-            None => 0,
-            Some(Segment::Zero) => length,
-            Some(Segment::Mixed(chunks)) => chunks
-                .iter()
-                .filter(|chunk| **chunk != Chunk::Unknown)
-                .count() as u64,
+    /// The next chunks, which are zeros. The last chunk of the disk may be short.
+    pub(crate) fn add_zeros(&mut self, count: u64) {
+        let chunk_bytes = u64::from(self.chunk_bytes);
+        let mut whole = count.min(self.left_bytes / chunk_bytes);
+        let is_short = whole < count;
+        self.left_bytes -= whole * chunk_bytes;
+        while whole > 0 {
+            let stroke = usize::try_from(whole).map_or(STROKE, |whole| whole.min(STROKE));
+            self.hasher
+                .update(&self.zeros[..stroke * size_of::<Hash>()]);
+            whole -= stroke as u64;
+        }
+        if is_short {
+            let length = u32::try_from(self.left_bytes).expect("it is less than a chunk");
+            self.left_bytes = 0;
+            self.hasher.update(&hash_of_zeros(length));
         }
     }
 
-    fn mixed(&mut self, segment: u64) -> &mut [Chunk] {
-        let length =
-            usize::try_from(((segment + 1) * SEGMENT).min(self.chunks()) - segment * SEGMENT)
-                .expect("a segment is small");
-        let content = self
-            .segments
-            .entry(segment)
-            .or_insert_with(|| Segment::Mixed(vec![Chunk::Unknown; length].into_boxed_slice()));
-        if *content == Segment::Zero {
-            *content = Segment::Mixed(vec![Chunk::Zero; length].into_boxed_slice());
-        }
-        match content {
-            Segment::Mixed(chunks) => chunks,
-            Segment::Zero => unreachable!("a segment of zeros has just been spread out"),
-        }
+    /// The root of what was added.
+    pub(crate) fn finish(&self) -> Hash {
+        *self.hasher.finalize().as_bytes()
     }
 }
 
@@ -280,8 +360,8 @@ pub enum RunKind {
     Data,
 }
 
-impl RunKind {
-    fn of(chunk: Chunk) -> Self {
+impl From<Chunk> for RunKind {
+    fn from(chunk: Chunk) -> Self {
         match chunk {
             Chunk::Unknown => Self::Unknown,
             Chunk::Zero => Self::Zero,
@@ -305,7 +385,7 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         && tail.iter().all(|&byte| byte == 0)
 }
 
-fn hash_of_zeros(length: u32) -> Hash {
+pub(crate) fn hash_of_zeros(length: u32) -> Hash {
     hash(&vec![0; length as usize])
 }
 
@@ -350,7 +430,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Set(chunk, value) => {
-                        hashes.set(chunk, Chunk::Data([value; 32]));
+                        hashes.set(chunk, Chunk::Data([value; 32])).unwrap();
                         list[index(chunk)] = Chunk::Data([value; 32]);
                     }
                     Step::Zero(start, count) => {
@@ -365,7 +445,7 @@ mod tests {
             }
             let mut known_bytes = 0;
             for (chunk, value) in (0..).zip(&list) {
-                prop_assert_eq!(hashes.get(chunk), *value);
+                prop_assert_eq!(hashes.get(chunk).unwrap(), *value);
                 known_bytes += if *value == Chunk::Unknown { 0 } else { u64::from(hashes.length_of(chunk)) };
             }
             prop_assert_eq!(hashes.known_bytes(), known_bytes);
@@ -380,7 +460,7 @@ mod tests {
                 prop_assert!(run.count > 0);
                 prop_assert_ne!(last, Some(run.kind), "runs are as long as can be");
                 for chunk in run.start..run.start + run.count {
-                    prop_assert_eq!(RunKind::of(list[index(chunk)]), run.kind);
+                    prop_assert_eq!(RunKind::from(list[index(chunk)]), run.kind);
                 }
                 last = Some(run.kind);
                 next = run.start + run.count;
@@ -399,7 +479,7 @@ mod tests {
                 }
                 hash(&bytes)
             });
-            prop_assert_eq!(hashes.root(), naive);
+            prop_assert_eq!(hashes.root().unwrap(), naive);
         }
     }
 
@@ -413,7 +493,7 @@ mod tests {
             bytes.extend(hash(&[0; 8]));
         }
         bytes.extend(hash(&[0; 5]));
-        assert_eq!(hashes.root(), Some(hash(&bytes)));
+        assert_eq!(hashes.root().unwrap(), Some(hash(&bytes)));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! `docs/data-path.md` explains the design. In short: a disk is cut into chunks; the sender reads and hashes each and sends what the
 //! receiver does not have; the receiver checks, writes, flushes, and only then says that a chunk is there.
 //!
-//! - [`protocol`], [`hashes`], [`plan`], [`manifest`] decide and encode. They do no I/O and know no sockets.
+//! - [`protocol`] and [`plan`] decide and encode. They do no I/O and know no sockets.
+//! - [`hashes`] is what either side knows of a disk, with bounded memory; [`manifest`] is the same as a file.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.
 //! - [`carrier`] has the sockets: QUIC ([`quic`]), or TLS over TCP.

@@ -7,6 +7,9 @@ use crate::hashes::{ChunkHashes, RunKind};
 /// Chunks in one claim of data: 32 MiB with the usual chunk.
 const CLAIM_CHUNKS: u64 = 32;
 
+/// Chunks in one claim of a hole: 1 TiB with the usual chunk. What the receiver has of it is gone through at once.
+const CLAIM_HOLE: u64 = 1 << 20;
+
 /// A stretch of a disk, in bytes, as the source's file system tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -37,6 +40,36 @@ pub enum Claim {
         /// How many.
         count: u64,
     },
+}
+
+impl Claim {
+    /// The first chunk, and how many.
+    fn chunks(self) -> (u64, u64) {
+        let (Self::Read { start, count, .. } | Self::Hole { start, count, .. }) = self;
+        (start, count)
+    }
+
+    /// The same of other chunks.
+    fn of(self, start: u64, count: u64) -> Self {
+        match self {
+            Self::Read { disk, .. } => Self::Read { disk, start, count },
+            Self::Hole { disk, .. } => Self::Hole { disk, start, count },
+        }
+    }
+
+    /// The piece for one stream, and what is left.
+    fn cut(self) -> (Self, Option<Self>) {
+        let (start, count) = self.chunks();
+        let most = match self {
+            Self::Read { .. } => CLAIM_CHUNKS,
+            Self::Hole { .. } => CLAIM_HOLE,
+        };
+        if count <= most {
+            return (self, None);
+        }
+        let rest = self.of(start + most, count - most);
+        (self.of(start, most), Some(rest))
+    }
 }
 
 /// Which chunks a pass looks at. What the receiver does not have is looked at in any case.
@@ -74,7 +107,6 @@ impl Candidates {
             });
         let unknown = receiver
             .runs(0, chunks)
-            .into_iter()
             .filter(|run| run.kind == RunKind::Unknown)
             .map(|run| (run.start, run.start + run.count));
         let mut ranges: Vec<(u64, u64)> = touched
@@ -100,22 +132,11 @@ pub fn only(claims: Vec<Claim>, look_at: &[(u64, u64)]) -> Vec<Claim> {
     let mut parts = Vec::new();
     let mut next = 0;
     for claim in claims {
-        let (Claim::Read { start, count, .. } | Claim::Hole { start, count, .. }) = claim;
+        let (start, count) = claim.chunks();
         while let Some((first, number)) = look_at.get(next) {
             let (from, until) = (start.max(*first), (start + count).min(first + number));
             if from < until {
-                parts.push(match claim {
-                    Claim::Read { disk, .. } => Claim::Read {
-                        disk,
-                        start: from,
-                        count: until - from,
-                    },
-                    Claim::Hole { disk, .. } => Claim::Hole {
-                        disk,
-                        start: from,
-                        count: until - from,
-                    },
-                });
+                parts.push(claim.of(from, until - from));
             }
             if first + number > start + count {
                 break;
@@ -126,7 +147,7 @@ pub fn only(claims: Vec<Claim>, look_at: &[(u64, u64)]) -> Vec<Claim> {
     parts
 }
 
-/// Cuts a disk into claims: chunks that an extent of data touches are read, all others are holes.
+/// Cuts a disk into claims, as long as can be: chunks that an extent of data touches are read, all others are holes.
 pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -> Vec<Claim> {
     let chunk_bytes = u64::from(chunk_bytes);
     let chunks = size_bytes.div_ceil(chunk_bytes);
@@ -149,15 +170,18 @@ pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -
         let first = (extent.start / chunk_bytes).max(next);
         let end = extent.end.min(size_bytes).div_ceil(chunk_bytes);
         hole_until(&mut next, first, &mut claims);
-        while next < end {
-            let count = (end - next).min(CLAIM_CHUNKS);
-            claims.push(Claim::Read {
+        if next >= end {
+            continue;
+        }
+        match claims.last_mut() {
+            Some(Claim::Read { count, .. }) => *count += end - next,
+            _ => claims.push(Claim::Read {
                 disk,
                 start: next,
-                count,
-            });
-            next += count;
+                count: end - next,
+            }),
         }
+        next = end;
     }
     hole_until(&mut next, chunks, &mut claims);
     claims
@@ -166,23 +190,28 @@ pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -
 /// The cursor that all streams share: each claims the next piece when it is done with its last.
 #[derive(Debug)]
 pub struct Cursor {
-    claims: Mutex<std::vec::IntoIter<Claim>>,
+    /// What is left, the next piece last.
+    claims: Mutex<Vec<Claim>>,
 }
 
 impl Cursor {
-    /// A cursor over claims, in their order.
-    pub fn new(claims: Vec<Claim>) -> Self {
+    /// A cursor over claims, in their order. Long ones are cut when they are claimed.
+    pub fn new(mut claims: Vec<Claim>) -> Self {
+        claims.reverse();
         Self {
-            claims: Mutex::new(claims.into_iter()),
+            claims: Mutex::new(claims),
         }
     }
 
     /// The next piece; `None` when all are taken.
     pub fn claim(&self) -> Option<Claim> {
-        self.claims
+        let mut claims = self
+            .claims
             .lock()
-            .expect("no holder of this lock can panic")
-            .next()
+            .expect("no holder of this lock can panic");
+        let (piece, rest) = claims.pop()?.cut();
+        claims.extend(rest);
+        Some(piece)
     }
 }
 
@@ -216,7 +245,7 @@ mod tests {
             let chunks = known.len() as u64;
             let mut receiver = ChunkHashes::new(chunks * 8 - 3, 8);
             for (chunk, _) in (0..).zip(&known).filter(|(_, is_known)| **is_known) {
-                receiver.set(chunk, Chunk::Data([1; 32]));
+                receiver.set(chunk, Chunk::Data([1; 32])).unwrap();
             }
             // As they come: in any order, over each other, and beyond the disk's end.
             let changed: Vec<Extent> = cuts.chunks_exact_mut(2).map(|pair| {
@@ -227,7 +256,7 @@ mod tests {
             let everything = claims(0, chunks * 8 - 3, 8, &[Extent { start: 100, end: 900 }]);
             let mut looked = vec![0; known.len()];
             for claim in only(everything, &look_at) {
-                let (Claim::Read { start, count, .. } | Claim::Hole { start, count, .. }) = claim;
+                let (start, count) = claim.chunks();
                 (start..start + count).for_each(|chunk| looked[usize::try_from(chunk).unwrap()] += 1);
             }
             for (chunk, is_known) in (0_u64..).zip(&known) {
@@ -246,13 +275,14 @@ mod tests {
             let data: Vec<Extent> = cuts.chunks_exact(2).map(|pair| Extent { start: pair[0], end: pair[1] }).collect();
             let mut next = 0;
             let mut read = Vec::new();
-            for claim in claims(0, size, chunk, &data) {
+            let cursor = Cursor::new(claims(0, size, chunk, &data));
+            while let Some(claim) = cursor.claim() {
                 let (start, count, is_read) = match claim {
                     Claim::Read { start, count, .. } => (start, count, true),
                     Claim::Hole { start, count, .. } => (start, count, false),
                 };
                 prop_assert_eq!(start, next);
-                prop_assert!(count > 0);
+                prop_assert!(count > 0 && (count <= CLAIM_CHUNKS || !is_read));
                 next += count;
                 read.extend(std::iter::repeat_n(is_read, usize::try_from(count).unwrap()));
             }

@@ -1,18 +1,19 @@
 //! What crosses the wire. Encoding and decoding only: no sockets, no files, and no input that can make them panic.
 //!
-//! One bidirectional *control* stream carries length-prefixed messages: the sender's [`ToReceiver`], the receiver's [`ToSender`]. Any number of
+//! One bidirectional *control* stream carries messages with a header: the sender's [`ToReceiver`], the receiver's [`ToSender`]. Any number of
 //! unidirectional *data* streams carry frames: a [`Frame`] header of fixed length, and behind a data frame its payload.
 
+use std::io;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RemoteFailure;
-use crate::hashes::{Chunk, ChunkHashes, Hash, Run, RunKind};
+use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -21,7 +22,7 @@ pub const ALPN: &[u8] = b"wherry/1";
 pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 
 /// Most hashes, and most stretches, in a page of what the receiver has.
-const PAGE_HASHES: usize = 16_384;
+const PAGE_HASHES: u64 = 16_384;
 const PAGE_STRETCHES: usize = 16_384;
 
 /// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
@@ -129,6 +130,9 @@ pub enum DecodeError {
     /// A control message is not one.
     #[error("a control message is malformed: {0}")]
     Control(String),
+    /// A control message is not what was sent.
+    #[error("a control message was changed on its way")]
+    Changed,
     /// A control message is longer than [`MAX_CONTROL_BYTES`].
     #[error("a control message of {0} bytes is too long")]
     TooLong(usize),
@@ -139,79 +143,76 @@ pub enum DecodeError {
 
 impl Page {
     /// What is known of a disk from chunk `start` on, as far as it fits a message; and where the next page begins, if there is one.
-    pub fn of(index: DiskIndex, hashes: &ChunkHashes, start: u64) -> (Self, Option<u64>) {
+    ///
+    /// # Errors
+    /// The hashes can't be read.
+    pub fn of(
+        index: DiskIndex,
+        hashes: &mut ChunkHashes,
+        start: u64,
+    ) -> io::Result<(Self, Option<u64>)> {
         let mut stretches = Vec::new();
-        let mut hashes_left = PAGE_HASHES as u64;
+        let mut hashes_left = PAGE_HASHES;
         let mut next = start;
-        while next < hashes.chunks() && hashes_left > 0 && stretches.len() < PAGE_STRETCHES {
-            // A stretch of zeros may be long; the runs of the whole disk are not made for each page.
-            let Some(run) = longest_run(hashes, next) else {
+        while hashes_left > 0 && stretches.len() < PAGE_STRETCHES {
+            let Some(run) = hashes.runs(next, hashes.chunks()).next() else {
                 break;
             };
-            match run.kind {
-                RunKind::Unknown => stretches.push(Stretch::Unknown(run.count)),
-                RunKind::Zero => stretches.push(Stretch::Zeros(run.count)),
+            let mut count = run.count;
+            stretches.push(match run.kind {
+                RunKind::Unknown => Stretch::Unknown(count),
+                RunKind::Zero => Stretch::Zeros(count),
                 RunKind::Data => {
-                    let count = run.count.min(hashes_left);
-                    let list: Vec<Hash> = (next..next + count)
-                        .filter_map(|chunk| match hashes.get(chunk) {
-                            Chunk::Data(hash) => Some(hash),
-                            Chunk::Zero | Chunk::Unknown => None,
-                        })
-                        .collect();
-                    stretches.push(Stretch::Data(list));
+                    count = count.min(hashes_left);
                     hashes_left -= count;
-                    next += count;
-                    continue;
+                    let mut list = Vec::new();
+                    for chunk in next..next + count {
+                        if let Chunk::Data(hash) = hashes.get(chunk)? {
+                            list.push(hash);
+                        }
+                    }
+                    Stretch::Data(list)
                 }
-            }
-            next += run.count;
+            });
+            next += count;
         }
         let page = Self {
             index,
             start,
             stretches,
         };
-        (page, (next < hashes.chunks()).then_some(next))
+        Ok((page, (next < hashes.chunks()).then_some(next)))
     }
 
-    /// Enters it into what is known; `None` if it does not fit the disk.
-    pub fn enter(&self, hashes: &mut ChunkHashes) -> Option<()> {
+    /// Enters it into what is known; `false` if it does not fit the disk.
+    ///
+    /// # Errors
+    /// The hashes can't be kept.
+    pub fn enter(&self, hashes: &mut ChunkHashes) -> io::Result<bool> {
         let mut chunk = self.start;
         for stretch in &self.stretches {
             let count = match stretch {
                 Stretch::Unknown(count) | Stretch::Zeros(count) => *count,
                 Stretch::Data(list) => list.len() as u64,
             };
-            let end = chunk
+            let Some(end) = chunk
                 .checked_add(count)
-                .filter(|end| *end <= hashes.chunks())?;
+                .filter(|end| *end <= hashes.chunks())
+            else {
+                return Ok(false);
+            };
             match stretch {
                 Stretch::Unknown(_) => {}
                 Stretch::Zeros(count) => hashes.set_zero(chunk, *count),
                 Stretch::Data(list) => {
                     for (hash, chunk) in list.iter().zip(chunk..) {
-                        hashes.set(chunk, Chunk::Data(*hash));
+                        hashes.set(chunk, Chunk::Data(*hash))?;
                     }
                 }
             }
             chunk = end;
         }
-        Some(())
-    }
-}
-
-/// The run that begins at a chunk, looked for in growing steps.
-fn longest_run(hashes: &ChunkHashes, start: u64) -> Option<Run> {
-    let mut look = 1024;
-    loop {
-        let runs = hashes.runs(start, start.saturating_add(look));
-        match runs.as_slice() {
-            [only] if start + only.count < hashes.chunks() && only.kind != RunKind::Data => {
-                look *= 8
-            }
-            _ => return runs.first().copied(),
-        }
+        Ok(true)
     }
 }
 
@@ -223,16 +224,44 @@ pub fn version_of_hello(body: &[u8]) -> Option<u16> {
     }
 }
 
-/// Encodes a control message with its length in front.
+/// Encodes a control message's body.
 pub fn encode_control(message: &impl Serialize) -> Vec<u8> {
-    let body =
-        postcard::to_stdvec(message).expect("control messages hold nothing that has no encoding");
-    let mut bytes = u32::try_from(body.len())
-        .expect("a control message is far below 4 GiB")
-        .to_le_bytes()
-        .to_vec();
-    bytes.extend(body);
-    bytes
+    postcard::to_stdvec(message).expect("control messages hold nothing that has no encoding")
+}
+
+/// Bytes in front of a control message's body.
+pub const CONTROL_HEADER_BYTES: usize = 12;
+
+/// What stands in front of a control message's body: its length, its CRC-32, and the CRC-32 of both. TLS keeps what passes between two machines; this
+/// is for what goes wrong on them.
+pub fn control_header(body: &[u8]) -> [u8; CONTROL_HEADER_BYTES] {
+    let length = u32::try_from(body.len()).expect("a control message is far below 4 GiB");
+    let mut header = [0; CONTROL_HEADER_BYTES];
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    header[4..8].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    let sum = crc32fast::hash(&header[..8]);
+    header[8..].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
+/// The length and the CRC-32 of the body behind a header.
+///
+/// # Errors
+/// [`DecodeError::Changed`] and [`DecodeError::TooLong`].
+pub fn decode_control_header(
+    header: &[u8; CONTROL_HEADER_BYTES],
+) -> Result<(usize, u32), DecodeError> {
+    let field = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    if crc32fast::hash(&header[..8]) != field(8) {
+        return Err(DecodeError::Changed);
+    }
+    let length = field(0) as usize;
+    if length > MAX_CONTROL_BYTES {
+        return Err(DecodeError::TooLong(length));
+    }
+    Ok((length, field(4)))
 }
 
 /// Decodes a control message's body.
@@ -369,26 +398,38 @@ mod tests {
                 match kind {
                     0 => {}
                     1 => hashes.set_zero(start, count),
-                    _ => (start..start + count).for_each(|chunk| hashes.set(chunk, Chunk::Data([kind; 32]))),
+                    _ => (start..start + count).for_each(|chunk| hashes.set(chunk, Chunk::Data([kind; 32])).unwrap()),
                 }
                 start += count;
             }
             let mut read = ChunkHashes::new(chunks * 8 - 3, 8);
             let mut next = Some(0);
             while let Some(start) = next {
-                let (page, after) = Page::of(DiskIndex(0), &hashes, start);
+                let (page, after) = Page::of(DiskIndex(0), &mut hashes, start).unwrap();
                 let message = encode_control(&ToSender::Present(page));
                 prop_assert!(message.len() <= MAX_CONTROL_BYTES);
-                let page = match decode_control(&message[4..]) {
+                let page = match decode_control(&message) {
                     Ok(ToSender::Present(page)) => page,
                     other => panic!("{other:?}"),
                 };
-                page.enter(&mut read).unwrap();
-                prop_assert!(page.enter(&mut ChunkHashes::new(start * 8, 8)).is_none());
+                prop_assert!(page.enter(&mut read).unwrap());
+                prop_assert!(!page.enter(&mut ChunkHashes::new(start * 8, 8)).unwrap());
                 next = after;
             }
             prop_assert_eq!(read.known(), hashes.known());
-            prop_assert_eq!(read.runs(0, chunks), hashes.runs(0, chunks));
+            prop_assert!(read.runs(0, chunks).eq(hashes.runs(0, chunks)));
+        }
+    }
+
+    #[test]
+    fn a_changed_header_is_seen() {
+        let header = control_header(b"a body");
+        let read = decode_control_header(&header);
+        assert_eq!(read, Ok((6, crc32fast::hash(b"a body"))));
+        for bit in 0..CONTROL_HEADER_BYTES * 8 {
+            let mut changed = header;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_control_header(&changed), Err(DecodeError::Changed));
         }
     }
 
@@ -400,12 +441,12 @@ mod tests {
             disks: Vec::new(),
             carrier_reason: String::new(),
         };
-        assert_eq!(version_of_hello(&encode_control(&hello)[4..]), Some(300));
+        assert_eq!(version_of_hello(&encode_control(&hello)), Some(300));
         let sent = ToReceiver::Sent {
             streams: 1,
             roots: Vec::new(),
         };
-        assert_eq!(version_of_hello(&encode_control(&sent)[4..]), None);
+        assert_eq!(version_of_hello(&encode_control(&sent)), None);
         assert_eq!(version_of_hello(&[]), None);
     }
 }

@@ -18,6 +18,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) use simulated::Media;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::carrier::Listener;
 use crate::error::RemoteFailure;
 use crate::hashes::{ChunkHashes, Hash};
-use crate::manifest::Manifest;
+use crate::manifest;
 use crate::work::blocking;
 use crate::{CHUNK_BYTES, Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
@@ -104,10 +105,15 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Compares the roots of a disk whose every chunk is durable.
-    fn of(index: DiskIndex, durable: &ChunkHashes, sent: Hash) -> Result<Self, TransferError> {
+    /// Compares the roots of a disk; that of what is durable exists when every chunk is.
+    fn of(
+        index: DiskIndex,
+        durable: &ChunkHashes,
+        root: Option<Hash>,
+        sent: Hash,
+    ) -> Result<Self, TransferError> {
         let corrupt = |what: String| TransferError::Corrupt { disk: index, what };
-        let root = durable.root().ok_or_else(|| {
+        let root = root.ok_or_else(|| {
             corrupt(format!(
                 "{} of {} chunks arrived",
                 durable.known(),
@@ -129,6 +135,11 @@ impl Receipt {
         self.root
     }
 
+    /// The same in hexadecimal.
+    pub fn root_hex(&self) -> String {
+        blake3::Hash::from(self.root).to_hex().to_string()
+    }
+
     /// Bytes of the source's disk.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
@@ -137,6 +148,43 @@ impl Receipt {
     /// Number of chunks.
     pub fn chunks(&self) -> u64 {
         self.chunks
+    }
+}
+
+/// A disk that has its receipt.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    disks: Arc<Disks>,
+    index: DiskIndex,
+    receipt: Receipt,
+}
+
+impl Proven {
+    /// The proof.
+    pub fn receipt(&self) -> Receipt {
+        self.receipt
+    }
+
+    /// Bytes of a chunk.
+    pub fn chunk_bytes(&self) -> u32 {
+        self.disks.chunk_bytes
+    }
+
+    /// Writes its manifest. This blocks.
+    ///
+    /// # Errors
+    /// The manifest can't be written, or the disk was written again since it had its receipt.
+    pub fn write_manifest(&self, to: impl io::Write) -> io::Result<()> {
+        let disk = self.disks.find(self.index).map_err(io::Error::other)?;
+        let size_bytes = self.receipt.size_bytes;
+        let head = manifest::write(to, size_bytes, self.chunk_bytes(), |start, count| {
+            disk.durable(start, count)
+        })?;
+        if head.root == self.receipt.root {
+            Ok(())
+        } else {
+            Err(io::Error::other("the disk was written again meanwhile"))
+        }
     }
 }
 
@@ -252,7 +300,7 @@ impl Server {
     ///
     /// # Errors
     /// The operating system does not say.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
+    pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.address()
     }
 
@@ -276,12 +324,15 @@ impl Server {
         self.shared.status.subscribe()
     }
 
-    /// The manifest of a disk that has its receipt.
-    pub fn manifest(&self, index: DiskIndex) -> Option<Manifest> {
-        let admitted = self.shared.lock_admitted().clone()?;
-        let disk = admitted.find(index).ok()?;
-        disk.receipt()?;
-        Manifest::new(&disk.durable())
+    /// A disk that has its receipt, for its manifest.
+    pub fn proven(&self, index: DiskIndex) -> Option<Proven> {
+        let disks = self.shared.lock_admitted().clone()?;
+        let receipt = disks.find(index).ok()?.receipt()?;
+        Some(Proven {
+            disks,
+            index,
+            receipt,
+        })
     }
 
     /// The file of a target disk.
@@ -382,7 +433,8 @@ impl Shared {
         };
         disks.cancel.cancel();
         self.fence.revoke();
-        disks.flush(&self.status)
+        disks.flush(&self.status)?;
+        disks.close()
     }
 
     /// Tells the session that writes, if there is one, that another takes over; answers with the token of the other.

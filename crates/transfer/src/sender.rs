@@ -91,6 +91,8 @@ pub struct SendConfig {
     pub bandwidth_limit: watch::Receiver<Option<u64>>,
     /// A limit above that, which this transfer shares with others.
     pub shared_limit: Option<SharedLimit>,
+    /// A directory on a disk, for what is known of disks so large that it does not fit memory: files without names, 32 MiB for each TiB.
+    pub scratch: PathBuf,
 }
 
 /// Where a transfer is.

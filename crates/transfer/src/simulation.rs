@@ -11,6 +11,7 @@ pub(crate) mod network;
 mod checks;
 mod disks;
 mod pace;
+mod passes;
 mod plan;
 mod seeds;
 mod world;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use domain::{Clock as _, Failure, FailureCode};
 use tokio::io::AsyncReadExt as _;
+use transfer::receiver::Proven;
 
 use super::{ImageDescription, ImageDisk, Order};
 
@@ -102,19 +103,20 @@ async fn make(
 
     let count = order.disks.len() as f64;
     let mut disks = Vec::new();
-    for (number, (disk, path, manifest)) in order.disks.iter().enumerate() {
+    for (number, (disk, path, proven)) in order.disks.iter().enumerate() {
         let made = ImageDisk {
             index: disk.index.0,
             size_bytes: disk.target_bytes,
-            source_bytes: manifest.size_bytes,
-            root_hash: manifest.root_hex().to_owned(),
-            chunk_bytes: manifest.chunk_bytes,
+            source_bytes: proven.receipt().size_bytes(),
+            root_hash: proven.receipt().root_hex(),
+            chunk_bytes: proven.chunk_bytes(),
             raw: format!("disk-{}.raw", disk.index),
             qcow2: format!("disk-{}.qcow2", disk.index),
-            manifest: format!("disk-{}.manifest.json", disk.index),
+            manifest: format!("disk-{}.manifest", disk.index),
         };
         let manifest_path = partial.join(&made.manifest);
-        std::fs::write(&manifest_path, manifest.to_json())
+        write_manifest(proven.clone(), manifest_path.clone())
+            .await
             .map_err(failed("write", &manifest_path))?;
         let whole = |fraction: f64| (number as f64 + fraction) / count;
         convert(qemu_img, path, &partial.join(&made.qcow2), |fraction| {
@@ -144,6 +146,16 @@ async fn make(
     Ok((location.display().to_string(), text))
 }
 
+async fn write_manifest(proven: Proven, path: PathBuf) -> io::Result<()> {
+    let writing = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::create(path)?;
+        proven.write_manifest(io::BufWriter::new(file))
+    });
+    writing
+        .await
+        .unwrap_or_else(|died| Err(io::Error::other(died)))
+}
+
 /// Whether an image that lies in the store already is the one that the order would make.
 fn is_of(description: &str, order: &Order) -> bool {
     let Ok(found) = serde_json::from_str::<ImageDescription>(description) else {
@@ -153,13 +165,10 @@ fn is_of(description: &str, order: &Order) -> bool {
         .disks
         .into_iter()
         .map(|disk| (disk.index, disk.size_bytes, disk.root_hash));
-    let asked = order.disks.iter().map(|(disk, _, manifest)| {
-        (
-            disk.index.0,
-            disk.target_bytes,
-            manifest.root_hex().to_owned(),
-        )
-    });
+    let asked = order
+        .disks
+        .iter()
+        .map(|(disk, _, proven)| (disk.index.0, disk.target_bytes, proven.receipt().root_hex()));
     found.eq(asked)
 }
 

@@ -112,6 +112,11 @@ impl Medium {
         self.state().always_lies = true;
     }
 
+    /// From here on syncs are good again. What was not synced when they were not is lost if power fails before the next.
+    pub(crate) fn tell_the_truth(&self) {
+        self.state().always_lies = false;
+    }
+
     /// The process that had the medium open is gone; what it wrote the operating system still has.
     pub(crate) fn let_go(&self) {
         self.state().life += 1;

@@ -1,12 +1,11 @@
 //! Writing a disk of the image: a sparse file of the size that was asked for.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{AlignedBuffer, FileStorage, Storage};
 use crate::TransferError;
-use crate::hashes::{Chunk, ChunkHashes, hash, is_zero};
+use crate::hashes::{Chunk, hash, is_zero};
 
 /// Threads that re-read a disk at most, and chunks that each takes at once.
 const REHASHERS: usize = 4;
@@ -74,74 +73,141 @@ impl TargetWriter {
             .map_err(|error| TransferError::target("flush", &self.path, error))
     }
 
-    /// Reads the first `size_bytes` again and hashes them, on a few threads; holes are not read. The bytes come from the medium where the
-    /// operating system can be made to fetch them: those in its cache are the ones that were sent, whatever became of them on the disk.
+    /// Reads the first `size_bytes` again, on a few threads, and tells what is found in each chunk, or in a stretch of them that are zeros.
+    /// Holes are not read. The bytes come from the medium where the operating system can be made to fetch them: those in its cache are
+    /// the ones that were sent, whatever became of them on the disk.
     ///
     /// # Errors
-    /// [`TransferError::Target`].
-    pub fn rehash(&self, size_bytes: u64, chunk_bytes: u32) -> Result<ChunkHashes, TransferError> {
-        let hashes = Mutex::new(ChunkHashes::new(size_bytes, chunk_bytes));
+    /// [`TransferError::Target`], and what `tell` answers with.
+    pub fn rehash(
+        &self,
+        size_bytes: u64,
+        chunk_bytes: u32,
+        tell: &(impl Fn(Found) -> Result<(), TransferError> + Sync),
+    ) -> Result<(), TransferError> {
+        let chunks = size_bytes.div_ceil(u64::from(chunk_bytes));
         let next = AtomicU64::new(0);
         self.storage.drop_cache(0, size_bytes);
+        let take_pieces = || {
+            let mut reader = Reader::new(self, size_bytes, chunk_bytes);
+            loop {
+                let start = next.fetch_add(PIECE, Ordering::Relaxed);
+                let end = (start + PIECE).min(chunks);
+                if start >= end {
+                    return Ok(());
+                }
+                reader.read(start, end, tell)?;
+            }
+        };
         let threads =
             std::thread::available_parallelism().map_or(1, |cores| cores.get().min(REHASHERS));
         std::thread::scope(|scope| {
-            let rehashers: Vec<_> = (0..threads)
-                .map(|_| scope.spawn(|| self.rehash_pieces(&hashes, &next)))
-                .collect();
+            let rehashers: Vec<_> = (0..threads).map(|_| scope.spawn(take_pieces)).collect();
             rehashers.into_iter().try_for_each(|rehasher| {
                 rehasher
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
-        })?;
-        Ok(hashes
-            .into_inner()
-            .expect("no holder of this lock can panic"))
+        })
     }
 
-    /// Takes pieces until there are none.
-    fn rehash_pieces(
+    /// The same of some chunks only, and no more of them than hold so many bytes of data.
+    ///
+    /// # Errors
+    /// As with [`TargetWriter::rehash`].
+    pub fn rehash_some(
         &self,
-        hashes: &Mutex<ChunkHashes>,
-        next: &AtomicU64,
+        size_bytes: u64,
+        chunk_bytes: u32,
+        stretches: &[(u64, u64)],
+        most_bytes: u64,
+        tell: &impl Fn(Found) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
-        let lock = || hashes.lock().expect("no holder of this lock can panic");
-        let failed = |error| TransferError::target("read", &self.path, error);
-        let (chunks, chunk_bytes) = {
-            let hashes = lock();
-            (hashes.chunks(), hashes.chunk_bytes())
-        };
-        let mut buffer = AlignedBuffer::new(chunk_bytes as usize);
-        loop {
-            let start = next.fetch_add(PIECE, Ordering::Relaxed);
-            let end = (start + PIECE).min(chunks);
-            if start >= end {
-                return Ok(());
+        self.storage.drop_cache(0, size_bytes);
+        let mut reader = Reader::new(self, size_bytes, chunk_bytes);
+        for (start, count) in stretches {
+            let mut next = *start;
+            while next < start + count && reader.bytes_read < most_bytes {
+                let end = (next + PIECE).min(start + count);
+                reader.read(next, end, tell)?;
+                next = end;
             }
-            let mut chunk = start;
-            while chunk < end {
-                let offset = chunk * u64::from(chunk_bytes);
-                let data = match self.storage.next_data(offset).map_err(failed)? {
-                    Some(data) => (data / u64::from(chunk_bytes)).clamp(chunk, end),
-                    None => end,
-                };
-                if data > chunk {
-                    lock().set_zero(chunk, data - chunk);
-                    chunk = data;
-                    continue;
-                }
-                let length = lock().length_of(chunk) as usize;
-                let bytes = &mut buffer.as_mut_slice()[..length];
-                self.storage.read(offset, bytes).map_err(failed)?;
-                let found = if is_zero(bytes) {
+        }
+        Ok(())
+    }
+}
+
+/// What a target holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The first chunk.
+    pub start: u64,
+    /// How many; one if it is data.
+    pub count: u64,
+    /// What they are.
+    pub chunk: Chunk,
+}
+
+struct Reader<'a> {
+    target: &'a TargetWriter,
+    size_bytes: u64,
+    chunk_bytes: u32,
+    buffer: AlignedBuffer,
+    bytes_read: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(target: &'a TargetWriter, size_bytes: u64, chunk_bytes: u32) -> Self {
+        Self {
+            target,
+            size_bytes,
+            chunk_bytes,
+            buffer: AlignedBuffer::new(chunk_bytes as usize),
+            bytes_read: 0,
+        }
+    }
+
+    /// Reads the chunks from `start` to before `end`.
+    fn read(
+        &mut self,
+        start: u64,
+        end: u64,
+        tell: &impl Fn(Found) -> Result<(), TransferError>,
+    ) -> Result<(), TransferError> {
+        let failed = |error| TransferError::target("read", &self.target.path, error);
+        let storage = &self.target.storage;
+        let chunk_bytes = u64::from(self.chunk_bytes);
+        let mut next = start;
+        while next < end {
+            let offset = next * chunk_bytes;
+            let data = match storage.next_data(offset).map_err(failed)? {
+                Some(data) => (data / chunk_bytes).clamp(next, end),
+                None => end,
+            };
+            let (count, chunk) = if data > next {
+                (data - next, Chunk::Zero)
+            } else {
+                let length = (self.size_bytes - offset).min(chunk_bytes);
+                let length = usize::try_from(length).expect("a chunk fits memory");
+                let bytes = &mut self.buffer.as_mut_slice()[..length];
+                storage.read(offset, bytes).map_err(failed)?;
+                self.bytes_read += bytes.len() as u64;
+                let is_zero = is_zero(bytes);
+                let found = if is_zero {
                     Chunk::Zero
                 } else {
                     Chunk::Data(hash(bytes))
                 };
-                lock().set(chunk, found);
-                chunk += 1;
-            }
+                (1, found)
+            };
+            let start = next;
+            tell(Found {
+                start,
+                count,
+                chunk,
+            })?;
+            next += count;
         }
+        Ok(())
     }
 }

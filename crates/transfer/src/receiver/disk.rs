@@ -6,16 +6,17 @@
 #[cfg(test)]
 mod crash;
 
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
 use domain::disk::DiskIndex;
 
 use super::{Receipt, TargetDisk, disk_path};
-use crate::chunk_map::{ChunkMap, Written};
-use crate::disk::TargetWriter;
+use crate::chunk_map::{ChunkMap, Opened, UNSURE_BYTES, Written};
+use crate::disk::{Found, TargetWriter};
 use crate::error::RemoteFailure;
-use crate::hashes::{Hash, RunKind};
+use crate::hashes::{Chunk, Hash, RunKind};
 use crate::protocol::Page;
 use crate::{ChunkHashes, TransferError};
 
@@ -40,6 +41,13 @@ struct State {
     broken: Option<RemoteFailure>,
 }
 
+/// Chunks that are not what the map says.
+#[derive(Debug, Default)]
+struct Wrong {
+    count: u64,
+    first: Option<u64>,
+}
+
 impl Disk {
     /// Opens file and map in the directory.
     pub(super) fn open(
@@ -56,16 +64,16 @@ impl Disk {
                 .map_err(|error| TransferError::target("remove", &map_path, error))?;
         }
         let writer = TargetWriter::open(&path, spec.target_bytes)?;
-        let (map, durable) = ChunkMap::open(&map_path, spec.source_bytes, chunk_bytes)?;
-        Self::new(spec, chunk_bytes, writer, map, durable)
+        let opened = ChunkMap::open(&map_path, spec.source_bytes, chunk_bytes)?;
+        Self::new(spec, chunk_bytes, writer, opened)
     }
 
+    /// Of a file and a map that are open. What the map is not sure of is read again.
     pub(super) fn new(
         spec: TargetDisk,
         chunk_bytes: u32,
         writer: TargetWriter,
-        map: ChunkMap,
-        durable: ChunkHashes,
+        opened: Opened,
     ) -> Result<Self, TransferError> {
         if spec.target_bytes < spec.source_bytes {
             return Err(TransferError::Protocol(format!(
@@ -74,18 +82,20 @@ impl Disk {
             )));
         }
         let state = State {
-            durable,
+            durable: opened.known,
             written: Vec::new(),
             receipt: None,
             broken: None,
         };
-        Ok(Self {
+        let disk = Self {
             spec,
             chunk_bytes,
             writer,
-            map: Mutex::new(map),
+            map: Mutex::new(opened.map),
             state: Mutex::new(state),
-        })
+        };
+        disk.doubt(&opened.unsure)?;
+        Ok(disk)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,14 +116,22 @@ impl Disk {
         self.state().durable.known_bytes()
     }
 
-    /// What is durably here.
-    pub(super) fn durable(&self) -> ChunkHashes {
-        self.state().durable.clone()
+    /// What is durably here of some chunks.
+    pub(super) fn durable(&self, start: u64, count: u64) -> io::Result<Vec<Chunk>> {
+        let mut state = self.state();
+        let chunks = start..start + count;
+        chunks.map(|chunk| state.durable.get(chunk)).collect()
     }
 
     /// A part of what is durably here, for the wire.
-    pub(super) fn page(&self, start: u64) -> (Page, Option<u64>) {
-        Page::of(self.spec.index, &self.state().durable, start)
+    pub(super) fn page(&self, start: u64) -> Result<(Page, Option<u64>), TransferError> {
+        Page::of(self.spec.index, &mut self.state().durable, start)
+            .map_err(|error| self.hashes_failed(error))
+    }
+
+    /// The hashes of a large disk lie in a file beside it.
+    fn hashes_failed(&self, error: io::Error) -> TransferError {
+        TransferError::target("keep the hashes of", self.writer.path(), error)
     }
 
     /// The proof that it is complete, as long as nothing has been written since.
@@ -180,8 +198,7 @@ impl Disk {
             let mut state = self.state();
             state.receipt = None;
             let runs = state.durable.runs(start, start + count);
-            runs.into_iter()
-                .filter(|run| run.kind != RunKind::Unknown)
+            runs.filter(|run| run.kind != RunKind::Unknown)
                 .map(|run| Written::Forgotten {
                     start: run.start,
                     count: run.count,
@@ -222,10 +239,13 @@ impl Disk {
         map.append(written)
             .inspect_err(|error| self.give_up(error))?;
         let mut state = self.state();
-        for entry in written {
-            entry.apply(&mut state.durable);
-        }
-        Ok(())
+        let applied = written
+            .iter()
+            .try_for_each(|entry| entry.apply(&mut state.durable));
+        drop(state);
+        applied
+            .map_err(|error| self.hashes_failed(error))
+            .inspect_err(|error| self.give_up(error))
     }
 
     /// A sync that fails may have thrown away what it was to save, and the next one would not say so: nothing is recorded any more.
@@ -233,42 +253,105 @@ impl Disk {
         self.state().broken = Some(error.to_remote());
     }
 
+    /// Says in the map that nothing is under way any more. What was written is flushed before.
+    pub(super) fn close(&self) -> Result<(), TransferError> {
+        self.map().close()
+    }
+
     /// Compares the flushed disk with the root that the sender has found; with `checksum` only after it was read again.
     pub(super) fn conclude(&self, sent: Hash, checksum: bool) -> Result<Receipt, TransferError> {
-        let durable = self.durable();
-        let receipt = Receipt::of(self.spec.index, &durable, sent)?;
+        let receipt = {
+            let durable = &mut self.state().durable;
+            let root = durable.root().map_err(|error| self.hashes_failed(error))?;
+            Receipt::of(self.spec.index, durable, root, sent)?
+        };
         if checksum {
-            self.read_again(&durable)?;
+            self.read_again()?;
         }
         self.state().receipt = Some(receipt);
         Ok(receipt)
     }
 
     /// Compares the disk with its map. Chunks that differ are forgotten, so that the next transfer sends them.
-    fn read_again(&self, durable: &ChunkHashes) -> Result<(), TransferError> {
-        let read = self
-            .writer
-            .rehash(self.spec.source_bytes, self.chunk_bytes)?;
-        let wrong: Vec<u64> = (0..self.chunks())
-            .filter(|chunk| read.get(*chunk) != durable.get(*chunk))
-            .collect();
-        let Some(first) = wrong.first() else {
+    fn read_again(&self) -> Result<(), TransferError> {
+        let wrong = Mutex::new(Wrong::default());
+        self.writer
+            .rehash(self.spec.source_bytes, self.chunk_bytes, &|found| {
+                self.compare(&found, &wrong)
+            })?;
+        let wrong = wrong
+            .into_inner()
+            .expect("no holder of this lock can panic");
+        let Some(first) = wrong.first else {
             return Ok(());
         };
-        let forgotten: Vec<Written> = wrong
-            .iter()
-            .map(|&start| Written::Forgotten { start, count: 1 })
-            .collect();
-        self.record(&mut self.map(), &forgotten)?;
         Err(TransferError::Corrupt {
             disk: self.spec.index,
             what: format!(
                 "{} of {} chunks read back from the target are not what was written, the first at byte {}",
-                wrong.len(),
+                wrong.count,
                 self.chunks(),
                 first * u64::from(self.chunk_bytes)
             ),
         })
+    }
+
+    /// Reads what the map is not sure of, and forgets what differs: it will be sent again.
+    fn doubt(&self, unsure: &[(u64, u64)]) -> Result<(), TransferError> {
+        let wrong = Mutex::new(Wrong::default());
+        self.writer.rehash_some(
+            self.spec.source_bytes,
+            self.chunk_bytes,
+            unsure,
+            UNSURE_BYTES,
+            &|found| self.compare(&found, &wrong),
+        )?;
+        let wrong = wrong
+            .into_inner()
+            .expect("no holder of this lock can panic");
+        if let Some(first) = wrong.first {
+            tracing::warn!(
+                disk = self.spec.index.0,
+                chunks = wrong.count,
+                first_byte = first * u64::from(self.chunk_bytes),
+                "the target's disk did not keep what it said it had flushed; those chunks are sent again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Forgets what is known of chunks that are something else.
+    fn compare(&self, found: &Found, wrong: &Mutex<Wrong>) -> Result<(), TransferError> {
+        let mut differ = Vec::new();
+        {
+            let durable = &mut self.state().durable;
+            let kind = RunKind::from(found.chunk);
+            for run in durable.runs(found.start, found.start + found.count) {
+                if run.kind != RunKind::Unknown && run.kind != kind {
+                    differ.push((run.start, run.count));
+                }
+            }
+            if kind == RunKind::Data && durable.kind(found.start) == kind {
+                let known = durable.get(found.start);
+                if known.map_err(|error| self.hashes_failed(error))? != found.chunk {
+                    differ.push((found.start, 1));
+                }
+            }
+        }
+        let forgotten: Vec<Written> = differ
+            .iter()
+            .map(|&(start, count)| Written::Forgotten { start, count })
+            .collect();
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        self.record(&mut self.map(), &forgotten)?;
+        let mut wrong = wrong.lock().expect("no holder of this lock can panic");
+        for (start, count) in differ {
+            wrong.count += count;
+            wrong.first = Some(wrong.first.map_or(start, |first| first.min(start)));
+        }
+        Ok(())
     }
 
     /// Which disk.

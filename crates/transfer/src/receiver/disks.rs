@@ -177,6 +177,11 @@ impl Disks {
         Ok(())
     }
 
+    /// Says in every map that nothing is under way.
+    pub(super) fn close(&self) -> Result<(), TransferError> {
+        self.disks.iter().try_for_each(Disk::close)
+    }
+
     /// Compares every disk with the roots that the sender has found; with checksums only after the disks were read again.
     pub(super) fn conclude(
         &self,

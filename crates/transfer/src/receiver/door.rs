@@ -11,8 +11,8 @@ use super::disks::Disks;
 use super::session::Session;
 use crate::carrier::{Accepted, Incoming, Listener, RecvStream, SendStream};
 use crate::protocol::{
-    OfferedDisk, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control,
-    version_of_hello,
+    DecodeError, OfferedDisk, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender, VERSION,
+    decode_control, version_of_hello,
 };
 use crate::work::blocking;
 use crate::{Ticket, TransferError, carrier, control};
@@ -189,7 +189,9 @@ async fn first_message(from_sender: &mut RecvStream) -> Result<Option<Vec<u8>>, 
         .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?;
     match body {
         Ok(body) => Ok(Some(body)),
-        Err(control::ReadError::Connection(_)) => Ok(None),
+        Err(
+            control::ReadError::Connection(_) | control::ReadError::Malformed(DecodeError::Changed),
+        ) => Ok(None),
         Err(control::ReadError::Malformed(error)) => {
             Err(TransferError::Protocol(error.to_string()))
         }
@@ -246,10 +248,10 @@ async fn tell_present(
     };
     session.tell(to_sender, &welcome).await?;
     for offer in offered {
-        let disk = session.disks.find(offer.index)?;
         let mut next = Some(0);
         while let Some(start) = next {
-            let (page, after) = disk.page(start);
+            let (of_page, index) = (Arc::clone(&session.disks), offer.index);
+            let (page, after) = blocking(move || of_page.find(index)?.page(start)).await?;
             session.tell(to_sender, &ToSender::Present(page)).await?;
             next = after;
         }

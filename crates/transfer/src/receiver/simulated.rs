@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::disk::Disk;
 use super::{Files, Server, ServerConfig, TargetDisk};
-use crate::TransferError;
 use crate::carrier::Listener;
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::forgetful::Medium;
 use crate::simulation::network;
+use crate::{ChunkHashes, TransferError};
 
 /// Disk and chunk map of each disk, by index. They outlive their receivers.
 #[derive(Debug, Clone)]
@@ -23,9 +23,9 @@ impl Files for Media {
             .set_length(spec.target_bytes)
             .map_err(|error| TransferError::target("open", path, error))?;
         let writer = TargetWriter::on(path, storage);
-        let (map, durable) =
-            ChunkMap::on(Path::new("map"), map.open(), spec.source_bytes, chunk_bytes)?;
-        Disk::new(spec, chunk_bytes, writer, map, durable)
+        let nothing = ChunkHashes::new(spec.source_bytes, chunk_bytes);
+        let opened = ChunkMap::on(Path::new("map"), map.open(), nothing)?;
+        Disk::new(spec, chunk_bytes, writer, opened)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::disk::{BufferPool, SourceReader};
 use crate::hashes::Hash;
 use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
-use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
+use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, Page, ToReceiver, ToSender, VERSION};
 use crate::work::{self, blocking};
 
 /// How long the answer to Hello may take.
@@ -226,6 +226,7 @@ async fn greet(
                 disk.size_bytes,
                 chunk_bytes,
                 disk.candidates.clone(),
+                &config.scratch,
             )
         })
         .collect();
@@ -235,14 +236,7 @@ async fn greet(
             .map_err(|_| lost(config, &"the receiver does not go on"))?
             .map_err(|error| error.at(&config.receiver.to_string()))?;
         match message {
-            ToSender::Present(page) => disks
-                .iter_mut()
-                .find(|disk| disk.index == page.index)
-                .and_then(|disk| disk.enter(&page))
-                .ok_or_else(|| {
-                    let what = format!("the receiver's disk {} has another size", page.index);
-                    TransferError::Protocol(what)
-                })?,
+            ToSender::Present(page) => disks = blocking(move || enter(page, disks)).await?,
             ToSender::PresentEnd => return Ok(disks),
             // A flush of what an earlier connection wrote.
             ToSender::Durable { .. } => {}
@@ -251,6 +245,17 @@ async fn greet(
                 return Err(out_of_turn("told"));
             }
         }
+    }
+}
+
+/// Enters a part of what the receiver has.
+fn enter(page: Page, disks: Vec<Disk>) -> Result<Vec<Disk>, TransferError> {
+    let disk = disks.iter().find(|disk| disk.index == page.index);
+    if disk.map_or(Ok(false), |disk| disk.enter(&page))? {
+        Ok(disks)
+    } else {
+        let what = format!("the receiver's disk {} has another size", page.index);
+        Err(TransferError::Protocol(what))
     }
 }
 
@@ -420,7 +425,7 @@ fn roots(shared: &Shared) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
         .map(|disk| {
             let unread =
                 || TransferError::Protocol(format!("disk {} was not read to its end", disk.index));
-            Ok((disk.index, disk.root().ok_or_else(unread)?))
+            Ok((disk.index, disk.root()?.ok_or_else(unread)?))
         })
         .collect()
 }

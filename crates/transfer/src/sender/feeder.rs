@@ -1,5 +1,6 @@
 //! A feeder: the half of one stream that blocks. Claims pieces, reads, hashes, compares, packs.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -46,6 +47,7 @@ impl Disk {
         size_bytes: u64,
         chunk_bytes: u32,
         candidates: Candidates,
+        scratch: &Path,
     ) -> Self {
         Self {
             candidates,
@@ -53,14 +55,15 @@ impl Disk {
             reader,
             size_bytes,
             chunk_bytes,
-            known: Mutex::new(ChunkHashes::new(size_bytes, chunk_bytes)),
+            known: Mutex::new(ChunkHashes::spilling(size_bytes, chunk_bytes, scratch)),
             looked_at: AtomicU64::new(0),
         }
     }
 
-    /// Enters what the receiver has; `None` if it does not fit.
-    pub(super) fn enter(&self, page: &Page) -> Option<()> {
+    /// Enters what the receiver has; `false` if it does not fit.
+    pub(super) fn enter(&self, page: &Page) -> Result<bool, TransferError> {
         page.enter(&mut self.known())
+            .map_err(TransferError::Scratch)
     }
 
     fn known(&self) -> MutexGuard<'_, ChunkHashes> {
@@ -94,12 +97,12 @@ impl Disk {
     }
 
     /// Notes what a chunk is; `true` if that is what the receiver has.
-    fn look_at(&self, chunk: u64, found: Chunk) -> bool {
+    fn look_at(&self, chunk: u64, found: Chunk) -> Result<bool, TransferError> {
         let mut known = self.known();
-        let is_present = known.get(chunk) == found;
-        known.set(chunk, found);
+        let is_present = known.get(chunk).map_err(TransferError::Scratch)? == found;
+        known.set(chunk, found).map_err(TransferError::Scratch)?;
         self.looked_at.fetch_add(1, Ordering::Relaxed);
-        is_present
+        Ok(is_present)
     }
 
     /// Notes a hole; answers with the parts of it that the receiver does not have.
@@ -112,11 +115,12 @@ impl Disk {
     }
 
     /// The root, once every chunk was looked at.
-    pub(super) fn root(&self) -> Option<Hash> {
-        let known = self.known();
-        (self.looked_at.load(Ordering::Relaxed) == known.chunks())
-            .then(|| known.root())
-            .flatten()
+    pub(super) fn root(&self) -> Result<Option<Hash>, TransferError> {
+        let mut known = self.known();
+        if self.looked_at.load(Ordering::Relaxed) < known.chunks() {
+            return Ok(None);
+        }
+        known.root().map_err(TransferError::Scratch)
     }
 
     fn length_of(&self, chunk: u64) -> u32 {
@@ -292,7 +296,7 @@ async fn feed_chunk(
     } else {
         Chunk::Data(hash(bytes))
     };
-    if disk.look_at(chunk, found) {
+    if disk.look_at(chunk, found)? {
         Counters::add(&shared.counters.equal, u64::from(length));
         return Ok(None);
     }

@@ -59,6 +59,8 @@ struct State {
     tear_after: Option<usize>,
     /// After so many bytes of data streams a bit is flipped.
     flip_after: Option<usize>,
+    /// The same of control streams.
+    flip_control_after: Option<usize>,
     flips: u32,
     data_bytes: u64,
     /// How many connections have carried any of them.
@@ -78,6 +80,7 @@ impl Network {
             cut_after: None,
             tear_after: None,
             flip_after: None,
+            flip_control_after: None,
             flips: 0,
             data_bytes: 0,
             carriers: 0,
@@ -173,7 +176,12 @@ impl Network {
         self.state().flip_after = Some(bytes);
     }
 
-    /// How many bits were flipped.
+    /// Flips a bit of what is said on a control stream, when so many bytes more have been sent there.
+    pub(crate) fn flip_control_after(&self, bytes: usize) {
+        self.state().flip_control_after = Some(bytes);
+    }
+
+    /// How many bits of data streams were flipped.
     pub(crate) fn flips(&self) -> u32 {
         self.state().flips
     }

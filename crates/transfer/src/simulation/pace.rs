@@ -15,7 +15,7 @@ const MIB: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A disk of noise over a good network.
-fn plan(bytes: usize, limit: Option<u64>) -> Plan {
+pub(super) fn plan(bytes: usize, limit: Option<u64>) -> Plan {
     let mut random = Random::new(7);
     Plan {
         seed: 7,

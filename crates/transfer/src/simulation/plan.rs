@@ -55,6 +55,8 @@ pub(super) enum Fault {
     Limit(Option<u64>),
     /// A bit of a data stream is flipped after so many bytes more.
     Flip(usize),
+    /// A bit of what the two say to each other is flipped after so many bytes more.
+    FlipControl(usize),
     /// The next sync of a disk or of a map fails.
     SyncFails {
         disk: usize,
@@ -119,7 +121,7 @@ impl Fault {
         let is_so = |random: &mut Random| random.below(2) == 0;
         let back_after = |random: &mut Random| random.up_to(Duration::from_secs(30));
         let disk = |random: &mut Random| usize::try_from(random.below(disks)).unwrap();
-        match random.below(16) {
+        match random.below(17) {
             0 => Self::Cut,
             1 => Self::CutAfter(offset(random)),
             2 => Self::Partition(Duration::from_secs(600)),
@@ -158,6 +160,7 @@ impl Fault {
                 disk: disk(random),
                 count: random.between(1, 2),
             },
+            15 => Self::FlipControl(usize::try_from(random.below(2000)).unwrap()),
             _ => Self::ShortReads {
                 disk: disk(random),
                 most_bytes: usize::try_from(random.between(1, 2 * u64::from(CHUNK))).unwrap(),

@@ -171,7 +171,7 @@ fn a_durable_chunk_that_is_sent_again_is_caught() -> Result<(), String> {
         plan.disks = vec![vec![7; 5 * CHUNK as usize]];
         let mut world = World::new(plan).await;
         for content in [7, 8] {
-            world.write_source(content);
+            world.change_source(|disk| disk.fill(content));
             world.start_sender();
             world.end(PATIENCE).await?;
             let verdict = nothing_durable_was_sent_again(&world);

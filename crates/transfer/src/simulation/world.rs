@@ -159,10 +159,10 @@ impl World {
         self.sending = Some(tokio::spawn(agent.send_all()));
     }
 
-    /// Fills the first disk of the source with this byte.
-    pub(super) fn write_source(&self, content: u8) {
-        let bytes = vec![content; self.plan.disks[0].len()];
-        write_sparse(&self.agent.disks[0].path, &bytes);
+    /// Changes the first disk of the source.
+    pub(super) fn change_source(&mut self, change: impl FnOnce(&mut [u8])) {
+        change(&mut self.plan.disks[0]);
+        write_sparse(&self.agent.disks[0].path, &self.plan.disks[0]);
     }
 
     pub(super) fn is_sent(&self) -> bool {
@@ -266,6 +266,7 @@ impl World {
                 self.limit.send_replace(*limit);
             }
             Fault::Flip(after) => self.network.flip_after(*after),
+            Fault::FlipControl(after) => self.network.flip_control_after(*after),
             Fault::SyncFails { disk, in_map } => {
                 let (disk, map) = &self.media.0[*disk];
                 let medium = if *in_map { map } else { disk };
@@ -295,6 +296,11 @@ impl World {
                 medium.let_go();
             }
         }
+    }
+
+    /// What the receiver had promised was never kept, and may be gone.
+    pub(super) fn forget_promises(&mut self) {
+        self.promised.fill(0);
     }
 
     pub(super) async fn start_receiver(&mut self) -> Result<(), String> {
@@ -430,6 +436,7 @@ impl Agent {
             streams: self.streams,
             bandwidth_limit: self.limit.clone(),
             shared_limit: self.shared_limit.clone(),
+            scratch: std::env::temp_dir(),
         };
         let choice = Choice {
             carrier: Carrier::Tcp,

@@ -1,16 +1,16 @@
 //! What arrives, and how little crosses the wire for it.
 
-use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::plan::{Candidates, Extent};
 use transfer::sender::{Compression, SendConfig, SendProgress, send};
 use transfer::{Carrier, manifest};
 
-use crate::bench::{Bench, MIB, flip, noise};
+use crate::bench::{Bench, MIB, flip, noise, write_manifest};
 
 over_both_carriers!(
     disks_arrive_whole_with_receipts_and_manifests,
+    one_percent_of_changed_chunks_costs_one_percent_of_the_bytes,
     eight_tebibytes_of_nothing_cost_next_to_nothing,
     compressed_disks_arrive_whole_and_small,
 );
@@ -34,17 +34,33 @@ async fn disks_arrive_whole_with_receipts_and_manifests(carrier: Carrier) -> any
     for (disk, (index, root)) in status.disks.iter().zip(&report.roots) {
         assert_eq!(disk.receipt.unwrap().root(), *root);
         assert_eq!(disk.bytes_durable, disk.size_bytes);
-        let manifest = server
-            .manifest(*index)
-            .context("a complete disk has a manifest")?;
         let path = bench.directory.path().join(format!("manifest-{index}"));
-        std::fs::write(&path, manifest.to_json())?;
-        assert_eq!(
-            manifest::verify(&server.disk_path(*index), &path, |_| {})?,
-            *root
-        );
+        write_manifest(&server, *index, &path)?;
+        let head = manifest::verify(&server.disk_path(*index), &path)?;
+        assert_eq!(head.root, *root);
     }
     server.shutdown().await?;
+    Ok(())
+}
+
+async fn one_percent_of_changed_chunks_costs_one_percent_of_the_bytes(
+    carrier: Carrier,
+) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(200 * MIB, 12)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let first = bench.send(address, 1).await?.progress;
+    for pass in 1..=2 {
+        for chunk in [7, 107] {
+            flip(&bench.disks[0].0, (chunk + pass) * MIB + 99)?;
+        }
+        let later = bench.send(address, 1).await?.progress;
+        assert_eq!(later.bytes_payload, 2 * MIB, "pass {pass}");
+        assert_eq!(later.bytes_equal, 198 * MIB);
+        let share = later.bytes_wire as f64 / first.bytes_wire as f64;
+        assert!(share < 0.0101, "pass {pass} sent {share} of the first");
+    }
+    bench.check_targets()?;
     Ok(())
 }
 

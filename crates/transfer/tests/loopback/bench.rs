@@ -123,6 +123,7 @@ impl Bench {
             streams: 2,
             bandwidth_limit: watch::channel(bandwidth).1,
             shared_limit: None,
+            scratch: self.directory.path().to_owned(),
         }
     }
 
@@ -171,6 +172,12 @@ pub fn noise(length: u64, seed: u8) -> Vec<u8> {
         .finalize_xof()
         .fill(&mut bytes);
     bytes
+}
+
+pub fn write_manifest(server: &Server, index: DiskIndex, path: &Path) -> anyhow::Result<()> {
+    let proven = server.proven(index);
+    let proven = proven.context("a complete disk has its receipt")?;
+    Ok(proven.write_manifest(std::fs::File::create(path)?)?)
 }
 
 pub async fn wait_for(

@@ -26,6 +26,7 @@ mod arrival;
 mod bench;
 mod carriers;
 mod disks;
+mod flipping;
 mod integrity;
 mod limits;
 mod moves;

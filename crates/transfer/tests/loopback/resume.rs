@@ -62,7 +62,7 @@ async fn a_receipt_is_taken_back_when_its_disk_is_written_again(
     let changed = wait_for(&mut server.status(), |status| !status.is_complete()).await?;
     assert_eq!(changed.disks[0].receipt, None);
     assert!(
-        server.manifest(DiskIndex(0)).is_none(),
+        server.proven(DiskIndex(0)).is_none(),
         "no receipt, no manifest"
     );
     let second = tokio::time::timeout(PATIENCE, sending).await???;

@@ -45,7 +45,7 @@ struct World {
     /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with a flush.
     dirty: Vec<u64>,
     /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
-    promised: ChunkHashes,
+    promised: Vec<Chunk>,
 }
 
 fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
@@ -57,8 +57,9 @@ fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
     let disk = disk_medium.open();
     disk.set_length(SIZE).unwrap();
     let writer = TargetWriter::on(Path::new("disk"), disk);
-    let (map, durable) = ChunkMap::on(Path::new("map"), map_medium.open(), SIZE, CHUNK).unwrap();
-    Disk::new(spec, CHUNK, writer, map, durable).unwrap()
+    let nothing = ChunkHashes::new(SIZE, CHUNK);
+    let opened = ChunkMap::on(Path::new("map"), map_medium.open(), nothing).unwrap();
+    Disk::new(spec, CHUNK, writer, opened).unwrap()
 }
 
 fn content(chunk: u64, byte: u8) -> Vec<u8> {
@@ -74,7 +75,7 @@ impl World {
             map_medium,
             disk,
             dirty: Vec::new(),
-            promised: ChunkHashes::new(SIZE, CHUNK),
+            promised: vec![Chunk::Unknown; CHUNKS as usize],
         }
     }
 
@@ -106,10 +107,14 @@ impl World {
                 self.dirty.clear();
                 self.check()?;
                 // What survived beyond the promise is as good as promised now.
-                self.promised = self.disk.durable();
+                self.promised = self.durable();
             }
         }
         Ok(())
+    }
+
+    fn durable(&self) -> Vec<Chunk> {
+        self.disk.durable(0, CHUNKS).unwrap()
     }
 
     fn before_writing(&mut self, start: u64, count: u64) {
@@ -117,21 +122,23 @@ impl World {
             self.flush();
         }
         self.dirty.extend(start..start + count);
-        self.promised.forget(start, count);
+        for chunk in start..start + count {
+            self.promised[usize::try_from(chunk).unwrap()] = Chunk::Unknown;
+        }
     }
 
     fn flush(&mut self) {
         if self.disk.flush().is_ok() {
-            self.promised = self.disk.durable();
+            self.promised = self.durable();
             self.dirty.clear();
         }
     }
 
     /// What the map says is so on the disk, and what was promised is in the map.
     fn check(&self) -> Result<(), String> {
-        let durable = self.disk.durable();
         let bytes = self.disk_medium.seen();
-        for chunk in 0..CHUNKS {
+        for (chunk, (known, promised)) in (0..).zip(self.durable().into_iter().zip(&self.promised))
+        {
             let from = usize::try_from(chunk * 16).unwrap();
             let bytes = &bytes[from..(from + 16).min(bytes.len())];
             let found = if is_zero(bytes) {
@@ -139,14 +146,12 @@ impl World {
             } else {
                 Chunk::Data(hash(bytes))
             };
-            let known = durable.get(chunk);
             if known != Chunk::Unknown && known != found {
                 return Err(format!(
                     "chunk {chunk} is {found:?}, the map says {known:?}"
                 ));
             }
-            let promised = self.promised.get(chunk);
-            if promised != Chunk::Unknown && known != promised {
+            if *promised != Chunk::Unknown && known != *promised {
                 return Err(format!(
                     "chunk {chunk} was promised as {promised:?}, the map says {known:?}"
                 ));
@@ -199,4 +204,42 @@ fn after_a_failed_sync_nothing_counts_until_the_disk_is_opened_again() {
         "the page cache has forgotten the failure; the receiver has not"
     );
     assert_eq!(world.disk.durable_bytes(), 0);
+}
+
+#[test]
+fn what_a_disk_did_not_keep_of_the_last_windows_is_forgotten_and_sent_again() {
+    let mut world = World::new();
+    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Flush).unwrap();
+    world.step(&Step::Data(4, 2)).unwrap();
+    world.step(&Step::Zeros(3, 1)).unwrap();
+    world.disk_medium.next_sync(Sync::Lying);
+    world.step(&Step::Flush).unwrap();
+    world.disk_medium.crash(&[0]);
+    world.disk = open(&world.disk_medium, &world.map_medium);
+    let durable = world.durable();
+    assert_eq!(durable[3], Chunk::Unknown, "the zeros never landed");
+    assert_eq!(durable[4], Chunk::Unknown, "nor did the data");
+    // They are sent again, and what the map says then is so.
+    world.promised.fill(Chunk::Unknown);
+    world.dirty.clear();
+    world.step(&Step::Data(4, 2)).unwrap();
+    world.step(&Step::Flush).unwrap();
+    world.step(&Step::Crash(vec![0], vec![0])).unwrap();
+    assert_eq!(world.durable()[4], Chunk::Data(hash(&content(4, 2))));
+}
+
+#[test]
+fn a_map_that_was_closed_is_believed_unread() {
+    let mut world = World::new();
+    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Flush).unwrap();
+    world.disk.close().unwrap();
+    world.disk_medium.next_sync(Sync::Good);
+    let elsewhere = world.disk_medium.open();
+    elsewhere.write(3 * 16, &[9; 16]).unwrap();
+    world.disk = open(&world.disk_medium, &world.map_medium);
+    assert_ne!(world.durable()[3], Chunk::Unknown);
+    let root = world.disk.conclude([0; 32], true);
+    assert!(root.is_err(), "a root that is none of this disk's");
 }

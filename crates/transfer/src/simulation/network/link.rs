@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Network;
+use super::{Network, State};
 
 /// As both real carriers have it.
 const LOST_AFTER: Duration = Duration::from_secs(15);
@@ -138,14 +138,7 @@ impl Link {
         if !self.has_carried.swap(true, Ordering::Relaxed) {
             state.carriers += 1;
         }
-        let is_reached = |after: &mut Option<usize>| match after {
-            Some(left) if *left < piece.len() => after.take(),
-            Some(left) => {
-                *left -= piece.len();
-                None
-            }
-            None => None,
-        };
+        let is_reached = |after: &mut Option<usize>| reached(after, piece.len());
         if is_reached(&mut state.cut_after).is_some() {
             drop(state);
             self.reset();
@@ -154,16 +147,41 @@ impl Link {
         if is_reached(&mut state.tear_after).is_some() {
             return None;
         }
-        let flip = is_reached(&mut state.flip_after);
-        let Some(at) = flip else { return Some(piece) };
-        let mut bytes = piece.to_vec();
-        let bit = state.random.below(8);
-        bytes[at] ^= 1 << bit;
+        let Some(at) = is_reached(&mut state.flip_after) else {
+            return Some(piece);
+        };
         state.flips += 1;
+        Some(self.flip(&mut state, &piece, at))
+    }
+
+    /// What becomes of a piece of a control stream on its way.
+    pub(super) fn carry_control(&self, piece: Bytes) -> Bytes {
+        let mut state = self.network.state();
+        match reached(&mut state.flip_control_after, piece.len()) {
+            Some(at) => self.flip(&mut state, &piece, at),
+            None => piece,
+        }
+    }
+
+    fn flip(&self, state: &mut State, piece: &[u8], at: usize) -> Bytes {
+        let mut bytes = piece.to_vec();
+        bytes[at] ^= 1 << state.random.below(8);
         let number = self.number;
         state
             .trace
             .note(|| format!("a bit flips on connection {number}"));
-        Some(bytes.into())
+        bytes.into()
+    }
+}
+
+/// Where in the next so many bytes something is to happen, if it is there; else it is so many bytes nearer.
+fn reached(after: &mut Option<usize>, bytes: usize) -> Option<usize> {
+    match after {
+        Some(left) if *left < bytes => after.take(),
+        Some(left) => {
+            *left -= bytes;
+            None
+        }
+        None => None,
     }
 }

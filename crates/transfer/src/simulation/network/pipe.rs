@@ -116,7 +116,7 @@ impl Writer {
             };
             piece
         } else {
-            piece
+            pipe.link.carry_control(piece)
         };
         let arrival = pipe.link.arrival(pipe.from, piece.len());
         let mut flow = pipe.flow();

@@ -1,0 +1,82 @@
+//! A pass after the first costs what has changed, also when it is not the second; and what the target's medium has lost is mended by the next.
+
+use std::time::Duration;
+
+use super::checks::{check, receipts_are_for_the_source, what_was_received_survives};
+use super::pace::plan;
+use super::plan::CHUNK;
+use super::world::World;
+use super::{Random, run};
+use crate::protocol::FRAME_BYTES;
+
+const CHUNKS: usize = 800;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[test]
+fn each_pass_over_one_percent_of_changed_chunks_costs_one_percent_of_the_bytes()
+-> Result<(), String> {
+    run(Random::new(3), async {
+        let mut world = World::new(plan(CHUNKS * CHUNK as usize, None)).await;
+        world.start_sender();
+        world.end(PATIENCE).await?;
+        let first = world.network.data_bytes();
+        for pass in 1..=4_u8 {
+            let before = world.network.data_bytes();
+            world.change_source(|disk| {
+                let changed = disk.chunks_mut(CHUNK as usize).skip(pass.into());
+                changed.step_by(100).for_each(|chunk| chunk[77] ^= pass);
+            });
+            world.start_sender();
+            let report = world.end(PATIENCE).await?;
+            let sent = world.network.data_bytes() - before;
+            let frame = u64::from(CHUNK) + FRAME_BYTES as u64;
+            assert_eq!(sent, CHUNKS as u64 / 100 * frame, "pass {pass}");
+            assert_eq!(sent, first / 100);
+            receipts_are_for_the_source(&world, &report)?;
+        }
+        what_was_received_survives(&mut world)
+    })
+}
+
+#[test]
+fn a_pass_over_nothing_that_has_changed_sends_nothing() -> Result<(), String> {
+    run(Random::new(3), async {
+        let mut world = World::new(plan(CHUNKS * CHUNK as usize, None)).await;
+        world.start_sender();
+        world.end(PATIENCE).await?;
+        let first = world.network.data_bytes();
+        for _ in 0..3 {
+            world.start_sender();
+            let report = world.end(PATIENCE).await?;
+            check(&mut world, &report, 0)?;
+            world.start_receiver().await?;
+        }
+        assert_eq!(world.network.data_bytes(), first);
+        Ok(())
+    })
+}
+
+/// Without `Checksum`: a medium that has said it keeps what it was given, and did not when power failed.
+#[test]
+fn what_the_medium_did_not_keep_is_found_without_being_asked_and_sent_again() -> Result<(), String>
+{
+    run(Random::new(3), async {
+        let mut world = World::new(plan(CHUNKS * CHUNK as usize, Some(1_000_000))).await;
+        world.start_sender();
+        world.rest(Duration::from_secs(4)).await?;
+        let (disk, _) = &world.media.0[0];
+        disk.lie_from_now_on();
+        world.rest(Duration::from_secs(4)).await?;
+        let (disk, _) = &world.media.0[0];
+        let written = disk.writes().len();
+        disk.tell_the_truth();
+        world.kill_receiver(true);
+        world.forget_promises();
+        world.start_receiver().await?;
+        world.limit.send_replace(None);
+        let report = world.end(PATIENCE).await?;
+        receipts_are_for_the_source(&world, &report)?;
+        assert!(written > 300, "{written} chunks were written before");
+        what_was_received_survives(&mut world)
+    })
+}

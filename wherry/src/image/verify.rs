@@ -1,0 +1,128 @@
+//! `wherry image verify`: disks beside their manifests.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use receiver::ImageDescription;
+use service::ExitCode;
+
+use super::{description, find};
+use crate::connection::Api;
+use crate::output::{bytes, text};
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Its id or name.
+    #[arg(required_unless_present_any = ["path", "disk"], conflicts_with = "disk")]
+    image: Option<String>,
+    /// Directory with the image, as it was exported or as the store has it. Without it, where the store has it on this machine.
+    #[arg(long, value_name = "DIR", conflicts_with = "disk")]
+    path: Option<PathBuf>,
+    /// One disk, a raw file or a block device.
+    #[arg(long, value_name = "FILE", requires = "manifest")]
+    disk: Option<PathBuf>,
+    /// Its manifest.
+    #[arg(long, value_name = "FILE", requires = "disk")]
+    manifest: Option<PathBuf>,
+}
+
+impl Verify {
+    /// Checks files with nothing else at hand; `None` if an image was named.
+    pub(super) async fn of_files(&self) -> Option<anyhow::Result<ExitCode>> {
+        let checked = match self {
+            Self {
+                disk: Some(disk),
+                manifest: Some(manifest),
+                ..
+            } => check("the disk", disk, manifest, None).await,
+            Self {
+                image: None,
+                path: Some(folder),
+                ..
+            } => check_folder(folder).await,
+            _ => return None,
+        };
+        Some(checked.map(|()| ExitCode::Ok))
+    }
+
+    /// Checks an image that the API describes.
+    pub(super) async fn of_the_api(self, api: &Api) -> anyhow::Result<()> {
+        let image = find(api, &self.image.unwrap_or_default()).await?;
+        let description = description(&image)?;
+        let folder = self
+            .path
+            .unwrap_or_else(|| PathBuf::from(text(&image, "Location")));
+        ensure!(
+            folder.is_dir(),
+            "the image's files are not on this machine: fetch them with `wherry image export {} --format raw --to DIR`, then give --path DIR",
+            description.image_id
+        );
+        check_all(&folder, &description).await
+    }
+}
+
+async fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    let path = folder.join("image.json");
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "can't read {}: {} is no image, or was not exported to its end. `--disk FILE --manifest FILE` checks one disk",
+            path.display(),
+            folder.display()
+        )
+    })?;
+    let description = serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{} does not describe an image, or one of a later version",
+            path.display()
+        )
+    })?;
+    check_all(folder, &description).await
+}
+
+async fn check_all(folder: &Path, description: &ImageDescription) -> anyhow::Result<()> {
+    for disk in &description.disks {
+        let (raw, manifest) = (folder.join(&disk.raw), folder.join(&disk.manifest));
+        ensure!(
+            raw.exists() || !folder.join(&disk.qcow2).exists(),
+            "{} has disk {} only as {}, and a manifest is over the bytes as they are: export it with --format raw, or unpack it with \
+             `qemu-img convert -O raw {} FILE` and check that with --disk FILE --manifest {}",
+            folder.display(),
+            disk.index,
+            disk.qcow2,
+            disk.qcow2,
+            manifest.display()
+        );
+        let name = format!("disk {}", disk.index);
+        let root = Some((disk.root_hash.as_str(), description.image_id.as_str()));
+        check(&name, &raw, &manifest, root).await?;
+    }
+    Ok(())
+}
+
+/// Checks one disk, and that its manifest has the root that the image says.
+async fn check(
+    name: &str,
+    disk: &Path,
+    manifest: &Path,
+    expected: Option<(&str, &str)>,
+) -> anyhow::Result<()> {
+    let (of_disk, of_manifest) = (disk.to_owned(), manifest.to_owned());
+    let checking = move || transfer::manifest::verify(&of_disk, &of_manifest);
+    let head = tokio::task::spawn_blocking(checking)
+        .await?
+        .with_context(|| format!("{name} is not good"))?;
+    let root = head.root_hex();
+    if let Some((expected, image)) = expected {
+        ensure!(
+            root == expected,
+            "{name} fits its manifest, but {} is not the manifest of image {image}",
+            manifest.display()
+        );
+    }
+    println!(
+        "{name}: every chunk of {} is what was sent, root hash {root}",
+        bytes(head.size_bytes)
+    );
+    Ok(())
+}
