@@ -197,6 +197,13 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("control", "sent", body(protocol::encode_control(&sent))),
         (
             "control",
+            "left-out",
+            body(protocol::encode_control(&ToReceiver::LeftOut {
+                bytes: 1 << 40,
+            })),
+        ),
+        (
+            "control",
             "present",
             body(protocol::encode_control(&ToSender::Present(page))),
         ),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, ImageId, InstanceId, JobId, Run};
 use pki::Authority;
 use prost::Message as _;
@@ -184,6 +185,7 @@ impl Bench {
                 index: DiskIndex(0),
                 path: self.source(),
                 size_bytes: self.source_bytes,
+                free_space: FreeSpace::Copy,
                 candidates: transfer::plan::Candidates::All,
             }],
             sources: Arc::new(transfer::disk::Files),

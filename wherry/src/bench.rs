@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use domain::parameters::FreeSpace;
 use domain::rate::Rate;
 use service::ExitCode;
 use transfer::bench::{self, Identities, Report, Settings};
@@ -49,6 +50,9 @@ struct Transfer {
     /// Parallel streams, 1 to 16.
     #[arg(long, value_name = "N", default_value_t = transfer::sender::DEFAULT_STREAMS, value_parser = streams)]
     streams: usize,
+    /// skip: leave out what the file systems of a disk that nobody uses call free; copy: every byte.
+    #[arg(long, value_name = "WHAT", default_value = "copy")]
+    free_space: FreeSpace,
     /// Read the target again before it counts.
     #[arg(long)]
     checksum: bool,
@@ -86,6 +90,7 @@ impl Transfer {
             streams: self.streams,
             link_bytes_per_sec: self.link.map(Rate::bytes_per_sec),
             checksum: self.checksum,
+            free_space: self.free_space,
             carrier: self.carrier,
             address: self.address,
         };
@@ -145,6 +150,7 @@ fn print(report: &Report) {
         ("wall", format!("{:.3} s, {rate:.0} MB/s", report.wall_secs)),
         ("disk", megabytes(report.bytes_logical)),
         ("zeros and holes", megabytes(report.bytes_zero)),
+        ("of these free", megabytes(report.bytes_free)),
         ("data", megabytes(report.bytes_payload)),
         ("on the wire", megabytes(report.bytes_wire)),
         (

@@ -331,6 +331,12 @@ fn show(job: &Value) -> String {
             "On the wire",
             info.bytes_wire.map(bytes).unwrap_or_default(),
         ),
+        (
+            "Free space",
+            info.bytes_free
+                .map(|free| format!("{} left out", bytes(free)))
+                .unwrap_or_default(),
+        ),
         ("Carrier", carrier(&info)),
         ("Error", text(job, "ErrorCode")),
         ("What happened", info.error_msg.clone().unwrap_or_default()),
@@ -402,6 +408,7 @@ mod tests {
             doing: Some("copying disks".to_owned()),
             bytes_durable: Some(3 << 30),
             bytes_total: Some(40 << 30),
+            bytes_free: Some(5 << 30),
             ..StatusInfo::default()
         };
         json!({
@@ -426,6 +433,7 @@ mod tests {
             "Status         Running/Syncing",
             "Doing          copying disks",
             "Copied         3.00 GiB of 40.0 GiB",
+            "Free space     5.00 GiB left out",
         ] {
             assert!(
                 shown.lines().any(|shown| shown == line),

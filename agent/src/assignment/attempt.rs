@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Failure, FailureCode};
 use proto::agent as wire;
 use proto::agent::assignment_report::State;
@@ -62,6 +63,11 @@ fn config(
     broken: Option<Carrier>,
     bandwidth_limit: watch::Receiver<Option<u64>>,
 ) -> SendConfig {
+    let free_space = if wanted.copy_free_space {
+        FreeSpace::Copy
+    } else {
+        FreeSpace::Skip
+    };
     SendConfig {
         receiver,
         carrier: if wanted.tcp_only {
@@ -76,7 +82,11 @@ fn config(
             key_pem: sending.key_pem.to_string(),
         },
         ticket: wanted.ticket,
-        disks: wanted.disks.into_iter().map(source_disk).collect(),
+        disks: wanted
+            .disks
+            .into_iter()
+            .map(|disk| source_disk(disk, free_space))
+            .collect(),
         sources: Arc::new(Files),
         compression: match wanted.compress_level {
             None => Compression::Auto,
@@ -92,13 +102,14 @@ fn config(
     }
 }
 
-fn source_disk(assigned: wire::AssignedDisk) -> SourceDisk {
+fn source_disk(assigned: wire::AssignedDisk, free_space: FreeSpace) -> SourceDisk {
     SourceDisk {
         // An index of the inventory, as `check` has seen.
         index: DiskIndex(u16::try_from(assigned.index).unwrap_or(u16::MAX)),
         path: assigned.path.into(),
         size_bytes: assigned.size_bytes,
         candidates: Candidates::All,
+        free_space,
     }
 }
 

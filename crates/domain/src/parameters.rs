@@ -1,5 +1,7 @@
 //! `ReplicationParameters`: a JSON object text that tunes one job's transfer (SMC API §1.4).
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,6 +23,45 @@ pub struct ReplicationParameters {
     pub tunnel: bool,
     /// How hard the agent may work.
     pub efficiency_level: EfficiencyLevel,
+    /// What becomes of free space.
+    #[serde(default)]
+    pub free_space: FreeSpace,
+}
+
+/// What becomes of space that the file systems of a disk do not use. What is certain to be free when nobody writes to the disk can stay behind: the image
+/// has zeros there, and not what deleted files have left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FreeSpace {
+    /// It is left out where that is safe.
+    #[default]
+    Skip,
+    /// It is copied like everything else.
+    Copy,
+}
+
+impl FreeSpace {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Skip, Self::Copy];
+
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Copy => "copy",
+        }
+    }
+}
+
+impl FromStr for FreeSpace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|what| text.eq_ignore_ascii_case(what.as_str()))
+            .ok_or("skip or copy")
+    }
 }
 
 /// How hard the agent may work. On the wire: 1 to 3.
@@ -123,6 +164,8 @@ impl ReplicationParameters {
         let level =
             Some(self.efficiency_level).filter(|level| *level != EfficiencyLevel::default());
         say("efficiency_level", level.map(|level| level.number().into()));
+        let free_space = Some(self.free_space).filter(|what| *what != FreeSpace::default());
+        say("free_space", free_space.map(|what| what.as_str().into()));
         say("use_ssh_tunnel", self.tunnel.then_some(Value::Bool(true)));
         Value::Object(pairs).to_string()
     }
@@ -164,6 +207,10 @@ impl ReplicationParameters {
                 self.efficiency_level = number(value)
                     .and_then(EfficiencyLevel::from_number)
                     .ok_or_else(|| invalid("a level from 1 to 3"))?;
+            }
+            "freespace" => {
+                let text = value.as_str().unwrap_or_default();
+                self.free_space = text.parse().map_err(invalid)?;
             }
             _ => return Err(InvalidParameters::UnknownKey(key.to_owned())),
         }
@@ -241,6 +288,14 @@ mod tests {
     }
 
     #[test]
+    fn free_space_stays_behind_unless_it_is_asked_for() {
+        let free_space = |text| ReplicationParameters::parse(text).map(|found| found.free_space);
+        assert_eq!(free_space(""), Ok(FreeSpace::Skip));
+        assert_eq!(free_space(r#"{"free_space":"skip"}"#), Ok(FreeSpace::Skip));
+        assert_eq!(free_space(r#"{"FreeSpace":"Copy"}"#), Ok(FreeSpace::Copy));
+    }
+
+    #[test]
     fn a_tunnel_and_an_efficiency_level_are_read() {
         let text = r#"{"use_ssh_tunnel":true,"efficiency_level":3}"#;
         let parameters = ReplicationParameters::parse(text).unwrap();
@@ -280,6 +335,7 @@ mod tests {
             "{\"speed\":1}",
             "{\"efficiency_level\":4}",
             "{\"checksum\":2}",
+            "{\"free_space\":true}",
             "nonsense",
             &"x".repeat(2049),
         ] {

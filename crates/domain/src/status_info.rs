@@ -29,6 +29,9 @@ pub struct StatusInfo {
     /// Bytes that crossed the wire in this run so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_wire: Option<u64>,
+    /// Bytes of free space of the source's file systems that were left out: the image has zeros there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_free: Option<u64>,
     /// Durable bytes a second over the last while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bytes_per_sec: Option<u64>,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
     pub checksum: bool,
+    /// Whether free space of file systems is read.
+    pub free_space: FreeSpace,
     /// The carrier; `None`: the sender's choice.
     pub carrier: Option<Carrier>,
     /// Where the receiver listens.
@@ -87,8 +90,10 @@ pub struct Report {
     pub bytes_payload: u64,
     /// Bytes given to the data streams, headers included.
     pub bytes_wire: u64,
-    /// Bytes that were holes or zeros.
+    /// Bytes that were holes or zeros, or free space that was left out.
     pub bytes_zero: u64,
+    /// Of these, bytes of free space.
+    pub bytes_free: u64,
     /// The root over the disk's chunk hashes, as both sides have it.
     pub root: String,
     /// This process.
@@ -182,6 +187,7 @@ pub async fn run(
             path: settings.from.clone(),
             size_bytes,
             candidates: Candidates::All,
+            free_space: settings.free_space,
         }],
         sources: Arc::new(Files),
         compression: match settings.level {
@@ -211,6 +217,7 @@ pub async fn run(
         bytes_payload: sent.progress.bytes_payload,
         bytes_wire: sent.progress.bytes_wire,
         bytes_zero: sent.progress.bytes_zero,
+        bytes_free: sent.progress.bytes_free,
         root: sent
             .roots
             .iter()

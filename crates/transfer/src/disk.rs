@@ -1,15 +1,20 @@
 //! Disks: reading a source, writing a target. Everything here blocks and belongs on threads of its own.
 
+pub mod allocation;
 mod buffer;
+mod extents;
 pub mod faulty;
 #[cfg(test)]
 pub(crate) mod forgetful;
+pub mod partitions;
 mod reader;
 mod source;
 mod storage;
 mod target;
 
+pub use allocation::Allocation;
 pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
+pub use extents::Extents;
 pub use reader::SourceReader;
 pub use source::{FileSource, Files, Source, Sources};
 pub use storage::{FileStorage, Storage};

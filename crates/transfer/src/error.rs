@@ -42,6 +42,15 @@ pub enum TransferError {
         /// Its size now, in bytes.
         found: u64,
     },
+    /// A disk was used while its free space was left out.
+    #[error(
+        "the file systems of {} changed while they were copied: the copy begins anew, and keeps what is still right. To copy a disk that is in use at its \
+         full length, create the job with free_space \"copy\"", path.display()
+    )]
+    AllocationChanged {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// The target has no room.
     #[error("no space left at {}: free some, then start the job again; what was copied is kept", path.display())]
     TargetFull {
@@ -142,7 +151,9 @@ impl TransferError {
     pub fn code(&self) -> FailureCode {
         match self {
             Self::OpenSource { .. } | Self::ReadSource { .. } => FailureCode::SourceDiskUnreadable,
-            Self::SourceResized { .. } => FailureCode::SourceDiskChanged,
+            Self::SourceResized { .. } | Self::AllocationChanged { .. } => {
+                FailureCode::SourceDiskChanged
+            }
             Self::TargetFull { .. } => FailureCode::TargetFull,
             Self::Target { .. } => FailureCode::TargetUnwritable,
             Self::Corrupt { .. } => FailureCode::Corrupt,
@@ -161,6 +172,7 @@ impl TransferError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connection { .. }
+            | Self::AllocationChanged { .. }
             | Self::Ticket(_)
             | Self::Fenced { .. }
             | Self::Replaced

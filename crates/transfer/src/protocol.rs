@@ -12,7 +12,7 @@ use crate::error::RemoteFailure;
 use crate::hashes::{Chunk, ChunkHashes, Hash, Run, RunKind};
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -61,6 +61,11 @@ pub enum ToReceiver {
     Probe {
         /// The ticket as it was assigned.
         ticket: Vec<u8>,
+    },
+    /// Between Hello and Sent: so many bytes of free space are sent as zeros, whatever the disks have there.
+    LeftOut {
+        /// Of all disks.
+        bytes: u64,
     },
 }
 

@@ -164,6 +164,8 @@ pub struct ReceiveStatus {
     pub carrier: Option<Carrier>,
     /// Why the sender took it.
     pub carrier_reason: String,
+    /// Bytes of free space that the last sender left out: the target has zeros there.
+    pub bytes_free: u64,
     /// Bytes that came over the data streams since the server started.
     pub bytes_wire: u64,
     /// What ended the transfer for good, if anything.
@@ -400,6 +402,7 @@ impl Shared {
             status.connected = true;
             status.carrier = Some(carrier);
             status.carrier_reason = reason;
+            status.bytes_free = 0;
         });
         token
     }

@@ -7,6 +7,7 @@ mod broken;
 mod choice;
 mod connection;
 mod feeder;
+mod free_space;
 mod governor;
 mod reconsider;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,7 @@ use reconsider::until_another_serves_better;
 pub use broken::Broken;
 use choice::Connected;
 pub use choice::{Choice, Preference, Reason};
+pub(crate) use free_space::FreeSpaces;
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
@@ -64,6 +67,8 @@ pub struct SourceDisk {
     pub size_bytes: u64,
     /// Which of its chunks are looked at.
     pub candidates: Candidates,
+    /// Whether space that its file systems do not use is read.
+    pub free_space: FreeSpace,
 }
 
 /// A transfer to one receiver.
@@ -106,8 +111,10 @@ pub struct SendProgress {
     pub bytes_wire: u64,
     /// Bytes of chunks sent, before packing.
     pub bytes_payload: u64,
-    /// Bytes that were holes or zeros.
+    /// Bytes that were holes or zeros, or free space that was left out.
     pub bytes_zero: u64,
+    /// Of these, bytes of free space: they were not read.
+    pub bytes_free: u64,
     /// Bytes that the receiver already had.
     pub bytes_equal: u64,
 }
@@ -130,13 +137,21 @@ pub async fn send(
     cancel: CancellationToken,
     progress: watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
-    let connecting = choice::connect(&config);
-    let (client, control, choice) = tokio::select! {
+    let preparing = async {
+        // Before the connection, since a receiver does not wait for tools.
+        let free_space = free_space::look(&config.disks).await?;
+        let (client, control, choice) = choice::connect(&config).await?;
+        Ok::<_, TransferError>((Arc::new(free_space), client, control, choice))
+    };
+    let (free_space, client, control, choice) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
-        connected = connecting => connected?,
+        prepared = preparing => prepared?,
     };
-    over(client, control, choice, &config, cancel, &progress).await
+    over(
+        client, control, choice, &config, free_space, cancel, &progress,
+    )
+    .await
 }
 
 /// The same over a connection that stands, and over others that take its place.
@@ -145,6 +160,7 @@ pub(crate) async fn over(
     mut control: Control,
     mut choice: Choice,
     config: &SendConfig,
+    free_space: Arc<FreeSpaces>,
     cancel: CancellationToken,
     progress: &watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
@@ -153,7 +169,7 @@ pub(crate) async fn over(
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(TransferError::Cancelled),
-            sent = connection::run(&client, control, choice, config, progress, cancel.child_token()) => {
+            sent = connection::run(&client, control, choice, config, &free_space, progress, cancel.child_token()) => {
                 sent.map(Ended::Sent)
             }
             (connected, better) = until_another_serves_better(&client, choice, config, progress.subscribe()) => {

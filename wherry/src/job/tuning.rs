@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
-use domain::parameters::{EfficiencyLevel, ReplicationParameters};
+use domain::parameters::{EfficiencyLevel, FreeSpace, ReplicationParameters};
 use domain::rate::{InvalidRate, Rate};
 
 #[derive(Debug, Args)]
@@ -23,6 +23,9 @@ pub(super) struct Tuning {
     /// How hard the source may work: 1 (one thread), 2 (two, as without it) or 3 (four).
     #[arg(long, value_name = "LEVEL", value_parser = efficiency_level)]
     efficiency_level: Option<EfficiencyLevel>,
+    /// skip: leave out what the file systems of a disk that nobody uses call free, as without it; copy: every byte.
+    #[arg(long, value_name = "WHAT")]
+    free_space: Option<FreeSpace>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +73,10 @@ impl Tuning {
             set(true);
             parameters.efficiency_level = level;
         }
+        if let Some(what) = self.free_space {
+            set(true);
+            parameters.free_space = what;
+        }
         is_given.then(|| parameters.to_json())
     }
 }
@@ -107,6 +114,10 @@ mod tests {
         assert_eq!(
             applied("--tunnel --efficiency-level 3 --compress-level 0", "").as_deref(),
             Some(r#"{"compress_level":0,"efficiency_level":3,"use_ssh_tunnel":true}"#)
+        );
+        assert_eq!(
+            applied("--free-space copy", present).as_deref(),
+            Some(r#"{"bandwidth_limit":1000,"checksum":true,"free_space":"copy"}"#)
         );
         assert!(Only::try_parse_from(["only", "--bandwidth-limit", "9"]).is_err());
     }

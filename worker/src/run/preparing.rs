@@ -1,6 +1,7 @@
 //! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
 
 use domain::job::Event;
+use domain::parameters::FreeSpace;
 use domain::{Failure, FailureCode, InstanceId};
 use prost::Message as _;
 use proto::{agent, receiver};
@@ -207,6 +208,7 @@ impl Run {
             compress_level: parameters.compress_level,
             streams: parameters.efficiency_level.streams(),
             tcp_only: parameters.tunnel,
+            copy_free_space: parameters.free_space == FreeSpace::Copy,
         })
     }
 

@@ -85,6 +85,7 @@ impl Progress {
         self.info.eta_secs = rate
             .filter(|rate| *rate > 0)
             .map(|rate| self.bytes_total.saturating_sub(durable).div_ceil(rate));
+        self.info.bytes_free = (status.bytes_free > 0).then_some(status.bytes_free);
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.carrier = text(&status.carrier);
         self.info.carrier_reason = text(&status.carrier_reason);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
 use super::buffer::ALIGNMENT;
+use super::extents;
 use crate::plan::Extent;
 
 /// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
@@ -108,25 +109,7 @@ impl Source for FileSource {
     }
 
     fn extents(&self, size_bytes: u64) -> Vec<Extent> {
-        let mut extents = Vec::new();
-        let mut position = 0;
-        while position < size_bytes {
-            match seek(&self.buffered, SeekFrom::Data(position)) {
-                Ok(start) => {
-                    let end = seek(&self.buffered, SeekFrom::Hole(start)).unwrap_or(size_bytes);
-                    extents.push(Extent { start, end });
-                    position = end.max(start + 1);
-                }
-                Err(rustix::io::Errno::NXIO) => break,
-                Err(_) => {
-                    return vec![Extent {
-                        start: 0,
-                        end: size_bytes,
-                    }];
-                }
-            }
-        }
-        extents
+        extents::of(&self.buffered, size_bytes).to_read(size_bytes)
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -128,7 +128,7 @@ impl Session {
         let mut sent: Option<Sent> = None;
         let (heard, mut hears) = oneshot::channel();
         // Reading a message must not be dropped half way, so it is one future that lives across the turns of the loop.
-        let mut listening = Box::pin(self.listen(from_sender, heard));
+        let mut listening = Box::pin(self.listen(shared, from_sender, heard));
         loop {
             // A message to the sender is never dropped half way either: nothing that ends the session interrupts a turn.
             tokio::select! {
@@ -168,22 +168,31 @@ impl Session {
         }
     }
 
-    /// Hears that everything is sent. What the sender says or does on the control stream besides is the end.
+    /// Hears what is left out, and that everything is sent. What the sender says or does on the control stream besides is the end.
     async fn listen(
         &self,
+        shared: &Shared,
         from_sender: &mut RecvStream,
         heard: oneshot::Sender<Sent>,
     ) -> TransferError {
-        match control::read(from_sender).await {
-            Ok(ToReceiver::Sent { streams, roots }) => {
-                // The session that waits for it goes on to hear the end of the connection.
-                let _waits = heard.send((streams, roots));
+        let sent = loop {
+            match control::read(from_sender).await {
+                Ok(ToReceiver::LeftOut { bytes }) => {
+                    shared
+                        .status
+                        .send_modify(|status| status.bytes_free = bytes);
+                }
+                Ok(ToReceiver::Sent { streams, roots }) => break (streams, roots),
+                Ok(ToReceiver::Hello { .. } | ToReceiver::Probe { .. }) => {
+                    return TransferError::Protocol(
+                        "a second Hello or a late probe came".to_owned(),
+                    );
+                }
+                Err(error) => return error.at(&self.address),
             }
-            Ok(ToReceiver::Hello { .. } | ToReceiver::Probe { .. }) => {
-                return TransferError::Protocol("a second Hello or a late probe came".to_owned());
-            }
-            Err(error) => return error.at(&self.address),
-        }
+        };
+        // The session that waits for it goes on to hear the end of the connection.
+        let _waits = heard.send(sent);
         match control::read_body(from_sender).await {
             Ok(_) => TransferError::Protocol("a message came after the last".to_owned()),
             Err(error) => error.at(&self.address),

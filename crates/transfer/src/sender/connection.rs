@@ -1,6 +1,7 @@
 //! One connection to the receiver, from Hello to Received.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
+use super::free_space::FreeSpaces;
 use super::governor::{Governor, Processors};
 use super::{Choice, MOST_STREAMS, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
@@ -20,7 +22,7 @@ use crate::control;
 use crate::disk::{BufferPool, SourceReader};
 use crate::hashes::Hash;
 use crate::limits::{LARGEST_PIECE, Pacer};
-use crate::plan::{self, Cursor};
+use crate::plan::{self, Cursor, Extent};
 use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, ToReceiver, ToSender, VERSION};
 use crate::work::{self, blocking};
 
@@ -51,6 +53,7 @@ pub(super) async fn run(
     (mut to_receiver, mut from_receiver): Control,
     choice: Choice,
     config: &SendConfig,
+    free_space: &Arc<FreeSpaces>,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
@@ -87,7 +90,7 @@ pub(super) async fn run(
     let sending = async {
         let sent = tokio::select! {
             biased;
-            sent = stream_all(client, config, &shared, &mut to_receiver) => sent,
+            sent = stream_all(client, config, &shared, free_space, &mut to_receiver) => sent,
             () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
@@ -260,25 +263,30 @@ fn out_of_turn(what: &str) -> TransferError {
     ))
 }
 
-/// What is to be looked at, from the file systems' own word on where data is.
-async fn claims(shared: &Arc<Shared>) -> Result<Cursor, TransferError> {
-    let shared = Arc::clone(shared);
+/// What is to be looked at, from the file systems' own word on where data is and on what they do not use.
+async fn claims(
+    shared: &Arc<Shared>,
+    free_space: &Arc<FreeSpaces>,
+) -> Result<Cursor, TransferError> {
+    let (shared, free_space) = (Arc::clone(shared), Arc::clone(free_space));
     blocking(move || {
         let claims = shared
             .disks
             .iter()
             .enumerate()
             .flat_map(|(position, disk)| {
-                let all = plan::claims(
-                    position,
-                    disk.size_bytes,
-                    disk.chunk_bytes,
-                    &disk.reader.extents(),
-                );
                 let look_at = disk.begin_pass();
                 let left_out = disk.size_bytes - disk.bytes_of(&look_at);
                 Counters::add(&shared.counters.equal, left_out);
-                plan::only(all, &look_at)
+                let claims = |data: &[Extent]| {
+                    let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
+                    plan::only(all, &look_at)
+                };
+                let data = disk.reader.extents();
+                let used = claims(&plan::without(&data, free_space.of(position)));
+                let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
+                Counters::add(&shared.counters.free, free);
+                used
             });
         Ok(Cursor::new(claims.collect()))
     })
@@ -290,9 +298,16 @@ async fn stream_all(
     client: &Client,
     config: &SendConfig,
     shared: &Arc<Shared>,
+    free_space: &Arc<FreeSpaces>,
     to_receiver: &mut SendStream,
 ) -> Result<(), TransferError> {
-    let cursor = Arc::new(claims(shared).await?);
+    let cursor = Arc::new(claims(shared, free_space).await?);
+    let bytes = shared.counters.free.load(Ordering::Relaxed);
+    if bytes > 0 {
+        control::write(to_receiver, &ToReceiver::LeftOut { bytes })
+            .await
+            .map_err(|error| lost(config, &error))?;
+    }
     let limit = config.bandwidth_limit.clone();
     let pacer = Arc::new(Pacer::new(limit, config.shared_limit.as_ref()));
     let streams = config.streams.clamp(1, MOST_STREAMS);
@@ -316,12 +331,13 @@ async fn stream_all(
             Err(error) => return Err(error),
         }
     }
-    let finished = Arc::clone(shared);
+    let (finished, free_space) = (Arc::clone(shared), Arc::clone(free_space));
     let roots = blocking(move || {
         finished
             .disks
             .iter()
             .try_for_each(|disk| disk.reader.check_size())?;
+        free_space.check()?;
         roots(&finished)
     });
     let sent = ToReceiver::Sent {
@@ -427,7 +443,7 @@ fn roots(shared: &Shared) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 

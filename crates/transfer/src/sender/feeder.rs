@@ -93,6 +93,18 @@ impl Disk {
             .sum()
     }
 
+    /// Bytes of the chunks that claims have to be read for.
+    pub(super) fn bytes_to_read(&self, claims: &[Claim]) -> u64 {
+        let to_read: Vec<(u64, u64)> = claims
+            .iter()
+            .filter_map(|claim| match claim {
+                Claim::Read { start, count, .. } => Some((*start, *count)),
+                Claim::Hole { .. } => None,
+            })
+            .collect();
+        self.bytes_of(&to_read)
+    }
+
     /// Notes what a chunk is; `true` if that is what the receiver has.
     fn look_at(&self, chunk: u64, found: Chunk) -> bool {
         let mut known = self.known();
@@ -146,6 +158,8 @@ pub(super) struct Counters {
     pub(super) payload: AtomicU64,
     pub(super) zero: AtomicU64,
     pub(super) equal: AtomicU64,
+    /// A part of the zeros.
+    pub(super) free: AtomicU64,
 }
 
 impl Counters {
@@ -164,6 +178,7 @@ impl Counters {
         progress.bytes_wire = self.wire.load(Ordering::Relaxed);
         progress.bytes_payload = self.payload.load(Ordering::Relaxed);
         progress.bytes_zero = self.zero.load(Ordering::Relaxed);
+        progress.bytes_free = self.free.load(Ordering::Relaxed);
         progress.bytes_equal = self.equal.load(Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,8 +22,8 @@ use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
 use crate::sender::{
-    Broken, Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport,
-    SourceDisk, over,
+    Broken, Choice, Compression, FreeSpaces, Preference, Reason, SendConfig, SendProgress,
+    SendReport, SourceDisk, over,
 };
 use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
@@ -101,6 +102,7 @@ impl World {
                 path,
                 size_bytes: content.len() as u64,
                 candidates: Candidates::All,
+                free_space: FreeSpace::Copy,
             }
         });
         let faults: Vec<Faults> = plan.disks.iter().map(|_| Faults::new(SECTOR)).collect();
@@ -436,7 +438,16 @@ impl Agent {
             reason: Reason::Pinned,
         };
         let cancel = CancellationToken::new();
-        over(client, control, choice, &config, cancel, progress).await
+        over(
+            client,
+            control,
+            choice,
+            &config,
+            Arc::new(FreeSpaces::default()),
+            cancel,
+            progress,
+        )
+        .await
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::disk::DiskIndex;
+use domain::parameters::FreeSpace;
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -116,6 +117,7 @@ impl Bench {
                     path: path.clone(),
                     size_bytes: *size_bytes,
                     candidates: Candidates::All,
+                    free_space: FreeSpace::Copy,
                 })
                 .collect(),
             sources: Arc::clone(&self.sources),

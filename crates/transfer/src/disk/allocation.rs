@@ -1,0 +1,153 @@
+//! Which space of a disk its file systems do not use, so that nobody needs to read or send it.
+//!
+//! What a file system calls free is free only at the moment when it says so. A block that is given to a file a second later holds data, and a copy that has
+//! zeros there is broken without anybody noticing. So this is believed under three conditions, all of which are checked:
+//!
+//! 1. *Nobody writes.* A block device must be free of mounts, swap, volumes and programs that hold it, which is what the kernel says when it lets us open it
+//!    exclusively; that also covers its partitions and other mount namespaces, of which no list tells. A file must not have been written since before it
+//!    was looked at: its times say that. See [`view`].
+//! 2. *It is whole.* A file system that was not unmounted has a journal that is still to be replayed, and its maps are those of an earlier moment: then nothing of
+//!    it counts. See the modules of the kinds.
+//! 3. *It adds up.* The list that a tool prints must have as many blocks as the superblock says are free. A tool that prints something else than what we take it
+//!    for, or stops in the middle, does not pass.
+//!
+//! And it must be true until the end: [`Frozen::still_holds`] looks again when everything is read, before the sender gives its roots. Where something has changed the
+//! attempt ends, and the next one looks anew.
+//!
+//! Without this certainty nothing is left out. There is no weaker kind of answer: a disk that is in use has to be read in full anyway, and reading its free
+//! space last would make nothing faster.
+
+mod btrfs;
+mod ext;
+mod place;
+mod ranges;
+mod tool;
+mod view;
+mod xfs;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use tool::ToolError;
+pub(super) use tool::{Tool, Tools};
+
+use crate::plan::{self, Extent};
+use view::View;
+
+/// Longest look at all file systems of a disk. The sender looks a second time while the receiver waits, so it is shorter than a stall.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the file systems of a disk say of the space that they don't use.
+#[derive(Debug)]
+pub enum Allocation {
+    /// Nobody writes to the disk, and this is free.
+    Frozen(Frozen),
+    /// Nothing is certain, and why.
+    Unknown(Unknown),
+}
+
+/// Space that is free for certain. Only [`look`] makes one.
+#[derive(Debug)]
+pub struct Frozen {
+    disk: PathBuf,
+    size_bytes: u64,
+    view: View,
+    free: Vec<Extent>,
+}
+
+/// Why the free space of a disk or a file system is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// Somebody may write to it.
+    #[error(
+        "it is in use: a file system on it is mounted, or swap, a volume or a program holds it"
+    )]
+    InUse,
+    /// A file that changes.
+    #[error("it is being written")]
+    Written,
+    /// It can't be looked at.
+    #[error("it can't be looked at: {0}")]
+    Unreadable(String),
+    /// There is nothing that could tell.
+    #[error("{0} says nothing of free space that could be relied on")]
+    Content(String),
+    /// Its partitions are no partition.
+    #[error("its partitions overlap, or reach beyond its end")]
+    Overlap,
+    /// A file system that was not unmounted, or is damaged.
+    #[error("the {0} file system was not unmounted cleanly")]
+    Unclean(&'static str),
+    /// The tool's list is not what the superblock says.
+    #[error("the {kind} file system counts {counted} free blocks and lists {listed}")]
+    Sum {
+        /// The kind of file system.
+        kind: &'static str,
+        /// By its superblock.
+        counted: u64,
+        /// By the tool's list.
+        listed: u64,
+    },
+    /// The tool does not say what we need.
+    #[error("the tools of {0} say something else than what is known of them")]
+    Output(&'static str),
+    /// No tool, or none that works.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+}
+
+/// Asks the file systems of a disk. Blocks, for a minute at most.
+pub fn look(disk: &Path, size_bytes: u64) -> Allocation {
+    match frozen(disk, size_bytes) {
+        Ok(frozen) => Allocation::Frozen(frozen),
+        Err(unknown) => Allocation::Unknown(unknown),
+    }
+}
+
+fn frozen(disk: &Path, size_bytes: u64) -> Result<Frozen, Unknown> {
+    let tools = Tools::within(TIMEOUT);
+    let view = View::of(&tools, disk)?;
+    let mut free = Vec::new();
+    let mut reason = None;
+    for place in place::all(&tools, disk, size_bytes)? {
+        match place.free(&tools) {
+            Ok(ranges) => free.extend(ranges),
+            Err(unknown) => {
+                tracing::debug!(disk = %disk.display(), offset = place.offset_bytes(), reason = %unknown, "free space is copied");
+                reason = Some(unknown);
+            }
+        }
+    }
+    free.sort_unstable_by_key(|range: &Extent| range.start);
+    match reason {
+        Some(unknown) if free.is_empty() => Err(unknown),
+        _ => Ok(Frozen {
+            disk: disk.to_owned(),
+            size_bytes,
+            view,
+            free,
+        }),
+    }
+}
+
+impl Frozen {
+    /// The ranges that no file system uses, in order and apart from each other, on the disk.
+    pub fn free(&self) -> &[Extent] {
+        &self.free
+    }
+
+    /// Looks again: whether all of it is free now, and nobody has written. Blocks as [`look`] does.
+    pub fn still_holds(&self) -> bool {
+        match &self.view {
+            View::File(stamp) => stamp.is_of(&self.disk),
+            // A device may have been mounted and unmounted in between.
+            View::Device => match frozen(&self.disk, self.size_bytes) {
+                Ok(now) => plan::without(&self.free, &now.free).is_empty(),
+                Err(_) => false,
+            },
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! ext2, ext3 and ext4, by `dumpe2fs`.
+
+use std::ffi::OsStr;
+
+use super::ranges::Ranges;
+use super::{Tool, Tools, Unknown};
+use crate::plan::Extent;
+
+const DUMPE2FS: Tool = ("dumpe2fs", "e2fsprogs");
+const KIND: &str = "ext";
+
+/// What the tool says of a file system.
+#[derive(Debug, Default)]
+struct Dump {
+    is_clean: bool,
+    needs_recovery: bool,
+    block_bytes: Option<u64>,
+    counted: Option<u64>,
+    ranges: Ranges,
+    is_understood: bool,
+}
+
+pub(super) fn free(tools: &Tools, name: &OsStr) -> Result<Vec<Extent>, Unknown> {
+    let mut dump = Dump::new();
+    tools.lines(DUMPE2FS, &[name], |line| dump.hear(line))?;
+    dump.free()
+}
+
+impl Dump {
+    fn new() -> Self {
+        Self {
+            is_understood: true,
+            ..Self::default()
+        }
+    }
+
+    /// Lines of the superblock begin at the margin, those of a group are indented.
+    fn hear(&mut self, line: &str) {
+        if let Some(list) = line.strip_prefix("  Free blocks:") {
+            self.is_understood &= list
+                .split(',')
+                .map(str::trim)
+                .filter(|range| !range.is_empty())
+                .all(|range| self.add(range));
+            return;
+        }
+        let Some((name, value)) = line.split_once(':') else {
+            return;
+        };
+        let value = value.trim();
+        match name {
+            "Filesystem state" => self.is_clean = value == "clean",
+            "Filesystem features" => {
+                self.needs_recovery = value.split(' ').any(|feature| feature == "needs_recovery");
+            }
+            "Free blocks" => self.counted = value.parse().ok(),
+            "Block size" => {
+                self.block_bytes = value.parse().ok();
+                self.ranges = Ranges::new(self.block_bytes.unwrap_or(0));
+            }
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, range: &str) -> bool {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<u64>(), last.parse::<u64>()) {
+            (Ok(first), Ok(last)) if first <= last => {
+                self.ranges.add(first, last - first + 1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn free(self) -> Result<Vec<Extent>, Unknown> {
+        if !self.is_clean || self.needs_recovery {
+            return Err(Unknown::Unclean(KIND));
+        }
+        let (Some(counted), Some(_), true) = (self.counted, self.block_bytes, self.is_understood)
+        else {
+            return Err(Unknown::Output(KIND));
+        };
+        let listed = self.ranges.blocks();
+        if listed != counted {
+            return Err(Unknown::Sum {
+                kind: KIND,
+                counted,
+                listed,
+            });
+        }
+        self.ranges.in_order().ok_or(Unknown::Output(KIND))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLEAN: &str = "Filesystem features:      has_journal extent\n\
+        Filesystem state:         clean\n\
+        Block count:              1024\n\
+        Free blocks:              513\n\
+        Block size:               4096\n\
+        \n\
+        Group 0: (Blocks 0-1023)\n\
+        \x20 513 free blocks, 9 free inodes\n\
+        \x20 Free blocks: 100-611, 700\n\
+        Group 1: (Blocks 1024-1025)\n\
+        \x20 Free blocks: \n";
+
+    fn told(text: &str) -> Result<Vec<Extent>, Unknown> {
+        let mut dump = Dump::new();
+        text.lines().for_each(|line| dump.hear(line));
+        dump.free()
+    }
+
+    #[test]
+    fn only_a_clean_file_system_that_adds_up_is_believed() {
+        let expected = Extent {
+            start: 100 * 4096,
+            end: 612 * 4096,
+        };
+        assert_eq!(told(CLEAN), Ok(vec![expected]));
+        for (what, instead) in [
+            ("has_journal extent", "has_journal needs_recovery extent"),
+            ("state:         clean", "state:         not clean"),
+            ("state:         clean", "state:         clean with errors"),
+        ] {
+            let unclean = CLEAN.replace(what, instead);
+            assert_eq!(told(&unclean), Err(Unknown::Unclean("ext")), "{instead}");
+        }
+        let sum = told(&CLEAN.replace(", 700", "")).unwrap_err();
+        assert!(
+            matches!(
+                sum,
+                Unknown::Sum {
+                    counted: 513,
+                    listed: 512,
+                    ..
+                }
+            ),
+            "{sum}"
+        );
+        let odd = CLEAN.replace("100-611", "611-100");
+        assert_eq!(told(&odd), Err(Unknown::Output("ext")));
+        let twice = CLEAN.replace("100-611, 700", "100-356, 101-356");
+        assert_eq!(told(&twice), Err(Unknown::Output("ext")));
+        assert_eq!(told(""), Err(Unknown::Unclean("ext")));
+    }
+}

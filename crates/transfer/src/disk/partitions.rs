@@ -1,0 +1,165 @@
+//! The partitions of a disk, by `sfdisk`, which owns partition tables.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::allocation::{ToolError, Tools};
+
+const SFDISK: (&str, &str) = ("sfdisk", "fdisk");
+
+/// Longest look at a table.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What `sfdisk` ends with when a disk has no partition table, or can't be read.
+const NO_TABLE: i32 = 1;
+
+/// Types of partitions that only hold others, in tables of the DOS kind.
+const CONTAINERS: [&str; 3] = ["5", "f", "85"];
+
+/// The type of an EFI system partition, in tables of both kinds.
+const EFI_SYSTEM: [&str; 2] = ["C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"];
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Where the kernel has it, such as `/dev/vda1`. For a partition in a file this names nothing.
+    pub path: PathBuf,
+    /// Where it begins on the disk, in bytes.
+    pub start_bytes: u64,
+    /// Its size, in bytes.
+    pub size_bytes: u64,
+    /// Its type as the table has it: a GUID, or two hexadecimal digits.
+    pub kind: String,
+    /// Whether the table marks it as the one to boot from.
+    pub is_active: bool,
+}
+
+impl Partition {
+    /// The byte behind its last.
+    pub fn end_bytes(&self) -> u64 {
+        self.start_bytes.saturating_add(self.size_bytes)
+    }
+
+    /// Whether it only holds other partitions.
+    pub fn is_container(&self) -> bool {
+        CONTAINERS.contains(&self.kind.as_str())
+    }
+
+    /// Whether a machine begins with it: an EFI system partition, or one that is marked.
+    pub fn is_for_boot(&self) -> bool {
+        self.is_active || EFI_SYSTEM.contains(&self.kind.as_str())
+    }
+}
+
+#[derive(Deserialize)]
+struct Output {
+    partitiontable: Table,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    #[serde(default = "usual_sector")]
+    sectorsize: u64,
+    #[serde(default)]
+    partitions: Vec<Row>,
+}
+
+/// Earlier versions of sfdisk do not say it.
+fn usual_sector() -> u64 {
+    512
+}
+
+#[derive(Deserialize)]
+struct Row {
+    node: PathBuf,
+    start: u64,
+    size: u64,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    bootable: bool,
+}
+
+/// The partitions of a disk in the order of its table; none where there is no table.
+///
+/// # Errors
+/// See [`ToolError`].
+pub fn partitions(disk: &Path) -> Result<Vec<Partition>, ToolError> {
+    by(&Tools::within(TIMEOUT), disk)
+}
+
+pub(super) fn by(tools: &Tools, disk: &Path) -> Result<Vec<Partition>, ToolError> {
+    let mut text = String::new();
+    let arguments = ["--json".as_ref(), disk.as_os_str()];
+    let code = tools.run(SFDISK, &arguments, |line| text.push_str(line))?;
+    let failed = |outcome| ToolError::Failed {
+        command: format!("sfdisk --json {}", disk.display()),
+        outcome,
+    };
+    match code {
+        0 => parse(&text).map_err(|error| failed(format!("said what is no table ({error})"))),
+        NO_TABLE => Ok(Vec::new()),
+        code => Err(failed(format!("ended with exit code {code}"))),
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Partition>, serde_json::Error> {
+    let table = serde_json::from_str::<Output>(text)?.partitiontable;
+    let bytes = |sectors: u64| sectors.saturating_mul(table.sectorsize);
+    Ok(table
+        .partitions
+        .into_iter()
+        .map(|row| Partition {
+            path: row.node,
+            start_bytes: bytes(row.start),
+            size_bytes: bytes(row.size),
+            kind: row.kind,
+            is_active: row.bootable,
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_both_kinds_are_read_and_a_disk_without_one_has_no_partitions() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("disk");
+        let file = std::fs::File::create_new(&disk).unwrap();
+        file.set_len(64 << 20).unwrap();
+        assert_eq!(partitions(&disk), Ok(Vec::new()));
+
+        let table = |script: &str| {
+            let mut sfdisk = std::process::Command::new("sfdisk")
+                .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+                .args(["--quiet", "--wipe=always"])
+                .arg(&disk)
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), script.as_bytes())
+                .unwrap();
+            assert!(sfdisk.wait().unwrap().success());
+            partitions(&disk).unwrap()
+        };
+        let gpt = table("label: gpt\nsize=8MiB, type=U\ntype=L\n");
+        assert_eq!(gpt.len(), 2);
+        assert_eq!((gpt[0].start_bytes, gpt[0].size_bytes), (1 << 20, 8 << 20));
+        assert!(gpt[0].is_for_boot() && !gpt[1].is_for_boot());
+        assert!(gpt[1].end_bytes() <= 64 << 20);
+
+        let dos = table("label: dos\nsize=8MiB, type=83, bootable\ntype=5\nsize=4MiB, type=83\n");
+        assert_eq!(
+            dos.iter().map(Partition::is_container).collect::<Vec<_>>(),
+            [false, true, false]
+        );
+        assert!(dos[0].is_for_boot() && !dos[2].is_for_boot());
+        assert!(
+            dos[1].start_bytes < dos[2].start_bytes && dos[2].end_bytes() <= dos[1].end_bytes()
+        );
+    }
+}
