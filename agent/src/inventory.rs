@@ -4,6 +4,7 @@
 
 mod discover;
 mod disk;
+mod partition;
 mod system;
 mod usage;
 
@@ -97,6 +98,7 @@ impl Collector {
                     path: path.display().to_string(),
                     size_bytes: measured.size_bytes,
                     used_bytes: usage::of(&measured, &self.sysfs),
+                    partitions: partition::of(path, &self.sysfs),
                 }),
                 Err(failure) => complaints.push(failure.message),
             }

@@ -9,6 +9,7 @@ mod image;
 mod increments;
 mod modify_job;
 mod network;
+mod partitions;
 mod run_job;
 mod source;
 mod tag;

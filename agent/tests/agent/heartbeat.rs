@@ -1,5 +1,8 @@
 //! What the gateway learns of a source while its agent runs.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use testkit::{program, wait};
 
 use crate::deployment::{Deployment, SOON};
@@ -29,6 +32,34 @@ async fn a_disk_that_grows_goes_and_comes_back_is_reported() {
     deployment.disk("disk", &[1; 4096]);
     let well = "select s.id from source s join source_disk on source_id = s.id where failure_code is null and size_bytes = 4096";
     deployment.look("the source is well again", well).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_partitions_of_a_disk_are_reported_and_kept_up() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[0; 8 << 20]);
+    let (agent, _) = deployment.registered_agent(&disk, &[]).await;
+    let partition = |script: &'static str| {
+        let mut sfdisk = Command::new("sfdisk")
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .args(["--quiet", "--wipe=always"])
+            .arg(&disk)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sfdisk, of the package fdisk");
+        let mut input = sfdisk.stdin.take().expect("a pipe");
+        input.write_all(script.as_bytes()).expect("sfdisk reads");
+        drop(input);
+        assert!(sfdisk.wait().expect("sfdisk ends").success());
+    };
+    partition("label: gpt\nsize=2MiB, type=U\nsize=3MiB, type=L\n");
+    let known = "select source_id from source_disk where jsonb_path_query_array(partitions, '$[*].size_bytes') = '[2097152, 3145728]'
+                 and partitions -> 0 ->> 'purpose' = 'boot' and partitions -> 1 ->> 'purpose' = 'normal'";
+    deployment.look("both partitions are known", known).await;
+    partition("label: dos\nsize=4MiB, type=83\n");
+    let known = "select source_id from source_disk where jsonb_path_query_array(partitions, '$[*].size_bytes') = '[4194304]'";
+    deployment.look("the new table is known", known).await;
     agent.stop().await;
 }
 

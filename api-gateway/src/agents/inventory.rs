@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::disk::{DiskIndex, SourceDisk};
+use domain::disk::{DiskIndex, PartitionPurpose, SourceDisk, SourcePartition};
 use domain::{Epoch, Failure, FailureCode, Run};
 use proto::agent as wire;
 use store::agent::{Inventory, Report, ReportedState};
@@ -15,6 +15,8 @@ const MAX_SYSTEM_INFO: usize = 1024;
 const MAX_WORD: usize = 128;
 /// Longest path of a disk.
 const MAX_PATH: usize = 4096;
+/// Most partitions of a disk: as many as a table of the usual size has.
+const MAX_PARTITIONS: usize = 128;
 /// Longest text of a failure; what is longer is cut.
 const MAX_FAILURE: usize = 2048;
 /// Most reports in one heartbeat. A source has one unfinished job.
@@ -50,6 +52,30 @@ fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
                 path: text("path", disk.path, MAX_PATH)?,
                 size_bytes: bytes(disk.size_bytes)?,
                 used_bytes: disk.used_bytes.map(bytes).transpose()?,
+                partitions: partitions(disk.partitions)?,
+            })
+        })
+        .collect()
+}
+
+fn partitions(partitions: Vec<wire::Partition>) -> Result<Vec<SourcePartition>, Status> {
+    use wire::partition::Purpose;
+
+    if partitions.len() > MAX_PARTITIONS {
+        return Err(invalid("a disk has at most 128 partitions"));
+    }
+    partitions
+        .into_iter()
+        .map(|partition| {
+            Ok(SourcePartition {
+                purpose: match partition.purpose() {
+                    Purpose::Unspecified => PartitionPurpose::Normal,
+                    Purpose::System => PartitionPurpose::System,
+                    Purpose::Boot => PartitionPurpose::Boot,
+                },
+                path: text("path", partition.path, MAX_PATH)?,
+                start_bytes: bytes(partition.start_bytes)?,
+                size_bytes: bytes(partition.size_bytes)?,
             })
         })
         .collect()
@@ -159,13 +185,14 @@ mod tests {
             path: "/dev/vda".to_owned(),
             size_bytes: 1 << 30,
             used_bytes: None,
+            partitions: Vec::new(),
         }
     }
 
     #[test]
     fn an_inventory_that_postgres_could_not_keep_is_refused() {
         assert_eq!(host_name(&inventory(Some(good())).unwrap()), Some("web-01"));
-        let broken: [fn(&mut wire::Inventory); 8] = [
+        let broken: [fn(&mut wire::Inventory); 10] = [
             |inventory| inventory.system_info = "[]".to_owned(),
             |inventory| inventory.system_info = r#"{"a":"\u0000"}"#.to_owned(),
             |inventory| inventory.system_info = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024)),
@@ -174,6 +201,13 @@ mod tests {
             |inventory| inventory.disks.push(disk(1)),
             |inventory| inventory.disks.push(disk(17)),
             |inventory| inventory.disks[0].size_bytes = u64::MAX,
+            |inventory| inventory.disks[0].partitions = vec![wire::Partition::default(); 129],
+            |inventory| {
+                inventory.disks[0].partitions = vec![wire::Partition {
+                    path: "a\0b".to_owned(),
+                    ..wire::Partition::default()
+                }];
+            },
         ];
         for (number, spoil) in broken.into_iter().enumerate() {
             let mut spoiled = good();

@@ -1,14 +1,14 @@
 //! DescribeReplicationJobs.
 
-use domain::disk::{DiskIndex, TargetDisk};
+use domain::disk::DiskIndex;
 use domain::job::State;
 use domain::job::progress::progress;
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
-use store::job::describe::{Job, JobFilter};
+use store::job::describe::{Job, JobDisk, JobFilter};
 use store::tag::TaggedKind;
 
-use super::{increments, tag};
+use super::{increments, partitions, tag};
 use crate::Refusal;
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
@@ -130,6 +130,66 @@ pub(super) const DESCRIBE: Operation = Operation {
             "GiB.",
         ),
         field(
+            "ReplicationJobs.ReplicationJob[].DataDisks.DataDisk[].Parts.Part[].Block",
+            "boolean",
+            "Whether it is copied block by block: always.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].DataDisks.DataDisk[].Parts.Part[].Device",
+            "string",
+            "Disk and partition, such as 1_0.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].DataDisks.DataDisk[].Parts.Part[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].SystemDiskParts.SystemDiskPart[].Block",
+            "boolean",
+            "Whether it is copied block by block: always.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].SystemDiskParts.SystemDiskPart[].Device",
+            "string",
+            "Disk and partition, such as 0_0.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].SystemDiskParts.SystemDiskPart[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.System.Parts.Part[].Block",
+            "boolean",
+            "Whether it is copied block by block: always.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.System.Parts.Part[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.System.Parts.Part[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.Data.Data[].Parts.Part[].Block",
+            "boolean",
+            "Whether it is copied block by block: always.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.Data.Data[].Parts.Part[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "ReplicationJobs.ReplicationJob[].Disks.Data.Data[].Parts.Part[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
             "ReplicationJobs.ReplicationJob[].Disks.System.Size",
             "integer",
             "GiB of the system disk.",
@@ -233,7 +293,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, rate_bytes_per_sec, eta_secs, carrier, carrier_reason.",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, rate_bytes_per_sec, eta_secs, carrier, carrier_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",
@@ -296,16 +356,23 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     })))
 }
 
+fn whole_disk(disk: &JobDisk) -> Value {
+    json!({
+        "Size": disk.target.size_gib,
+        "Parts": partitions::of_job_with_paths(&disk.partitions),
+    })
+}
+
 fn show(job: &Job, tags: &tag::Shown) -> Value {
-    let size = |disk: &TargetDisk| disk.size_gib;
+    let size = |disk: &JobDisk| disk.target.size_gib;
     let system = job
         .disks
         .iter()
-        .find(|disk| disk.index == DiskIndex::SYSTEM);
+        .find(|disk| disk.target.index == DiskIndex::SYSTEM);
     let data = job
         .disks
         .iter()
-        .filter(|disk| disk.index != DiskIndex::SYSTEM);
+        .filter(|disk| disk.target.index != DiskIndex::SYSTEM);
     let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
         "JobId": job.id,
@@ -318,10 +385,15 @@ fn show(job: &Job, tags: &tag::Shown) -> Value {
         "Progress": progress(job.state, job.furthest, job.bytes_durable, job.bytes_total),
         "TargetType": job.target_type,
         "SystemDiskSize": system.map(size),
-        "DataDisks": list("DataDisk", data.clone().map(|disk| json!({ "Index": disk.index, "Size": disk.size_gib }))),
+        "DataDisks": list("DataDisk", data.clone().map(|disk| json!({
+            "Index": disk.target.index,
+            "Size": size(disk),
+            "Parts": partitions::of_job("Part", disk.target.index, &disk.partitions),
+        }))),
+        "SystemDiskParts": system.map(|disk| partitions::of_job("SystemDiskPart", DiskIndex::SYSTEM, &disk.partitions)),
         "Disks": {
-            "System": { "Size": system.map(size) },
-            "Data": list("Data", data.map(|disk| json!({ "Size": disk.size_gib }))),
+            "System": system.map(whole_disk),
+            "Data": list("Data", data.map(whole_disk)),
         },
         "NetMode": job.net_mode,
         "VSwitchId": optional(&job.vswitch_id),

@@ -1,14 +1,14 @@
 //! Migration sources: list, change, delete.
 
 use domain::SourceId;
-use domain::disk::{DiskIndex, gib_rounded_up};
+use domain::disk::{DiskIndex, SourceDisk, gib_rounded_up};
 use domain::source::SourceState;
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
 use store::source::{DeleteSource, ModifySource, Source, SourceChange, SourceFilter};
 use store::tag::TaggedKind;
 
-use super::tag;
+use super::{partitions, tag};
 use crate::answer::{Answer, list};
 use crate::arguments::{Arguments, Parameter, Rule};
 use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page};
@@ -125,6 +125,116 @@ pub(super) const DESCRIBE: Operation = Operation {
             "Where it is on the source.",
         ),
         field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Parts.Part[].CanBlock",
+            "boolean",
+            "Whether it can be copied block by block: always.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Parts.Part[].Device",
+            "string",
+            "Disk and partition of the data disk, such as 1_0.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Parts.Part[].Need",
+            "boolean",
+            "Whether it has to be copied: always.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Parts.Part[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "SourceServers.SourceServer[].DataDisks.DataDisk[].Parts.Part[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemDiskParts.SystemDiskPart[].CanBlock",
+            "boolean",
+            "Whether it can be copied block by block: always.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemDiskParts.SystemDiskPart[].Device",
+            "string",
+            "Disk and partition of the system disk, such as 0_0.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemDiskParts.SystemDiskPart[].Need",
+            "boolean",
+            "Whether it has to be copied: always.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemDiskParts.SystemDiskPart[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "SourceServers.SourceServer[].SystemDiskParts.SystemDiskPart[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Offset",
+            "integer",
+            "Bytes before the first partition of the system disk.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Size",
+            "integer",
+            "GiB, rounded up.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Parts.Part[].CanBlock",
+            "boolean",
+            "Whether it can be copied block by block: always.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Parts.Part[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Parts.Part[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Parts.Part[].Type",
+            "string",
+            "System if the root file system lies in it, Boot if the server begins with it, else Normal.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Offset",
+            "integer",
+            "Bytes before the first partition of the data disks, in the order of their indexes.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Size",
+            "integer",
+            "GiB, rounded up.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Parts.Part[].CanBlock",
+            "boolean",
+            "Whether it can be copied block by block: always.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Parts.Part[].Path",
+            "string",
+            "Where it is on the source.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Parts.Part[].SizeBytes",
+            "integer",
+            "Its size.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Parts.Part[].Type",
+            "string",
+            "System if the root file system lies in it, Boot if the server begins with it, else Normal.",
+        ),
+        field(
             "SourceServers.SourceServer[].HeartbeatRate",
             "integer",
             "Seconds between two heartbeats.",
@@ -238,11 +348,17 @@ fn show(source: Source, tags: &tag::Shown) -> Value {
         "ReplicationDriver": "SMT",
         "CreationTime": source.created_at,
         "SystemDiskSize": system.map(|disk| gib_rounded_up(disk.size_bytes)),
-        "DataDisks": list("DataDisk", data.map(|disk| json!({
+        "DataDisks": list("DataDisk", data.clone().map(|disk| json!({
             "Index": disk.index,
             "Size": gib_rounded_up(disk.size_bytes),
             "Path": disk.path,
+            "Parts": partitions::of_source("Part", disk.index, &disk.partitions),
         }))),
+        "SystemDiskParts": system.map(|disk| partitions::of_source("SystemDiskPart", disk.index, &disk.partitions)),
+        "Disks": {
+            "System": system.map(whole_disk),
+            "Data": list("Data", data.map(whole_disk)),
+        },
         "HeartbeatRate": source.heartbeat_secs,
         "KernelLevel": source.kernel_level,
         "ErrorCode": trouble.as_ref().map_or("", |(code, _)| code),
@@ -254,6 +370,14 @@ fn show(source: Source, tags: &tag::Shown) -> Value {
         "SystemInfo": source.system_info.to_string(),
         "WorkgroupId": source.workgroup_id,
         "Tags": tags.of(source.id.as_str()),
+    })
+}
+
+fn whole_disk(disk: &SourceDisk) -> Value {
+    json!({
+        "Offset": partitions::offset(&disk.partitions),
+        "Size": gib_rounded_up(disk.size_bytes),
+        "Parts": partitions::of_source_with_types(&disk.partitions),
     })
 }
 

@@ -1,6 +1,7 @@
 //! DescribeSourceServers, ModifySourceServerAttribute, DeleteSourceServer.
 
 use domain::job::State;
+use serde_json::json;
 
 use crate::fixture::{Fixture, GIB};
 
@@ -26,6 +27,75 @@ async fn a_source_is_shown_with_its_disks_and_state() {
     assert_eq!(source["ErrorCode"], "");
     assert_eq!(source["SystemInfo"], r#"{"cores":"2","hostname":"web"}"#);
     assert!(source.get("StatusInfo").is_none() && source.get("JobId").is_none());
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn partitions_are_shown_with_a_source_and_with_its_job() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let id = fixture.source(&tenant, "web", &[20 * GIB, GIB]).await;
+    fixture
+        .execute(
+            r#"update source_disk set partitions = '[
+                {"path":"/dev/vda1","start_bytes":1048576,"size_bytes":134217728,"purpose":"boot"},
+                {"path":"/dev/vda2","start_bytes":135266304,"size_bytes":21339570176,"purpose":"system"}
+            ]' where source_id = $1 and index = 0"#,
+            id.as_str(),
+        )
+        .await;
+    fixture
+        .execute(
+            r#"update source_disk set partitions = '[{"path":"/dev/vdb1","start_bytes":1048576,"size_bytes":1072693248,"purpose":"normal"}]'
+               where source_id = $1 and index = 1"#,
+            id.as_str(),
+        )
+        .await;
+    let job = tenant.job(&id).await;
+    let answer = tenant
+        .call("DescribeSourceServers", &[("SourceId.1", id.as_str())])
+        .await;
+    let source = &answer["SourceServers"]["SourceServer"][0];
+    assert_eq!(
+        source["SystemDiskParts"]["SystemDiskPart"],
+        json!([
+            { "CanBlock": true, "Device": "0_0", "Need": true, "Path": "/dev/vda1", "SizeBytes": 134_217_728 },
+            { "CanBlock": true, "Device": "0_1", "Need": true, "Path": "/dev/vda2", "SizeBytes": 21_339_570_176_u64 },
+        ])
+    );
+    assert_eq!(
+        source["DataDisks"]["DataDisk"][0]["Parts"]["Part"],
+        json!([{ "CanBlock": true, "Device": "1_0", "Need": true, "Path": "/dev/vdb1", "SizeBytes": 1_072_693_248 }])
+    );
+    assert_eq!(
+        source["Disks"],
+        json!({
+            "System": { "Offset": 1_048_576, "Size": 20, "Parts": { "Part": [
+                { "CanBlock": true, "Path": "/dev/vda1", "SizeBytes": 134_217_728, "Type": "Boot" },
+                { "CanBlock": true, "Path": "/dev/vda2", "SizeBytes": 21_339_570_176_u64, "Type": "System" },
+            ] } },
+            "Data": { "Data": [{ "Offset": 1_048_576, "Size": 1, "Parts": { "Part": [
+                { "CanBlock": true, "Path": "/dev/vdb1", "SizeBytes": 1_072_693_248, "Type": "Normal" },
+            ] } }] },
+        })
+    );
+
+    let answer = tenant
+        .call("DescribeReplicationJobs", &[("JobId.1", job.as_str())])
+        .await;
+    let job = &answer["ReplicationJobs"]["ReplicationJob"][0];
+    assert_eq!(
+        job["SystemDiskParts"]["SystemDiskPart"][1],
+        json!({ "Block": true, "Device": "0_1", "SizeBytes": 21_339_570_176_u64 })
+    );
+    assert_eq!(
+        job["DataDisks"]["DataDisk"][0]["Parts"]["Part"],
+        json!([{ "Block": true, "Device": "1_0", "SizeBytes": 1_072_693_248 }])
+    );
+    assert_eq!(
+        job["Disks"]["System"]["Parts"]["Part"][0],
+        json!({ "Block": true, "Path": "/dev/vda1", "SizeBytes": 134_217_728 })
+    );
     fixture.stop().await;
 }
 

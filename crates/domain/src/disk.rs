@@ -36,6 +36,45 @@ pub struct SourceDisk {
     pub size_bytes: u64,
     /// Bytes that its file systems or extents use, where the agent could find out.
     pub used_bytes: Option<u64>,
+    /// Its partitions, in the order of their table; none where it has no table, or where the agent could not find out.
+    pub partitions: Vec<SourcePartition>,
+}
+
+/// A partition of a source's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePartition {
+    /// Where it is on the source, such as `/dev/vda1`.
+    pub path: String,
+    /// Where it begins on the disk, in bytes.
+    pub start_bytes: u64,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// What it is for.
+    pub purpose: PartitionPurpose,
+}
+
+/// What a partition is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionPurpose {
+    /// Anything else.
+    #[default]
+    Normal,
+    /// The root file system of the running server lies in it.
+    System,
+    /// The server begins with it.
+    Boot,
+}
+
+impl PartitionPurpose {
+    /// As the API calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::System => "System",
+            Self::Boot => "Boot",
+        }
+    }
 }
 
 /// A disk of the image that is wanted.

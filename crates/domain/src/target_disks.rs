@@ -94,6 +94,7 @@ mod tests {
             path: format!("/dev/vd{index}"),
             size_bytes,
             used_bytes: None,
+            partitions: Vec::new(),
         }
     }
 

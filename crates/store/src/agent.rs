@@ -9,7 +9,7 @@ pub use heartbeat::{Heartbeat, Heartbeated, Report, ReportedState, UnknownReport
 pub use register::{Owner, Refusal, Registered, Registration};
 
 use domain::SourceId;
-use domain::disk::SourceDisk;
+use domain::disk::{SourceDisk, SourcePartition};
 use sqlx::types::Json;
 
 use crate::row::signed;
@@ -59,20 +59,26 @@ async fn write_disks(
         .iter()
         .map(|disk| disk.used_bytes.map(signed))
         .collect();
+    let partitions: Vec<Json<&[SourcePartition]>> = disks
+        .iter()
+        .map(|disk| Json(disk.partitions.as_slice()))
+        .collect();
     sqlx::query!(
         r#"
-        insert into source_disk (source_id, index, path, size_bytes, used_bytes)
-        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[]) as disk
+        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions)
+        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[]) as disk
         on conflict (source_id, index) do update set
-            path = excluded.path, size_bytes = excluded.size_bytes, used_bytes = excluded.used_bytes
-        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes)
-            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes)
+            path = excluded.path, size_bytes = excluded.size_bytes, used_bytes = excluded.used_bytes,
+            partitions = excluded.partitions
+        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes, source_disk.partitions)
+            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes, excluded.partitions)
         "#,
         source_id.as_str(),
         &indexes,
         &paths,
         &sizes,
         &used as &[Option<i64>],
+        &partitions as &[Json<&[SourcePartition]>],
     )
     .execute(&mut **transaction)
     .await?;

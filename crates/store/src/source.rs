@@ -8,7 +8,7 @@ pub use delete::DeleteSource;
 pub use list::{Source, SourceFilter};
 pub use modify::{ModifySource, SourceChange};
 
-use domain::disk::{DiskIndex, SourceDisk};
+use domain::disk::{DiskIndex, SourceDisk, SourcePartition};
 use domain::source::OFFLINE_AFTER;
 
 use crate::StoreError;
@@ -25,6 +25,7 @@ pub(crate) fn disk(
     path: String,
     size_bytes: i64,
     used_bytes: Option<i64>,
+    partitions: Vec<SourcePartition>,
 ) -> Result<SourceDisk, StoreError> {
     Ok(SourceDisk {
         index: disk_index("source_disk.index", index)?,
@@ -33,6 +34,7 @@ pub(crate) fn disk(
         used_bytes: used_bytes
             .map(|bytes| unsigned("source_disk.used_bytes", bytes))
             .transpose()?,
+        partitions,
     })
 }
 

@@ -145,6 +145,7 @@ fn inventory(disks: usize) -> Inventory {
                 path: format!("/dev/vd{index}"),
                 size_bytes: 1 << 30,
                 used_bytes: None,
+                partitions: Vec::new(),
             })
             .collect(),
     }

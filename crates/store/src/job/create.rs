@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use domain::disk::{SourceDisk, TargetDisk};
+use domain::disk::{SourceDisk, SourcePartition, TargetDisk};
 use domain::name::Name;
 use domain::source::SourceState;
 use domain::tag::Tag;
 use domain::target_disks::{self, InvalidTargetDisks};
 use domain::{JobId, SourceId, TenantId, Timestamp};
 use serde_json::json;
+use sqlx::types::Json;
 
 use super::{Increments, TIMER_CHANNEL};
 use crate::client_token::{self, Claim, ClientToken};
@@ -241,13 +242,14 @@ pub(super) async fn disks_of_source(
     source_id: &str,
 ) -> Result<Vec<SourceDisk>, StoreError> {
     sqlx::query!(
-        "select index, path, size_bytes, used_bytes from source_disk where source_id = $1 order by index",
+        r#"select index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+        from source_disk where source_id = $1 order by index"#,
         source_id
     )
     .fetch_all(&mut **transaction)
     .await?
     .into_iter()
-    .map(|row| disk(row.index, row.path, row.size_bytes, row.used_bytes))
+    .map(|row| disk(row.index, row.path, row.size_bytes, row.used_bytes, row.partitions.0))
     .collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::disk::TargetDisk;
+use domain::disk::{SourcePartition, TargetDisk};
 use domain::job::{BusinessStatus, State, Status};
 use domain::status_info::StatusInfo;
 use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp, WorkgroupId};
@@ -76,7 +76,16 @@ pub struct Job {
     /// Its last runs, in their order.
     pub runs: Vec<JobRun>,
     /// The disks of its image, by index.
-    pub disks: Vec<TargetDisk>,
+    pub disks: Vec<JobDisk>,
+}
+
+/// A disk of an image, with the partitions that it gets from its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobDisk {
+    /// Which disk, and its size.
+    pub target: TargetDisk,
+    /// Copied as they are.
+    pub partitions: Vec<SourcePartition>,
 }
 
 /// Which jobs to list; absent parts match all.
@@ -239,22 +248,28 @@ impl Store {
         &self,
         tenant: &TenantId,
         ids: &[String],
-    ) -> Result<HashMap<String, Vec<TargetDisk>>, StoreError> {
+    ) -> Result<HashMap<String, Vec<JobDisk>>, StoreError> {
         let rows = sqlx::query!(
-            "select job_id, index, size_gib from job_disk where job_id = any($1) order by index",
+            r#"select job_id, job_disk.index, size_gib, source_disk.partitions as "partitions?: Json<Vec<SourcePartition>>"
+            from job_disk join job on job.id = job_id
+                left join source_disk on source_disk.source_id = job.source_id and source_disk.index = job_disk.index
+            where job_id = any($1) order by job_disk.index"#,
             ids
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
-        let mut disks: HashMap<String, Vec<TargetDisk>> = HashMap::new();
+        let mut disks: HashMap<String, Vec<JobDisk>> = HashMap::new();
         for row in rows {
             let size_gib = u32::try_from(row.size_gib).map_err(|_| StoreError::UnknownValue {
                 column: "job_disk.size_gib",
                 value: row.size_gib.to_string(),
             })?;
-            disks.entry(row.job_id).or_default().push(TargetDisk {
-                index: disk_index("job_disk.index", row.index)?,
-                size_gib,
+            disks.entry(row.job_id).or_default().push(JobDisk {
+                target: TargetDisk {
+                    index: disk_index("job_disk.index", row.index)?,
+                    size_gib,
+                },
+                partitions: row.partitions.map_or_else(Vec::new, |Json(found)| found),
             });
         }
         Ok(disks)

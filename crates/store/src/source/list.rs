@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use domain::disk::SourceDisk;
+use domain::disk::{SourceDisk, SourcePartition};
 use domain::source::SourceState;
 use domain::{JobId, SourceId, TenantId, Timestamp, WorkgroupId};
 use serde_json::Value;
+use sqlx::types::Json;
 
 use crate::row::{parse, parse_opt};
 use crate::{Listed, Page, Store, StoreError};
@@ -200,14 +201,21 @@ impl Store {
         ids: &[String],
     ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
         let rows = sqlx::query!(
-            "select source_id, index, path, size_bytes, used_bytes from source_disk where source_id = any($1) order by index",
+            r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+            from source_disk where source_id = any($1) order by index"#,
             ids
         )
         .fetch_all(&mut *self.connection_as(tenant).await?)
         .await?;
         let mut disks: HashMap<String, Vec<SourceDisk>> = HashMap::new();
         for row in rows {
-            let disk = super::disk(row.index, row.path, row.size_bytes, row.used_bytes)?;
+            let disk = super::disk(
+                row.index,
+                row.path,
+                row.size_bytes,
+                row.used_bytes,
+                row.partitions.0,
+            )?;
             disks.entry(row.source_id).or_default().push(disk);
         }
         Ok(disks)
