@@ -240,6 +240,13 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         (
             "control",
+            "left-out",
+            body(protocol::encode_control(&ToReceiver::LeftOut {
+                bytes: 1 << 40,
+            })),
+        ),
+        (
+            "control",
             "present",
             protocol::encode_control(&ToSender::Present(page)),
         ),
