@@ -12,6 +12,7 @@ use transfer::chunk_map::{ChunkMap, Opened, Written};
 use transfer::disk::Storage;
 use transfer::hashes::{Chunk, hash};
 use transfer::manifest;
+use transfer::plan::Extent;
 use transfer::protocol::{
     self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, ToReceiver, ToSender, VERSION,
 };
@@ -110,6 +111,7 @@ pub fn manifest(bytes: &[u8]) {
         &mut written,
         head.size_bytes,
         head.chunk_bytes,
+        head.bad.clone(),
         |start, count| {
             (start..start + count)
                 .map(|chunk| known.get(chunk))
@@ -194,6 +196,11 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             .set(chunk, Chunk::Data(hash))
             .expect("a small disk fits memory");
     }
+    let bad = Extent {
+        start: 3 * CHUNK + 512,
+        end: 3 * CHUNK + 1024,
+    };
+    assert!(known.add_bad(bad));
     let (page, _) = Page::of(disk, &mut known, 0).expect("a small disk fits memory");
     let hello = ToReceiver::Hello {
         version: VERSION,
@@ -222,15 +229,21 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     known.set_zero(12, 28);
     let mut manifest = Vec::new();
-    manifest::write(&mut manifest, SIZE_BYTES, CHUNK_BYTES, |start, count| {
+    let mut get = |start, count| {
         (start..start + count)
             .map(|chunk| known.get(chunk))
             .collect()
-    })
-    .expect("every chunk is known");
+    };
+    manifest::write(&mut manifest, SIZE_BYTES, CHUNK_BYTES, vec![bad], &mut get)
+        .expect("every chunk is known");
     vec![
         ("frame", "zeros", zeros.encode().to_vec()),
         ("frame", "data", data.encode().to_vec()),
+        (
+            "frame",
+            "bad",
+            Frame::Bad { disk, range: bad }.encode().to_vec(),
+        ),
         ("control", "hello", protocol::encode_control(&hello)),
         ("control", "sent", protocol::encode_control(&sent)),
         (
@@ -241,9 +254,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         (
             "control",
             "left-out",
-            body(protocol::encode_control(&ToReceiver::LeftOut {
-                bytes: 1 << 40,
-            })),
+            protocol::encode_control(&ToReceiver::LeftOut { bytes: 1 << 40 }),
         ),
         (
             "control",
@@ -269,8 +280,12 @@ fn journal_of_each_kind() -> Vec<u8> {
         chunk: 9,
         hash: hash(b"nine"),
     };
+    let bad = Written::Bad(Extent {
+        start: 9 * CHUNK,
+        end: 9 * CHUNK + 4096,
+    });
     let forgotten = Written::Forgotten { start: 4, count: 2 };
-    for record in [&[zeros, data][..], &[forgotten]] {
+    for record in [&[zeros, data, bad][..], &[forgotten]] {
         map.append(record).expect("memory can be written");
     }
     map.close().expect("memory can be written");

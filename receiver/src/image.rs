@@ -44,12 +44,23 @@ pub struct ImageDisk {
     pub root_hash: String,
     /// Bytes of a chunk.
     pub chunk_bytes: u32,
+    /// Ranges that the source could not read and that are zeros here; the manifest lists them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub bad_ranges: u64,
+    /// Their bytes together.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub bad_bytes: u64,
     /// File with the disk as it is.
     pub raw: String,
     /// File with the disk as qcow2.
     pub qcow2: String,
     /// File with a hash for each chunk.
     pub manifest: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What is to be made.

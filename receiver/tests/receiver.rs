@@ -1,13 +1,14 @@
 //! A receiver as its worker and its agent see it: gRPC on one side, QUIC on the other, an image in the end.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Epoch, ImageId, InstanceId, JobId, Run};
 use pki::Authority;
 use prost::Message as _;
@@ -25,6 +26,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use transfer::disk::faulty::{Faults, FaultySources};
+use transfer::disk::{Files, Sources};
 use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
 use transfer::{Ticket, TicketSecret};
 
@@ -39,6 +42,8 @@ struct Bench {
     source_bytes: u64,
     target_bytes: u64,
     health: Option<SocketAddr>,
+    /// What opens the source's disk, whose bad sectors are sent as zeros.
+    sources: Arc<dyn Sources>,
     directory: tempfile::TempDir,
 }
 
@@ -63,6 +68,7 @@ impl Bench {
             source_bytes,
             target_bytes: source_bytes.next_multiple_of(MIB) + MIB,
             health: None,
+            sources: Arc::new(Files),
             directory,
         };
         disk::make(&bench.source(), source_bytes, 7).unwrap();
@@ -74,7 +80,7 @@ impl Bench {
     }
 
     fn source(&self) -> PathBuf {
-        self.path("source")
+        self.path("source-0")
     }
 
     /// Starts a receiver over the instance's directory, as a provider does.
@@ -188,7 +194,8 @@ impl Bench {
                 free_space: FreeSpace::Copy,
                 candidates: transfer::plan::Candidates::All,
             }],
-            sources: Arc::new(transfer::disk::Files),
+            sources: Arc::clone(&self.sources),
+            bad_sectors: BadSectors::Zero,
             compression: Compression::Auto,
             streams: 2,
             bandwidth_limit: watch::channel(None).1,
@@ -292,6 +299,36 @@ async fn a_disk_arrives_and_becomes_an_image_with_the_same_bytes() {
     assert!(!bench.path(&format!("images/{image_id}.partial")).exists());
     running.stop().await;
     bench.check_image(&location, &image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_says_what_its_source_could_not_read() {
+    let mut bench = Bench::new(3 * MIB);
+    let content: Vec<u8> = (0..3 * MIB).map(|at| (at % 251) as u8 + 1).collect();
+    std::fs::write(bench.source(), content).unwrap();
+    let faults = Faults::new(512);
+    faults.lose(MIB + 512..MIB + 1024);
+    faults.lose(2 * MIB + 1..2 * MIB + 2);
+    bench.sources = Arc::new(FaultySources(vec![faults]));
+    let mut running = bench.run(1, "qemu-img").await;
+    bench.copy(&mut running, 1).await;
+    let status = bench.build(&mut running, 1, &ImageId::generate()).await;
+    let disk = &status.disks[0];
+    assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1024));
+    let (location, image) = described(&status);
+    let disk = &image.disks[0];
+    assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1024));
+    let (raw, manifest) = (location.join(&disk.raw), location.join(&disk.manifest));
+    let head = transfer::manifest::verify(&raw, &manifest).unwrap();
+    assert_eq!(transfer::bad::bytes(&head.bad), 1024);
+    // The rest is the source's.
+    let source = std::fs::OpenOptions::new().write(true).open(bench.source());
+    let source = source.unwrap();
+    for range in &head.bad {
+        source.write_all_at(&[0; 512], range.start).unwrap();
+    }
+    bench.check_image(&location, &image);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

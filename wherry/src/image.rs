@@ -158,6 +158,10 @@ fn show(image: &Value) -> String {
                     bytes(disk.size_bytes),
                     bytes(disk.source_bytes),
                     disk.root_hash.clone(),
+                    match disk.bad_ranges {
+                        0 => String::new(),
+                        ranges => format!("{} in {ranges} ranges", bytes(disk.bad_bytes)),
+                    },
                     format!("{}, {}", disk.raw, disk.qcow2),
                 ]
             })
@@ -169,6 +173,7 @@ fn show(image: &Value) -> String {
                 "SIZE",
                 "OF THE SOURCE",
                 "ROOT HASH (BLAKE3)",
+                "UNREAD",
                 "FILES",
             ],
             &rows,

@@ -287,6 +287,19 @@ fn carrier(info: &StatusInfo) -> String {
     known.join(": ")
 }
 
+/// What the source could not read.
+fn unread(info: &StatusInfo) -> String {
+    match (info.bad_ranges, info.bad_bytes) {
+        (Some(ranges), Some(lost)) => {
+            format!(
+                "{} that the source can't read, in {ranges} ranges; the copy has zeros there",
+                bytes(lost)
+            )
+        }
+        _ => String::new(),
+    }
+}
+
 fn list(jobs: &[Value]) -> String {
     if jobs.is_empty() {
         return "No jobs yet. `wherry job create --source NAME` makes one.\n".to_owned();
@@ -338,6 +351,7 @@ fn show(job: &Value) -> String {
                 .unwrap_or_default(),
         ),
         ("Carrier", carrier(&info)),
+        ("Unread", unread(&info)),
         ("Error", text(job, "ErrorCode")),
         ("What happened", info.error_msg.clone().unwrap_or_default()),
         ("Source", text(job, "SourceId")),
@@ -444,6 +458,15 @@ mod tests {
             !shown.contains("Error") && !shown.contains("Image"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn what_the_source_could_not_read_is_shown() {
+        let mut job = running();
+        job["StatusInfo"] = json!(r#"{"bad_ranges":2,"bad_bytes":1024}"#);
+        let shown = show(&job);
+        let says = "that the source can't read, in 2 ranges; the copy has zeros there";
+        assert!(shown.contains("Unread") && shown.contains(says), "{shown}");
     }
 
     #[test]

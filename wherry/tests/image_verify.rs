@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use transfer::hashes::{Chunk, hash};
+use transfer::plan::Extent;
 
 const CHUNK: u32 = 1 << 16;
 const SIZE: u64 = 5 * CHUNK as u64 - 77;
@@ -18,6 +19,11 @@ struct Image {
 
 impl Image {
     fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    /// Of a source that could not be read there.
+    fn with(bad: Vec<Extent>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (disk, manifest) = (
             directory.path().join("disk-0.raw"),
@@ -35,7 +41,7 @@ impl Image {
             }
         });
         let file = std::fs::File::create(&manifest).unwrap();
-        let head = transfer::manifest::write(file, SIZE, CHUNK, |_, count| {
+        let head = transfer::manifest::write(file, SIZE, CHUNK, bad, |_, count| {
             Ok(of_chunks.by_ref().take(count as usize).collect())
         })
         .unwrap();
@@ -116,6 +122,23 @@ fn a_good_image_is_good_wherever_it_lies() {
 }
 
 #[test]
+fn what_the_source_could_not_read_is_listed() {
+    let start = u64::from(CHUNK);
+    let image = Image::with(vec![Extent {
+        start,
+        end: start + 512,
+    }]);
+    let output = verify(&image.folder());
+    let said = String::from_utf8(output.stdout).unwrap();
+    let listed = format!("512 bytes at byte {start}\n");
+    assert!(
+        said.contains("the source could not read") && said.contains(&listed),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn a_flipped_bit_is_named_by_disk_and_offset() {
     let image = Image::new();
     flip(&image.disk, 3 * u64::from(CHUNK) + 5);
@@ -174,7 +197,7 @@ fn the_manifest_of_another_image_is_seen() {
             Chunk::Data(hash(chunk))
         }
     });
-    transfer::manifest::write(file, SIZE, CHUNK, |_, count| {
+    transfer::manifest::write(file, SIZE, CHUNK, Vec::new(), |_, count| {
         Ok(chunks.by_ref().take(count as usize).collect())
     })
     .unwrap();

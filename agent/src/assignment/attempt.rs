@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Failure, FailureCode};
 use proto::agent as wire;
 use proto::agent::assignment_report::State;
@@ -88,6 +88,11 @@ fn config(
             .map(|disk| source_disk(disk, free_space))
             .collect(),
         sources: Arc::new(Files),
+        bad_sectors: if wanted.zero_bad_sectors {
+            BadSectors::Zero
+        } else {
+            BadSectors::Fail
+        },
         compression: match wanted.compress_level {
             None => Compression::Auto,
             Some(0) => Compression::Off,

@@ -17,6 +17,8 @@ pub struct ReplicationParameters {
     pub bandwidth_limit_bytes_per_sec: Option<u64>,
     /// zstd level 1–19; `Some(0)` is none; `None` lets the sender weigh link against processor.
     pub compress_level: Option<i32>,
+    /// What becomes of a source's sectors that can't be read.
+    pub bad_sectors: BadSectors,
     /// Re-read the target and compare roots before the receipt.
     pub checksum: bool,
     /// Carry the copy over TLS on TCP and nothing else, where only such a tunnel is let through.
@@ -107,6 +109,36 @@ impl EfficiencyLevel {
     }
 }
 
+/// What becomes of sectors that a source's disk can't read, after several tries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadSectors {
+    /// The run fails and names the disk and the place.
+    #[default]
+    Fail,
+    /// The image has zeros in their place, and its manifest lists them.
+    Zero,
+}
+
+impl BadSectors {
+    /// The policy with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Fail, Self::Zero]
+            .into_iter()
+            .find(|policy| policy.as_str() == name)
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Zero => "zero",
+        }
+    }
+}
+
 /// The text can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidParameters {
@@ -160,6 +192,8 @@ impl ReplicationParameters {
         let kilobits = self.bandwidth_limit_bytes_per_sec.map(|limit| limit / 125);
         say("bandwidth_limit", kilobits.map(Value::from));
         say("compress_level", self.compress_level.map(Value::from));
+        let policy = Some(self.bad_sectors).filter(|policy| *policy != BadSectors::default());
+        say("bad_sectors", policy.map(|policy| policy.as_str().into()));
         say("checksum", self.checksum.then_some(Value::Bool(true)));
         let level =
             Some(self.efficiency_level).filter(|level| *level != EfficiencyLevel::default());
@@ -198,6 +232,12 @@ impl ReplicationParameters {
                     .filter(|level| *level <= 19)
                     .ok_or_else(|| invalid("a level from 0 to 19"))?;
                 self.compress_level = i32::try_from(level).ok();
+            }
+            "badsectors" => {
+                self.bad_sectors = value
+                    .as_str()
+                    .and_then(BadSectors::from_name)
+                    .ok_or_else(|| invalid("\"fail\" or \"zero\""))?;
             }
             "checksum" => self.checksum = boolean(value).ok_or_else(|| invalid("true or false"))?,
             "usesshtunnel" => {
@@ -324,6 +364,19 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_run_fails_at_a_bad_sector_unless_zeros_are_asked_for() {
+        let asked = |text| ReplicationParameters::parse(text).map(|read| read.bad_sectors);
+        assert_eq!(asked(""), Ok(BadSectors::Fail));
+        assert_eq!(asked(r#"{"bad_sectors":"fail"}"#), Ok(BadSectors::Fail));
+        assert_eq!(asked(r#"{"BadSectors":"zero"}"#), Ok(BadSectors::Zero));
+        let refused = asked(r#"{"bad_sectors":"skip"}"#).unwrap_err().to_string();
+        assert!(
+            refused.contains("must be \"fail\" or \"zero\""),
+            "{refused}"
+        );
     }
 
     #[test]

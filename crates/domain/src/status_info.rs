@@ -38,6 +38,12 @@ pub struct StatusInfo {
     /// Seconds to the end of the phase at that rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_secs: Option<u64>,
+    /// Ranges of the source's disks that can't be read and are zeros on the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad_ranges: Option<u64>,
+    /// Their bytes together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad_bytes: Option<u64>,
     /// Which transport carries the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,

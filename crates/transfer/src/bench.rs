@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::disk::DiskIndex;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -190,6 +190,7 @@ pub async fn run(
             free_space: settings.free_space,
         }],
         sources: Arc::new(Files),
+        bad_sectors: BadSectors::Fail,
         compression: match settings.level {
             None => Compression::Auto,
             Some(0) => Compression::Off,

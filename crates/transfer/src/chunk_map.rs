@@ -8,6 +8,8 @@
 //!   before the record is whole leaves chunks without one: they are sent again.
 //! - *Overwriting.* Before a chunk that the journal knows is written again, a record that forgets it is appended and synced. So a crash in the
 //!   middle of the write finds no word of what the chunk was.
+//! - *Bad ranges.* What the source can't read of a chunk, and is zeros on the disk, is recorded with the chunk and goes with it. Both stand in one record, so
+//!   one without the other is never found.
 //! - *Tearing.* A torn record fails its checksum. It and what follows is cut off when the map is opened, before anything is appended: adding is
 //!   lost with it (sent again), and forgetting is lost only if its sync never answered, which means that the write it was for
 //!   never began.
@@ -22,7 +24,8 @@
 //!
 //! Header: `WHCHUNKS`, version u32, chunk bytes u32, disk bytes u64, CRC-32 u32 of the 24 bytes before. Then records: length u32 of the body,
 //! CRC-32 u32 of the body, body. The body is a sequence of entries: kind u8, first chunk u64, and by kind: 1, zeros, count u32; 2, data, 32
-//! bytes of hash (one chunk); 3, forgotten, count u32. All integers are little-endian; later entries override earlier ones. A body of one
+//! bytes of hash (one chunk); 3, forgotten, count u32. Kind 5 has a first byte u64 and a length u32 instead: what the source can't read of
+//! the chunk in front of it, which is in the same record. All integers are little-endian; later entries override earlier ones. A body of one
 //! byte, 4, says that the map was closed when nothing was under way.
 
 use std::collections::VecDeque;
@@ -32,6 +35,7 @@ use std::path::{Path, PathBuf};
 use crate::TransferError;
 use crate::disk::{FileStorage, Storage, sync_parent};
 use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use crate::plan::Extent;
 
 const MAGIC: &[u8; 8] = b"WHCHUNKS";
 const VERSION: u32 = 1;
@@ -67,6 +71,8 @@ pub enum Written {
         /// BLAKE3 of its bytes.
         hash: Hash,
     },
+    /// What the source can't read of the chunk that stands in front of this in the same record; its bytes are zeros.
+    Bad(Extent),
     /// Chunks that are about to be overwritten.
     Forgotten {
         /// The first.
@@ -85,6 +91,9 @@ impl Written {
         match self {
             Self::Zeros { start, count } => hashes.set_zero(*start, *count),
             Self::Data { chunk, hash } => hashes.set(*chunk, Chunk::Data(*hash))?,
+            Self::Bad(range) => {
+                let _is_of_that_chunk = hashes.add_bad(*range);
+            }
             Self::Forgotten { start, count } => hashes.forget(*start, *count),
         }
         Ok(())
@@ -122,7 +131,7 @@ impl Recent {
         let stretch = match entry {
             Written::Zeros { start, count } => (*start, *count),
             Written::Data { chunk, .. } => (*chunk, 1),
-            Written::Forgotten { .. } => return,
+            Written::Bad(_) | Written::Forgotten { .. } => return,
         };
         if self.stretches.len() >= self.most {
             self.stretches.pop_front();
@@ -214,7 +223,7 @@ impl ChunkMap {
     /// The journal can't be written. Then nothing of it counts, and the map is not to be used again before it was opened anew.
     pub fn append(&mut self, written: &[Written]) -> Result<(), TransferError> {
         let mut end = self.length;
-        for part in written.chunks(RECORD_ENTRIES) {
+        for part in records(written) {
             end = self.write(end, &encode(part))?;
         }
         self.sync(end)
@@ -286,9 +295,25 @@ fn encode(written: &[Written]) -> Vec<u8> {
                 body.extend(chunk.to_le_bytes());
                 body.extend(hash);
             }
+            Written::Bad(range) => {
+                encode_stretch(&mut body, 5, range.start, range.end - range.start);
+            }
         }
     }
     body
+}
+
+/// What goes into one record each. A chunk and what is bad of it are never in two: a crash between them would leave zeros that pass for the source's bytes.
+fn records(mut written: &[Written]) -> impl Iterator<Item = &[Written]> {
+    std::iter::from_fn(move || {
+        let mut end = written.len().min(RECORD_ENTRIES);
+        while matches!(written.get(end), Some(Written::Bad(_))) {
+            end += 1;
+        }
+        let (record, rest) = written.split_at(end);
+        written = rest;
+        (!record.is_empty()).then_some(record)
+    })
 }
 
 /// A count fits 32 bits up to 4 PiB; longer stretches are split.
@@ -334,7 +359,7 @@ fn replay(
             good += PREFIX + body_bytes;
             continue;
         }
-        let Some(entries) = decode(&body, hashes.chunks()) else {
+        let Some(entries) = decode(&body, hashes) else {
             break;
         };
         for entry in &entries {
@@ -346,12 +371,22 @@ fn replay(
     Ok(good)
 }
 
-fn decode(mut body: &[u8], chunks: u64) -> Option<Vec<Written>> {
+fn decode(mut body: &[u8], hashes: &ChunkHashes) -> Option<Vec<Written>> {
     let mut entries = Vec::new();
     while let Some((&kind, rest)) = body.split_first() {
         let (first, rest) = rest.split_first_chunk::<8>()?;
         let first = u64::from_le_bytes(*first);
         let (entry, count, rest) = match kind {
+            5 => {
+                let (length, rest) = rest.split_first_chunk::<4>()?;
+                let end = first.checked_add(u64::from(u32::from_le_bytes(*length)))?;
+                if end > hashes.size_bytes() {
+                    return None;
+                }
+                entries.push(Written::Bad(Extent { start: first, end }));
+                body = rest;
+                continue;
+            }
             1 | 3 => {
                 let (count, rest) = rest.split_first_chunk::<4>()?;
                 let count = u64::from(u32::from_le_bytes(*count));
@@ -378,7 +413,7 @@ fn decode(mut body: &[u8], chunks: u64) -> Option<Vec<Written>> {
             }
             _ => return None,
         };
-        if first.checked_add(count)? > chunks {
+        if first.checked_add(count)? > hashes.chunks() {
             return None;
         }
         entries.push(entry);
@@ -395,7 +430,8 @@ fn needed(hashes: &ChunkHashes) -> u64 {
         RunKind::Zero => 13,
         RunKind::Data => 41 * run.count,
     })
-    .sum()
+    .sum::<u64>()
+        + 13 * hashes.bad_ranges() as u64
 }
 
 /// What the next record of a journal that says this holds, from chunk `next` on.
@@ -406,14 +442,15 @@ fn entries(hashes: &mut ChunkHashes, next: &mut u64) -> io::Result<Vec<Written>>
         if let Chunk::Data(hash) = hashes.get(start)? {
             entries.push(Written::Data { chunk: start, hash });
             *next += 1;
-            continue;
+        } else {
+            let run = hashes.runs(start, hashes.chunks()).next();
+            let count = run.map_or(1, |run| run.count);
+            if hashes.kind(start) == RunKind::Zero {
+                entries.push(Written::Zeros { start, count });
+            }
+            *next += count;
         }
-        let run = hashes.runs(start, hashes.chunks()).next();
-        let count = run.map_or(1, |run| run.count);
-        if hashes.kind(start) == RunKind::Zero {
-            entries.push(Written::Zeros { start, count });
-        }
-        *next += count;
+        entries.extend(hashes.bad_within(start, *next).map(Written::Bad));
     }
     Ok(entries)
 }

@@ -17,6 +17,7 @@ pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
 pub use extents::Extents;
 pub use reader::SourceReader;
 pub use source::{FileSource, Files, Source, Sources};
+pub(crate) use storage::next_data;
 pub use storage::{FileStorage, Storage};
 pub use target::{Found, TargetWriter};
 

@@ -7,6 +7,8 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, Failure, FailureCode};
 use serde::{Deserialize, Serialize};
 
+use crate::bad::MOST_BAD_RANGES;
+
 /// A transfer ended without receipts.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
@@ -19,7 +21,7 @@ pub enum TransferError {
         source: io::Error,
     },
     /// A disk of the source can't be read, after several tries.
-    #[error("the disk {} can't be read, {length} bytes at byte {offset}: {source}. Check the disk; nothing was delivered", path.display())]
+    #[error("the disk {} can't be read, {length} bytes at byte {offset}: {source}. Nothing was delivered. Check the disk, or let the job copy as zeros what can't be read (bad_sectors: zero)", path.display())]
     ReadSource {
         /// Where it is.
         path: PathBuf,
@@ -29,6 +31,14 @@ pub enum TransferError {
         length: u64,
         /// Why.
         source: io::Error,
+    },
+    /// A disk of the source has lost more than anybody would call bad sectors.
+    #[error(
+        "the disk {} can't be read in more than {MOST_BAD_RANGES} ranges: it fails as a whole. Nothing was delivered. Save what there is onto another disk, with ddrescue for one, and migrate that", path.display()
+    )]
+    TooManyBadSectors {
+        /// Where it is.
+        path: PathBuf,
     },
     /// A disk of the source is not as large as it was.
     #[error(
@@ -155,7 +165,9 @@ impl TransferError {
     /// The stable code.
     pub fn code(&self) -> FailureCode {
         match self {
-            Self::OpenSource { .. } | Self::ReadSource { .. } => FailureCode::SourceDiskUnreadable,
+            Self::OpenSource { .. } | Self::ReadSource { .. } | Self::TooManyBadSectors { .. } => {
+                FailureCode::SourceDiskUnreadable
+            }
             Self::SourceResized { .. } | Self::AllocationChanged { .. } => {
                 FailureCode::SourceDiskChanged
             }
@@ -185,6 +197,7 @@ impl TransferError {
             Self::Remote(failure) => failure.retryable,
             Self::OpenSource { .. }
             | Self::ReadSource { .. }
+            | Self::TooManyBadSectors { .. }
             | Self::SourceResized { .. }
             | Self::Scratch(_)
             | Self::TargetFull { .. }

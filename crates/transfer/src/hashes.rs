@@ -11,6 +11,9 @@ use std::path::Path;
 
 use pages::Pages;
 
+use crate::bad::BadRanges;
+use crate::plan::Extent;
+
 /// BLAKE3 of a chunk's bytes, or of a disk's chunk hashes.
 pub type Hash = [u8; 32];
 
@@ -23,6 +26,23 @@ pub enum Chunk {
     Zero,
     /// The hash of its bytes.
     Data(Hash),
+}
+
+impl Chunk {
+    /// What a chunk of these bytes is.
+    pub fn of(bytes: &[u8]) -> Self {
+        if is_zero(bytes) {
+            Self::Zero
+        } else {
+            Self::Data(hash(bytes))
+        }
+    }
+}
+
+/// Bytes of one chunk of a disk; the last one may be shorter.
+pub(crate) fn length_of(size_bytes: u64, chunk_bytes: u32, chunk: u64) -> u32 {
+    let left = size_bytes - chunk * u64::from(chunk_bytes);
+    u32::try_from(left).map_or(chunk_bytes, |left| left.min(chunk_bytes))
 }
 
 /// Chunks in a segment: what one entry of the map holds.
@@ -42,6 +62,8 @@ pub struct ChunkHashes {
     /// Of chunks of data. What stands there for others is of no meaning.
     hashes: Pages,
     known: u64,
+    /// Of known chunks.
+    bad: BadRanges,
 }
 
 /// One bit for each chunk.
@@ -81,6 +103,7 @@ impl ChunkHashes {
             segments: BTreeMap::new(),
             hashes,
             known: 0,
+            bad: BadRanges::default(),
         }
     }
 
@@ -101,9 +124,7 @@ impl ChunkHashes {
 
     /// Bytes of one chunk.
     pub fn length_of(&self, chunk: u64) -> u32 {
-        let start = chunk * u64::from(self.chunk_bytes);
-        u32::try_from((self.size_bytes - start).min(u64::from(self.chunk_bytes)))
-            .expect("a chunk's length fits its type")
+        length_of(self.size_bytes, self.chunk_bytes, chunk)
     }
 
     /// What is known of a chunk, but for its hash.
@@ -143,6 +164,7 @@ impl ChunkHashes {
             Chunk::Zero => self.set_zero(chunk, 1),
             Chunk::Data(hash) => {
                 self.hashes.set(chunk, hash)?;
+                self.forget_bad(chunk, chunk + 1);
                 let bit = 1 << (chunk % SEGMENT);
                 let segment = self.segments.entry(chunk / SEGMENT).or_default();
                 self.known += u64::from(segment.known & bit == 0);
@@ -160,6 +182,7 @@ impl ChunkHashes {
         if start == end {
             return;
         }
+        self.forget_bad(start, end);
         for number in start / SEGMENT..end.div_ceil(SEGMENT) {
             let bits = bits(number, start, end);
             let segment = self.segments.entry(number).or_default();
@@ -175,6 +198,7 @@ impl ChunkHashes {
         if start >= end {
             return;
         }
+        self.forget_bad(start, end);
         let mut empty = Vec::new();
         for (&number, segment) in self
             .segments
@@ -191,6 +215,50 @@ impl ChunkHashes {
         for number in empty {
             self.segments.remove(&number);
         }
+    }
+
+    /// Says that the source can't read some bytes of a chunk whose other bytes are known. Goes when the chunk is set again or forgotten. `false` if
+    /// they do not lie in one known chunk.
+    pub fn add_bad(&mut self, range: Extent) -> bool {
+        let chunk = range.start / u64::from(self.chunk_bytes);
+        let is_of_one = range.start < range.end
+            && chunk < self.chunks()
+            && range.end <= self.start_of(chunk) + u64::from(self.length_of(chunk))
+            && self.kind(chunk) != RunKind::Unknown;
+        if is_of_one {
+            self.bad.add(range);
+        }
+        is_of_one
+    }
+
+    /// What the source can't read of chunks from `start` to before `end`, in order, each range in one chunk.
+    pub fn bad_within(&self, start: u64, end: u64) -> impl Iterator<Item = Extent> {
+        self.bad.within(self.start_of(start), self.start_of(end))
+    }
+
+    /// The chunks of those from `start` to before `end` of which the source can't read everything. One may come more than once.
+    pub fn bad_chunks(&self, start: u64, end: u64) -> impl Iterator<Item = u64> {
+        let chunk_bytes = u64::from(self.chunk_bytes);
+        self.bad_within(start, end)
+            .map(move |range| range.start / chunk_bytes)
+    }
+
+    /// What the source can't read, in order. What touches across chunks is one range.
+    pub fn bad(&self) -> Vec<Extent> {
+        self.bad.merged()
+    }
+
+    /// How many ranges the source can't read, each in one chunk.
+    pub fn bad_ranges(&self) -> usize {
+        self.bad.count()
+    }
+
+    fn forget_bad(&mut self, start: u64, end: u64) {
+        self.bad.remove(self.start_of(start), self.start_of(end));
+    }
+
+    fn start_of(&self, chunk: u64) -> u64 {
+        chunk * u64::from(self.chunk_bytes)
     }
 
     /// Chunks of which something is known.
@@ -234,7 +302,7 @@ impl ChunkHashes {
                 }
             }
         }
-        Ok(Some(root.finish()))
+        Ok(Some(root.finish(&self.bad())))
     }
 
     /// The longest stretches of alike chunks, in order, from chunk `start` to before `end`.
@@ -283,7 +351,8 @@ fn bits(segment: u64, start: u64, end: u64) -> u64 {
     (u64::MAX >> (SEGMENT - (until - from))) << from
 }
 
-/// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order.
+/// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order; and where there is something that the source can't
+/// read, over the first byte and the length of each range of that.
 #[derive(Debug)]
 pub(crate) struct Root {
     hasher: blake3::Hasher,
@@ -332,8 +401,12 @@ impl Root {
         }
     }
 
-    /// The root of what was added.
-    pub(crate) fn finish(&self) -> Hash {
+    /// The root of what was added, of which the source can't read these ranges.
+    pub(crate) fn finish(mut self, bad: &[Extent]) -> Hash {
+        for range in bad {
+            self.hasher.update(&range.start.to_le_bytes());
+            self.hasher.update(&(range.end - range.start).to_le_bytes());
+        }
         *self.hasher.finalize().as_bytes()
     }
 }

@@ -16,6 +16,7 @@ mod simulation;
 mod tcp;
 mod work;
 
+pub mod bad;
 pub mod bench;
 pub mod carrier;
 pub mod chunk_map;

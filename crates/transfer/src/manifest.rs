@@ -8,6 +8,8 @@
 //! | 8 | size of the source's disk in bytes |
 //! | 4 | bytes of a chunk |
 //! | then, for each 4096 chunks in order, the last time perhaps for fewer | a *page* |
+//! | 4 | how many ranges the source could not read, at most 16,384 |
+//! | 16 for each | its first byte, and its length in bytes; in order, and none touches the next |
 //! | 32 | the root |
 //! | 32 | BLAKE3 of everything before |
 //!
@@ -15,7 +17,8 @@
 //! data, a bit for each chunk (the first is bit 0 of the first byte; set for data; what is left of the last byte is 0) and the hashes of those. All integers are
 //! little-endian. There is one way to write what a disk holds and no other is read, so no bit of the file is without meaning.
 //!
-//! The root is BLAKE3 over size (u64), chunk size (u32) and the hash of every chunk in order, that of a chunk of zeros too. The disk may be longer
+//! The root is BLAKE3 over size (u64), chunk size (u32) and the hash of every chunk in order, that of a chunk of zeros too, then first byte and length of every range
+//! that the source could not read. Such bytes are zeros. The disk may be longer
 //! than the size: what lies behind is zeros.
 //!
 //! Whoever writes or reads it holds one page at a time, whatever the size of the disk.

@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use serde::{Deserialize, Serialize};
+
 use crate::hashes::{ChunkHashes, RunKind};
 
 /// Chunks in one claim of data: 32 MiB with the usual chunk.
@@ -11,7 +13,7 @@ const CLAIM_CHUNKS: u64 = 32;
 const CLAIM_HOLE: u64 = 1 << 20;
 
 /// A stretch of a disk, in bytes, as the source's file system tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     /// First byte.
     pub start: u64,
@@ -109,22 +111,28 @@ impl Candidates {
             .runs(0, chunks)
             .filter(|run| run.kind == RunKind::Unknown)
             .map(|run| (run.start, run.start + run.count));
-        let mut ranges: Vec<(u64, u64)> = touched
-            .chain(unknown)
-            .filter(|(start, end)| start < end)
-            .collect();
-        ranges.sort_unstable();
-        let mut pieces: Vec<(u64, u64)> = Vec::new();
-        for (start, end) in ranges {
-            match pieces.last_mut() {
-                Some((last, count)) if start <= *last + *count => {
-                    *count = (*count).max(end - *last);
-                }
-                _ => pieces.push((start, end - start)),
-            }
-        }
-        pieces
+        // What could not be read may be read this time.
+        let bad = receiver
+            .bad_chunks(0, chunks)
+            .map(|chunk| (chunk, chunk + 1));
+        merged(touched.chain(unknown).chain(bad).collect())
     }
+}
+
+/// Stretches that cover the same chunks in order, as first chunk and number, from such that are first chunk and that behind the last.
+fn merged(mut stretches: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    stretches.retain(|(start, end)| start < end);
+    stretches.sort_unstable();
+    let mut pieces: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in stretches {
+        match pieces.last_mut() {
+            Some((last, count)) if start <= *last + *count => {
+                *count = (*count).max(end - *last);
+            }
+            _ => pieces.push((start, end - start)),
+        }
+    }
+    pieces
 }
 
 /// The parts of claims of one disk that lie in the chunks to look at; both are in order.
@@ -247,16 +255,16 @@ impl Cursor {
 
 /// The parts of a hole that the receiver does not already know to be zeros.
 pub fn zeros_to_send(receiver: &ChunkHashes, start: u64, count: u64) -> Vec<(u64, u64)> {
-    // Zeros that are to be made go into one piece across what kind of other content they replace.
-    let mut pieces: Vec<(u64, u64)> = Vec::new();
-    for run in receiver.runs(start, start + count) {
-        match pieces.last_mut() {
-            _ if run.kind == RunKind::Zero => {}
-            Some(last) if last.0 + last.1 == run.start => last.1 += run.count,
-            _ => pieces.push((run.start, run.count)),
-        }
-    }
-    pieces
+    // Zeros that are to be made go into one piece across what kind of other content they replace. Zeros in the place of what could not be read
+    // are other content too.
+    let others = receiver
+        .runs(start, start + count)
+        .filter(|run| run.kind != RunKind::Zero)
+        .map(|run| (run.start, run.start + run.count));
+    let bad = receiver
+        .bad_chunks(start, start + count)
+        .map(|chunk| (chunk, chunk + 1));
+    merged(others.chain(bad).collect())
 }
 
 #[cfg(test)]

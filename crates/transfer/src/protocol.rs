@@ -9,11 +9,13 @@ use std::time::Duration;
 use domain::disk::DiskIndex;
 use serde::{Deserialize, Serialize};
 
+use crate::bad::MOST_BAD_RANGES;
 use crate::error::RemoteFailure;
 use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use crate::plan::Extent;
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -120,6 +122,8 @@ pub struct Page {
     pub index: DiskIndex,
     start: u64,
     stretches: Vec<Stretch>,
+    /// What the source could not read of these chunks.
+    bad: Vec<Extent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +189,7 @@ impl Page {
             index,
             start,
             stretches,
+            bad: hashes.bad_within(start, next).collect(),
         };
         Ok((page, (next < hashes.chunks()).then_some(next)))
     }
@@ -217,7 +222,8 @@ impl Page {
             }
             chunk = end;
         }
-        Ok(true)
+        let fits = self.bad.iter().all(|range| hashes.add_bad(*range));
+        Ok(fits && hashes.bad_ranges() <= MOST_BAD_RANGES)
     }
 }
 
@@ -298,6 +304,13 @@ pub enum Frame {
         /// How many.
         count: u64,
     },
+    /// Bytes that can't be read, of the chunk that the next frame of this stream is about that is not of this kind; no payload.
+    Bad {
+        /// Which disk.
+        disk: DiskIndex,
+        /// Where they are.
+        range: Extent,
+    },
     /// One chunk; `stored_bytes` of payload follow.
     Data {
         /// Which disk.
@@ -323,6 +336,12 @@ impl Frame {
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
                 bytes[8..16].copy_from_slice(&start.to_le_bytes());
                 bytes[16..24].copy_from_slice(&count.to_le_bytes());
+            }
+            Self::Bad { disk, range } => {
+                bytes[0] = 3;
+                bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
+                bytes[8..16].copy_from_slice(&range.start.to_le_bytes());
+                bytes[16..24].copy_from_slice(&range.end.to_le_bytes());
             }
             Self::Data {
                 disk,
@@ -370,7 +389,14 @@ impl Frame {
                     stored_bytes: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
                 })
             }
-            (1 | 2, _) => Err(DecodeError::Frame("its codec is unknown")),
+            (3, 0) => Ok(Self::Bad {
+                disk,
+                range: Extent {
+                    start: field(8),
+                    end: field(16),
+                },
+            }),
+            (1..=3, _) => Err(DecodeError::Frame("its codec is unknown")),
             _ => Err(DecodeError::Frame("its kind is unknown")),
         }
     }
@@ -395,7 +421,9 @@ mod tests {
         }
 
         #[test]
-        fn what_the_receiver_has_reads_back(parts in prop::collection::vec((0_u8..3, 1_u64..40_000), 1..6)) {
+        fn what_the_receiver_has_reads_back(
+            parts in prop::collection::vec((0_u8..3, 1_u64..40_000), 1..6), bad in prop::collection::vec(any::<u64>(), 0..20)
+        ) {
             let chunks: u64 = parts.iter().map(|(_, count)| count).sum();
             let mut hashes = ChunkHashes::new(chunks * 8 - 3, 8);
             let mut start = 0;
@@ -406,6 +434,9 @@ mod tests {
                     _ => (start..start + count).for_each(|chunk| hashes.set(chunk, Chunk::Data([kind; 32])).unwrap()),
                 }
                 start += count;
+            }
+            for chunk in bad.into_iter().map(|chunk| chunk % chunks) {
+                hashes.add_bad(Extent { start: chunk * 8, end: chunk * 8 + 4 });
             }
             let mut read = ChunkHashes::new(chunks * 8 - 3, 8);
             let mut next = Some(0);
@@ -423,6 +454,7 @@ mod tests {
             }
             prop_assert_eq!(read.known(), hashes.known());
             prop_assert!(read.runs(0, chunks).eq(hashes.runs(0, chunks)));
+            prop_assert_eq!(read.bad(), hashes.bad());
         }
     }
 

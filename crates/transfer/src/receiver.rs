@@ -33,6 +33,7 @@ use crate::carrier::Listener;
 use crate::error::RemoteFailure;
 use crate::hashes::{ChunkHashes, Hash};
 use crate::manifest;
+use crate::plan::Extent;
 use crate::work::blocking;
 use crate::{CHUNK_BYTES, Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
@@ -170,6 +171,15 @@ impl Proven {
         self.disks.chunk_bytes
     }
 
+    /// What the source could not read of it, in order: it has zeros there.
+    ///
+    /// # Errors
+    /// The disk is none of the present job's.
+    pub fn bad(&self) -> io::Result<Vec<Extent>> {
+        let disk = self.disks.find(self.index).map_err(io::Error::other)?;
+        Ok(disk.bad())
+    }
+
     /// Writes its manifest. This blocks.
     ///
     /// # Errors
@@ -177,9 +187,8 @@ impl Proven {
     pub fn write_manifest(&self, to: impl io::Write) -> io::Result<()> {
         let disk = self.disks.find(self.index).map_err(io::Error::other)?;
         let size_bytes = self.receipt.size_bytes;
-        let head = manifest::write(to, size_bytes, self.chunk_bytes(), |start, count| {
-            disk.durable(start, count)
-        })?;
+        let known = |start, count| disk.durable(start, count);
+        let head = manifest::write(to, size_bytes, self.chunk_bytes(), disk.bad(), known)?;
         if head.root == self.receipt.root {
             Ok(())
         } else {
@@ -197,6 +206,10 @@ pub struct DiskStatus {
     pub size_bytes: u64,
     /// Bytes of it that are on the target, flushed, and in the chunk map.
     pub bytes_durable: u64,
+    /// Ranges of it that the source can't read and that are zeros here.
+    pub bad_ranges: u64,
+    /// Their bytes together.
+    pub bad_bytes: u64,
     /// Present when it is complete.
     pub receipt: Option<Receipt>,
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,8 @@ pub struct SendConfig {
     pub disks: Vec<SourceDisk>,
     /// What opens them: [`crate::disk::Files`], or in tests what fails.
     pub sources: Arc<dyn Sources>,
+    /// What becomes of sectors that can't be read.
+    pub bad_sectors: BadSectors,
     /// How payloads are packed.
     pub compression: Compression,
     /// Parallel streams, 1 to [`MOST_STREAMS`].

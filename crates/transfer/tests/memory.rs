@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::disk::DiskIndex;
+use domain::parameters::BadSectors;
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -126,6 +127,7 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
             free_space: domain::parameters::FreeSpace::Copy,
         }],
         sources: Arc::new(Files),
+        bad_sectors: BadSectors::Fail,
         compression: Compression::Off,
         streams: 2,
         bandwidth_limit: watch::channel(None).1,

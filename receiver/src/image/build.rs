@@ -104,12 +104,15 @@ async fn make(
     let count = order.disks.len() as f64;
     let mut disks = Vec::new();
     for (number, (disk, path, proven)) in order.disks.iter().enumerate() {
+        let bad = proven.bad().map_err(failed("read", path))?;
         let made = ImageDisk {
             index: disk.index.0,
             size_bytes: disk.target_bytes,
             source_bytes: proven.receipt().size_bytes(),
             root_hash: proven.receipt().root_hex(),
             chunk_bytes: proven.chunk_bytes(),
+            bad_ranges: bad.len() as u64,
+            bad_bytes: transfer::bad::bytes(&bad),
             raw: format!("disk-{}.raw", disk.index),
             qcow2: format!("disk-{}.qcow2", disk.index),
             manifest: format!("disk-{}.manifest", disk.index),

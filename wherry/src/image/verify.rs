@@ -6,10 +6,14 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use receiver::ImageDescription;
 use service::ExitCode;
+use transfer::plan::Extent;
 
 use super::{description, find};
 use crate::connection::Api;
 use crate::output::{bytes, text};
+
+/// Ranges that are listed at most.
+const LISTED: usize = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
@@ -124,5 +128,47 @@ async fn check(
         "{name}: every chunk of {} is what was sent, root hash {root}",
         bytes(head.size_bytes)
     );
+    print!("{}", bad_list(&head.bad));
     Ok(())
+}
+
+/// What the source could not read: the image has zeros there that were never its bytes.
+fn bad_list(bad: &[Extent]) -> String {
+    if bad.is_empty() {
+        return String::new();
+    }
+    let mut list = format!(
+        "  but the source could not read {} of it, in {} ranges, and there are zeros instead:\n",
+        bytes(transfer::bad::bytes(bad)),
+        bad.len()
+    );
+    for range in bad.iter().take(LISTED) {
+        list.push_str(&format!(
+            "    {} bytes at byte {}\n",
+            range.end - range.start,
+            range.start
+        ));
+    }
+    if bad.len() > LISTED {
+        list.push_str(&format!("    and {} more\n", bad.len() - LISTED));
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_source_could_not_read_is_listed_to_a_bound() {
+        assert_eq!(bad_list(&[]), "");
+        let ranges = (0..LISTED as u64 + 2).map(|number| Extent {
+            start: number * 1024,
+            end: number * 1024 + 512,
+        });
+        let list = bad_list(&ranges.collect::<Vec<_>>());
+        assert!(list.contains("in 102 ranges"), "{list}");
+        assert!(list.contains("512 bytes at byte 1024\n"), "{list}");
+        assert!(list.ends_with("and 2 more\n"), "{list}");
+    }
 }

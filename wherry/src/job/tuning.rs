@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
-use domain::parameters::{EfficiencyLevel, FreeSpace, ReplicationParameters};
+use domain::parameters::{BadSectors, EfficiencyLevel, FreeSpace, ReplicationParameters};
 use domain::rate::{InvalidRate, Rate};
 
 #[derive(Debug, Args)]
@@ -14,6 +14,9 @@ pub(super) struct Tuning {
     /// zstd level of the copy: 0 for none, up to 19. Without it, the sender weighs link against processor.
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
     compress_level: Option<i32>,
+    /// What becomes of sectors that the source can't read: the run fails, as without it, or the image has zeros there and its manifests list them.
+    #[arg(long, value_name = "fail|zero", value_parser = bad_sectors)]
+    bad_sectors: Option<BadSectors>,
     /// Re-read the copied disks and compare them before the image is made.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     checksum: Option<bool>,
@@ -47,6 +50,10 @@ fn efficiency_level(text: &str) -> Result<EfficiencyLevel, &'static str> {
     level.ok_or("give 1, 2 or 3")
 }
 
+fn bad_sectors(text: &str) -> Result<BadSectors, &'static str> {
+    BadSectors::from_name(text).ok_or("give fail or zero")
+}
+
 impl Tuning {
     /// These flags in place of what `present` says; `None` if there are none.
     pub(super) fn applied_to(&self, present: &ReplicationParameters) -> Option<String> {
@@ -60,6 +67,10 @@ impl Tuning {
         if let Some(level) = self.compress_level {
             set(true);
             parameters.compress_level = Some(level);
+        }
+        if let Some(policy) = self.bad_sectors {
+            set(true);
+            parameters.bad_sectors = policy;
         }
         if let Some(checksum) = self.checksum {
             set(true);
@@ -119,6 +130,11 @@ mod tests {
             applied("--free-space copy", present).as_deref(),
             Some(r#"{"bandwidth_limit":1000,"checksum":true,"free_space":"copy"}"#)
         );
+        assert_eq!(
+            applied("--bad-sectors zero", "").as_deref(),
+            Some(r#"{"bad_sectors":"zero"}"#)
+        );
         assert!(Only::try_parse_from(["only", "--bandwidth-limit", "9"]).is_err());
+        assert!(Only::try_parse_from(["only", "--bad-sectors", "skip"]).is_err());
     }
 }

@@ -138,6 +138,7 @@ mod tests {
                 size_bytes,
                 ..Receipt::default()
             }),
+            ..DiskStatus::default()
         }
     }
 

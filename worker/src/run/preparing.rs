@@ -1,7 +1,7 @@
 //! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
 
 use domain::job::Event;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Failure, FailureCode, InstanceId};
 use prost::Message as _;
 use proto::{agent, receiver};
@@ -206,6 +206,7 @@ impl Run {
                 .collect(),
             bandwidth_limit_bytes_per_sec: limit.unwrap_or(0),
             compress_level: parameters.compress_level,
+            zero_bad_sectors: parameters.bad_sectors == BadSectors::Zero,
             streams: parameters.efficiency_level.streams(),
             tcp_only: parameters.tunnel,
             copy_free_space: parameters.free_space == FreeSpace::Copy,

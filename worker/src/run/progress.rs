@@ -86,6 +86,9 @@ impl Progress {
             .filter(|rate| *rate > 0)
             .map(|rate| self.bytes_total.saturating_sub(durable).div_ceil(rate));
         self.info.bytes_free = (status.bytes_free > 0).then_some(status.bytes_free);
+        let bad = |bytes: u64| (bytes > 0).then_some(bytes);
+        self.info.bad_ranges = bad(status.disks.iter().map(|disk| disk.bad_ranges).sum());
+        self.info.bad_bytes = bad(status.disks.iter().map(|disk| disk.bad_bytes).sum());
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.carrier = text(&status.carrier);
         self.info.carrier_reason = text(&status.carrier_reason);

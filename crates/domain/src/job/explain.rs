@@ -27,6 +27,8 @@ pub struct Facts {
     pub bytes_durable: u64,
     /// Bytes of all disks; 0 while unknown.
     pub bytes_total: u64,
+    /// Ranges of its disks that can't be read and were copied as zeros, and their bytes together.
+    pub bad: Option<(u64, u64)>,
     /// Leases lost since durable progress was last made.
     pub leases_lost: i32,
     /// When it starts by itself.
@@ -215,6 +217,11 @@ fn reasons(facts: &Facts) -> Vec<String> {
             facts.leases_lost
         ));
     }
+    if let Some((ranges, bytes)) = facts.bad {
+        reasons.push(format!(
+            "{bytes} bytes of the source's disks can't be read, in {ranges} ranges: the copy has zeros there, and the image's manifests list them."
+        ));
+    }
     if facts.bytes_total > 0 && facts.state != State::Finished {
         reasons.push(format!(
             "{} of {} bytes are durable on the target.",
@@ -245,6 +252,7 @@ mod tests {
             doing: None,
             bytes_durable: 0,
             bytes_total: 0,
+            bad: None,
             leases_lost: 0,
             scheduled_start: None,
             next_run: None,
@@ -283,6 +291,17 @@ mod tests {
         assert_eq!(
             explanation.next,
             "It is given a slot when another job of this account ends its run."
+        );
+    }
+
+    #[test]
+    fn what_was_copied_as_zeros_is_said_also_of_a_finished_job() {
+        let mut finished = facts(State::Finished);
+        finished.bad = Some((2, 1536));
+        let reasons = explain(&finished).reasons.join(" ");
+        assert!(
+            reasons.contains("1536 bytes of the source's disks can't be read, in 2 ranges"),
+            "{reasons}"
         );
     }
 

@@ -97,6 +97,7 @@ impl Store {
                 name,
                 is_live: row.lease_is_live.unwrap_or(false),
             }),
+            bad: row.observed.0.bad_ranges.zip(row.observed.0.bad_bytes),
             doing: row.observed.0.doing,
             bytes_durable: unsigned("job.bytes_durable", row.bytes_durable)?,
             bytes_total: unsigned("job.bytes_total", row.bytes_total)?,

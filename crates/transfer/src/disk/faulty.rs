@@ -51,8 +51,8 @@ impl Faults {
     /// From here on these bytes, and what shares a sector with them, can't be read.
     pub fn lose(&self, bytes: Range<u64>) {
         let lost = &mut self.state().unreadable;
-        lost.push(bytes);
-        lost.sort_by_key(|bytes| bytes.start);
+        let at = lost.partition_point(|known| known.start < bytes.start);
+        lost.insert(at, bytes);
     }
 
     /// From here on everything can be read.

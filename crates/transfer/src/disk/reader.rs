@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use domain::parameters::BadSectors;
 use rustix::io::Errno;
 
-use super::{Source, Sources};
+use super::{AlignedBuffer, Source, Sources};
 use crate::plan::Extent;
 use crate::{TransferError, work};
 
@@ -19,12 +20,17 @@ const READ_PAUSE: Duration = Duration::from_millis(200);
 /// reads that count are those that fail: with two cuts there are fewer than with halves of halves.
 const PIECE_BYTES: usize = 64 << 10;
 
+const NOWHERE: u64 = u64::MAX;
+
 /// A disk of the source, open for reading only.
 #[derive(Debug)]
 pub struct SourceReader {
     path: PathBuf,
     source: Box<dyn Source>,
     size_bytes: u64,
+    bad_sectors: BadSectors,
+    /// Where something was read last; [`NOWHERE`] before that.
+    last_good: AtomicU64,
     /// Reads that were answered, be it with an error.
     answers: AtomicU64,
 }
@@ -38,6 +44,7 @@ impl SourceReader {
         sources: &dyn Sources,
         path: &Path,
         size_bytes: u64,
+        bad_sectors: BadSectors,
     ) -> Result<Self, TransferError> {
         let source = sources
             .open(path)
@@ -49,6 +56,8 @@ impl SourceReader {
             path: path.to_owned(),
             source,
             size_bytes,
+            bad_sectors,
+            last_good: AtomicU64::new(NOWHERE),
             answers: AtomicU64::new(0),
         };
         reader.check_size()?;
@@ -65,16 +74,17 @@ impl SourceReader {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Fills `buffer` from the disk at `offset`.
+    /// Fills `buffer` from the disk at `offset`. What can't be read after several tries is zeros there, and named in the answer, in order; or it is an
+    /// error, as the policy says.
     ///
     /// # Errors
-    /// [`TransferError::ReadSource`] after several tries, with the first bytes that can't be read; [`TransferError::SourceResized`] if the disk
-    /// ends before.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), TransferError> {
+    /// [`TransferError::ReadSource`] with the first bytes that can't be read; [`TransferError::SourceResized`] if the disk ends before.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, TransferError> {
         let mut tries = 0;
         let error = loop {
             let Err(error) = self.fill(offset, buffer) else {
-                return Ok(());
+                self.last_good.store(offset, Ordering::Relaxed);
+                return Ok(Vec::new());
             };
             tries += 1;
             if tries >= READ_TRIES {
@@ -87,10 +97,30 @@ impl SourceReader {
             return Err(self.unreadable(offset, buffer.len() as u64, error));
         }
         let lost = self.salvage(offset, buffer)?;
-        match lost.first() {
-            None => Ok(()),
-            Some(first) => Err(self.unreadable(first.start, first.end - first.start, error)),
+        let Some(first) = lost.first() else {
+            return Ok(lost);
+        };
+        let is_all = first.end - first.start == buffer.len() as u64;
+        if self.bad_sectors == BadSectors::Fail || is_all && self.is_gone() {
+            return Err(self.unreadable(first.start, first.end - first.start, error));
         }
+        tracing::warn!(
+            disk = %self.path.display(),
+            first_byte = first.start,
+            ranges = lost.len(),
+            lost_bytes = crate::bad::bytes(&lost),
+            "sectors can't be read and are sent as zeros"
+        );
+        Ok(lost)
+    }
+
+    /// Whether a disk on which nothing is left of a whole read does not read any more where it did: it was pulled out, and has no bad sectors.
+    fn is_gone(&self) -> bool {
+        let last_good = self.last_good.load(Ordering::Relaxed);
+        let mut sector = AlignedBuffer::new(self.source.sector_bytes());
+        let sector = &mut sector.as_mut_slice()[..self.source.sector_bytes()];
+        let mut fails = || self.source.read(last_good, sector).is_err();
+        last_good != NOWHERE && (0..READ_TRIES).all(|_| fails())
     }
 
     /// That the disk is still as large as it was.
@@ -123,7 +153,7 @@ impl SourceReader {
                 continue;
             }
             for (sector, start) in pieces(at, piece, self.source.sector_bytes()) {
-                if self.can_fill(start, sector)? {
+                if self.can_fill_sector(start, sector)? {
                     continue;
                 }
                 sector.fill(0);
@@ -135,6 +165,16 @@ impl SourceReader {
             }
         }
         Ok(lost)
+    }
+
+    /// The same of a sector, which gets the tries that a whole read gets.
+    fn can_fill_sector(&self, offset: u64, sector: &mut [u8]) -> Result<bool, TransferError> {
+        for _ in 0..READ_TRIES {
+            if self.can_fill(offset, sector)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a piece can be read; what keeps it from that other than the medium is an error.
@@ -175,6 +215,13 @@ impl SourceReader {
         Ok(())
     }
 
+    /// The error of a disk that has too many bad sectors.
+    pub fn fails_as_a_whole(&self) -> TransferError {
+        TransferError::TooManyBadSectors {
+            path: self.path.clone(),
+        }
+    }
+
     fn unreadable(&self, offset: u64, length: u64, source: io::Error) -> TransferError {
         TransferError::ReadSource {
             path: self.path.clone(),
@@ -209,7 +256,10 @@ mod tests {
     const SIZE: usize = 1 << 20;
 
     /// A disk whose bytes tell where they are, with sectors of 512 bytes and these faults.
-    fn failing(directory: &tempfile::TempDir) -> (SourceReader, Faults, Vec<u8>) {
+    fn failing(
+        directory: &tempfile::TempDir,
+        bad_sectors: BadSectors,
+    ) -> (SourceReader, Faults, Vec<u8>) {
         let path = directory.path().join("source-0");
         let content: Vec<u8> = (0_u32..SIZE as u32 / 4)
             .flat_map(u32::to_le_bytes)
@@ -217,11 +267,11 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         let faults = Faults::new(512);
         let sources = FaultySources(vec![faults.clone()]);
-        let reader = SourceReader::open(&sources, &path, SIZE as u64).unwrap();
+        let reader = SourceReader::open(&sources, &path, SIZE as u64, bad_sectors).unwrap();
         (reader, faults, content)
     }
 
-    fn resized(result: Result<(), TransferError>) -> (u64, u64) {
+    fn resized<T: std::fmt::Debug>(result: Result<T, TransferError>) -> (u64, u64) {
         match result {
             Err(TransferError::SourceResized {
                 expected, found, ..
@@ -235,7 +285,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, vec![1; 8192]).unwrap();
-        let disk = SourceReader::open(&Files, &path, 8192).unwrap();
+        let disk = SourceReader::open(&Files, &path, 8192, BadSectors::Zero).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(5000).unwrap();
         assert_eq!(resized(disk.read(4096, &mut vec![0; 4096])), (8192, 5000));
@@ -248,7 +298,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let size = std::fs::metadata(directory.path()).unwrap().len();
         // A directory opens but does not read.
-        let Ok(disk) = SourceReader::open(&Files, directory.path(), size) else {
+        let Ok(disk) = SourceReader::open(&Files, directory.path(), size, BadSectors::Zero) else {
             return;
         };
         let error = disk.read(512, &mut [0; 10]).unwrap_err();
@@ -266,7 +316,7 @@ mod tests {
     #[test]
     fn a_read_that_fails_twice_and_one_that_comes_in_pieces_are_good() {
         let directory = tempfile::tempdir().unwrap();
-        let (disk, faults, content) = failing(&directory);
+        let (disk, faults, content) = failing(&directory, BadSectors::Fail);
         let mut buffer = AlignedBuffer::new(SIZE);
         faults.fail_reads(2);
         disk.read(0, buffer.as_mut_slice()).unwrap();
@@ -281,7 +331,7 @@ mod tests {
     #[test]
     fn the_sectors_that_are_lost_are_named_and_no_others() {
         let directory = tempfile::tempdir().unwrap();
-        let (disk, faults, _) = failing(&directory);
+        let (disk, faults, _) = failing(&directory, BadSectors::Fail);
         // Two sectors, which lie in two pieces.
         faults.lose(65_535..65_537);
         let mut buffer = AlignedBuffer::new(SIZE);
@@ -290,5 +340,36 @@ mod tests {
         assert!(text.contains("source-0"), "{text}");
         assert!(text.contains("1024 bytes at byte 65024"), "{text}");
         assert!(faults.reads() < 300, "{} reads", faults.reads());
+    }
+
+    #[test]
+    fn where_zeros_are_asked_for_only_the_lost_sectors_are_zeros() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, faults, mut content) = failing(&directory, BadSectors::Zero);
+        faults.lose(65_535..65_537);
+        faults.lose(700..701);
+        let mut buffer = AlignedBuffer::new(SIZE);
+        let lost = disk.read(0, buffer.as_mut_slice()).unwrap();
+        let range = |start, end| Extent { start, end };
+        assert_eq!(lost, [range(512, 1024), range(65_024, 66_048)]);
+        content[512..1024].fill(0);
+        content[65_024..66_048].fill(0);
+        assert_eq!(buffer.as_slice(), content);
+        // A transient error while it is taken apart loses nothing more.
+        faults.fail_reads(5);
+        assert_eq!(disk.read(0, buffer.as_mut_slice()).unwrap(), lost);
+    }
+
+    #[test]
+    fn a_disk_that_was_pulled_out_has_no_bad_sectors() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, faults, _) = failing(&directory, BadSectors::Zero);
+        let mut buffer = AlignedBuffer::new(SIZE / 2);
+        disk.read(0, buffer.as_mut_slice()).unwrap();
+        faults.lose(0..SIZE as u64);
+        let error = disk
+            .read(SIZE as u64 / 2, buffer.as_mut_slice())
+            .unwrap_err();
+        assert!(matches!(error, TransferError::ReadSource { .. }), "{error}");
     }
 }

@@ -101,6 +101,17 @@ impl FileStorage {
     }
 }
 
+/// The next byte of a file from `offset` on that may not be a zero of a hole.
+pub(crate) fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(Errno::NXIO) => Ok(None),
+        // It can't say: everything may be data.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the file lives in the cache itself: tmpfs takes the flag for direct access and copies all the same.
 fn is_memory(file: &File) -> io::Result<bool> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -153,13 +164,7 @@ impl Storage for FileStorage {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        match seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(data) => Ok(Some(data)),
-            Err(Errno::NXIO) => Ok(None),
-            // It can't say: everything may be data.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
-            Err(error) => Err(error.into()),
-        }
+        next_data(&self.file, offset)
     }
 
     fn drop_cache(&self, offset: u64, length: u64) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{AlignedBuffer, FileStorage, Storage};
 use crate::TransferError;
-use crate::hashes::{Chunk, hash, is_zero};
+use crate::hashes::{Chunk, length_of};
 
 /// Threads that re-read a disk at most, and chunks that each takes at once.
 const REHASHERS: usize = 4;
@@ -187,18 +187,11 @@ impl<'a> Reader<'a> {
             let (count, chunk) = if data > next {
                 (data - next, Chunk::Zero)
             } else {
-                let length = (self.size_bytes - offset).min(chunk_bytes);
-                let length = usize::try_from(length).expect("a chunk fits memory");
-                let bytes = &mut self.buffer.as_mut_slice()[..length];
+                let length = length_of(self.size_bytes, self.chunk_bytes, next);
+                let bytes = &mut self.buffer.as_mut_slice()[..length as usize];
                 storage.read(offset, bytes).map_err(failed)?;
                 self.bytes_read += bytes.len() as u64;
-                let is_zero = is_zero(bytes);
-                let found = if is_zero {
-                    Chunk::Zero
-                } else {
-                    Chunk::Data(hash(bytes))
-                };
-                (1, found)
+                (1, Chunk::of(bytes))
             };
             let start = next;
             tell(Found {

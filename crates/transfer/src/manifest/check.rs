@@ -9,8 +9,8 @@ use rustix::fs::{SeekFrom, seek};
 
 use super::ManifestError;
 use super::file::{Head, each_page};
-use crate::disk::AlignedBuffer;
-use crate::hashes::{Chunk, hash, is_zero};
+use crate::disk::{AlignedBuffer, next_data};
+use crate::hashes::Chunk;
 
 /// Checks a manifest, then the disk against it, reading every chunk that is not a hole.
 ///
@@ -98,9 +98,10 @@ impl<'a> Disk<'a> {
 
     /// What lies there.
     fn look(&mut self, offset: u64, length: u32) -> Result<Chunk, ManifestError> {
-        let is_hole = match seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(data) => data >= offset + u64::from(length),
-            Err(error) => error == rustix::io::Errno::NXIO,
+        let is_hole = match next_data(&self.file, offset) {
+            Ok(Some(data)) => data >= offset + u64::from(length),
+            Ok(None) => true,
+            Err(_) => false,
         };
         if is_hole {
             return Ok(Chunk::Zero);
@@ -109,10 +110,6 @@ impl<'a> Disk<'a> {
         self.file
             .read_exact_at(bytes, offset)
             .map_err(|source| unreadable(self.path, source))?;
-        Ok(if is_zero(bytes) {
-            Chunk::Zero
-        } else {
-            Chunk::Data(hash(bytes))
-        })
+        Ok(Chunk::of(bytes))
     }
 }

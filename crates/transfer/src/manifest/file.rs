@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 
 use super::ManifestError;
-use crate::hashes::{Chunk, ChunkHashes, Hash, Root, hash_of_zeros};
+use crate::bad::MOST_BAD_RANGES;
+use crate::hashes::{Chunk, ChunkHashes, Hash, Root, hash_of_zeros, length_of};
+use crate::plan::Extent;
 use crate::protocol::CHUNK_BYTES_ALLOWED;
 
 const MAGIC: &[u8; 8] = b"WHMANIF2";
@@ -20,12 +22,14 @@ const DATA: u8 = 1;
 const MIXED: u8 = 2;
 
 /// What a manifest says of its disk as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Size of the source's disk in bytes.
     pub size_bytes: u64,
     /// Bytes of a chunk.
     pub chunk_bytes: u32,
+    /// What the source could not read, in order: the disk has zeros there.
+    pub bad: Vec<Extent>,
     /// The root.
     pub root: Hash,
 }
@@ -38,8 +42,7 @@ impl Head {
     /// First byte and length of a chunk.
     pub(super) fn place(&self, chunk: u64) -> (u64, u32) {
         let offset = chunk * u64::from(self.chunk_bytes);
-        let length = (self.size_bytes - offset).min(u64::from(self.chunk_bytes));
-        let length = u32::try_from(length).expect("a chunk's length fits its type");
+        let length = length_of(self.size_bytes, self.chunk_bytes, chunk);
         (offset, length)
     }
 
@@ -57,11 +60,13 @@ pub fn write(
     mut to: impl Write,
     size_bytes: u64,
     chunk_bytes: u32,
+    bad: Vec<Extent>,
     mut known: impl FnMut(u64, u64) -> io::Result<Vec<Chunk>>,
 ) -> io::Result<Head> {
     let mut head = Head {
         size_bytes,
         chunk_bytes,
+        bad,
         root: [0; 32],
     };
     let mut sum = blake3::Hasher::new();
@@ -79,11 +84,22 @@ pub fn write(
         put(&page(&known(start, count)?, &mut root)?)?;
         start += count;
     }
-    head.root = root.finish();
+    put(&bad_list(&head.bad))?;
+    head.root = root.finish(&head.bad);
     put(&head.root)?;
     to.write_all(sum.finalize().as_bytes())?;
     to.flush()?;
     Ok(head)
+}
+
+fn bad_list(bad: &[Extent]) -> Vec<u8> {
+    let count = u32::try_from(bad.len()).expect("a disk has few bad ranges");
+    let mut list = count.to_le_bytes().to_vec();
+    for range in bad {
+        list.extend(range.start.to_le_bytes());
+        list.extend((range.end - range.start).to_le_bytes());
+    }
+    list
 }
 
 fn page(chunks: &[Chunk], root: &mut Root) -> io::Result<Vec<u8>> {
@@ -126,7 +142,17 @@ pub fn read(from: impl Read, path: &str) -> Result<(Head, ChunkHashes), Manifest
         Ok(())
     })?;
     let nothing = || ChunkHashes::new(head.size_bytes, head.chunk_bytes);
-    Ok((head, known.unwrap_or_else(nothing)))
+    let mut known = known.unwrap_or_else(nothing);
+    let chunk_bytes = u64::from(head.chunk_bytes);
+    for range in &head.bad {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min((start / chunk_bytes + 1) * chunk_bytes);
+            known.add_bad(Extent { start, end });
+            start = end;
+        }
+    }
+    Ok((head, known))
 }
 
 /// Reads a manifest from its beginning to its end and gives its chunks in order, a page at once, to `take`. Only when this has answered
@@ -159,6 +185,7 @@ pub(super) fn each_page(
         take(&head, start, &page)?;
         start += count;
     }
+    head.bad = reader.bad_list(&head)?;
     head.root = reader.array()?;
     let sum = *reader.sum.finalize().as_bytes();
     if reader.array::<32>()? != sum {
@@ -169,7 +196,7 @@ pub(super) fn each_page(
     if more.map_err(|error| unreadable(path, error))? > 0 {
         return Err(reader.damaged("something lies behind its end"));
     }
-    if head.root != root.finish() {
+    if head.root != root.finish(&head.bad) {
         return Err(reader.damaged("its root does not fit its chunks"));
     }
     Ok(head)
@@ -233,6 +260,7 @@ impl<R: Read> Reader<'_, R> {
         let head = Head {
             size_bytes: u64::from_le_bytes(self.array()?),
             chunk_bytes: u32::from_le_bytes(self.array()?),
+            bad: Vec::new(),
             root: [0; 32],
         };
         if !CHUNK_BYTES_ALLOWED.contains(&head.chunk_bytes) {
@@ -242,6 +270,28 @@ impl<R: Read> Reader<'_, R> {
             return Err(self.malformed(format!("no disk has {} bytes", head.size_bytes)));
         }
         Ok(head)
+    }
+
+    /// There is one way to write it: in order, and what touches is one range.
+    fn bad_list(&mut self, head: &Head) -> Result<Vec<Extent>, ManifestError> {
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        if count > MOST_BAD_RANGES {
+            return Err(self.damaged("it lists more bad ranges than there can be"));
+        }
+        let mut bad: Vec<Extent> = Vec::new();
+        for _ in 0..count {
+            let start = u64::from_le_bytes(self.array()?);
+            let length = u64::from_le_bytes(self.array()?);
+            let end = start.checked_add(length);
+            let follows = bad.last().is_none_or(|last| last.end < start);
+            match end.filter(|end| length > 0 && *end <= head.size_bytes && follows) {
+                Some(end) => bad.push(Extent { start, end }),
+                None => {
+                    return Err(self.damaged("its bad ranges are not in order, or not of the disk"));
+                }
+            }
+        }
+        Ok(bad)
     }
 
     fn page(&mut self, head: &Head, start: u64, count: u64) -> Result<Vec<Chunk>, ManifestError> {
@@ -291,12 +341,18 @@ mod tests {
 
     const CHUNK: u32 = 4096;
 
-    fn written(size_bytes: u64, chunks: &[Chunk]) -> (Vec<u8>, Head) {
+    fn written(size_bytes: u64, chunks: &[Chunk], bad: &[Extent]) -> (Vec<u8>, Head) {
         let mut file = Vec::new();
-        let head = write(&mut file, size_bytes, CHUNK, |start, count| {
-            let start = usize::try_from(start).unwrap();
-            Ok(chunks[start..start + usize::try_from(count).unwrap()].to_vec())
-        });
+        let head = write(
+            &mut file,
+            size_bytes,
+            CHUNK,
+            bad.to_vec(),
+            |start, count| {
+                let start = usize::try_from(start).unwrap();
+                Ok(chunks[start..start + usize::try_from(count).unwrap()].to_vec())
+            },
+        );
         (file, head.unwrap())
     }
 
@@ -313,22 +369,28 @@ mod tests {
         let chunks: Vec<Chunk> = (0..2 * PAGE + 11)
             .map(|number| chunk(number >= PAGE && number != 2 * PAGE + 4, number))
             .collect();
-        let (file, head) = written((2 * PAGE + 10) * u64::from(CHUNK) + 1, &chunks);
+        let (file, head) = written((2 * PAGE + 10) * u64::from(CHUNK) + 1, &chunks, &[]);
         (file, head, chunks)
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(
-            runs in prop::collection::vec((any::<bool>(), 1_u64..5000), 0..6), short in 0_u64..u64::from(CHUNK)
+            runs in prop::collection::vec((any::<bool>(), 1_u64..5000), 0..6), short in 0_u64..u64::from(CHUNK),
+            cuts in prop::collection::vec(any::<u64>(), 0..8)
         ) {
             let kinds = runs.iter().flat_map(|(is_data, count)| std::iter::repeat_n(*is_data, usize::try_from(*count).unwrap()));
             let chunks: Vec<Chunk> = kinds.zip(0..).map(|(is_data, number)| chunk(is_data, number)).collect();
             let size = (chunks.len() as u64 * u64::from(CHUNK)).saturating_sub(short);
-            let (file, head) = written(size, &chunks);
+            let mut cuts: Vec<u64> = cuts.iter().map(|cut| cut % size.max(1)).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            let bad: Vec<Extent> = cuts.chunks_exact(2).map(|pair| Extent { start: pair[0], end: pair[1] }).collect();
+            let (file, head) = written(size, &chunks, &bad);
             let (read_head, mut known) = read(file.as_slice(), "it").unwrap();
-            prop_assert_eq!(read_head, head);
             prop_assert_eq!(known.root().unwrap(), Some(head.root));
+            prop_assert_eq!(known.bad(), bad);
+            prop_assert_eq!(read_head, head);
             for (chunk, number) in chunks.iter().zip(0..) {
                 prop_assert_eq!(known.get(number).unwrap(), *chunk);
             }
@@ -342,7 +404,12 @@ mod tests {
             let chunks: Vec<Chunk> = (0..count)
                 .map(|number| chunk(number < data, number))
                 .collect();
-            let (file, _) = written(count * u64::from(CHUNK) - 7, &chunks);
+            let range = |start, end| Extent { start, end };
+            let (file, _) = written(
+                count * u64::from(CHUNK) - 7,
+                &chunks,
+                &[range(0, 512), range(4000, 9000)],
+            );
             read(file.as_slice(), "it").unwrap();
             for bit in 0..file.len() * 8 {
                 let mut flipped = file.clone();
@@ -383,6 +450,7 @@ mod tests {
         file.extend((chunks * u64::from(CHUNK)).to_le_bytes());
         file.extend(CHUNK.to_le_bytes());
         file.extend(pages);
+        file.extend(0_u32.to_le_bytes());
         file.extend(root);
         let sum = hash(&file);
         file.extend(sum);
@@ -400,7 +468,7 @@ mod tests {
                     _ => root.add_zeros(1),
                 }
             }
-            root.finish()
+            root.finish(&[])
         };
         let (data, zero) = (Chunk::Data(some), Chunk::Zero);
         let mixed = [&[MIXED, 0b01][..], &some].concat();

@@ -13,10 +13,12 @@ use std::sync::{Mutex, MutexGuard};
 use domain::disk::DiskIndex;
 
 use super::{Receipt, TargetDisk, disk_path};
+use crate::bad::MOST_BAD_RANGES;
 use crate::chunk_map::{ChunkMap, Opened, UNSURE_BYTES, Written};
 use crate::disk::{Found, TargetWriter};
 use crate::error::RemoteFailure;
 use crate::hashes::{Chunk, Hash, RunKind};
+use crate::plan::Extent;
 use crate::protocol::Page;
 use crate::{ChunkHashes, TransferError};
 
@@ -28,6 +30,18 @@ pub(super) struct Disk {
     /// Taken before `state`, and held while the journal is written.
     map: Mutex<ChunkMap>,
     state: Mutex<State>,
+}
+
+/// A chunk of data as it has come.
+#[derive(Debug)]
+pub(super) struct Arriving<'a> {
+    /// Which.
+    pub(super) chunk: u64,
+    /// The hash that it must have.
+    pub(super) hash: Hash,
+    pub(super) bytes: &'a [u8],
+    /// What the source can't read of it, in order.
+    pub(super) bad: &'a [Extent],
 }
 
 #[derive(Debug)]
@@ -134,20 +148,22 @@ impl Disk {
         TransferError::target("keep the hashes of", self.writer.path(), error)
     }
 
+    /// What the source can't read of what is durably here, in order.
+    pub(super) fn bad(&self) -> Vec<Extent> {
+        self.state().durable.bad()
+    }
+
     /// The proof that it is complete, as long as nothing has been written since.
     pub(super) fn receipt(&self) -> Option<Receipt> {
         self.state().receipt
     }
 
     /// Checks and writes one chunk.
-    pub(super) fn write_chunk(
-        &self,
-        chunk: u64,
-        expected: Hash,
-        bytes: &[u8],
-    ) -> Result<(), TransferError> {
+    pub(super) fn write_chunk(&self, arriving: &Arriving<'_>) -> Result<(), TransferError> {
+        let Arriving { chunk, bytes, .. } = *arriving;
         let index = self.spec.index;
         self.check_range(chunk, 1)?;
+        self.check_bad(chunk, 1, arriving.bad)?;
         let offset = chunk * u64::from(self.chunk_bytes);
         if bytes.len() as u64 != (self.spec.source_bytes - offset).min(u64::from(self.chunk_bytes))
         {
@@ -156,7 +172,7 @@ impl Disk {
                 bytes.len()
             )));
         }
-        if crate::hashes::hash(bytes) != expected {
+        if crate::hashes::hash(bytes) != arriving.hash {
             return Err(TransferError::Corrupt {
                 disk: index,
                 what: format!("the chunk at byte {offset} is not what was sent"),
@@ -164,21 +180,63 @@ impl Disk {
         }
         self.forget(chunk, 1)?;
         self.writer.write(offset, bytes)?;
-        self.state().written.push(Written::Data {
-            chunk,
-            hash: expected,
-        });
+        let hash = arriving.hash;
+        self.wrote(Written::Data { chunk, hash }, arriving.bad);
         Ok(())
     }
 
-    /// Makes a stretch of chunks zeros.
-    pub(super) fn write_zeros(&self, start: u64, count: u64) -> Result<(), TransferError> {
+    /// Makes a stretch of chunks zeros: first and number. What the source can't read belongs to a stretch of one.
+    pub(super) fn write_zeros(
+        &self,
+        (start, count): (u64, u64),
+        bad: &[Extent],
+    ) -> Result<(), TransferError> {
         self.check_range(start, count)?;
+        self.check_bad(start, count, bad)?;
         let offset = start * u64::from(self.chunk_bytes);
         let end = (offset + count * u64::from(self.chunk_bytes)).min(self.spec.source_bytes);
         self.forget(start, count)?;
         self.writer.zero(offset, end - offset)?;
-        self.state().written.push(Written::Zeros { start, count });
+        self.wrote(Written::Zeros { start, count }, bad);
+        Ok(())
+    }
+
+    /// Notes what was written. What is bad of it stands behind it, and so in the same record of the map.
+    fn wrote(&self, what: Written, bad: &[Extent]) {
+        let mut state = self.state();
+        state.written.push(what);
+        state
+            .written
+            .extend(bad.iter().map(|range| Written::Bad(*range)));
+    }
+
+    /// That bad ranges lie in their one chunk, in order, and that the disk has not too many.
+    fn check_bad(&self, chunk: u64, count: u64, bad: &[Extent]) -> Result<(), TransferError> {
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let mut from = chunk * u64::from(self.chunk_bytes);
+        let end = (from + u64::from(self.chunk_bytes)).min(self.spec.source_bytes);
+        for range in bad {
+            if count != 1 || range.start < from || range.start >= range.end || range.end > end {
+                return Err(TransferError::Protocol(format!(
+                    "the bytes from {} to {} of disk {} are not in the chunk that they came with",
+                    range.start, range.end, self.spec.index
+                )));
+            }
+            from = range.end;
+        }
+        let state = self.state();
+        let waiting = state
+            .written
+            .iter()
+            .filter(|entry| matches!(entry, Written::Bad(_)));
+        // Those of this chunk go.
+        let replaced = state.durable.bad_within(chunk, chunk + 1).count();
+        let others = state.durable.bad_ranges() - replaced + waiting.count();
+        if others + bad.len() > MOST_BAD_RANGES {
+            return Err(super::stream::too_many(self.spec.index));
+        }
         Ok(())
     }
 

@@ -7,11 +7,12 @@ use domain::disk::DiskIndex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::disk::Disk;
+use super::disk::{Arriving, Disk};
 use super::{Admission, DiskStatus, Files, ReceiveStatus};
-use crate::TransferError;
 use crate::fence::{Fence, Right};
 use crate::hashes::Hash;
+use crate::plan::Extent;
+use crate::{TransferError, bad};
 
 /// Flush windows that may be written but not durable: one that is being flushed, and one that fills meanwhile.
 const WINDOWS: u64 = 2;
@@ -98,16 +99,14 @@ impl Disks {
         fence: &Fence,
         right: &Right,
         index: DiskIndex,
-        chunk: u64,
-        expected: Hash,
-        bytes: &[u8],
+        arriving: &Arriving<'_>,
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
         let pass = fence.pass(right)?;
-        disk.write_chunk(chunk, expected, bytes)?;
+        disk.write_chunk(arriving)?;
         drop(pass);
         let mut window = self.window();
-        window.waiting += bytes.len() as u64;
+        window.waiting += arriving.bytes.len() as u64;
         if window.waiting >= self.window_bytes() {
             self.wants_flush.notify_one();
         }
@@ -120,12 +119,12 @@ impl Disks {
         fence: &Fence,
         right: &Right,
         index: DiskIndex,
-        start: u64,
-        count: u64,
+        stretch: (u64, u64),
+        bad: &[Extent],
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
         let _pass = fence.pass(right)?;
-        disk.write_zeros(start, count)
+        disk.write_zeros(stretch, bad)
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -222,11 +221,16 @@ impl Disks {
     pub(super) fn status(&self) -> Vec<DiskStatus> {
         self.disks
             .iter()
-            .map(|disk| DiskStatus {
-                index: disk.index(),
-                size_bytes: disk.spec.source_bytes,
-                bytes_durable: disk.durable_bytes(),
-                receipt: disk.receipt(),
+            .map(|disk| {
+                let bad = disk.bad();
+                DiskStatus {
+                    index: disk.index(),
+                    size_bytes: disk.spec.source_bytes,
+                    bytes_durable: disk.durable_bytes(),
+                    bad_ranges: bad.len() as u64,
+                    bad_bytes: bad::bytes(&bad),
+                    receipt: disk.receipt(),
+                }
             })
             .collect()
     }
@@ -273,7 +277,13 @@ mod tests {
             let hash = crate::hashes::hash(&bytes);
             for chunk in 0..8 {
                 let outcome = writer.wait_for_room().await.and_then(|()| {
-                    writer.write_chunk(&fence, &right, DiskIndex(0), chunk, hash, &bytes)
+                    let arriving = Arriving {
+                        chunk,
+                        hash,
+                        bytes: &bytes,
+                        bad: &[],
+                    };
+                    writer.write_chunk(&fence, &right, DiskIndex(0), &arriving)
                 });
                 done.send(outcome).await.unwrap();
             }

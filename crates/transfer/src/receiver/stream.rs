@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 
 use super::Shared;
+use super::disk::Arriving;
 use super::session::Session;
+use crate::bad::MOST_BAD_RANGES;
 use crate::carrier::RecvStream;
 use crate::disk::PooledBuffer;
+use crate::plan::Extent;
 use crate::protocol::{Codec, FRAME_BYTES, Frame};
 use crate::{TransferError, work};
 
@@ -50,7 +54,7 @@ async fn read_frames(
         let frame =
             Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
         let payload = match frame {
-            Frame::Zeros { .. } => None,
+            Frame::Zeros { .. } | Frame::Bad { .. } => None,
             Frame::Data { stored_bytes, .. } if stored_bytes <= session.disks.chunk_bytes => {
                 let mut payload = session.buffers.take(stored_bytes as usize);
                 let read = stream.read_exact(payload.as_mut_slice()).await;
@@ -85,13 +89,18 @@ async fn write_frames(
     let mut unpacked = session.buffers.take(disks.chunk_bytes as usize);
     let mut unpacker = zstd::bulk::Decompressor::new()
         .map_err(|error| TransferError::Protocol(format!("zstd can't be used: {error}")))?;
+    // What the chunk that comes next has lost.
+    let mut bad: Vec<(DiskIndex, Extent)> = Vec::new();
     while let Some((frame, payload)) = frames.recv().await {
         let payload = payload.as_ref().map_or(&[][..], AsRef::as_ref);
         match frame {
             Frame::Zeros { disk, start, count } => {
                 session.mark(disk, start, count)?;
-                disks.write_zeros(&shared.fence, right, disk, start, count)?;
+                let bad = take_bad(&mut bad, disk)?;
+                disks.write_zeros(&shared.fence, right, disk, (start, count), &bad)?;
             }
+            Frame::Bad { disk, range } if bad.len() < MOST_BAD_RANGES => bad.push((disk, range)),
+            Frame::Bad { disk, .. } => return Err(too_many(disk)),
             Frame::Data {
                 disk,
                 chunk,
@@ -115,9 +124,34 @@ async fn write_frames(
                     }
                 };
                 disks.wait_for_room().await?;
-                disks.write_chunk(&shared.fence, right, disk, chunk, hash, bytes)?;
+                let written = Arriving {
+                    chunk,
+                    hash,
+                    bytes,
+                    bad: &take_bad(&mut bad, disk)?,
+                };
+                disks.write_chunk(&shared.fence, right, disk, &written)?;
             }
         }
     }
     Ok(())
+}
+
+/// The bad ranges that have come for the next chunk, which is one of this disk.
+fn take_bad(
+    bad: &mut Vec<(DiskIndex, Extent)>,
+    disk: DiskIndex,
+) -> Result<Vec<Extent>, TransferError> {
+    if bad.iter().any(|(of, _)| *of != disk) {
+        return Err(TransferError::Protocol(format!(
+            "bad ranges of another disk came with a chunk of disk {disk}"
+        )));
+    }
+    Ok(bad.drain(..).map(|(_, range)| range).collect())
+}
+
+pub(super) fn too_many(disk: DiskIndex) -> TransferError {
+    TransferError::Protocol(format!(
+        "disk {disk} has more than {MOST_BAD_RANGES} bad ranges"
+    ))
 }

@@ -162,10 +162,11 @@ fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
 
 async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
     let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
+    let bad_sectors = config.bad_sectors;
     blocking(move || {
         disks
             .iter()
-            .map(|disk| SourceReader::open(&*sources, &disk.path, disk.size_bytes))
+            .map(|disk| SourceReader::open(&*sources, &disk.path, disk.size_bytes, bad_sectors))
             .collect()
     })
     .await

@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::governor::{Governor, Processors, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
+use crate::bad::MOST_BAD_RANGES;
 use crate::disk::{BufferPool, PooledBuffer, SourceReader};
-use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
-use crate::plan::{self, Candidates, Claim, Cursor};
+use crate::hashes::{Chunk, ChunkHashes, Hash, length_of};
+use crate::plan::{self, Candidates, Claim, Cursor, Extent};
 use crate::protocol::{Codec, Frame, Page};
 
 /// A packed chunk must save this part of itself to be sent packed.
@@ -108,11 +109,18 @@ impl Disk {
         self.bytes_of(&to_read)
     }
 
-    /// Notes what a chunk is; `true` if that is what the receiver has.
-    fn look_at(&self, chunk: u64, found: Chunk) -> Result<bool, TransferError> {
+    /// Notes what a chunk is, and what can't be read of it; `true` if that is what the receiver has.
+    fn look_at(&self, chunk: u64, found: Chunk, bad: &[Extent]) -> Result<bool, TransferError> {
         let mut known = self.known();
-        let is_present = known.get(chunk).map_err(TransferError::Scratch)? == found;
+        let is_present = known.get(chunk).map_err(TransferError::Scratch)? == found
+            && known.bad_within(chunk, chunk + 1).eq(bad.iter().copied());
         known.set(chunk, found).map_err(TransferError::Scratch)?;
+        for range in bad {
+            known.add_bad(*range);
+        }
+        if known.bad_ranges() > MOST_BAD_RANGES {
+            return Err(self.reader.fails_as_a_whole());
+        }
         self.looked_at.fetch_add(1, Ordering::Relaxed);
         Ok(is_present)
     }
@@ -136,9 +144,7 @@ impl Disk {
     }
 
     fn length_of(&self, chunk: u64) -> u32 {
-        let offset = chunk * u64::from(self.chunk_bytes);
-        u32::try_from((self.size_bytes - offset).min(u64::from(self.chunk_bytes)))
-            .expect("a chunk's length fits its type")
+        length_of(self.size_bytes, self.chunk_bytes, chunk)
     }
 }
 
@@ -303,15 +309,10 @@ async fn feed_chunk(
     }
     let length = disk.length_of(chunk);
     let mut buffer = shared.buffers.take(length as usize);
-    disk.reader
-        .read(chunk * u64::from(disk.chunk_bytes), buffer.as_mut_slice())?;
-    let bytes = buffer.as_ref();
-    let found = if is_zero(bytes) {
-        Chunk::Zero
-    } else {
-        Chunk::Data(hash(bytes))
-    };
-    if disk.look_at(chunk, found)? {
+    let offset = chunk * u64::from(disk.chunk_bytes);
+    let bad = disk.reader.read(offset, buffer.as_mut_slice())?;
+    let found = Chunk::of(buffer.as_ref());
+    if disk.look_at(chunk, found, &bad)? {
         Counters::add(&shared.counters.equal, u64::from(length));
         return Ok(None);
     }
@@ -344,6 +345,10 @@ async fn feed_chunk(
     };
     let packed_bytes = ready.1.len() as u64;
     let waits = Instant::now();
+    for range in bad {
+        let disk = disk.index;
+        hand_over(shared, queue, (Frame::Bad { disk, range }, Bytes::new())).await?;
+    }
     hand_over(shared, queue, ready).await?;
     Ok((packed_bytes > 0).then(|| Handed {
         bytes: u64::from(length),

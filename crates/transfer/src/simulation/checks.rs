@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::plan::CHUNK;
+use super::plan::{CHUNK, Plan};
 use super::world::{BEHIND, World};
 use crate::chunk_map::ChunkMap;
-use crate::hashes::{Chunk, ChunkHashes, Hash, hash, is_zero};
+use crate::hashes::{Chunk, ChunkHashes, Hash, is_zero};
 use crate::protocol::FRAME_BYTES;
 use crate::sender::SendReport;
 
@@ -30,15 +30,15 @@ pub(super) fn check(world: &mut World, report: &SendReport, losses: u64) -> Resu
     what_was_received_survives(world)
 }
 
-fn root_of(content: &[u8]) -> Option<Hash> {
+/// The root of what arrives of a disk.
+fn root_of(plan: &Plan, disk: usize) -> Option<Hash> {
+    let content = plan.arriving(disk);
     let mut hashes = ChunkHashes::new(content.len() as u64, CHUNK);
     for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {
-        let found = if is_zero(chunk) {
-            Chunk::Zero
-        } else {
-            Chunk::Data(hash(chunk))
-        };
-        hashes.set(number, found).unwrap();
+        hashes.set(number, Chunk::of(chunk)).unwrap();
+    }
+    for range in plan.lost(disk) {
+        assert!(hashes.add_bad(range));
     }
     hashes.root().unwrap()
 }
@@ -53,14 +53,9 @@ pub(super) fn receipts_are_for_the_source(
             "the sender has its receipt, the receiver says {status:?}"
         ));
     }
-    for ((disk, content), (_, sent)) in status
-        .disks
-        .iter()
-        .zip(&world.plan.disks)
-        .zip(&report.roots)
-    {
+    for (number, (disk, (_, sent))) in status.disks.iter().zip(&report.roots).enumerate() {
         let received = disk.receipt.map(|receipt| receipt.root());
-        let source = root_of(content);
+        let source = root_of(&world.plan, number);
         if source.is_none() || received != source || Some(*sent) != source {
             return Err(format!("the roots of disk {} differ", disk.index));
         }
@@ -87,6 +82,7 @@ fn forgets(mut body: &[u8]) -> bool {
             2 => 41,
             // The map was closed.
             4 => 1,
+            5 => 13,
             _ => return true,
         };
         // Half a record may have been written.
@@ -96,12 +92,12 @@ fn forgets(mut body: &[u8]) -> bool {
 }
 
 fn data_chunks(world: &World) -> u64 {
-    let chunks = world
-        .plan
-        .disks
-        .iter()
-        .flat_map(|disk| disk.chunks(CHUNK as usize));
-    chunks.filter(|chunk| !is_zero(chunk)).count() as u64
+    let disks = (0..world.plan.disks.len()).map(|disk| world.plan.arriving(disk));
+    let count = |disk: Vec<u8>| {
+        let chunks = disk.chunks(CHUNK as usize);
+        chunks.filter(|chunk| !is_zero(chunk)).count() as u64
+    };
+    disks.map(count).sum()
 }
 
 /// Bytes that are written again after a crash.
@@ -140,10 +136,11 @@ fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result
         .iter()
         .map(|disk| disk.len().div_ceil(CHUNK as usize) as u64)
         .sum();
+    let bad: usize = plan.unreadable.iter().map(Vec::len).sum();
     let carriers = world.network.carriers();
     let most = data_chunks(world) * frame
         + carriers.saturating_sub(1) * under_way
-        + (carriers + 1) * chunks * FRAME_BYTES as u64
+        + (carriers + 1) * (chunks + bad as u64) * FRAME_BYTES as u64
         + lost_at_most(world, losses + u64::from(is_flipped));
     let sent = world.network.data_bytes();
     if sent > most {
@@ -166,10 +163,10 @@ pub(super) fn what_was_received_survives(world: &mut World) -> Result<(), String
         let mut durable = ChunkMap::on(path, map.open(), nothing)
             .map_err(|error| error.to_string())?
             .known;
-        if durable.root().unwrap() != root_of(source) {
+        if durable.root().unwrap() != root_of(&plan, number) {
             return Err(format!("the map of disk {number} does not have all of it"));
         }
-        let target = medium.seen();
+        let (target, source) = (medium.seen(), plan.arriving(number));
         if target.len() != source.len() + BEHIND || target[..source.len()] != source[..] {
             return Err(format!("disk {number} is not the source's after all"));
         }

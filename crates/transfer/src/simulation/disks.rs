@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use domain::parameters::BadSectors;
+
 use super::checks::check;
 use super::plan::{CHUNK, Fault, Plan};
 use super::world::World;
 use super::{Random, run};
+use crate::bad::MOST_BAD_RANGES;
 use crate::disk::forgetful::Writing;
 
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -21,6 +24,11 @@ fn plan(faults: &[Fault]) -> Plan {
             .flat_map(|chunk| vec![u8::try_from(chunk + 1).unwrap(); CHUNK as usize])
             .collect(),
     ];
+    plan.unreadable = vec![Vec::new()];
+    plan.bad_sectors = BadSectors::Fail;
+    // It takes some seconds, so that faults find it at work.
+    plan.packs = false;
+    plan.streams = 2;
     plan.flush_bytes = u64::from(CHUNK);
     plan.limit = Some(100_000);
     plan.shape.latency = Duration::from_millis(10);
@@ -66,6 +74,92 @@ fn a_source_that_loses_a_sector_ends_the_job_and_is_named_with_the_place() {
         );
         let status = world.server().status().borrow().clone();
         assert!(status.disks[0].bytes_durable < (CHUNKS * CHUNK as usize) as u64);
+    });
+}
+
+/// A plan whose disk has lost two sectors of one chunk, all of another, and one in the last.
+fn plan_with_zeros(faults: &[Fault]) -> Plan {
+    let mut plan = plan(faults);
+    let chunk = u64::from(CHUNK);
+    plan.bad_sectors = BadSectors::Zero;
+    let last = CHUNKS as u64 * chunk - 1;
+    plan.unreadable = vec![vec![1000..1030, 3 * chunk..4 * chunk, last..last + 1]];
+    plan
+}
+
+#[test]
+fn where_zeros_are_asked_for_the_rest_arrives_and_the_lost_sectors_are_counted() {
+    run(Random::new(1), async {
+        let mut world = World::new(plan_with_zeros(&[])).await;
+        world.start_sender();
+        let report = world.end(PATIENCE).await.unwrap();
+        let disk = world.server().status().borrow().disks[0];
+        assert_eq!(disk.bad_ranges, 3);
+        assert_eq!(disk.bad_bytes, 1024 + u64::from(CHUNK) + 512);
+        check(&mut world, &report, 0).unwrap();
+    });
+}
+
+#[test]
+fn what_is_known_to_be_bad_survives_power_failures_and_is_not_sent_again() {
+    let dies = Fault::ReceiverDies {
+        silently: false,
+        power_fails: true,
+        back_after: Duration::from_secs(1),
+        is_new_epoch: false,
+    };
+    run(Random::new(1), async {
+        let mut world = World::new(plan_with_zeros(&[])).await;
+        world.start_sender();
+        for _ in 0..3 {
+            world.rest(Duration::from_secs(2)).await.unwrap();
+            world.suffer(&dies).await.unwrap();
+        }
+        let report = world.end(PATIENCE).await.unwrap();
+        assert_eq!(world.server().status().borrow().disks[0].bad_ranges, 3);
+        check(&mut world, &report, 3).unwrap();
+    });
+}
+
+#[test]
+fn a_later_pass_that_can_read_a_sector_replaces_the_zeros() {
+    run(Random::new(1), async {
+        let mut world = World::new(plan_with_zeros(&[])).await;
+        world.start_sender();
+        world.end(PATIENCE).await.unwrap();
+        // Two of three read well now; a cable was loose.
+        let still = world.plan.unreadable[0].split_off(2);
+        world.faults[0].heal();
+        world.faults[0].lose(still[0].clone());
+        world.plan.unreadable = vec![still];
+        world.start_sender();
+        let report = world.end(PATIENCE).await.unwrap();
+        assert_eq!(report.progress.bytes_payload, 2 * u64::from(CHUNK));
+        let disk = world.server().status().borrow().disks[0];
+        assert_eq!((disk.bad_ranges, disk.bad_bytes), (1, 512));
+        assert_eq!(
+            world.media.0[0].0.seen()[..CHUNKS * CHUNK as usize],
+            world.plan.arriving(0)[..]
+        );
+    });
+}
+
+#[test]
+fn a_disk_that_has_lost_too_much_ends_the_job_and_says_so() {
+    run(Random::new(1), async {
+        let mut plan = plan(&[]);
+        plan.bad_sectors = BadSectors::Zero;
+        plan.limit = None;
+        // Every other sector.
+        let bytes = 2 * 512 * (MOST_BAD_RANGES + 100);
+        plan.disks = vec![vec![7; bytes]];
+        let mut world = World::new(plan).await;
+        for pair in 0..bytes as u64 / 1024 {
+            world.faults[0].lose(pair * 1024..pair * 1024 + 1);
+        }
+        let failed = failure(&mut world).await;
+        let says = "can't be read in more than 16384 ranges: it fails as a whole";
+        assert!(failed.contains(says), "{failed}");
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::parameters::BadSectors;
 use domain::rate::Rate;
 
 use super::checks::check;
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(super) fn plan(bytes: usize, limit: Option<u64>) -> Plan {
     let mut random = Random::new(7);
     Plan {
+        unreadable: vec![Vec::new()],
+        bad_sectors: BadSectors::Fail,
         seed: 7,
         disks: vec![
             (0..bytes / 8)

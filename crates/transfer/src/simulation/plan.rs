@@ -1,10 +1,16 @@
 //! What a seed stands for: disks, a network, and what goes wrong when.
 
+use std::ops::Range;
 use std::time::Duration;
+
+use domain::parameters::BadSectors;
 
 use super::Random;
 use super::network::Shape;
+use super::world::SECTOR;
 use crate::disk::forgetful::Writing;
+use crate::hashes::is_zero;
+use crate::plan::Extent;
 
 /// Bytes of a chunk in the simulation: small, so that many fit in little time.
 pub(super) const CHUNK: u32 = 16 << 10;
@@ -13,6 +19,9 @@ pub(super) const CHUNK: u32 = 16 << 10;
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) disks: Vec<Vec<u8>>,
+    /// What can't be read of each disk: ranges that lie in one chunk each, and none in a sector with another.
+    pub(super) unreadable: Vec<Vec<Range<u64>>>,
+    pub(super) bad_sectors: BadSectors,
     pub(super) shape: Shape,
     pub(super) streams: usize,
     pub(super) flush_bytes: u64,
@@ -101,8 +110,14 @@ impl Plan {
                 (pause, fault)
             })
             .collect();
+        let unreadable = disks
+            .iter()
+            .map(|disk| unreadable(&mut random, disk.len() as u64))
+            .collect();
         Self {
             seed,
+            unreadable,
+            bad_sectors: BadSectors::Zero,
             shape,
             streams: usize::try_from(random.between(1, 4)).unwrap(),
             flush_bytes: random.between(u64::from(CHUNK), 16 * u64::from(CHUNK)),
@@ -112,6 +127,34 @@ impl Plan {
             disks,
             faults,
         }
+    }
+}
+
+impl Plan {
+    /// The sectors that a disk has lost. Holes are not read, and so not missed.
+    pub(super) fn lost(&self, disk: usize) -> Vec<Extent> {
+        let content = &self.disks[disk];
+        let is_hole = |range: &&Range<u64>| {
+            let chunk = usize::try_from(range.start).unwrap() / CHUNK as usize;
+            let mut chunks = content.chunks(CHUNK as usize);
+            chunks.nth(chunk).is_none_or(is_zero)
+        };
+        let read = self.unreadable[disk].iter().filter(|range| !is_hole(range));
+        let sectors = read.map(|range| Extent {
+            start: range.start / SECTOR * SECTOR,
+            end: range.end.next_multiple_of(SECTOR).min(content.len() as u64),
+        });
+        sectors.collect()
+    }
+
+    /// What arrives of a disk: zeros where it can't be read.
+    pub(super) fn arriving(&self, disk: usize) -> Vec<u8> {
+        let mut bytes = self.disks[disk].clone();
+        for range in self.lost(disk) {
+            let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+            bytes[start.unwrap()..end.unwrap()].fill(0);
+        }
+        bytes
     }
 }
 
@@ -175,6 +218,29 @@ impl Fault {
             Self::ReceiverDies { .. } | Self::SyncFails { .. } | Self::WriteFails { .. }
         )
     }
+}
+
+/// Mostly nothing; else a few bytes here and there, and perhaps a whole chunk.
+fn unreadable(random: &mut Random, size: u64) -> Vec<Range<u64>> {
+    let chunk = u64::from(CHUNK);
+    let mut ranges = Vec::new();
+    if random.below(4) > 0 {
+        return ranges;
+    }
+    for number in 0..random.between(1, 4) {
+        // At most one in each chunk, and so none next to another.
+        let first = number * 3 * chunk;
+        let (start, length) = if random.below(3) == 0 {
+            (first, chunk)
+        } else {
+            let start = first + random.below(chunk / 2);
+            (start, random.between(1, 2 * SECTOR))
+        };
+        if start + length <= size {
+            ranges.push(start..start + length);
+        }
+    }
+    ranges
 }
 
 /// A disk of zeros, noise and text, whose last chunk may be short.

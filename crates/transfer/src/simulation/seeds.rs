@@ -169,6 +169,7 @@ fn a_durable_chunk_that_is_sent_again_is_caught() -> Result<(), String> {
     run(Random::new(1), async {
         let mut plan = Plan::new(1);
         plan.disks = vec![vec![7; 5 * CHUNK as usize]];
+        plan.unreadable = vec![Vec::new()];
         let mut world = World::new(plan).await;
         for content in [7, 8] {
             world.change_source(|disk| disk.fill(content));

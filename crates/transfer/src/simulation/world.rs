@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -31,7 +31,7 @@ use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 pub(super) const BEHIND: usize = 5000;
 
 /// Bytes of a sector of the source's disks.
-pub(super) const SECTOR: usize = 512;
+pub(super) const SECTOR: u64 = 512;
 
 /// How long a handshake may take, as with the real carriers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,6 +68,7 @@ struct Agent {
     random: Arc<Mutex<Random>>,
     disks: Vec<SourceDisk>,
     sources: FaultySources,
+    bad_sectors: BadSectors,
     streams: usize,
     packs: bool,
     limit: watch::Receiver<Option<u64>>,
@@ -105,13 +106,21 @@ impl World {
                 free_space: FreeSpace::Copy,
             }
         });
-        let faults: Vec<Faults> = plan.disks.iter().map(|_| Faults::new(SECTOR)).collect();
+        let faults = plan.unreadable.iter().map(|unreadable| {
+            let faults = Faults::new(SECTOR as usize);
+            for range in unreadable {
+                faults.lose(range.clone());
+            }
+            faults
+        });
+        let faults: Vec<Faults> = faults.collect();
         let agent = Agent {
             network: network.clone(),
             trace: trace.clone(),
             random: Arc::new(Mutex::new(random.split())),
             disks: disks.collect(),
             sources: FaultySources(faults.clone()),
+            bad_sectors: plan.bad_sectors,
             streams: plan.streams,
             packs: plan.packs,
             limit: limited,
@@ -430,6 +439,7 @@ impl Agent {
             ticket: ticket.sign(&self.identity.secret),
             disks: self.disks.clone(),
             sources: Arc::new(self.sources.clone()),
+            bad_sectors: self.bad_sectors,
             compression: if self.packs {
                 Compression::Level(1)
             } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::disk::DiskIndex;
-use domain::parameters::FreeSpace;
+use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ pub struct Bench {
     pub disks: Vec<(PathBuf, u64)>,
     pub checksum: bool,
     pub sources: Arc<dyn Sources>,
+    pub bad_sectors: BadSectors,
 }
 
 impl Bench {
@@ -63,6 +64,7 @@ impl Bench {
             disks: sources,
             checksum: true,
             sources: Arc::new(Files),
+            bad_sectors: BadSectors::Fail,
         })
     }
 
@@ -121,6 +123,7 @@ impl Bench {
                 })
                 .collect(),
             sources: Arc::clone(&self.sources),
+            bad_sectors: self.bad_sectors,
             compression: Compression::Off,
             streams: 2,
             bandwidth_limit: watch::channel(bandwidth).1,

@@ -65,7 +65,7 @@ async fn a_flipped_bit_in_disk_or_manifest_fails_the_image(carrier: Carrier) -> 
         flip(&disk, offset)?;
     }
     manifest::verify(&disk, &path)?;
-    // Every bit of it: the file is 215 bytes long.
+    // Every bit of it.
     let written = std::fs::read(&path)?;
     for bit in 0..written.len() * 8 {
         let mut damaged = written.clone();

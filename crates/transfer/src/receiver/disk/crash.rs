@@ -6,11 +6,12 @@ use domain::disk::DiskIndex;
 use proptest::prelude::*;
 
 use super::super::TargetDisk;
-use super::Disk;
+use super::{Arriving, Disk};
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::forgetful::{Medium, Sync};
-use crate::hashes::{Chunk, ChunkHashes, hash, is_zero};
+use crate::hashes::{Chunk, ChunkHashes, hash};
+use crate::plan::Extent;
 
 const CHUNK: u32 = 16;
 const CHUNKS: u64 = 12;
@@ -19,17 +20,20 @@ const SIZE: u64 = CHUNKS * 16 - 5;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Data(u64, u8),
+    /// A chunk of this content, of which the source could read all or not.
+    Data(u64, u8, bool),
     Zeros(u64, u64),
     Flush,
-    FailingFlush { in_map: bool },
+    FailingFlush {
+        in_map: bool,
+    },
     Crash(Vec<u8>, Vec<u8>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let fates = || prop::collection::vec(any::<u8>(), 1..8);
     prop_oneof![
-        6 => (0..CHUNKS, 1_u8..5).prop_map(|(chunk, content)| Step::Data(chunk, content)),
+        6 => (0..CHUNKS, 0_u8..5, any::<bool>()).prop_map(|(chunk, content, is_bad)| Step::Data(chunk, content, is_bad)),
         2 => (0..CHUNKS, 1..4_u64).prop_map(|(start, count)| Step::Zeros(start, count.min(CHUNKS - start))),
         3 => Just(Step::Flush),
         1 => any::<bool>().prop_map(|in_map| Step::FailingFlush { in_map }),
@@ -46,6 +50,8 @@ struct World {
     dirty: Vec<u64>,
     /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
     promised: Vec<Chunk>,
+    /// What the last write of each chunk said of bad ranges.
+    bad: Vec<bool>,
 }
 
 fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
@@ -62,6 +68,14 @@ fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
     Disk::new(spec, CHUNK, writer, opened).unwrap()
 }
 
+/// What the source can't read of a chunk, where it can't.
+fn lost(chunk: u64) -> Extent {
+    Extent {
+        start: chunk * 16 + 1,
+        end: chunk * 16 + 3,
+    }
+}
+
 fn content(chunk: u64, byte: u8) -> Vec<u8> {
     vec![byte; usize::try_from((SIZE - chunk * 16).min(16)).unwrap()]
 }
@@ -76,19 +90,38 @@ impl World {
             disk,
             dirty: Vec::new(),
             promised: vec![Chunk::Unknown; CHUNKS as usize],
+            bad: vec![false; CHUNKS as usize],
         }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::Data(chunk, byte) => {
+            Step::Data(chunk, byte, is_bad) => {
                 self.before_writing(*chunk, 1);
+                let bad: Vec<Extent> = is_bad.then(|| lost(*chunk)).into_iter().collect();
                 let bytes = content(*chunk, *byte);
-                let _broken = self.disk.write_chunk(*chunk, hash(&bytes), &bytes);
+                let written = if *byte == 0 {
+                    self.disk.write_zeros((*chunk, 1), &bad)
+                } else {
+                    self.disk.write_chunk(&Arriving {
+                        chunk: *chunk,
+                        hash: hash(&bytes),
+                        bytes: &bytes,
+                        bad: &bad,
+                    })
+                };
+                // A disk that is broken takes nothing, and has what it had.
+                if written.is_ok() {
+                    self.bad[usize::try_from(*chunk).unwrap()] = *is_bad;
+                }
             }
             Step::Zeros(start, count) => {
                 self.before_writing(*start, *count);
-                let _broken = self.disk.write_zeros(*start, *count);
+                if self.disk.write_zeros((*start, *count), &[]).is_ok() {
+                    for chunk in *start..start + count {
+                        self.bad[usize::try_from(chunk).unwrap()] = false;
+                    }
+                }
             }
             Step::Flush => self.flush(),
             Step::FailingFlush { in_map } => {
@@ -141,11 +174,7 @@ impl World {
         {
             let from = usize::try_from(chunk * 16).unwrap();
             let bytes = &bytes[from..(from + 16).min(bytes.len())];
-            let found = if is_zero(bytes) {
-                Chunk::Zero
-            } else {
-                Chunk::Data(hash(bytes))
-            };
+            let found = Chunk::of(bytes);
             if known != Chunk::Unknown && known != found {
                 return Err(format!(
                     "chunk {chunk} is {found:?}, the map says {known:?}"
@@ -154,6 +183,13 @@ impl World {
             if *promised != Chunk::Unknown && known != *promised {
                 return Err(format!(
                     "chunk {chunk} was promised as {promised:?}, the map says {known:?}"
+                ));
+            }
+            let is_bad = self.disk.bad().contains(&lost(chunk));
+            let said = self.bad[usize::try_from(chunk).unwrap()];
+            if known != Chunk::Unknown && is_bad != said {
+                return Err(format!(
+                    "chunk {chunk} was written with bad ranges: {said}, the map says {is_bad}"
                 ));
             }
         }
@@ -179,7 +215,7 @@ proptest! {
 #[test]
 fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Data(3, 1, false)).unwrap();
     world.disk_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     assert!(world.step(&Step::Crash(vec![0], vec![0])).is_err());
@@ -188,16 +224,26 @@ fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
 #[test]
 fn the_check_catches_a_map_that_does_not_keep_what_it_synced() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Data(3, 1, false)).unwrap();
     world.map_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     assert!(world.step(&Step::Crash(vec![2], vec![0])).is_err());
 }
 
 #[test]
+fn the_check_catches_a_bad_range_that_is_not_kept() {
+    let mut world = World::new();
+    world.step(&Step::Data(3, 1, true)).unwrap();
+    world.step(&Step::Flush).unwrap();
+    world.bad[3] = false;
+    let found = world.step(&Step::Crash(vec![0], vec![0]));
+    assert!(found.is_err_and(|what| what.contains("bad ranges")));
+}
+
+#[test]
 fn after_a_failed_sync_nothing_counts_until_the_disk_is_opened_again() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Data(3, 1, false)).unwrap();
     world.step(&Step::FailingFlush { in_map: false }).unwrap();
     assert!(
         world.disk.flush().is_err(),
@@ -209,9 +255,9 @@ fn after_a_failed_sync_nothing_counts_until_the_disk_is_opened_again() {
 #[test]
 fn what_a_disk_did_not_keep_of_the_last_windows_is_forgotten_and_sent_again() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Data(3, 1, false)).unwrap();
     world.step(&Step::Flush).unwrap();
-    world.step(&Step::Data(4, 2)).unwrap();
+    world.step(&Step::Data(4, 2, false)).unwrap();
     world.step(&Step::Zeros(3, 1)).unwrap();
     world.disk_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
@@ -223,7 +269,7 @@ fn what_a_disk_did_not_keep_of_the_last_windows_is_forgotten_and_sent_again() {
     // They are sent again, and what the map says then is so.
     world.promised.fill(Chunk::Unknown);
     world.dirty.clear();
-    world.step(&Step::Data(4, 2)).unwrap();
+    world.step(&Step::Data(4, 2, false)).unwrap();
     world.step(&Step::Flush).unwrap();
     world.step(&Step::Crash(vec![0], vec![0])).unwrap();
     assert_eq!(world.durable()[4], Chunk::Data(hash(&content(4, 2))));
@@ -232,7 +278,7 @@ fn what_a_disk_did_not_keep_of_the_last_windows_is_forgotten_and_sent_again() {
 #[test]
 fn a_map_that_was_closed_is_believed_unread() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1)).unwrap();
+    world.step(&Step::Data(3, 1, false)).unwrap();
     world.step(&Step::Flush).unwrap();
     world.disk.close().unwrap();
     world.disk_medium.next_sync(Sync::Good);

@@ -1,0 +1,84 @@
+//! Bytes of a source that can't be read. They are zeros on the target, and whoever vouches for the disk says which they are.
+//!
+//! A *bad range* lies in one chunk: it becomes known with that chunk, crosses the wire in front of it, stands beside it in the same record of the chunk map, and goes
+//! when the chunk is written again. So nobody ever takes such zeros for bytes of the source.
+
+use std::collections::BTreeMap;
+
+use crate::plan::Extent;
+
+/// Most bad ranges of a disk. What loses more is no disk with bad sectors but one that fails as a whole.
+pub const MOST_BAD_RANGES: usize = 16_384;
+
+/// The bad ranges of one disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct BadRanges {
+    /// From the first byte to that behind the last.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl BadRanges {
+    /// How many there are, each of one chunk.
+    pub(crate) fn count(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Adds one.
+    pub(crate) fn add(&mut self, range: Extent) {
+        self.ranges.insert(range.start, range.end);
+    }
+
+    /// Those that begin in a stretch of the disk, in order.
+    pub(crate) fn within(&self, start: u64, end: u64) -> impl Iterator<Item = Extent> {
+        self.ranges
+            .range(start..end.max(start))
+            .map(|(&start, &end)| Extent { start, end })
+    }
+
+    /// Removes those that begin in a stretch of the disk.
+    pub(crate) fn remove(&mut self, start: u64, end: u64) {
+        if !self.ranges.is_empty() {
+            self.ranges.retain(|at, _| !(start..end).contains(at));
+        }
+    }
+
+    /// All of them, in order; what touches across the end of a chunk is one.
+    pub(crate) fn merged(&self) -> Vec<Extent> {
+        let mut merged: Vec<Extent> = Vec::new();
+        for (&start, &end) in &self.ranges {
+            match merged.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => merged.push(Extent { start, end }),
+            }
+        }
+        merged
+    }
+}
+
+/// Bytes of ranges together.
+pub fn bytes(ranges: &[Extent]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> Extent {
+        Extent { start, end }
+    }
+
+    #[test]
+    fn ranges_go_with_their_chunk_and_merge_across_chunks() {
+        let mut bad = BadRanges::default();
+        for known in [range(8, 16), range(16, 20), range(30, 31)] {
+            bad.add(known);
+        }
+        assert_eq!(bad.merged(), [range(8, 20), range(30, 31)]);
+        assert_eq!(bytes(&bad.merged()), 13);
+        let second: Vec<Extent> = bad.within(16, 24).collect();
+        assert_eq!(second, [range(16, 20)]);
+        bad.remove(16, 24);
+        assert_eq!(bad.merged(), [range(8, 16), range(30, 31)]);
+    }
+}
