@@ -274,7 +274,7 @@ fn count(outcome: &'static str) {
 
 /// How long a command that failed waits, which was given out so often.
 fn pause_after(deliveries: i64) -> Duration {
-    let doublings = u32::try_from(deliveries - 1).unwrap_or(0).min(10);
+    let doublings = u32::try_from(deliveries.saturating_sub(1).clamp(0, 10)).unwrap_or(0);
     (LATER * 2_u32.pow(doublings)).min(LONGEST_LATER)
 }
 
