@@ -153,7 +153,12 @@ impl Tenant {
                         "DescribeSourceServers",
                         &[("Name", name), ("State", "Available")],
                     )
-                    .await?;
+                    .await;
+                let answer = match answer {
+                    // On a busy machine a connection may break before its answer has come.
+                    Err(error) if error.is_retryable() => return Ok(None),
+                    answered => answered?,
+                };
                 Ok(answer["SourceServers"]["SourceServer"][0]["SourceId"]
                     .as_str()
                     .map(str::to_owned))
