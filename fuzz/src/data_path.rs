@@ -253,11 +253,6 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         (
             "control",
-            "left-out",
-            protocol::encode_control(&ToReceiver::LeftOut { bytes: 1 << 40 }),
-        ),
-        (
-            "control",
             "present",
             protocol::encode_control(&ToSender::Present(page)),
         ),
