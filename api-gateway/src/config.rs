@@ -107,6 +107,29 @@ impl Config {
         (self.database_connections - self.connections_for_all()).max(1)
     }
 
+    /// Longest time of a call.
+    pub(crate) fn call_limit(&self) -> Duration {
+        Duration::from_millis(self.api_timeout_ms)
+    }
+
+    // A call that waits in vain must be answered within that, which is while its caller still listens (SMC API §3.5): so each of its waits
+    // is a part of it.
+
+    /// Longest wait of a call for a connection to Postgres.
+    pub(crate) fn database_wait(&self) -> Duration {
+        self.call_limit() * 4 / 5
+    }
+
+    /// Longest wait of a statement for a row that another one holds.
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        self.call_limit() * 2 / 5
+    }
+
+    /// Longest run of one of a call's statements.
+    pub(crate) fn call_statement_timeout(&self) -> Duration {
+        self.call_limit() * 4 / 5
+    }
+
     pub(crate) fn drain_deadline(&self) -> Duration {
         Duration::from_secs(self.drain_secs)
     }
@@ -118,16 +141,33 @@ pub(crate) const CACHED_KEYS: usize = 10_000;
 /// How long one is kept: a key that was switched off signs for at most that long.
 pub(crate) const KEY_CACHED_FOR: Duration = Duration::from_secs(5);
 
-// A call that waits in vain must be answered while its caller still listens, which JavaScript clients do for three seconds (SMC API §3.5).
-
-/// Longest wait of a call for a connection to Postgres.
-pub(crate) const DATABASE_WAIT: Duration = Duration::from_secs(2);
-
-/// Longest wait of a statement for a row that another one holds.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Longest run of one of a call's statements.
-pub(crate) const CALL_STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Longest run of any other statement: of agents, of operators, of upkeep.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_answered_while_javascript_clients_still_listen() {
+        let key = "--seal-key=".to_owned() + &"0".repeat(64);
+        let arguments = ["gateway", "--database-url=x", "--nats-url=x", key.as_str()];
+        let config = Arguments::parse_from(arguments).config;
+        assert!(config.call_limit() < Duration::from_secs(3));
+        for wait in [
+            config.database_wait(),
+            config.lock_timeout(),
+            config.call_statement_timeout(),
+        ] {
+            assert!(wait < config.call_limit(), "{wait:?}");
+        }
+    }
+}

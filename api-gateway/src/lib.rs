@@ -107,10 +107,10 @@ impl Server {
         let connect = ConnectConfig {
             max_connections: config.connections_for_all(),
             tenant_connections: config.connections_for_tenants(),
-            acquire_timeout: config::DATABASE_WAIT,
+            acquire_timeout: config.database_wait(),
             statement_timeout: config::STATEMENT_TIMEOUT,
-            tenant_statement_timeout: config::CALL_STATEMENT_TIMEOUT,
-            lock_timeout: config::LOCK_TIMEOUT,
+            tenant_statement_timeout: config.call_statement_timeout(),
+            lock_timeout: config.lock_timeout(),
             plans_each: true,
             ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
         };
@@ -130,7 +130,7 @@ impl Server {
             limits: Limits {
                 body_bytes: config.api_body_bytes,
                 parameters: config.api_parameters,
-                request_timeout: Duration::from_millis(config.api_timeout_ms),
+                request_timeout: config.call_limit(),
             },
             throttle: Throttle::new(store.clone()),
             trusted_proxies: config.trusted_proxies.clone(),

@@ -28,19 +28,20 @@ struct Arguments {
 pub fn config(flags: &[&str]) -> Config {
     // The first test of the process installs it; later ones find it there.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    let free_ports = ["--api=127.0.0.1:0", "--agents=127.0.0.1:0"]
-        .into_iter()
-        .filter(|fixed| {
-            !flags
-                .iter()
-                .any(|flag| flag.split('=').next() == fixed.split('=').next())
-        });
-    let others = [
+    let defaults = [
+        "--api=127.0.0.1:0",
+        "--agents=127.0.0.1:0",
         "--nats-url=nats://127.0.0.1:1",
         "--drain-secs=5",
         "--region=local",
+        // A machine that runs many tests at once is no reason to give a call up.
+        "--api-timeout-ms=60000",
     ];
-    let all = ["gateway"].into_iter().chain(free_ports).chain(others);
+    let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+    let defaults = defaults
+        .into_iter()
+        .filter(|default| !flags.iter().any(|flag| name(flag) == name(default)));
+    let all = ["gateway"].into_iter().chain(defaults);
     Arguments::parse_from(all.chain(flags.iter().copied())).config
 }
 

@@ -95,6 +95,9 @@ impl Cluster {
             &cluster.agents,
             "--image-store",
             &images,
+            // A machine that is busy with other tests is no reason to give a call up.
+            "--api-timeout-ms",
+            "10000",
         ]
         .map(str::to_owned);
         cluster.start_role("gateway", "gateway", &gateway, &environment)?;
