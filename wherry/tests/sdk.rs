@@ -279,6 +279,7 @@ async fn small(
         .await?;
     let quotas = Quotas {
         max_jobs: 0,
+        max_access_tokens: 1,
         max_workgroups: 1,
         max_workgroup_sources: 0,
         ..Quotas::default()
