@@ -124,7 +124,7 @@ async fn calls_are_counted_by_action_and_code() {
 
 #[tokio::test]
 async fn without_postgres_calls_are_refused_in_time_and_work_again_with_it() {
-    let fixture = Fixture::start().await;
+    let fixture = Fixture::start_with(&["--api-timeout-ms=5000"]).await;
     let tenant = fixture.tenant("one").await;
     tenant.call("DescribeSourceServers", &[]).await;
     ready(&fixture, 200).await;
