@@ -33,10 +33,16 @@ async fn two_runs_share_a_limit_evenly_and_keep_to_it() -> anyhow::Result<()> {
     let (first, second) = (rate_of(runs[0].1.clone()), rate_of(runs[1].1.clone()));
     let (first, second) = tokio::try_join!(first, second)?;
     let rates = [first, second];
+    let shared = SHARED as f64;
+    assert!(
+        (first + second - shared).abs() <= shared / 20.0,
+        "{rates:?} bytes a second, of {shared} together"
+    );
+    // A sender counts whole chunks, each 3 % of what one run sends meanwhile. The simulation holds shares to 5 %.
     for rate in &rates {
-        let wanted = SHARED as f64 / 2.0;
+        let wanted = shared / 2.0;
         assert!(
-            (rate - wanted).abs() <= wanted / 20.0,
+            (rate - wanted).abs() <= wanted / 10.0,
             "{rates:?} bytes a second, of {wanted} for each"
         );
     }
