@@ -20,7 +20,7 @@ async fn two_runs_share_a_limit_evenly_and_keep_to_it() -> anyhow::Result<()> {
     let shared = SharedLimit::new(rate);
     let mut runs = Vec::new();
     for (carrier, seed) in [(Carrier::Quic, 18), (Carrier::Tcp, 19)] {
-        let bench = Bench::new(carrier, &[&noise(64 * MIB, seed)])?;
+        let bench = Bench::new(carrier, &[&noise(128 * MIB, seed)])?;
         let (server, address) = bench.server()?;
         server.admit(bench.admission(1)).await?;
         let mut config = bench.config(address, 1, None);
@@ -38,11 +38,10 @@ async fn two_runs_share_a_limit_evenly_and_keep_to_it() -> anyhow::Result<()> {
         (first + second - shared).abs() <= shared / 20.0,
         "{rates:?} bytes a second, of {shared} together"
     );
-    // A sender counts whole chunks, each 3 % of what one run sends meanwhile. The simulation holds shares to 5 %.
     for rate in &rates {
         let wanted = shared / 2.0;
         assert!(
-            (rate - wanted).abs() <= wanted / 10.0,
+            (rate - wanted).abs() <= wanted / 20.0,
             "{rates:?} bytes a second, of {wanted} for each"
         );
     }
@@ -61,10 +60,11 @@ async fn rate_of(mut sent: watch::Receiver<SendProgress>) -> anyhow::Result<f64>
     // What was there before is older than now.
     next().await?;
     let first = next().await?;
+    // A sender counts whole chunks: they must be little beside all that is sent meanwhile.
     loop {
         let last = next().await?;
         let seconds = last.0.duration_since(first.0).as_secs_f64();
-        if seconds >= 4.0 {
+        if seconds >= 12.0 {
             return Ok((last.1 - first.1) as f64 / seconds);
         }
     }
