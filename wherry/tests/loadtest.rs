@@ -1,5 +1,6 @@
 //! Small load tests, whole: their own Wherry, their agents, their reports.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -9,14 +10,7 @@ use serde_json::Value;
 fn limits_hold_under_load_and_every_disk_is_right() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let arguments = "loadtest jobs --tenants 2 --jobs 8 --running-limit 1 --disk-mib 8 --timeout-secs 120 --json";
-    let output = Command::new(env!("CARGO_BIN_EXE_wherry"))
-        .args(arguments.split(' '))
-        .arg("--work-dir")
-        .arg(folder.path())
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
-    ensure!(output.status.success(), "{said}\n{report:#}");
+    let report = report_of(arguments, folder.path())?;
     ensure!(report["faults"] == serde_json::json!([]), "{report:#}");
     for figure in ["jobs_created", "jobs_finished", "images_compared"] {
         ensure!(report[figure] == 8, "{figure}: {report:#}");
@@ -43,14 +37,7 @@ fn limits_hold_under_load_and_every_disk_is_right() -> anyhow::Result<()> {
 fn calls_of_every_kind_are_answered_rightly_at_the_rate_asked_for() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let arguments = "loadtest api --tenants 2 --rows 1000 --rate 40 --duration-secs 5 --connections 4 --mix write --json";
-    let output = Command::new(env!("CARGO_BIN_EXE_wherry"))
-        .args(arguments.split(' '))
-        .arg("--work-dir")
-        .arg(folder.path())
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
-    ensure!(output.status.success(), "{said}\n{report:#}");
+    let report = report_of(arguments, folder.path())?;
     ensure!(report["faults"] == serde_json::json!({}), "{report:#}");
     ensure!(report["calls"] == 200, "{report:#}");
     let operations = report["operations"].as_array().context("its operations")?;
@@ -66,4 +53,17 @@ fn calls_of_every_kind_are_answered_rightly_at_the_rate_asked_for() -> anyhow::R
         "{report:#}"
     );
     Ok(())
+}
+
+/// What a load test that found nothing wrong has to say.
+fn report_of(arguments: &str, work_dir: &Path) -> anyhow::Result<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_wherry"))
+        .args(arguments.split(' '))
+        .arg("--work-dir")
+        .arg(work_dir)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
+    ensure!(output.status.success(), "{said}\n{report:#}");
+    Ok(report)
 }
