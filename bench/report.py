@@ -132,7 +132,7 @@ def write(folder, results, arguments):
     held = [] if arguments.quick else bounds(results)
     lines = ["# Data path: measurements", "", "Written by `make bench`. Medians of interleaved rounds; every target compared with its source. Wall time is that of the client's process, "
              "from its start to its end; for `wherry bench transfer` it holds the start of both sides. CPU is user and system time by GiB of data, children included. Wire is what the "
-             "network sent, headers and both directions." + (" **Small disks (`--quick`): these figures only show that the bench works.**" if arguments.quick else ""), "",
+             "network sent, headers and both directions. `local copy` is `qemu-img convert` without a network: what reading and writing these disks takes by itself." + (" **Small disks (`--quick`): these figures only show that the bench works.**" if arguments.quick else ""), "",
              "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in about.items()), ""]
     if held:
         lines += ["## Bounds", "", "| | measured | bound | |", "|---|---|---|---|"]

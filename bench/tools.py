@@ -143,6 +143,11 @@ class Copy:
             options += ",tls-creds=tls"
         return self.nbd_pull([*client, "--image-opts", f"driver=raw,file.{options.replace(',', ',file.')}", self.target], tls)
 
+    def local_copy(self):
+        """What the disks themselves take: one process, no network."""
+        client = ["qemu-img", "convert", "-f", "raw", "-O", "raw", "-m", 8, *(["-n", "-W"] if self.in_place else [])]
+        return {"alone": [*client, *(["-T", "none", "-t", "none"] if self.direct else []), self.source, self.target]}
+
     def rsync(self, *options):
         module = self.keys.ssh / "rsyncd.conf"
         module.write_text(f"use chroot = no\nuid = {os.geteuid()}\ngid = {os.getegid()}\n[target]\npath = {self.target.parent}\nread only = no\n")
@@ -188,6 +193,8 @@ class Copy:
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
         if isinstance(plan, list):
             return self.measure_wherry(plan, patience)
+        if "alone" in plan:
+            return self.measure_alone(plan["alone"], patience)
         server_side, peer = plan["serves"], plan["peer"]
         server = Side([*self.network.on(server_side), *plan["commands"][server_side]], self.log)
         try:
@@ -195,9 +202,7 @@ class Copy:
             before, began = self.network.sent(), time.monotonic()
             client = Side([*self.network.on(1 - server_side), *plan["commands"][1 - server_side]], self.log)
             code, client_cpu, client_memory = client.end(patience)
-            if self.direct:
-                with open(self.target, "rb") as written:
-                    os.fsync(written.fileno())
+            self.put_down()
             wall = time.monotonic() - began
             crossed = self.network.since(before)
         finally:
@@ -207,6 +212,20 @@ class Copy:
         cpu = [client_cpu, server_cpu] if server_side == 1 else [server_cpu, client_cpu]
         memory = [client_memory, server_memory] if server_side == 1 else [server_memory, client_memory]
         return {"wall": wall, "cpu": cpu, "memory": memory, **crossed}
+
+    def put_down(self):
+        """On a disk a copy counts when it is there to stay."""
+        if self.direct:
+            with open(self.target, "rb") as written:
+                os.fsync(written.fileno())
+
+    def measure_alone(self, command, patience):
+        began = time.monotonic()
+        code, cpu, memory = Side(command, self.log).end(patience)
+        self.put_down()
+        if code != 0:
+            raise RuntimeError(f"ended with {code}")
+        return {"wall": time.monotonic() - began, "cpu": [cpu, 0], "memory": [memory, 0], "wire": 0, "sent": 0}
 
     def measure_wherry(self, command, patience):
         before, began = self.network.sent(), time.monotonic()
@@ -231,8 +250,8 @@ TOOLS = {
     "wherry checksum": ("wherry", ("--checksum",)), "wherry quic": ("wherry", ("--carrier", "quic")), "wherry tcp": ("wherry", ("--carrier", "tcp")),
     "nbdcopy": ("nbdcopy", ()), "nbdcopy TLS": ("nbdcopy", (True,)), "qemu-img": ("qemu_img", ()), "qemu-img TLS": ("qemu_img", (True,)),
     "rsync": ("rsync", ()), "rsync -z": ("rsync", ("-z",)), "rsync ssh": ("rsync_ssh", ()), "rsync -z ssh": ("rsync_ssh", ("-z",)),
-    "dd zstd ssh": ("zstd_ssh", ()),
+    "dd zstd ssh": ("zstd_ssh", ()), "local copy": ("local_copy", ()),
 }
-CLEAR = {"nbdcopy", "qemu-img", "rsync", "rsync -z"}
-ALL = ["wherry", "wherry quic", "wherry tcp", "nbdcopy", "nbdcopy TLS", "qemu-img", "qemu-img TLS", "rsync", "rsync ssh", "dd zstd ssh"]
+CLEAR = {"nbdcopy", "qemu-img", "rsync", "rsync -z", "local copy"}
+ALL = ["wherry", "wherry quic", "wherry tcp", "nbdcopy", "nbdcopy TLS", "qemu-img", "qemu-img TLS", "rsync", "rsync ssh", "dd zstd ssh", "local copy"]
 SHAPED = ["wherry", "nbdcopy", "nbdcopy TLS", "rsync -z", "rsync -z ssh", "dd zstd ssh"]

@@ -111,7 +111,6 @@ impl Server {
             statement_timeout: config::STATEMENT_TIMEOUT,
             tenant_statement_timeout: config.call_statement_timeout(),
             lock_timeout: config.lock_timeout(),
-            plans_each: true,
             ..ConnectConfig::new(config.database_url.expose_secret(), "wherry gateway")
         };
         let store = Store::connect(&connect, config.seal_key.clone()).await?;

@@ -86,20 +86,40 @@ async fn a_locked_row_and_a_postgres_that_restarts_in_each_phase_fail_no_run() -
 }
 
 #[tokio::test]
-async fn a_role_without_its_database_says_so_until_it_is_back() -> anyhow::Result<()> {
+async fn a_role_without_its_database_or_its_queue_says_so_until_it_is_back() -> anyhow::Result<()> {
     let mut cluster = cluster(&[]).await?;
+    let roles = ["gateway", "scheduler", "worker-1"];
     let paused = cluster.pause_postgres()?;
-    for role in ["gateway", "scheduler", "worker-1"] {
-        let missing = format!("{}.postgres", role.trim_end_matches("-1"));
+    says_that_it_lacks(&cluster, &roles, "postgres").await?;
+    drop(paused);
+    for role in roles {
+        cluster.ready(role).await?;
+    }
+    let paused = cluster.pause_nats()?;
+    says_that_it_lacks(&cluster, &roles[1..], "nats").await?;
+    ensure!(
+        cluster.readiness("gateway").await? == "ready\n",
+        "calls are answered without a queue"
+    );
+    drop(paused);
+    for role in roles {
+        cluster.ready(role).await?;
+    }
+    Ok(())
+}
+
+async fn says_that_it_lacks(
+    cluster: &Cluster,
+    roles: &[&str],
+    dependency: &str,
+) -> anyhow::Result<()> {
+    for role in roles {
+        let missing = format!("{}.{dependency}", role.trim_end_matches("-1"));
         let said = wait::some(PATIENCE, "the role is not ready", async || {
             let said = cluster.readiness(role).await?;
             Ok(said.contains(&missing).then_some(said))
         });
         ensure!(said.await?.starts_with("not ready: "), "{role}");
-    }
-    drop(paused);
-    for role in ["gateway", "scheduler", "worker-1"] {
-        cluster.ready(role).await?;
     }
     Ok(())
 }

@@ -193,7 +193,7 @@ impl Store {
             page.limit(),
             page.offset(),
         )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .fetch_all(&mut *self.planning_connection_as(tenant).await?)
         .await?;
         let total = rows.first().map_or(0, |row| row.total);
         let mut tokens = Vec::new();

@@ -4,6 +4,7 @@ use domain::message::{Command, Message, TraceHeaders};
 use domain::{ImageId, JobId, SourceId, TenantId, Timestamp};
 use serde_json::Value;
 
+use crate::list::Matching;
 use crate::row::parse;
 use crate::{Listed, Page, Store, StoreError, outbox};
 
@@ -101,47 +102,20 @@ impl Store {
         page: Page,
     ) -> Result<Listed<Image>, StoreError> {
         let start = self.page_ends.start(tenant, "image", filter, page);
+        let mut connection = self.connection_as(tenant).await?;
+        let Listed { rows: ids, total } = Matching::of(tenant, "image", &[])
+            .and("id = any(?)", filter.ids.as_deref())
+            .and("job_id = any(?)", filter.job_ids.as_deref())
+            .and("name = ?", filter.name.as_deref())
+            .page(start, &mut connection)
+            .await?;
         let rows = sqlx::query!(
-            r#"
-            with matching as not materialized (
-                select id, created_at from image
-                where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or job_id = any($3))
-                  and ($4::text is null or name = $4)
-            ), page as materialized (
-                select id from matching
-                where (created_at, id) < (coalesce($5, 'infinity'::timestamptz), $6::text)
-                order by created_at desc, id desc limit $7 offset $8
-            )
-            select id, job_id, source_id, region_id, name, state, location, description, created_at,
-                case when $9 or (select count(*) from page) >= $7 then (select count(*) from matching) end as total
-            from page join image using (id)
-            order by created_at desc, id desc
-            "#,
-            tenant.as_str(),
-            filter.ids.as_deref(),
-            filter.job_ids.as_deref(),
-            filter.name,
-            start.behind_time(),
-            start.behind_id(),
-            page.limit(),
-            start.offset(),
-            page.number > 1,
+            "select id, job_id, source_id, region_id, name, state, location, description, created_at
+            from image where id = any($1) order by created_at desc, id desc",
+            &ids,
         )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .fetch_all(&mut *connection)
         .await?;
-        let total = match rows.first() {
-            Some(row) => row.total.unwrap_or(rows.len() as i64),
-            None if page.number > 1 => {
-                Box::pin(self.images(tenant, filter, Page::ONE))
-                    .await?
-                    .total
-            }
-            None => 0,
-        };
-        start.ended(
-            rows.len(),
-            rows.last().map(|row| (row.created_at, row.id.as_str())),
-        );
         let rows = rows
             .into_iter()
             .map(|row| {

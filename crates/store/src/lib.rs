@@ -4,6 +4,7 @@
 //! tenant, job, lease, outbox, and answers with a typed outcome: zero rows means that somebody else won, which is no error.
 
 mod error;
+mod list;
 mod page;
 mod pool;
 mod row;

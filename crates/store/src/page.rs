@@ -73,9 +73,6 @@ pub(crate) struct Start {
 }
 
 impl Page {
-    /// One row, for the count.
-    pub(crate) const ONE: Self = Self { number: 1, size: 1 };
-
     pub(crate) fn limit(self) -> i64 {
         i64::from(self.size)
     }
@@ -133,14 +130,19 @@ impl PageEnds {
 }
 
 impl Start {
-    /// The time of the row behind which the page begins; statements take infinity for `None`.
-    pub(crate) fn behind_time(&self) -> Option<DateTime<Utc>> {
-        self.behind.as_ref().map(|row| row.created_at)
+    /// Which page.
+    pub(crate) fn page(&self) -> Page {
+        Page {
+            number: self.key.number,
+            size: self.key.size,
+        }
     }
 
-    /// The id of that row, empty for none.
-    pub(crate) fn behind_id(&self) -> &str {
-        self.behind.as_ref().map_or("", |row| &row.id)
+    /// The row behind which the page begins, if that is known.
+    pub(crate) fn behind(&self) -> Option<(DateTime<Utc>, &str)> {
+        self.behind
+            .as_ref()
+            .map(|row| (row.created_at, row.id.as_str()))
     }
 
     /// Rows to leave out from there.
@@ -181,18 +183,15 @@ mod tests {
         let tenant = TenantId::generate();
         let at = DateTime::from_timestamp(1_800_000_000, 1000).unwrap();
         let second = ends.start(&tenant, "job", &"all", page(2));
-        assert_eq!((second.behind_time(), second.offset()), (None, 2));
+        assert_eq!((second.behind(), second.offset()), (None, 2));
 
         ends.start(&tenant, "job", &"all", page(1))
             .ended(2, Some((at, "j-2")));
         let second = ends.start(&tenant, "job", &"all", page(2));
-        assert_eq!(
-            (second.behind_time(), second.behind_id(), second.offset()),
-            (Some(at), "j-2", 0)
-        );
+        assert_eq!((second.behind(), second.offset()), (Some((at, "j-2")), 0));
         second.ended(1, Some((at, "j-1")));
         let third = ends.start(&tenant, "job", &"all", page(3));
-        assert_eq!((third.behind_time(), third.offset()), (None, 4));
+        assert_eq!((third.behind(), third.offset()), (None, 4));
     }
 
     #[test]
@@ -208,7 +207,7 @@ mod tests {
             ends.start(&one, "job", &"some", page(2)),
             ends.start(&one, "job", &"all", Page { number: 2, size: 3 }),
         ] {
-            assert_eq!(start.behind_time(), None);
+            assert_eq!(start.behind(), None);
         }
     }
 }

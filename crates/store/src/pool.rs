@@ -34,8 +34,6 @@ pub struct ConnectConfig {
     pub tenant_statement_timeout: Duration,
     /// Longest wait of a statement for a row that another one holds.
     pub lock_timeout: Duration,
-    /// Plans every statement for its values. Lists with filters that may be absent find their index only so; it costs a part of a millisecond.
-    pub plans_each: bool,
 }
 
 impl ConnectConfig {
@@ -51,7 +49,6 @@ impl ConnectConfig {
             statement_timeout: Duration::from_secs(10),
             tenant_statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(10),
-            plans_each: false,
         }
     }
 }
@@ -122,10 +119,27 @@ impl Store {
         &self,
         tenant: &TenantId,
     ) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.set_up_for(tenant, "auto").await
+    }
+
+    /// The same for a statement with filters that may be absent: it is planned for its values each time, since it finds its index only so.
+    pub(crate) async fn planning_connection_as(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.set_up_for(tenant, "force_custom_plan").await
+    }
+
+    async fn set_up_for(
+        &self,
+        tenant: &TenantId,
+        plan_cache_mode: &str,
+    ) -> Result<PoolConnection<Postgres>, StoreError> {
         let mut connection = self.tenants.acquire().await?;
         sqlx::query!(
-            "select set_config('wherry.tenant', $1, false)",
-            tenant.as_str()
+            "select set_config('wherry.tenant', $1, false) as tenant, set_config('plan_cache_mode', $2, false) as plans",
+            tenant.as_str(),
+            plan_cache_mode
         )
         .fetch_one(&mut *connection)
         .await?;
@@ -222,14 +236,6 @@ fn options(
             // Any page of an SSD is as near as the next one. With the planner's own figure, of a disk with arms, it would rather read a
             // table from end to end than an index that has all that a list asks for.
             ("random_page_cost", "1.1"),
-            (
-                "plan_cache_mode",
-                if config.plans_each {
-                    "force_custom_plan"
-                } else {
-                    "auto"
-                },
-            ),
         ]))
 }
 

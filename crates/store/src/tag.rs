@@ -162,7 +162,7 @@ impl Store {
             tag_keys.as_deref(),
             &tag_values as &[Option<String>],
         )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .fetch_all(&mut *self.planning_connection_as(tenant).await?)
         .await?;
         Ok(rows
             .into_iter()

@@ -216,7 +216,7 @@ impl Store {
             tag_keys.as_deref(),
             &tag_values as &[Option<String>],
         )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .fetch_all(&mut *self.planning_connection_as(tenant).await?)
         .await?;
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let mut members = self.members(tenant, &ids).await?;

@@ -24,10 +24,7 @@ impl World {
     async fn new(rows: u32) -> Self {
         let database = testkit::postgres().await;
         let pool: PgPool = database.pool().await;
-        let config = ConnectConfig {
-            plans_each: true,
-            ..ConnectConfig::new(database.url(), "test")
-        };
+        let config = ConnectConfig::new(database.url(), "test");
         let seal = SealKey::from_hex(&SealKey::generate_hex()).unwrap();
         let store = Store::connect(&config, seal).await.unwrap();
         let mut tenants = Vec::new();

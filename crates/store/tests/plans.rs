@@ -154,10 +154,7 @@ impl World {
     }
 
     async fn store(&self, application: &str) -> Store {
-        let config = ConnectConfig {
-            plans_each: true,
-            ..ConnectConfig::new(self.database.url(), application)
-        };
+        let config = ConnectConfig::new(self.database.url(), application);
         let seal = SealKey::from_hex(&SealKey::generate_hex()).unwrap();
         Store::connect(&config, seal).await.unwrap()
     }

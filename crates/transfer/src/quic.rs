@@ -76,6 +76,11 @@ pub(crate) fn largest_payload(remote: SocketAddr) -> u16 {
     socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD)
 }
 
+/// Whether packets to `remote` stay on this machine.
+pub(crate) fn is_local(remote: SocketAddr) -> bool {
+    socket::is_local(remote)
+}
+
 /// The send window for a path with this round trip, in bytes.
 pub(crate) fn send_window(round_trip: Duration) -> u64 {
     let held = round_trip.as_secs_f64() * FASTEST_PATH;

@@ -7,13 +7,15 @@ use domain::job::{BusinessStatus, State, Status};
 use domain::status_info::StatusInfo;
 use domain::tag::TagFilter;
 use domain::{ImageId, InstanceId, JobId, Run, SourceId, TenantId, Timestamp, WorkgroupId};
+use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 
 use super::Increments;
 use super::runs::JobRun;
+use crate::list::Matching;
 use crate::row::{parse, parse_opt, unsigned};
 use crate::source::disk_index;
-use crate::{Listed, Page, Store, StoreError, tag};
+use crate::{Listed, Page, Store, StoreError};
 
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,32 +142,27 @@ impl Store {
         filter: &JobFilter,
         page: Page,
     ) -> Result<Listed<Job>, StoreError> {
-        let states = filter.states();
-        let (tag_keys, tag_values) = tag::wanted(&filter.tags);
         let start = self.page_ends.start(tenant, "job", filter, page);
+        let mut connection = self.connection_as(tenant).await?;
+        let Listed { rows: ids, total } = Matching::of(tenant, "job", &filter.tags)
+            .and("id = any(?)", filter.ids.as_deref())
+            .and("source_id = any(?)", filter.source_ids.as_deref())
+            .and("name = ?", filter.name.as_deref())
+            .and("region_id = ?", filter.region_id.as_deref())
+            .and("state = any(?)", filter.states())
+            .and(
+                "source_id = any(array(select id from source where workgroup_id = ?))",
+                filter.workgroup_id.as_deref(),
+            )
+            .page(start, &mut connection)
+            .await?;
         let rows = sqlx::query!(
             r#"
-            with tagged as materialized (
-                select resource_id from tag join unnest($13::text[], $14::text[]) as wanted (key, value)
-                  on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
-                where tag.tenant = $1 and tag.kind = 'job'
-                group by resource_id having count(*) = cardinality($13)
-            ), matching as not materialized (
-                select id, created_at from job
-                where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text[] is null or source_id = any($3))
-                  and ($4::text is null or name = $4) and ($5::text is null or region_id = $5)
-                  and ($6::text[] is null or state = any($6))
-                  and ($12::text is null or source_id = any(array(select id from source where workgroup_id = $12)))
-                  and ($13::text[] is null or id in (select resource_id from tagged))
-            ), page as materialized (
-                select id from matching
-                where (created_at, id) < (coalesce($7, 'infinity'::timestamptz), $8::text)
-                order by created_at desc, id desc limit $9 offset $10
-            ), queue as materialized (
+            with queue as materialized (
                 -- Read once, and only if somebody on the page stands in it.
                 select id, row_number() over (order by priority desc, queued_at, id) as position from job
                 where tenant = $1 and state = 'preparing' and admitted_at is null
-                  and exists (select 1 from page join job using (id) where state = 'preparing' and admitted_at is null)
+                  and exists (select 1 from job where id = any($2) and state = 'preparing' and admitted_at is null)
             )
             select id, source_id, region_id, name, description, target_type, image_name, net_mode, vswitch_id, vpc_id,
                 replication_parameters, state, run, failure_code, failure_message, observed as "observed: Json<StatusInfo>",
@@ -177,42 +174,18 @@ impl Store {
                     where job_event.job_id = job.id and job_event.run = job.run
                       and to_state in ('preparing', 'syncing', 'processing', 'cleaning', 'waiting')
                     order by array_position(array['preparing', 'syncing', 'processing', 'cleaning', 'waiting'], to_state) desc
-                    limit 1) as furthest,
-                -- The first page says by itself how many rows there are, if it is not full.
-                case when $11 or (select count(*) from page) >= $9 then (select count(*) from matching) end as total
-            from page join job using (id) left join queue using (id)
+                    limit 1) as furthest
+            from job left join queue using (id)
+            where id = any($2)
             order by created_at desc, id desc
             "#,
             tenant.as_str(),
-            filter.ids.as_deref(),
-            filter.source_ids.as_deref(),
-            filter.name,
-            filter.region_id,
-            states.as_deref(),
-            start.behind_time(),
-            start.behind_id(),
-            page.limit(),
-            start.offset(),
-            page.number > 1,
-            filter.workgroup_id,
-            tag_keys.as_deref(),
-            &tag_values as &[Option<String>],
+            &ids,
         )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .fetch_all(&mut *connection)
         .await?;
-        let total = match rows.first() {
-            Some(row) => row.total.unwrap_or(rows.len() as i64),
-            // A page beyond the end has no row that could carry the count.
-            None if page.number > 1 => Box::pin(self.jobs(tenant, filter, Page::ONE)).await?.total,
-            None => 0,
-        };
-        start.ended(
-            rows.len(),
-            rows.last().map(|row| (row.created_at, row.id.as_str())),
-        );
-        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut disks = self.disks_of_jobs(tenant, &ids).await?;
-        let mut runs = self.runs_of_jobs(tenant, &ids).await?;
+        let mut disks = disks_of_jobs(&mut connection, &ids).await?;
+        let mut runs = super::runs::of_jobs(&mut connection, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -255,37 +228,36 @@ impl Store {
             .collect::<Result<_, StoreError>>()?;
         Ok(Listed { rows, total })
     }
+}
 
-    async fn disks_of_jobs(
-        &self,
-        tenant: &TenantId,
-        ids: &[String],
-    ) -> Result<HashMap<String, Vec<JobDisk>>, StoreError> {
-        let rows = sqlx::query!(
-            r#"select job_id, job_disk.index, size_gib, source_disk.partitions as "partitions?: Json<Vec<SourcePartition>>"
-            from job_disk join job on job.id = job_id
-                left join source_disk on source_disk.source_id = job.source_id and source_disk.index = job_disk.index
-            where job_id = any($1) order by job_disk.index"#,
-            ids
-        )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
-        .await?;
-        let mut disks: HashMap<String, Vec<JobDisk>> = HashMap::new();
-        for row in rows {
-            let size_gib = u32::try_from(row.size_gib).map_err(|_| StoreError::UnknownValue {
-                column: "job_disk.size_gib",
-                value: row.size_gib.to_string(),
-            })?;
-            disks.entry(row.job_id).or_default().push(JobDisk {
-                target: TargetDisk {
-                    index: disk_index("job_disk.index", row.index)?,
-                    size_gib,
-                },
-                partitions: row.partitions.map_or_else(Vec::new, |Json(found)| found),
-            });
-        }
-        Ok(disks)
+async fn disks_of_jobs(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<HashMap<String, Vec<JobDisk>>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select job_id, job_disk.index, size_gib, source_disk.partitions as "partitions?: Json<Vec<SourcePartition>>"
+        from job_disk join job on job.id = job_id
+            left join source_disk on source_disk.source_id = job.source_id and source_disk.index = job_disk.index
+        where job_id = any($1) order by job_disk.index"#,
+        ids
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut disks: HashMap<String, Vec<JobDisk>> = HashMap::new();
+    for row in rows {
+        let size_gib = u32::try_from(row.size_gib).map_err(|_| StoreError::UnknownValue {
+            column: "job_disk.size_gib",
+            value: row.size_gib.to_string(),
+        })?;
+        disks.entry(row.job_id).or_default().push(JobDisk {
+            target: TargetDisk {
+                index: disk_index("job_disk.index", row.index)?,
+                size_gib,
+            },
+            partitions: row.partitions.map_or_else(Vec::new, |Json(found)| found),
+        });
     }
+    Ok(disks)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use domain::job::Event;
 use domain::message::JobChanged;
-use domain::{ImageId, Run, TenantId, Timestamp};
+use domain::{ImageId, Run, Timestamp};
+use sqlx::postgres::PgConnection;
 
 use crate::row::{parse, parse_opt};
-use crate::{Store, StoreError, Transaction};
+use crate::{StoreError, Transaction};
 
 /// Runs of a job that are shown at most, the newest ones.
 const MOST_SHOWN: i64 = 50;
@@ -86,38 +87,35 @@ pub(super) async fn record(
     Ok(())
 }
 
-impl Store {
-    /// The last runs of these jobs, by job, each list in the order of the runs.
-    pub(super) async fn runs_of_jobs(
-        &self,
-        tenant: &TenantId,
-        ids: &[String],
-    ) -> Result<HashMap<String, Vec<JobRun>>, StoreError> {
-        let rows = sqlx::query!(
-            r#"
-            select last.job_id as "job_id!", last.run as "run!", last.kind as "kind!", last.started_at as "started_at!",
-                last.ended_at, image.id as "image_id?"
-            from unnest($1::text[]) as job (id)
-            cross join lateral (
-                select * from job_run where job_run.job_id = job.id order by run desc limit $2) as last
-            left join image on image.job_id = last.job_id and image.run = last.run and image.state = 'available'
-            order by last.job_id, last.run
-            "#,
-            ids,
-            MOST_SHOWN,
-        )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
-        .await?;
-        let mut runs: HashMap<String, Vec<JobRun>> = HashMap::new();
-        for row in rows {
-            runs.entry(row.job_id).or_default().push(JobRun {
-                run: Run(row.run),
-                kind: parse("job_run.kind", &row.kind)?,
-                started_at: row.started_at.into(),
-                ended_at: row.ended_at.map(Timestamp::from),
-                image_id: parse_opt("image.id", row.image_id.as_deref())?,
-            });
-        }
-        Ok(runs)
+/// The last runs of these jobs, by job, each list in the order of the runs.
+pub(super) async fn of_jobs(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<HashMap<String, Vec<JobRun>>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        select last.job_id as "job_id!", last.run as "run!", last.kind as "kind!", last.started_at as "started_at!",
+            last.ended_at, image.id as "image_id?"
+        from unnest($1::text[]) as job (id)
+        cross join lateral (
+            select * from job_run where job_run.job_id = job.id order by run desc limit $2) as last
+        left join image on image.job_id = last.job_id and image.run = last.run and image.state = 'available'
+        order by last.job_id, last.run
+        "#,
+        ids,
+        MOST_SHOWN,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut runs: HashMap<String, Vec<JobRun>> = HashMap::new();
+    for row in rows {
+        runs.entry(row.job_id).or_default().push(JobRun {
+            run: Run(row.run),
+            kind: parse("job_run.kind", &row.kind)?,
+            started_at: row.started_at.into(),
+            ended_at: row.ended_at.map(Timestamp::from),
+            image_id: parse_opt("image.id", row.image_id.as_deref())?,
+        });
     }
+    Ok(runs)
 }

@@ -7,10 +7,12 @@ use domain::source::SourceState;
 use domain::tag::TagFilter;
 use domain::{JobId, SourceId, TenantId, Timestamp, WorkgroupId};
 use serde_json::Value;
+use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 
+use crate::list::Matching;
 use crate::row::{parse, parse_opt};
-use crate::{Listed, Page, Store, StoreError, tag};
+use crate::{Listed, Page, Store, StoreError};
 
 /// A source.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,19 +72,21 @@ pub struct SourceFilter {
     pub tags: Vec<TagFilter>,
 }
 
-/// The circumstances that a state follows from, as columns for `unnest`: the filter by state is [`SourceState::derive`] turned around,
-/// so that list and filter can't disagree.
-fn circumstances(state: SourceState) -> (Vec<bool>, Vec<bool>, Vec<bool>) {
-    let (mut deleting, mut healthy, mut has_job) = (Vec::new(), Vec::new(), Vec::new());
-    for bits in 0..8_u8 {
-        let (d, h, j) = (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0);
-        if SourceState::derive(d, h, j) == state {
-            deleting.push(d);
-            healthy.push(h);
-            has_job.push(j);
-        }
-    }
-    (deleting, healthy, has_job)
+/// The condition that a source is in a state: [`SourceState::derive`] turned around, so that list and filter can't disagree.
+fn is_in(state: SourceState) -> String {
+    let circumstances = (0..8_u8)
+        .map(|bits| (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0))
+        .filter(|(deleting, healthy, has_job)| {
+            SourceState::derive(*deleting, *healthy, *has_job) == state
+        })
+        .map(|(deleting, healthy, has_job)| format!("({deleting}, {healthy}, {has_job})"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "(deleting, last_seen_at > now() - make_interval(secs => {}) and failure_code is null,
+          id in (select source_id from job where job.tenant = $1 and job.state not in ('finished', 'deleting'))) in ({circumstances})",
+        super::offline_after_secs()
+    )
 }
 
 impl Store {
@@ -93,87 +97,44 @@ impl Store {
         filter: &SourceFilter,
         page: Page,
     ) -> Result<Listed<Source>, StoreError> {
-        let (deleting, healthy, has_job) =
-            filter.state.map_or_else(Default::default, circumstances);
-        let (tag_keys, tag_values) = tag::wanted(&filter.tags);
         let start = self.page_ends.start(tenant, "source", filter, page);
+        let mut connection = self.connection_as(tenant).await?;
+        let mut matching = Matching::of(tenant, "source", &filter.tags)
+            .and("id = any(?)", filter.ids.as_deref())
+            .and("name = ?", filter.name.as_deref())
+            .and("workgroup_id = ?", filter.workgroup_id.as_deref())
+            .and(
+                "(id in (select source_id from job where job.tenant = $1)) = ?",
+                filter.has_job,
+            )
+            .and(
+                "id = (select source_id from job where job.tenant = $1 and job.id = ? and not exists (
+                    select 1 from job as newer
+                    where newer.source_id = job.source_id and (newer.created_at, newer.id) > (job.created_at, job.id)))",
+                filter.job_id.as_deref(),
+            );
+        if let Some(state) = filter.state {
+            matching = matching.and_where(is_in(state));
+        }
+        let Listed { rows: ids, total } = matching.page(start, &mut connection).await?;
         let rows = sqlx::query!(
             r#"
-            with tagged as materialized (
-                select resource_id from tag join unnest($17::text[], $18::text[]) as wanted (key, value)
-                  on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
-                where tag.tenant = $1 and tag.kind = 'source'
-                group by resource_id having count(*) = cardinality($17)
-            ), matching as not materialized (
-                select id, created_at from source
-                where tenant = $1 and ($2::text[] is null or id = any($2)) and ($4::text is null or name = $4)
-                  and ($12::text is null or workgroup_id = $12)
-                  and ($16::bool is null or id in (select source_id from job where job.tenant = $1) = $16)
-                  and ($17::text[] is null or id in (select resource_id from tagged))
-                  and ($3::text is null or id = (
-                    select job.source_id from job
-                    where job.tenant = $1 and job.id = $3 and not exists (
-                        select 1 from job as newer
-                        where newer.source_id = job.source_id and (newer.created_at, newer.id) > (job.created_at, job.id))))
-                  and (not $6 or (
-                        deleting,
-                        last_seen_at > now() - make_interval(secs => $5) and failure_code is null,
-                        id in (select source_id from job where job.tenant = $1 and job.state not in ('finished', 'deleting'))
-                    ) in (select * from unnest($7::bool[], $8::bool[], $9::bool[])))
-            ), page as materialized (
-                select id from matching
-                where (created_at, id) < (coalesce($13, 'infinity'::timestamptz), $14::text)
-                order by created_at desc, id desc limit $10 offset $11
-            )
-            select id, name, description, deleting, last_seen_at > now() - make_interval(secs => $5) as "online!",
+            select id, name, description, deleting, last_seen_at > now() - make_interval(secs => $2) as "online!",
                 exists (select 1 from job where job.source_id = source.id
                     and job.state not in ('finished', 'deleting')) as "has_job!",
                 (select job.id from job where job.source_id = source.id
                     order by job.created_at desc, job.id desc limit 1) as job_id,
                 agent_version, architecture, platform, kernel_level, system_info, heartbeat_secs, failure_code, failure_message,
-                created_at, last_seen_at, workgroup_id,
-                -- The first page says by itself how many rows there are, if it is not full.
-                case when $15 or (select count(*) from page) >= $10 then (select count(*) from matching) end as total
-            from page join source using (id)
+                created_at, last_seen_at, workgroup_id
+            from source where id = any($1)
             order by created_at desc, id desc
             "#,
-            tenant.as_str(),
-            filter.ids.as_deref(),
-            filter.job_id,
-            filter.name,
+            &ids,
             super::offline_after_secs(),
-            filter.state.is_some(),
-            &deleting,
-            &healthy,
-            &has_job,
-            page.limit(),
-            start.offset(),
-            filter.workgroup_id,
-            start.behind_time(),
-            start.behind_id(),
-            page.number > 1,
-            filter.has_job,
-            tag_keys.as_deref(),
-            &tag_values as &[Option<String>],
         )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .fetch_all(&mut *connection)
         .await?;
-        let total = match rows.first() {
-            Some(row) => row.total.unwrap_or(rows.len() as i64),
-            // A page beyond the end has no row that could carry the count.
-            None if page.number > 1 => {
-                Box::pin(self.sources(tenant, filter, Page::ONE))
-                    .await?
-                    .total
-            }
-            None => 0,
-        };
-        start.ended(
-            rows.len(),
-            rows.last().map(|row| (row.created_at, row.id.as_str())),
-        );
-        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut disks = self.disks_of_sources(tenant, &ids).await?;
+        let mut disks = disks_of_sources(&mut connection, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
@@ -206,30 +167,29 @@ impl Store {
             .collect::<Result<_, StoreError>>()?;
         Ok(Listed { rows, total })
     }
+}
 
-    async fn disks_of_sources(
-        &self,
-        tenant: &TenantId,
-        ids: &[String],
-    ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
-        let rows = sqlx::query!(
-            r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
-            from source_disk where source_id = any($1) order by index"#,
-            ids
-        )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
-        .await?;
-        let mut disks: HashMap<String, Vec<SourceDisk>> = HashMap::new();
-        for row in rows {
-            let disk = super::disk(
-                row.index,
-                row.path,
-                row.size_bytes,
-                row.used_bytes,
-                row.partitions.0,
-            )?;
-            disks.entry(row.source_id).or_default().push(disk);
-        }
-        Ok(disks)
+async fn disks_of_sources(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+        from source_disk where source_id = any($1) order by index"#,
+        ids
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut disks: HashMap<String, Vec<SourceDisk>> = HashMap::new();
+    for row in rows {
+        let disk = super::disk(
+            row.index,
+            row.path,
+            row.size_bytes,
+            row.used_bytes,
+            row.partitions.0,
+        )?;
+        disks.entry(row.source_id).or_default().push(disk);
     }
+    Ok(disks)
 }

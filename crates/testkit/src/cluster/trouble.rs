@@ -33,9 +33,16 @@ impl Cluster {
             .filter_map(|pid| pid.parse().ok())
             .chain([i32::try_from(first)?])
         {
-            kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
-            paused.0.push(Pid::from_raw(pid));
+            paused.stop(pid)?;
         }
+        Ok(paused)
+    }
+
+    /// The same of NATS.
+    pub fn pause_nats(&self) -> anyhow::Result<Paused> {
+        let mut paused = Paused(Vec::new());
+        let pid = self.nats.pid().context("NATS runs")?;
+        paused.stop(i32::try_from(pid)?)?;
         Ok(paused)
     }
 
@@ -85,6 +92,15 @@ impl Cluster {
 /// Processes that are paused. They go on when it is dropped.
 #[derive(Debug)]
 pub struct Paused(Vec<Pid>);
+
+impl Paused {
+    fn stop(&mut self, pid: i32) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP)?;
+        self.0.push(pid);
+        Ok(())
+    }
+}
 
 impl Drop for Paused {
     fn drop(&mut self) {

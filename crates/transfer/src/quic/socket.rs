@@ -81,16 +81,28 @@ impl AsyncUdpSocket for Capped {
     }
 }
 
-/// The largest datagram that the route to `peer` takes without being cut: the interface's, less the headers of IP and UDP.
-pub(super) fn largest_payload(peer: SocketAddr) -> Option<u16> {
+/// A socket with the route to `peer`. Nothing is sent: the kernel looks the route up.
+fn routed(peer: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = if peer.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
         ([0_u16; 8], 0).into()
     };
-    let socket = UdpSocket::bind(any).ok()?;
-    // Sends nothing: the kernel looks up the route.
-    socket.connect(peer).ok()?;
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(peer)?;
+    Ok(socket)
+}
+
+/// Whether `peer` is an address of this machine: such a route begins where it ends.
+pub(super) fn is_local(peer: SocketAddr) -> bool {
+    routed(peer)
+        .and_then(|socket| socket.local_addr())
+        .is_ok_and(|here| here.ip() == peer.ip())
+}
+
+/// The largest datagram that the route to `peer` takes without being cut: the interface's, less the headers of IP and UDP.
+pub(super) fn largest_payload(peer: SocketAddr) -> Option<u16> {
+    let socket = routed(peer).ok()?;
     let (mtu, headers) = if peer.is_ipv4() {
         (rustix::net::sockopt::ip_mtu(&socket).ok()?, 28)
     } else {

@@ -1,6 +1,6 @@
 //! Which carrier: both are tried at once, and where both answer a short probe measures them.
 //!
-//! QUIC is taken unless it does not answer, has just broken, or is clearly the slower one on this path. A run that broke off begins with
+//! QUIC is taken unless it does not answer, has just broken, is clearly the slower one on this path, or the path does not leave this machine. A run that broke off begins with
 //! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes carrier where that helps; what is durable
 //! is not sent again either way.
 
@@ -25,7 +25,7 @@ const TCP_GRACE: Duration = Duration::from_millis(250);
 /// How long the receiver may take to answer a probe besides the time that it measures.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Fewer bytes than these are sent before a probe would be over.
+/// Fewer bytes than these are sent before a probe would be over, and before a choice would have paid.
 const LEAST_BYTES: u64 = 2 << 30;
 
 /// On a longer path a probe would measure how carriers begin, not how they run.
@@ -74,6 +74,8 @@ pub enum Reason {
     OtherBroke,
     /// Both answered, and there was nothing to measure or no use in it.
     Unmeasured,
+    /// The receiver is on this machine, where nothing is lost and all that counts is what a carrier takes of the processors.
+    SameMachine,
     /// Nothing came over the other one any more, and it did not answer a new call.
     OtherFellSilent,
     /// A probe measured both under way, in bytes a second.
@@ -111,6 +113,7 @@ impl std::fmt::Display for Choice {
             }
             (Reason::OtherBroke, carrier) => write!(f, "{} broke off", carrier.other()),
             (Reason::Unmeasured, _) => f.write_str("the default"),
+            (Reason::SameMachine, _) => f.write_str("the receiver is on this machine"),
             (Reason::OtherFellSilent, carrier) => write!(f, "{} fell silent", carrier.other()),
             (Reason::Measured { quic, tcp } | Reason::MeasuredAgain { quic, tcp }, _) => {
                 let when = if self.reason.is_a_move() {
@@ -209,6 +212,7 @@ async fn choose(
         (Some(quic), Some(tcp)) => match broken {
             Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
             Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
+            None if is_local(config) => Ok(chosen(tcp, Carrier::Tcp, Reason::SameMachine)),
             None if is_worth_a_probe(config, &tcp.0) => {
                 let reached = Reached {
                     quic: Some(quic),
@@ -236,9 +240,20 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
     }
 }
 
+/// Whether much is to be sent and does not leave this machine. A probe would not see it: it keeps one stream busy, and with several the
+/// connections of TCP share the processors while the one of QUIC does not.
+fn is_local(config: &SendConfig) -> bool {
+    config.carrier != Preference::Measure
+        && most_bytes(config) >= LEAST_BYTES
+        && crate::quic::is_local(config.receiver)
+}
+
 fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
-    let bytes = config.disks.iter().map(most_to_send).sum();
-    may_measure(config, bytes) && is_short(config, tcp)
+    may_measure(config, most_bytes(config)) && is_short(config, tcp)
+}
+
+fn most_bytes(config: &SendConfig) -> u64 {
+    config.disks.iter().map(most_to_send).sum()
 }
 
 /// Whether a measurement would pay with so many bytes left, and harms nobody: a probe keeps to no limit.

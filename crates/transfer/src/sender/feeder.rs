@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::governor::{Governor, Processors, Sent};
+use super::governor::{Governor, Processors, Sample, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::bad::MOST_BAD_RANGES;
@@ -197,7 +197,7 @@ impl Counters {
 struct Handed {
     bytes: u64,
     packed_bytes: u64,
-    sample: Option<f64>,
+    sample: Option<Sample>,
     /// How long the queue was full.
     waited: Duration,
 }
@@ -383,16 +383,21 @@ impl Packer {
         }
     }
 
-    /// Now and then, while nothing is packed and the level is free: the part of itself that the beginning of a chunk packs to.
-    fn sample(&mut self, bytes: &[u8]) -> Option<f64> {
+    /// Now and then, while nothing is packed and the level is free: what packing the beginning of a chunk gives.
+    fn sample(&mut self, bytes: &[u8]) -> Option<Sample> {
         self.chunks = self.chunks.wrapping_add(1);
         if !self.is_free || self.level.is_some() || !self.chunks.is_multiple_of(SAMPLED) {
             return None;
         }
         let sample = &bytes[..bytes.len().min(SAMPLE)];
         self.set(1);
+        let began = Instant::now();
         let packed = self.compressor.compress(sample).ok()?;
-        Some(packed.len() as f64 / sample.len() as f64)
+        let bytes = sample.len() as f64;
+        Some(Sample {
+            packs_to: packed.len() as f64 / bytes,
+            bytes_per_sec: bytes / began.elapsed().as_secs_f64().max(f64::EPSILON),
+        })
     }
 
     /// Packs a chunk if it is to be packed and that pays.

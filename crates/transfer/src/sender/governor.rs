@@ -2,8 +2,9 @@
 //!
 //! Feeders say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
 //! feeders wait and processors idle, the next higher level is tried; while feeders never wait, or nothing idles, the next lower one is. A
-//! trial is kept only if more of the disk crosses than before. Without compression, samples tell whether the data would give way to any. This needs no model of link, processor or data, and it notices when any of
-//! them changes. A machine that is busy with its own work is left alone.
+//! trial is kept only if more of the disk crosses than before. Without compression, samples tell whether the data would give way to any, and
+//! whether the idle processors could keep up with what crosses now. This needs no model of link, processor or data, and it notices when any of
+//! them changes. A machine that is busy with its own work is left alone, and so is one whose disks are the limit.
 
 use std::time::Duration;
 
@@ -69,11 +70,20 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
     /// What was left of them.
     pub(super) packed_bytes: u64,
-    /// Of a sample, if one was taken: the part of itself that it packs to.
-    pub(super) sample: Option<f64>,
+    /// What a sample of it gave, if one was taken.
+    pub(super) sample: Option<Sample>,
     /// How long its feeder worked for it, and then waited to hand it over.
     pub(super) worked: Duration,
     pub(super) waited: Duration,
+}
+
+/// The beginning of a chunk, packed at the lowest level for the sake of knowledge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sample {
+    /// The part of itself that it packs to.
+    pub(super) packs_to: f64,
+    /// Bytes that one processor packs in a second.
+    pub(super) bytes_per_sec: f64,
 }
 
 /// What was seen since the last decision.
@@ -87,12 +97,19 @@ struct Stretch {
     samples: f64,
     /// The sum of what each packs to.
     packed: f64,
+    /// The sum of the seconds that a processor takes for a byte of each.
+    secs_per_byte: f64,
 }
 
 impl Stretch {
     /// Whether the data is worth a trial, as far as samples tell.
     fn would_pack(&self) -> bool {
         self.packed < PACKS * self.samples
+    }
+
+    /// The processors that packing takes at this many bytes a second, as far as samples tell.
+    fn takes(&self, rate: f64) -> f64 {
+        rate * self.secs_per_byte / self.samples.max(1.0)
     }
 
     /// Whether the level did something to the data.
@@ -144,7 +161,8 @@ impl Governor {
         stretch.waited += sent.waited;
         if let Some(sample) = sent.sample {
             stretch.samples += 1.0;
-            stretch.packed += sample;
+            stretch.packed += sample.packs_to;
+            stretch.secs_per_byte += sample.bytes_per_sec.recip();
         }
         let length = now.saturating_sub(stretch.began);
         let is_enough = length >= LEAST_TIME && stretch.bytes >= LEAST_BYTES;
@@ -189,8 +207,8 @@ impl Governor {
         if now < self.rest_until {
             return;
         }
-        let could_climb =
-            self.rung + 1 < LEVELS.len() && (self.rung > 0 || self.stretch.would_pack());
+        let would_pay = self.stretch.would_pack() && self.stretch.takes(rate) < spare;
+        let could_climb = self.rung + 1 < LEVELS.len() && (self.rung > 0 || would_pay);
         let next = if waits > WAITS && spare > SPARE && could_climb {
             self.rung + 1
         } else if (waits < WORKS || spare < TAKEN) && self.rung > 0 {
@@ -272,7 +290,10 @@ mod tests {
             let chunk = Sent {
                 bytes: 1 << 20,
                 packed_bytes: (f64::from(1 << 20) * ratio(governor.rung, compresses)) as u64,
-                sample: Some(ratio(1, compresses)),
+                sample: Some(Sample {
+                    packs_to: ratio(1, compresses),
+                    bytes_per_sec: SPEED[1] / 2.0,
+                }),
                 worked: seconds(worked),
                 waited: seconds(waited),
             };
@@ -319,6 +340,18 @@ mod tests {
         let mut fast = Governor::default();
         send(&mut fast, IDLE, 0.0, 30.0, 5e9, true);
         assert_eq!(fast.rung, 0);
+    }
+
+    #[test]
+    fn what_crosses_faster_than_idle_processors_pack_is_left_as_it_is() {
+        let mut governor = Governor::default();
+        // As where the disks are the limit: half a processor idles, and packs 200 MB/s.
+        for from in [0.0, 31.0] {
+            send(&mut governor, 0.6, from, 30.0, 500e6, true);
+            assert!(governor.carried[1].is_none(), "level 1 was tried");
+        }
+        send(&mut governor, 0.6, 62.0, 30.0, 50e6, true);
+        assert!(governor.rung > 0);
     }
 
     #[test]

@@ -1,0 +1,106 @@
+//! Which rows a list shows.
+//!
+//! The statement has a condition for each filter that is there and none for the others: so Postgres finds the index for just these, and keeps
+//! its plan for the next call that asks in the same way. What is shown of the rows is read by their ids, by statements that never change.
+
+use std::fmt::Display;
+
+use domain::TenantId;
+use domain::tag::TagFilter;
+use sqlx::postgres::PgConnection;
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{Encode, Postgres, QueryBuilder, Type};
+
+use crate::page::Start;
+use crate::{Listed, StoreError, tag};
+
+/// The rows of a tenant that a filter lets through.
+pub(crate) struct Matching(QueryBuilder<Postgres>);
+
+impl Matching {
+    /// Those with all of these tags. The table has the columns `tenant`, `created_at` and `id`, and is called as its kind of tags; conditions
+    /// have the tenant as `$1`.
+    pub(crate) fn of(tenant: &TenantId, table: &'static str, tags: &[TagFilter]) -> Self {
+        let mut statement = QueryBuilder::new("with ");
+        let (keys, values) = tag::wanted(tags);
+        if keys.is_some() {
+            statement
+                .push("tagged as materialized (select resource_id from (select * from tag where tenant = ")
+                .push_bind(tenant.as_str())
+                .push(format_args!(" and kind = '{table}') as tag join unnest("))
+                .push_bind(keys)
+                .push(", ")
+                .push_bind(values)
+                .push(
+                    ") as wanted (key, value) on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
+                    group by resource_id having count(*) = ",
+                )
+                .push(tags.len())
+                .push("), ");
+        }
+        statement
+            .push(format_args!(
+                "matching as not materialized (select id, created_at from {table} where tenant = "
+            ))
+            .push_bind(tenant.as_str());
+        if !tags.is_empty() {
+            statement.push(" and id in (select resource_id from tagged)");
+        }
+        Self(statement)
+    }
+
+    /// Of them, those for which a condition holds with `value` in the place of its `?`; all, without a value.
+    pub(crate) fn and<'t, T>(self, condition: &'static str, value: Option<T>) -> Self
+    where
+        T: Encode<'t, Postgres> + Type<Postgres>,
+    {
+        let Some(value) = value else { return self };
+        let (before, behind) = condition.split_once('?').unwrap_or((condition, ""));
+        let mut narrowed = self.and_where(before);
+        narrowed.0.push_bind(value).push(behind);
+        narrowed
+    }
+
+    /// Of them, those for which a condition holds. Nothing that a caller has sent may be in it.
+    pub(crate) fn and_where(mut self, condition: impl Display) -> Self {
+        self.0.push(" and ").push(condition);
+        self
+    }
+
+    /// The ids of a page, newest first, and how many rows there are on all pages.
+    pub(crate) async fn page(
+        self,
+        start: Start,
+        connection: &mut PgConnection,
+    ) -> Result<Listed<String>, StoreError> {
+        let Self(mut statement) = self;
+        let page = start.page();
+        statement.push("), page as (select id, created_at from matching");
+        if let Some((created_at, id)) = start.behind() {
+            statement
+                .push(" where (created_at, id) < (")
+                .push_bind(created_at)
+                .push(", ")
+                .push_bind(id)
+                .push(")");
+        }
+        statement
+            .push(" order by created_at desc, id desc limit ")
+            .push_bind(page.limit())
+            .push(" offset ")
+            .push_bind(start.offset())
+            // The first page says by itself how many rows there are, if it is not full.
+            .push(
+                ") select coalesce(array_agg(id order by created_at desc, id desc), '{}'), min(created_at),
+                case when ",
+            )
+            .push_bind(page.number > 1)
+            .push(" or count(*) >= ")
+            .push_bind(page.limit())
+            .push(" then (select count(*) from matching) else count(*) end from page");
+        let (ids, oldest, total): (Vec<String>, Option<DateTime<Utc>>, i64) =
+            statement.build_query_as().fetch_one(connection).await?;
+        start.ended(ids.len(), oldest.zip(ids.last().map(String::as_str)));
+        Ok(Listed { rows: ids, total })
+    }
+}
