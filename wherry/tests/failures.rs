@@ -1,5 +1,7 @@
 //! Runs that fail as their owner sees it: the code, the sentence, what the command line says; and that the next try succeeds.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +9,9 @@ use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use testkit::cluster::{Cluster, ClusterConfig, Job, JobOptions, Shell, SmallStore, Source, has};
+use testkit::cluster::{
+    Cluster, ClusterConfig, Job, JobOptions, LoopDevice, Shell, SmallStore, Source, has,
+};
 use testkit::wait;
 
 const MIB: u64 = 1 << 20;
@@ -133,6 +137,59 @@ async fn a_disk_of_the_source_is_gone_in_the_middle() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn the_end_of_a_disk_cannot_be_read() -> anyhow::Result<()> {
+    const GOOD: u64 = 12 * MIB - 128 * 1024;
+    let cluster = cluster(&[]).await?;
+    let content: Vec<u8> = (0..12 * MIB / 4)
+        .flat_map(|word| u32::try_from(word * 2 + 1).map(u32::to_le_bytes))
+        .flatten()
+        .collect();
+    let file = cluster.path("failing.raw");
+    std::fs::write(&file, &content)?;
+    let device = LoopDevice::over(&file)?;
+    let tenant = cluster.tenant("alice").await?;
+    let disks = vec![device.path().to_owned()];
+    let source = tenant.source_of(&cluster, "web", disks).await?;
+    device.lose_from(GOOD)?;
+
+    let job = source
+        .create_job(&cluster, "failing", &JobOptions::default())
+        .await?;
+    let shell = tenant.shell(&cluster)?;
+    job.start().await?;
+    let path = device.path().display().to_string();
+    let place = format!("131072 bytes at byte {GOOD}");
+    let sentence = [path.as_str(), place.as_str()];
+    fails(&job, &shell, "SourceServer.DiskUnreadable", &sentence).await?;
+    has(&shell.says("job delete failing")?, &["deleted"])?;
+    wait::until(PATIENCE, "the job is gone", async || {
+        Ok(job.describe().await.is_err())
+    })
+    .await?;
+
+    let zeros = JobOptions {
+        parameters: r#"{"bad_sectors":"zero","checksum":true}"#.to_owned(),
+        ..JobOptions::default()
+    };
+    let job = source.create_job(&cluster, "salvage", &zeros).await?;
+    job.start().await?;
+    let done = job.wait_for(PATIENCE, &["Finished"]).await?;
+    let info = job.status_info().await?;
+    ensure!(
+        (info.bad_ranges, info.bad_bytes) == (Some(1), Some(131_072)),
+        "{info:?}"
+    );
+    let image = done["ImageId"].as_str().context("an image")?;
+    let mut delivered = vec![1; content.len()];
+    File::open(cluster.images().join(image).join("disk-0.raw"))?.read_exact(&mut delivered)?;
+    let (good, lost) = delivered.split_at(usize::try_from(GOOD)?);
+    ensure!(good == &content[..good.len()], "what can be read is there");
+    ensure!(lost.iter().all(|byte| *byte == 0), "the rest is zeros");
+    let sentence = ["128 KiB that the source can't read"];
+    has(&unfolded(&shell.says("job show salvage")?), &sentence)
+}
+
+#[tokio::test]
 async fn the_agent_is_gone_for_too_long() -> anyhow::Result<()> {
     let cluster = cluster(&[("WHERRY_AGENT_PATIENCE_SECS", "8")]).await?;
     let (mut source, job, shell) = prepared(&cluster, &[64 * MIB, 32 * MIB], SLOWLY).await?;
@@ -170,9 +227,7 @@ async fn a_target_is_smaller_than_its_disk() -> anyhow::Result<()> {
     let mut source = tenant.source(&cluster, "web", &[8 * MIB]).await?;
     // A disk that has become larger than the smallest target there is.
     source.agent.kill()?;
-    let disk = std::fs::File::options()
-        .write(true)
-        .open(&source.disks[0])?;
+    let disk = File::options().write(true).open(&source.disks[0])?;
     disk.set_len((20 << 30) + 512)?;
     source.agent.restart()?;
     wait::until(PATIENCE, "the new size is known", async || {

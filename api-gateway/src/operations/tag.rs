@@ -361,8 +361,8 @@ pub(super) async fn of(
     ids: impl Iterator<Item = String>,
 ) -> Result<Shown, Refusal> {
     let store = &call.gateway.store;
-    let tags = store.tags_of(&call.tenant, kind, ids.collect()).await?;
-    Ok(Shown(tags))
+    let ids: Vec<String> = ids.collect();
+    Ok(Shown(store.tags_of(&call.tenant, kind, &ids).await?))
 }
 
 impl Shown {

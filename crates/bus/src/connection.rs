@@ -10,6 +10,10 @@ use uuid::Uuid;
 
 use crate::{envelope, streams};
 
+/// How often a server is asked for a sign of life. After three without an answer the connection is given up: one that hangs, or that the
+/// network has cut off, is noticed in four times this, and not in the minutes that the library allows by itself.
+const PING_EVERY: Duration = Duration::from_secs(3);
+
 /// How to reach NATS.
 #[derive(Debug, Clone)]
 pub struct BusConfig {
@@ -100,6 +104,7 @@ impl Bus {
         let client = credentials(&servers)
             .name(&config.name)
             .connection_timeout(config.timeout)
+            .ping_interval(PING_EVERY)
             .request_timeout(Some(config.timeout))
             .connect(servers)
             .await

@@ -59,8 +59,8 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        // What a planner would otherwise learn a minute later.
-        sqlx::query!("analyze source, source_disk, job, job_disk, job_event")
+        // What Postgres does by itself a minute later.
+        sqlx::query!("vacuum analyze source, source_disk, job, job_disk, job_event")
             .execute(&self.pool)
             .await?;
         Ok(())

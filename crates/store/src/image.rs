@@ -104,8 +104,8 @@ impl Store {
         let start = self.page_ends.start(tenant, "image", filter, page);
         let mut connection = self.connection_as(tenant).await?;
         let Listed { rows: ids, total } = Matching::of(tenant, "image", &[])
-            .and("id = any(?)", filter.ids.as_deref())
-            .and("job_id = any(?)", filter.job_ids.as_deref())
+            .and_one_of("id", filter.ids.as_deref())
+            .and_one_of("job_id", filter.job_ids.as_deref())
             .and("name = ?", filter.name.as_deref())
             .page(start, &mut connection)
             .await?;

@@ -61,6 +61,24 @@ impl Matching {
         narrowed
     }
 
+    /// Of them, those of which a column is one of `values`. A single one is written as such: of a list Postgres can't know the length, and would
+    /// plan for the one at hand each time.
+    pub(crate) fn and_one_of(self, column: &'static str, values: Option<&[String]>) -> Self {
+        match values {
+            None => self,
+            Some([only]) => {
+                let mut narrowed = self.and_where(format_args!("{column} = "));
+                narrowed.0.push_bind(only.as_str());
+                narrowed
+            }
+            Some(several) => {
+                let mut narrowed = self.and_where(format_args!("{column} = any("));
+                narrowed.0.push_bind(several).push(")");
+                narrowed
+            }
+        }
+    }
+
     /// Of them, those for which a condition holds. Nothing that a caller has sent may be in it.
     pub(crate) fn and_where(mut self, condition: impl Display) -> Self {
         self.0.push(" and ").push(condition);

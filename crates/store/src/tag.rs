@@ -184,16 +184,23 @@ impl Store {
         &self,
         tenant: &TenantId,
         kind: TaggedKind,
-        ids: Vec<String>,
+        ids: &[String],
     ) -> Result<HashMap<String, Vec<Tag>>, StoreError> {
-        let all = TagList {
-            ids: Some(ids),
-            limit: i64::MAX,
-            ..TagList::default()
-        };
+        let rows = sqlx::query!(
+            "select resource_id, key, value from tag
+            where tenant = $1 and kind = $2 and resource_id = any($3) order by resource_id, key",
+            tenant.as_str(),
+            kind.as_str(),
+            ids,
+        )
+        .fetch_all(&mut *self.connection_as(tenant).await?)
+        .await?;
         let mut tags: HashMap<String, Vec<Tag>> = HashMap::new();
-        for row in self.tags(tenant, kind, &all).await? {
-            tags.entry(row.resource_id).or_default().push(row.tag);
+        for row in rows {
+            let (key, value) = (row.key, row.value);
+            tags.entry(row.resource_id)
+                .or_default()
+                .push(Tag { key, value });
         }
         Ok(tags)
     }

@@ -3,6 +3,7 @@
 
 mod database;
 pub mod disk;
+mod loop_device;
 mod process;
 mod shell;
 mod small_store;
@@ -18,6 +19,7 @@ use servers::{Durability, Nats, Postgres};
 use store::{ConnectConfig, SealKey, Store};
 use tempfile::TempDir;
 
+pub use loop_device::LoopDevice;
 pub use process::Process;
 pub use shell::{Shell, has};
 pub use small_store::SmallStore;

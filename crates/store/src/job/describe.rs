@@ -145,8 +145,8 @@ impl Store {
         let start = self.page_ends.start(tenant, "job", filter, page);
         let mut connection = self.connection_as(tenant).await?;
         let Listed { rows: ids, total } = Matching::of(tenant, "job", &filter.tags)
-            .and("id = any(?)", filter.ids.as_deref())
-            .and("source_id = any(?)", filter.source_ids.as_deref())
+            .and_one_of("id", filter.ids.as_deref())
+            .and_one_of("source_id", filter.source_ids.as_deref())
             .and("name = ?", filter.name.as_deref())
             .and("region_id = ?", filter.region_id.as_deref())
             .and("state = any(?)", filter.states())

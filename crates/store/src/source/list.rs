@@ -100,7 +100,7 @@ impl Store {
         let start = self.page_ends.start(tenant, "source", filter, page);
         let mut connection = self.connection_as(tenant).await?;
         let mut matching = Matching::of(tenant, "source", &filter.tags)
-            .and("id = any(?)", filter.ids.as_deref())
+            .and_one_of("id", filter.ids.as_deref())
             .and("name = ?", filter.name.as_deref())
             .and("workgroup_id = ?", filter.workgroup_id.as_deref())
             .and(

@@ -119,6 +119,18 @@ impl Tenant {
             disk::make(&path, size, seed)?;
             disks.push(path);
         }
+        self.source_of(cluster, name, disks).await
+    }
+
+    /// The same over disks that are there.
+    pub async fn source_of(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        disks: Vec<PathBuf>,
+    ) -> anyhow::Result<Source> {
+        let directory = cluster.path(name);
+        std::fs::create_dir_all(&directory)?;
         let state = directory.join("state").display().to_string();
         let mut arguments: Vec<String> = [
             "agent",

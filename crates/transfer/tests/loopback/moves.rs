@@ -27,9 +27,10 @@ const FLUSH_BYTES: u64 = 2 * MIB;
 /// What a sender may have given away that nobody takes: the least window that QUIC has for sending, and the chunks in queues and hands.
 const ON_ITS_WAY: u64 = 16 * MIB + 12 * MIB;
 
-/// Stands before a receiver, on one port for both carriers.
+/// Stands before a receiver, on one port for both carriers. At first it keeps TCP waiting, so that it is QUIC that a transfer begins with.
 struct Proxy {
     address: SocketAddr,
+    passes_tcp: watch::Sender<bool>,
     /// Most bytes of datagrams a second.
     udp_bytes_per_sec: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<()>>,
@@ -48,10 +49,14 @@ impl Proxy {
         let datagrams = Arc::new(UdpSocket::bind(address).await?);
         let udp_bytes_per_sec = Arc::new(AtomicU64::new(u64::MAX));
         let limit = Arc::clone(&udp_bytes_per_sec);
+        let (passes_tcp, opens) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(async move {
                 while let Ok((mut from, _)) = streams.accept().await {
+                    let mut opens = opens.clone();
                     tokio::spawn(async move {
+                        let opened = opens.wait_for(|is_open| *is_open).await;
+                        opened.map_err(std::io::Error::other)?;
                         let mut to = TcpStream::connect(receiver).await?;
                         tokio::io::copy_bidirectional(&mut from, &mut to).await
                     });
@@ -63,12 +68,15 @@ impl Proxy {
         ];
         Ok(Self {
             address,
+            passes_tcp,
             udp_bytes_per_sec,
             tasks,
         })
     }
 
+    /// From now on UDP is limited, and TCP passes.
     fn limit_udp(&self, bytes_per_sec: u64) {
+        self.passes_tcp.send_replace(true);
         self.udp_bytes_per_sec
             .store(bytes_per_sec, Ordering::Relaxed);
     }
