@@ -3,6 +3,7 @@
 mod access_tokens;
 mod audit;
 mod authentication;
+mod client_tokens;
 mod create_job;
 mod fixture;
 mod images;

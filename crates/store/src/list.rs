@@ -22,8 +22,8 @@ impl Matching {
     /// have the tenant as `$1`.
     pub(crate) fn of(tenant: &TenantId, table: &'static str, tags: &[TagFilter]) -> Self {
         let mut statement = QueryBuilder::new("with ");
-        let (keys, values) = tag::wanted(tags);
-        if keys.is_some() {
+        if !tags.is_empty() {
+            let (keys, values) = tag::wanted(tags);
             statement
                 .push("tagged as materialized (select resource_id from (select * from tag where tenant = ")
                 .push_bind(tenant.as_str())
@@ -55,7 +55,9 @@ impl Matching {
         T: Encode<'t, Postgres> + Type<Postgres>,
     {
         let Some(value) = value else { return self };
-        let (before, behind) = condition.split_once('?').unwrap_or((condition, ""));
+        let (before, behind) = condition
+            .split_once('?')
+            .expect("a condition on a value has a place for it");
         let mut narrowed = self.and_where(before);
         narrowed.0.push_bind(value).push(behind);
         narrowed

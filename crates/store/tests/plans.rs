@@ -1,7 +1,7 @@
 //! No statement of a call reads a large table from end to end.
 //!
-//! Every statement of this crate is in `.sqlx`, so a new one is planned here without being named. Lists with filters that may be absent are
-//! planned again for each call's values, so they are called too, with every filter, and their reads counted.
+//! Every statement of this crate is in `.sqlx`, so a new one is planned here without being named. Lists are put
+//! together from the filters that are there, so they are called, with every filter and often enough for plans to be kept, and their reads counted.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +24,9 @@ use store::{ConnectConfig, Page, SealKey, Store};
 /// Sources of each tenant, and as many jobs.
 const ROWS: u32 = 2_000;
 const TENANTS: usize = 10;
+
+/// After five plans for its values, Postgres may keep one for a statement that knows none. That one counts too.
+const OFTEN: usize = 8;
 
 /// Tables that grow with what tenants have.
 const LARGE: [&str; 18] = [
@@ -154,7 +157,11 @@ impl World {
     }
 
     async fn store(&self, application: &str) -> Store {
-        let config = ConnectConfig::new(self.database.url(), application);
+        // One connection for all calls: plans are kept by connection.
+        let config = ConnectConfig {
+            tenant_connections: 1,
+            ..ConnectConfig::new(self.database.url(), application)
+        };
         let seal = SealKey::from_hex(&SealKey::generate_hex()).unwrap();
         Store::connect(&config, seal).await.unwrap()
     }
@@ -248,8 +255,10 @@ async fn no_list_reads_a_large_table_from_end_to_end() {
     let jobs = store.jobs(&world.tenant, &all, first).await.unwrap();
     let job = jobs.rows[3].id.clone();
     let before = world.read().await;
-    pages(&store, &world.tenant).await;
-    every_filter(&store, &world.tenant, &job).await;
+    for _ in 0..OFTEN {
+        pages(&store, &world.tenant).await;
+        every_filter(&store, &world.tenant, &job).await;
+    }
     store.close().await;
     world.gone("lists").await;
     assert_eq!(world.read().await, before);

@@ -14,6 +14,8 @@ use quinn::{
     TransportConfig, VarInt,
 };
 
+pub(crate) use socket::is_local;
+
 use crate::TransferError;
 use crate::identity::Identity;
 use crate::identity::unusable;
@@ -74,11 +76,6 @@ pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
 /// The largest datagram that goes to `remote` in one piece, as far as this machine knows.
 pub(crate) fn largest_payload(remote: SocketAddr) -> u16 {
     socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD)
-}
-
-/// Whether packets to `remote` stay on this machine.
-pub(crate) fn is_local(remote: SocketAddr) -> bool {
-    socket::is_local(remote)
 }
 
 /// The send window for a path with this round trip, in bytes.

@@ -4,6 +4,7 @@
 //! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes carrier where that helps; what is durable
 //! is not sent again either way.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
@@ -212,7 +213,9 @@ async fn choose(
         (Some(quic), Some(tcp)) => match broken {
             Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
             Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
-            None if is_local(config) => Ok(chosen(tcp, Carrier::Tcp, Reason::SameMachine)),
+            None if stays_here(config.carrier, most_bytes(config), config.receiver) => {
+                Ok(chosen(tcp, Carrier::Tcp, Reason::SameMachine))
+            }
             None if is_worth_a_probe(config, &tcp.0) => {
                 let reached = Reached {
                     quic: Some(quic),
@@ -242,10 +245,8 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
 
 /// Whether much is to be sent and does not leave this machine. A probe would not see it: it keeps one stream busy, and with several the
 /// connections of TCP share the processors while the one of QUIC does not.
-fn is_local(config: &SendConfig) -> bool {
-    config.carrier != Preference::Measure
-        && most_bytes(config) >= LEAST_BYTES
-        && crate::quic::is_local(config.receiver)
+fn stays_here(carrier: Preference, bytes: u64, receiver: SocketAddr) -> bool {
+    carrier != Preference::Measure && bytes >= LEAST_BYTES && crate::quic::is_local(receiver)
 }
 
 fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
@@ -367,6 +368,20 @@ async fn fill(stream: &mut SendStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn much_that_stays_on_this_machine_needs_no_probe_unless_one_is_asked_for() {
+        let probe = Preference::Probe { broken: None };
+        let here: [SocketAddr; 2] = ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()];
+        for receiver in here {
+            assert!(stays_here(probe, LEAST_BYTES, receiver), "{receiver}");
+            assert!(!stays_here(probe, LEAST_BYTES - 1, receiver));
+            assert!(!stays_here(Preference::Measure, LEAST_BYTES, receiver));
+        }
+        // Nobody has this address (RFC 5737), whether there is a route to it or not.
+        let elsewhere = "192.0.2.1:7".parse().unwrap();
+        assert!(!stays_here(probe, LEAST_BYTES, elsewhere));
+    }
 
     #[test]
     fn tcp_must_be_clearly_faster_and_the_choice_says_why() {

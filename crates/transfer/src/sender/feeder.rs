@@ -396,7 +396,7 @@ impl Packer {
         let bytes = sample.len() as f64;
         Some(Sample {
             packs_to: packed.len() as f64 / bytes,
-            bytes_per_sec: bytes / began.elapsed().as_secs_f64().max(f64::EPSILON),
+            secs_per_byte: began.elapsed().as_secs_f64() / bytes,
         })
     }
 
