@@ -130,6 +130,15 @@ impl Bench {
         self.store.transition(&self.job, change).await.unwrap()
     }
 
+    /// The run ends because somebody asked for that, and the worker lets go of it.
+    async fn halt(&self, lease: &Lease) {
+        self.report(lease, Event::Halted).await;
+        self.store
+            .release_lease(&self.job, lease.epoch)
+            .await
+            .unwrap();
+    }
+
     async fn report(&self, lease: &Lease, event: Event) -> Transitioned {
         self.send(event, Guard::Lease(lease.epoch)).await
     }

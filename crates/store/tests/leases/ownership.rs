@@ -33,12 +33,7 @@ async fn of_many_workers_that_claim_at_once_one_gets_the_lease() {
 async fn a_job_that_is_not_to_run_is_not_leased() {
     let bench = Bench::new().await;
     let lease = bench.lease("w-first").await;
-    bench.report(&lease, Event::Halted).await;
-    bench
-        .store
-        .release_lease(&bench.job, lease.epoch)
-        .await
-        .unwrap();
+    bench.halt(&lease).await;
     assert_eq!(
         bench.claim("w-late").await,
         Claim::NotWanted,

@@ -17,12 +17,7 @@ async fn a_deleted_job_goes_once_however_often_it_is_removed() {
         .await
         .unwrap()
         .unwrap();
-    bench.report(&lease, Event::Halted).await;
-    bench
-        .store
-        .release_lease(&bench.job, lease.epoch)
-        .await
-        .unwrap();
+    bench.halt(&lease).await;
     let early = bench
         .store
         .claim_removal(&bench.job, "w", TTL)
