@@ -4,6 +4,7 @@
 //! receiver does not have; the receiver checks, writes, flushes, and only then says that a chunk is there.
 //!
 //! - [`protocol`] and [`plan`] decide and encode. They do no I/O and know no sockets.
+//! - [`packing`] makes chunks smaller on the way.
 //! - [`hashes`] is what either side knows of a disk, with bounded memory; [`manifest`] is the same as a file.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.
@@ -26,6 +27,7 @@ pub mod fence;
 pub mod hashes;
 pub mod limits;
 pub mod manifest;
+pub mod packing;
 pub mod plan;
 pub mod protocol;
 pub mod quic;

@@ -15,7 +15,7 @@ use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use crate::plan::Extent;
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -288,8 +288,15 @@ pub fn decode_control<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Decod
 pub enum Codec {
     /// As it is.
     Raw,
-    /// One zstd frame.
+    /// The beginning of a zstd stream, up to a flush.
     Zstd,
+    /// The same stream, from the packed chunk before on this data stream up to a flush.
+    ZstdContinued,
+}
+
+impl Codec {
+    /// By what stands in the header.
+    const ALL: [Self; 3] = [Self::Raw, Self::Zstd, Self::ZstdContinued];
 }
 
 /// The header of a frame on a data stream.
@@ -351,7 +358,7 @@ impl Frame {
                 stored_bytes,
             } => {
                 bytes[0] = 2;
-                bytes[1] = u8::from(*codec == Codec::Zstd);
+                bytes[1] = *codec as u8;
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
                 bytes[4..8].copy_from_slice(&stored_bytes.to_le_bytes());
                 bytes[8..16].copy_from_slice(&chunk.to_le_bytes());
@@ -378,14 +385,14 @@ impl Frame {
                 start: field(8),
                 count: field(16),
             }),
-            (2, codec @ (0 | 1)) => {
+            (2, codec) if usize::from(codec) < Codec::ALL.len() => {
                 let mut hash = [0; 32];
                 hash.copy_from_slice(&bytes[24..56]);
                 Ok(Self::Data {
                     disk,
                     chunk: field(8),
                     hash,
-                    codec: if codec == 1 { Codec::Zstd } else { Codec::Raw },
+                    codec: Codec::ALL[usize::from(codec)],
                     stored_bytes: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
                 })
             }

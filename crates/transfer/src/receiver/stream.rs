@@ -11,8 +11,9 @@ use super::session::Session;
 use crate::bad::MOST_BAD_RANGES;
 use crate::carrier::RecvStream;
 use crate::disk::PooledBuffer;
+use crate::packing::Unpacker;
 use crate::plan::Extent;
-use crate::protocol::{Codec, FRAME_BYTES, Frame};
+use crate::protocol::{FRAME_BYTES, Frame};
 use crate::{TransferError, work};
 
 /// Frames between the task and the thread.
@@ -87,8 +88,7 @@ async fn write_frames(
 ) -> Result<(), TransferError> {
     let (disks, right) = (&session.disks, &session.right);
     let mut unpacked = session.buffers.take(disks.chunk_bytes as usize);
-    let mut unpacker = zstd::bulk::Decompressor::new()
-        .map_err(|error| TransferError::Protocol(format!("zstd can't be used: {error}")))?;
+    let mut unpacker = Unpacker::default();
     // What the chunk that comes next has lost.
     let mut bad: Vec<(DiskIndex, Extent)> = Vec::new();
     while let Some((frame, payload)) = frames.recv().await {
@@ -109,20 +109,11 @@ async fn write_frames(
                 ..
             } => {
                 session.mark(disk, chunk, 1)?;
-                let bytes = match codec {
-                    Codec::Raw => payload,
-                    Codec::Zstd => {
-                        let unpacked = unpacked.as_mut_slice();
-                        let length =
-                            unpacker
-                                .decompress_to_buffer(payload, unpacked)
-                                .map_err(|error| TransferError::Corrupt {
-                                    disk,
-                                    what: format!("chunk {chunk} can't be unpacked: {error}"),
-                                })?;
-                        &unpacked[..length]
-                    }
-                };
+                let bytes = unpacker.unpack(codec, payload, unpacked.as_mut_slice());
+                let bytes = bytes.map_err(|error| TransferError::Corrupt {
+                    disk,
+                    what: format!("chunk {chunk} can't be unpacked: {error}"),
+                })?;
                 disks.wait_for_room().await?;
                 let written = Arriving {
                     chunk,

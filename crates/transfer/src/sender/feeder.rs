@@ -11,17 +11,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::governor::{Governor, Processors, Sample, Sent};
+use super::governor::{Governor, Processors, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::bad::MOST_BAD_RANGES;
 use crate::disk::{BufferPool, PooledBuffer, SourceReader};
 use crate::hashes::{Chunk, ChunkHashes, Hash, length_of};
+use crate::packing::{Packer, Sample};
 use crate::plan::{self, Candidates, Claim, Cursor, Extent};
 use crate::protocol::{Codec, Frame, Page};
-
-/// A packed chunk must save this part of itself to be sent packed.
-const LEAST_GAIN: usize = 100 / 3;
 
 /// Of every so many chunks that are not packed, the first bytes of one are, to know what packing would give.
 const SAMPLED: u32 = 8;
@@ -236,7 +234,7 @@ pub(super) async fn feed(
     cursor: Arc<Cursor>,
     queue: mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
-    let mut packer = Packer::new(shared.compression);
+    let mut packing = Packing::new(shared.compression);
     let mut last = Instant::now();
     while let Some(claim) = cursor.claim() {
         match claim {
@@ -246,13 +244,13 @@ pub(super) async fn feed(
             Claim::Read { disk, start, count } => {
                 for chunk in start..start + count {
                     let handed =
-                        feed_chunk(&shared, &shared.disks[disk], chunk, &mut packer, &queue)
+                        feed_chunk(&shared, &shared.disks[disk], chunk, &mut packing, &queue)
                             .await?;
                     let now = Instant::now();
                     if let Some(handed) = handed
                         && shared.compression == Compression::Auto
                     {
-                        packer.level = shared.govern(now, now - last, &handed);
+                        packing.level = shared.govern(now, now - last, &handed);
                     }
                     last = now;
                 }
@@ -301,7 +299,7 @@ async fn feed_chunk(
     shared: &Shared,
     disk: &Disk,
     chunk: u64,
-    packer: &mut Packer,
+    packing: &mut Packing,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<Option<Handed>, TransferError> {
     if shared.cancel.is_cancelled() || queue.is_closed() {
@@ -320,8 +318,8 @@ async fn feed_chunk(
     let ready = match found {
         Chunk::Data(hash) => {
             Counters::add(&shared.counters.payload, u64::from(length));
-            sample = packer.sample(buffer.as_ref());
-            let (codec, payload) = packer.pack(buffer);
+            sample = packing.sample(buffer.as_ref());
+            let (codec, payload) = packing.pack(buffer);
             let stored_bytes =
                 u32::try_from(payload.len()).expect("a packed chunk is no larger than a chunk");
             let frame = Frame::Data {
@@ -358,17 +356,16 @@ async fn feed_chunk(
     }))
 }
 
-struct Packer {
+/// How the chunks of one stream are packed.
+struct Packing {
     is_free: bool,
     chunks: u32,
     /// Of the next chunk.
     level: Option<i32>,
-    /// That of the compressor.
-    set_to: Option<i32>,
-    compressor: zstd::bulk::Compressor<'static>,
+    packer: Packer,
 }
 
-impl Packer {
+impl Packing {
     fn new(compression: Compression) -> Self {
         let level = match compression {
             Compression::Off | Compression::Auto => None,
@@ -378,8 +375,7 @@ impl Packer {
             is_free: compression == Compression::Auto,
             chunks: 0,
             level,
-            set_to: None,
-            compressor: zstd::bulk::Compressor::default(),
+            packer: Packer::default(),
         }
     }
 
@@ -389,45 +385,14 @@ impl Packer {
         if !self.is_free || self.level.is_some() || !self.chunks.is_multiple_of(SAMPLED) {
             return None;
         }
-        let sample = &bytes[..bytes.len().min(SAMPLE)];
-        self.set(1);
-        let began = Instant::now();
-        let packed = self.compressor.compress(sample).ok()?;
-        let bytes = sample.len() as f64;
-        Some(Sample {
-            packs_to: packed.len() as f64 / bytes,
-            secs_per_byte: began.elapsed().as_secs_f64() / bytes,
-        })
+        self.packer.sample(&bytes[..bytes.len().min(SAMPLE)])
     }
 
     /// Packs a chunk if it is to be packed and that pays.
     fn pack(&mut self, buffer: PooledBuffer) -> (Codec, Bytes) {
-        let bytes = buffer.as_ref();
-        if self.is_ready() {
-            // With no room for more, zstd gives up on what does not pay.
-            let mut packed = Vec::with_capacity(bytes.len() - bytes.len() / LEAST_GAIN);
-            if self
-                .compressor
-                .compress_to_buffer(bytes, &mut packed)
-                .is_ok()
-            {
-                return (Codec::Zstd, packed.into());
-            }
-        }
-        (Codec::Raw, Bytes::from_owner(buffer))
-    }
-
-    /// Whether there is a level, and the compressor has it.
-    fn is_ready(&mut self) -> bool {
-        self.level.is_some_and(|level| self.set(level))
-    }
-
-    /// Whether the compressor has this level.
-    fn set(&mut self, level: i32) -> bool {
-        if self.set_to != Some(level) && self.compressor.set_compression_level(level).is_ok() {
-            self.set_to = Some(level);
-        }
-        self.set_to == Some(level)
+        self.level
+            .and_then(|level| self.packer.pack(buffer.as_ref(), level))
+            .unwrap_or_else(|| (Codec::Raw, Bytes::from_owner(buffer)))
     }
 }
 
@@ -446,18 +411,19 @@ mod tests {
         let text = b"0123456789".repeat(5000);
         let mut noise = vec![0; 50_000];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        let pack = |compression, bytes: &[u8]| Packer::new(compression).pack(buffer(bytes));
-        let (codec, packed) = pack(Compression::Level(3), &text);
-        assert_eq!(codec, Codec::Zstd);
-        assert_eq!(zstd::bulk::decompress(&packed, text.len()).unwrap(), text);
-        assert_eq!(pack(Compression::Level(3), &noise).0, Codec::Raw);
-        assert_eq!(pack(Compression::Level(3), &noise).1, noise);
+        let pack = |compression, bytes: &[u8]| Packing::new(compression).pack(buffer(bytes));
+        assert_eq!(pack(Compression::Level(3), &text).0, Codec::Zstd);
+        assert_eq!(
+            pack(Compression::Level(3), &noise),
+            (Codec::Raw, noise.clone().into())
+        );
         assert_eq!(pack(Compression::Off, &text).0, Codec::Raw);
-        let mut packer = Packer::new(Compression::Auto);
-        assert_eq!(packer.pack(buffer(&text)).0, Codec::Raw);
+        let mut packing = Packing::new(Compression::Auto);
+        assert_eq!(packing.pack(buffer(&text)).0, Codec::Raw);
         for level in [1, 9, 3] {
-            packer.level = Some(level);
-            assert_eq!(packer.pack(buffer(&text)).0, Codec::Zstd);
+            packing.level = Some(level);
+            assert_eq!(packing.pack(buffer(&text)).0, Codec::Zstd);
+            assert_eq!(packing.pack(buffer(&text)).0, Codec::ZstdContinued);
         }
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
 
+use crate::packing::Sample;
+
 /// zstd's levels from none to slow. Beyond the last the gain is small and the price steep.
 pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(9)];
 
@@ -75,15 +77,6 @@ pub(super) struct Sent {
     /// How long its feeder worked for it, and then waited to hand it over.
     pub(super) worked: Duration,
     pub(super) waited: Duration,
-}
-
-/// The beginning of a chunk, packed at the lowest level for the sake of knowledge.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Sample {
-    /// The part of itself that it packs to.
-    pub(super) packs_to: f64,
-    /// What one processor takes to pack a byte.
-    pub(super) secs_per_byte: f64,
 }
 
 /// What was seen since the last decision.
