@@ -39,6 +39,10 @@ pub struct Config {
     /// Most that this server sends, such as 100mbit or 12.5MB/s, whatever the jobs' own limits are. Jobs that are copied at once share it evenly.
     #[arg(long, env = "WHERRY_BANDWIDTH_LIMIT", value_name = "RATE")]
     pub bandwidth_limit: Option<Rate>,
+    /// Don't read again what was read once, while the kernel says that nothing was written to a disk since. Set it to false where other machines write
+    /// to this server's disks too.
+    #[arg(long, env = "WHERRY_CHANGE_TRACKING", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub change_tracking: bool,
     /// Seconds between heartbeats while nothing happens.
     #[arg(long, env = "WHERRY_HEARTBEAT_SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub heartbeat_secs: u32,

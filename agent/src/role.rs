@@ -58,6 +58,7 @@ async fn live(
         snapshots: snapshots.clone(),
         reconnect_most: config.reconnect_max(),
         shared_limit: config.bandwidth_limit.map(SharedLimit::new),
+        change_tracking: config.change_tracking,
         scratch: config.state_dir.clone(),
     };
     let link = Link {

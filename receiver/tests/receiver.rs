@@ -195,6 +195,7 @@ impl Bench {
                 candidates: transfer::plan::Candidates::All,
             }],
             sources: Arc::clone(&self.sources),
+            change_tracking: true,
             bad_sectors: BadSectors::Zero,
             compression: Compression::Auto,
             streams: 2,

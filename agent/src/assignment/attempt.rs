@@ -88,6 +88,7 @@ fn config(
             .map(|disk| source_disk(disk, free_space))
             .collect(),
         sources: Arc::new(Files),
+        change_tracking: sending.change_tracking,
         bad_sectors: if wanted.zero_bad_sectors {
             BadSectors::Zero
         } else {

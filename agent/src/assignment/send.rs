@@ -49,6 +49,8 @@ pub(crate) struct Sending {
     pub shared_limit: Option<SharedLimit>,
     /// Where what is known of large disks lies while they are sent.
     pub scratch: PathBuf,
+    /// Whether what was read once is left alone while nothing is written.
+    pub change_tracking: bool,
 }
 
 impl Sending {

@@ -190,6 +190,7 @@ pub async fn run(
             free_space: settings.free_space,
         }],
         sources: Arc::new(Files),
+        change_tracking: true,
         bad_sectors: BadSectors::Fail,
         compression: match settings.level {
             None => Compression::Auto,

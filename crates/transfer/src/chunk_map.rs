@@ -25,7 +25,8 @@
 //! Header: `WHCHUNKS`, version u32, chunk bytes u32, disk bytes u64, CRC-32 u32 of the 24 bytes before. Then records: length u32 of the body,
 //! CRC-32 u32 of the body, body. The body is a sequence of entries: kind u8, first chunk u64, and by kind: 1, zeros, count u32; 2, data, 32
 //! bytes of hash (one chunk); 3, forgotten, count u32. Kind 5 has a first byte u64 and a length u32 instead: what the source can't read of
-//! the chunk in front of it, which is in the same record. All integers are little-endian; later entries override earlier ones. A body of one
+//! the chunk in front of it, which is in the same record. Kind 6 is a version of the source, 32 bytes behind the kind, zeros for none ([`crate::fresh`]);
+//! kind 7 has first chunk and count, like 1 and 3, of chunks that were found to be what is known. All integers are little-endian; later entries override earlier ones. A body of one
 //! byte, 4, says that the map was closed when nothing was under way.
 
 mod record;
@@ -36,13 +37,14 @@ use std::path::{Path, PathBuf};
 
 use crate::TransferError;
 use crate::disk::{FileStorage, Storage, sync_parent};
+use crate::fresh::{Fresh, Version};
 use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use crate::plan::Extent;
 
 use record::{RECORD_ENTRIES, decode, encode, records};
 
 const MAGIC: &[u8; 8] = b"WHCHUNKS";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: u64 = 28;
 /// Bytes in front of a record's body.
 const PREFIX: u64 = 8;
@@ -83,6 +85,15 @@ pub enum Written {
         /// How many.
         count: u64,
     },
+    /// What stands behind this was read from that version of the source; without one nobody knows.
+    Version(Option<Version>),
+    /// Chunks that were read again and found to be what is known.
+    Same {
+        /// The first.
+        start: u64,
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Written {
@@ -98,6 +109,7 @@ impl Written {
                 let _is_of_that_chunk = hashes.add_bad(*range);
             }
             Self::Forgotten { start, count } => hashes.forget(*start, *count),
+            Self::Version(_) | Self::Same { .. } => {}
         }
         Ok(())
     }
@@ -110,6 +122,8 @@ pub struct Opened {
     pub map: ChunkMap,
     /// What it knows.
     pub known: ChunkHashes,
+    /// What of it was read from the source as it was last.
+    pub fresh: Fresh,
     /// The stretches that were recorded last, as first chunk and number, where the map was not closed.
     pub unsure: Vec<(u64, u64)>,
 }
@@ -134,7 +148,10 @@ impl Recent {
         let stretch = match entry {
             Written::Zeros { start, count } => (*start, *count),
             Written::Data { chunk, .. } => (*chunk, 1),
-            Written::Bad(_) | Written::Forgotten { .. } => return,
+            Written::Bad(_)
+            | Written::Forgotten { .. }
+            | Written::Version(_)
+            | Written::Same { .. } => return,
         };
         if self.stretches.len() >= self.most {
             self.stretches.pop_front();
@@ -172,7 +189,7 @@ impl ChunkMap {
         }
         let nothing = ChunkHashes::new(size_bytes, chunk_bytes);
         let mut compact = Self::on(&new, Box::new(open(&new)?), nothing)?.map;
-        compact.copy(&mut opened.known)?;
+        compact.copy(&mut opened.known, &opened.fresh)?;
         std::fs::rename(&new, path).map_err(failed)?;
         sync_parent(path).map_err(failed)?;
         compact.path = path.to_owned();
@@ -197,8 +214,10 @@ impl ChunkMap {
             storage.read(0, &mut found).map_err(failed)?;
         }
         let mut recent = Recent::new(hashes.chunk_bytes());
+        let mut fresh = Fresh::new(hashes.chunks());
         let good = if found == header {
-            replay(&*storage, length, &mut hashes, &mut recent).map_err(failed)?
+            let (known, fresh) = (&mut hashes, &mut fresh);
+            replay(&*storage, length, known, fresh, &mut recent).map_err(failed)?
         } else {
             // Emptied first: the records of another disk must never stand behind this one's header.
             storage.set_length(0).map_err(failed)?;
@@ -216,6 +235,7 @@ impl ChunkMap {
         Ok(Opened {
             map,
             known: hashes,
+            fresh,
             unsure: recent.stretches.into(),
         })
     }
@@ -242,7 +262,7 @@ impl ChunkMap {
     }
 
     /// Appends all that is known.
-    fn copy(&mut self, known: &mut ChunkHashes) -> Result<(), TransferError> {
+    fn copy(&mut self, known: &mut ChunkHashes, fresh: &Fresh) -> Result<(), TransferError> {
         let mut end = self.length;
         let mut next = 0;
         while next < known.chunks() {
@@ -251,6 +271,15 @@ impl ChunkMap {
                 entries.map_err(|error| TransferError::target("read", &self.path, error))?;
             if !entries.is_empty() {
                 end = self.write(end, &encode(&entries))?;
+            }
+        }
+        if fresh.version().is_some() {
+            let same = fresh.stretches();
+            let same = same.map(|(start, count)| Written::Same { start, count });
+            let version = std::iter::once(Written::Version(fresh.version()));
+            let entries: Vec<Written> = version.chain(same).collect();
+            for part in records(&entries) {
+                end = self.write(end, &encode(part))?;
             }
         }
         self.sync(end)
@@ -292,6 +321,7 @@ fn replay(
     storage: &dyn Storage,
     length: u64,
     hashes: &mut ChunkHashes,
+    fresh: &mut Fresh,
     recent: &mut Recent,
 ) -> io::Result<u64> {
     let mut good = HEADER;
@@ -323,6 +353,7 @@ fn replay(
         };
         for entry in &entries {
             entry.apply(hashes)?;
+            fresh.apply(entry);
             recent.note(entry);
         }
         good += PREFIX + body_bytes;

@@ -9,8 +9,10 @@ pub(crate) mod forgetful;
 pub mod partitions;
 mod reader;
 mod source;
+mod stamp;
 mod storage;
 mod target;
+mod version;
 
 pub use allocation::Allocation;
 pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};

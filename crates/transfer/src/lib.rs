@@ -10,6 +10,7 @@
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.
 //! - [`carrier`] has the sockets: QUIC ([`quic`]), or TLS over TCP.
 
+mod chunk_set;
 mod control;
 mod identity;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub mod chunk_map;
 pub mod disk;
 pub mod error;
 pub mod fence;
+pub mod fresh;
 pub mod hashes;
 pub mod limits;
 pub mod manifest;
@@ -37,6 +39,7 @@ pub mod ticket;
 
 pub use carrier::Carrier;
 pub use error::TransferError;
+pub use fresh::Version;
 pub use hashes::{ChunkHashes, Hash};
 pub use identity::Identity;
 pub use ticket::{Ticket, TicketSecret};

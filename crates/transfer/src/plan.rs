@@ -86,27 +86,25 @@ pub enum Candidates {
 }
 
 impl Candidates {
-    /// The chunks to look at, as first chunk and number, in order; all others are as the receiver has them.
-    pub fn to_look_at(&self, receiver: &ChunkHashes) -> Vec<(u64, u64)> {
+    /// The chunks to look at, as first chunk and number, in order; all others are as the receiver has them. `fresh` are chunks that were read since
+    /// anything has changed, in the same way.
+    pub fn to_look_at(&self, receiver: &ChunkHashes, fresh: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let chunks = receiver.chunks();
-        let changed = match self {
-            Self::All => {
-                return if chunks > 0 {
-                    vec![(0, chunks)]
-                } else {
-                    Vec::new()
-                };
-            }
-            Self::Changed(changed) => changed,
-        };
         let chunk_bytes = u64::from(receiver.chunk_bytes());
-        let touched = changed
-            .iter()
-            .filter(|extent| extent.start < extent.end)
-            .map(|extent| {
-                let first = extent.start / chunk_bytes;
-                (first, extent.end.div_ceil(chunk_bytes).min(chunks))
-            });
+        let touched = match self {
+            Self::All => vec![(0, chunks)],
+            Self::Changed(changed) => merged(
+                changed
+                    .iter()
+                    .filter(|extent| extent.start < extent.end)
+                    .map(|extent| {
+                        let first = extent.start / chunk_bytes;
+                        (first, extent.end.div_ceil(chunk_bytes).min(chunks))
+                    })
+                    .collect(),
+            ),
+        };
+        let touched = stale(&touched, fresh);
         let unknown = receiver
             .runs(0, chunks)
             .filter(|run| run.kind == RunKind::Unknown)
@@ -115,8 +113,25 @@ impl Candidates {
         let bad = receiver
             .bad_chunks(0, chunks)
             .map(|chunk| (chunk, chunk + 1));
-        merged(touched.chain(unknown).chain(bad).collect())
+        merged(touched.into_iter().chain(unknown).chain(bad).collect())
     }
+}
+
+/// What is left of stretches in order without those that are fresh, as first chunk and that behind the last.
+fn stale(stretches: &[(u64, u64)], fresh: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let extents = |stretches: &[(u64, u64)]| -> Vec<Extent> {
+        let ends = stretches
+            .iter()
+            .map(|&(start, count)| (start, start + count));
+        ends.map(|(start, end)| Extent { start, end }).collect()
+    };
+    let fresh = fresh
+        .iter()
+        .map(|&(start, count)| (start, start.saturating_add(count)));
+    let left = without(&extents(stretches), &extents(&merged(fresh.collect())));
+    left.iter()
+        .map(|extent| (extent.start, extent.end))
+        .collect()
 }
 
 /// Stretches that cover the same chunks in order, as first chunk and number, from such that are first chunk and that behind the last.
@@ -290,7 +305,7 @@ mod tests {
                 pair.sort_unstable();
                 Extent { start: pair[0], end: pair[1] }
             }).collect();
-            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver);
+            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver, &[]);
             let everything = claims(0, chunks * 8 - 3, 8, &[Extent { start: 100, end: 900 }]);
             let mut looked = vec![0; known.len()];
             for claim in only(everything, &look_at) {
@@ -301,7 +316,7 @@ mod tests {
                 let is_changed = changed.iter().any(|extent| extent.start < extent.end && extent.start < (chunk + 1) * 8 && extent.end > chunk * 8);
                 prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed || !is_known), "chunk {}", chunk);
             }
-            prop_assert_eq!(Candidates::All.to_look_at(&receiver), vec![(0, chunks)]);
+            prop_assert_eq!(Candidates::All.to_look_at(&receiver, &[]), vec![(0, chunks)]);
         }
 
         /// A byte is left if it was there and is in none of the others.

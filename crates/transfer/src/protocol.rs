@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad::MOST_BAD_RANGES;
 use crate::error::RemoteFailure;
+use crate::fresh::Version;
 use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use crate::plan::Extent;
 
@@ -25,7 +26,7 @@ pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 
 /// Most hashes, and most stretches, in a page of what the receiver has.
 const PAGE_HASHES: u64 = 16_384;
-const PAGE_STRETCHES: usize = 16_384;
+pub const PAGE_STRETCHES: usize = 16_384;
 
 /// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
 pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;
@@ -79,6 +80,8 @@ pub struct OfferedDisk {
     pub index: DiskIndex,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// What it has as long as nothing is written to it, if it can tell.
+    pub version: Option<Version>,
 }
 
 /// From the receiver, on the control stream.
@@ -95,6 +98,13 @@ pub enum ToSender {
     },
     /// A part of what is durably here.
     Present(Page),
+    /// Chunks of what is durably here that were read from the version of the source that the sender names: they need not be read again.
+    Fresh {
+        /// Which disk.
+        index: DiskIndex,
+        /// First chunk and number, in order, at most [`PAGE_STRETCHES`] of them.
+        stretches: Vec<(u64, u64)>,
+    },
     /// All parts of all disks were told: the sender may begin.
     PresentEnd,
     /// So many bytes of the disk are durable now.
@@ -318,6 +328,15 @@ pub enum Frame {
         /// Where they are.
         range: Extent,
     },
+    /// A stretch of chunks that were read and are what the receiver has; no payload.
+    Same {
+        /// Which disk.
+        disk: DiskIndex,
+        /// The first chunk.
+        start: u64,
+        /// How many.
+        count: u64,
+    },
     /// One chunk; `stored_bytes` of payload follow.
     Data {
         /// Which disk.
@@ -338,8 +357,12 @@ impl Frame {
     pub fn encode(&self) -> [u8; FRAME_BYTES] {
         let mut bytes = [0; FRAME_BYTES];
         match self {
-            Self::Zeros { disk, start, count } => {
-                bytes[0] = 1;
+            Self::Zeros { disk, start, count } | Self::Same { disk, start, count } => {
+                bytes[0] = if matches!(self, Self::Zeros { .. }) {
+                    1
+                } else {
+                    4
+                };
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
                 bytes[8..16].copy_from_slice(&start.to_le_bytes());
                 bytes[16..24].copy_from_slice(&count.to_le_bytes());
@@ -403,7 +426,12 @@ impl Frame {
                     end: field(16),
                 },
             }),
-            (1..=3, _) => Err(DecodeError::Frame("its codec is unknown")),
+            (4, 0) => Ok(Self::Same {
+                disk,
+                start: field(8),
+                count: field(16),
+            }),
+            (1..=4, _) => Err(DecodeError::Frame("its codec is unknown")),
             _ => Err(DecodeError::Frame("its kind is unknown")),
         }
     }

@@ -9,7 +9,6 @@ mod disk;
 mod disks;
 mod door;
 mod flusher;
-mod seen;
 mod session;
 #[cfg(test)]
 mod simulated;

@@ -7,7 +7,7 @@ mod broken;
 mod choice;
 mod connection;
 mod feeder;
-mod free_space;
+mod first_look;
 mod governor;
 mod reconsider;
 
@@ -33,7 +33,7 @@ use reconsider::until_another_serves_better;
 pub use broken::Broken;
 use choice::Connected;
 pub use choice::{Choice, Preference, Reason};
-pub(crate) use free_space::FreeSpaces;
+pub(crate) use first_look::{FirstLook, look};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
 pub const DEFAULT_STREAMS: usize = 2;
@@ -88,6 +88,8 @@ pub struct SendConfig {
     pub disks: Vec<SourceDisk>,
     /// What opens them: [`crate::disk::Files`], or in tests what fails.
     pub sources: Arc<dyn Sources>,
+    /// Whether chunks that were read once are left alone while the kernel says that nothing was written. Not for disks that others write to as well.
+    pub change_tracking: bool,
     /// What becomes of sectors that can't be read.
     pub bad_sectors: BadSectors,
     /// How payloads are packed.
@@ -142,18 +144,17 @@ pub async fn send(
     progress: watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
     let preparing = async {
-        // Before the connection, since a receiver does not wait for tools.
-        let free_space = free_space::look(&config.disks).await?;
+        let first_look = look(&config).await?;
         let (client, control, choice) = choice::connect(&config).await?;
-        Ok::<_, TransferError>((Arc::new(free_space), client, control, choice))
+        Ok::<_, TransferError>((Arc::new(first_look), client, control, choice))
     };
-    let (free_space, client, control, choice) = tokio::select! {
+    let (first_look, client, control, choice) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
         prepared = preparing => prepared?,
     };
     over(
-        client, control, choice, &config, free_space, cancel, &progress,
+        client, control, choice, &config, first_look, cancel, &progress,
     )
     .await
 }
@@ -164,7 +165,7 @@ pub(crate) async fn over(
     mut control: Control,
     mut choice: Choice,
     config: &SendConfig,
-    free_space: Arc<FreeSpaces>,
+    first_look: Arc<FirstLook>,
     cancel: CancellationToken,
     progress: &watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
@@ -173,7 +174,7 @@ pub(crate) async fn over(
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(TransferError::Cancelled),
-            sent = connection::run(&client, control, choice, config, &free_space, progress, cancel.child_token()) => {
+            sent = connection::run(&client, control, choice, config, &first_look, progress, cancel.child_token()) => {
                 sent.map(Ended::Sent)
             }
             (connected, better) = until_another_serves_better(&client, choice, config, progress.subscribe()) => {

@@ -127,6 +127,7 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
             free_space: domain::parameters::FreeSpace::Copy,
         }],
         sources: Arc::new(Files),
+        change_tracking: true,
         bad_sectors: BadSectors::Fail,
         compression: Compression::Off,
         streams: 2,

@@ -1,6 +1,7 @@
 //! The bodies of a journal's records, as bytes. The format is described in [`super`].
 
 use super::Written;
+use crate::fresh::Version;
 use crate::hashes::ChunkHashes;
 use crate::plan::Extent;
 
@@ -14,6 +15,11 @@ pub(super) fn encode(written: &[Written]) -> Vec<u8> {
         match entry {
             Written::Zeros { start, count } => encode_stretch(&mut body, 1, *start, *count),
             Written::Forgotten { start, count } => encode_stretch(&mut body, 3, *start, *count),
+            Written::Same { start, count } => encode_stretch(&mut body, 7, *start, *count),
+            Written::Version(version) => {
+                body.push(6);
+                body.extend(version.map_or([0; 32], |version| version.0));
+            }
             Written::Data { chunk, hash } => {
                 body.push(2);
                 body.extend(chunk.to_le_bytes());
@@ -56,6 +62,13 @@ fn encode_stretch(body: &mut Vec<u8>, kind: u8, mut start: u64, mut left: u64) {
 pub(super) fn decode(mut body: &[u8], hashes: &ChunkHashes) -> Option<Vec<Written>> {
     let mut entries = Vec::new();
     while let Some((&kind, rest)) = body.split_first() {
+        if kind == 6 {
+            let (version, rest) = rest.split_first_chunk::<32>()?;
+            let version = (*version != [0; 32]).then_some(Version(*version));
+            entries.push(Written::Version(version));
+            body = rest;
+            continue;
+        }
         let (first, rest) = rest.split_first_chunk::<8>()?;
         let first = u64::from_le_bytes(*first);
         let (entry, count, rest) = match kind {
@@ -69,19 +82,14 @@ pub(super) fn decode(mut body: &[u8], hashes: &ChunkHashes) -> Option<Vec<Writte
                 body = rest;
                 continue;
             }
-            1 | 3 => {
+            1 | 3 | 7 => {
                 let (count, rest) = rest.split_first_chunk::<4>()?;
                 let count = u64::from(u32::from_le_bytes(*count));
-                let entry = if kind == 1 {
-                    Written::Zeros {
-                        start: first,
-                        count,
-                    }
-                } else {
-                    Written::Forgotten {
-                        start: first,
-                        count,
-                    }
+                let start = first;
+                let entry = match kind {
+                    1 => Written::Zeros { start, count },
+                    3 => Written::Forgotten { start, count },
+                    _ => Written::Same { start, count },
                 };
                 (entry, count, rest)
             }

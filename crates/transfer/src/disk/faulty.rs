@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{FileSource, Source, Sources};
+use crate::fresh::Version;
 use crate::plan::Extent;
 
 /// What the operating system says of a sector that can't be read.
@@ -28,6 +29,8 @@ struct State {
     resized: Option<(u64, u64)>,
     reads: u64,
     bytes_read: u64,
+    /// Which version of itself the disk says it is, if it can tell.
+    version: Option<u8>,
 }
 
 impl Faults {
@@ -41,6 +44,7 @@ impl Faults {
             resized: None,
             reads: 0,
             bytes_read: 0,
+            version: None,
         })))
     }
 
@@ -73,6 +77,16 @@ impl Faults {
     /// The disk gets another size, once so many bytes were read of it.
     pub fn resize_after(&self, bytes_read: u64, size_bytes: u64) {
         self.state().resized = Some((bytes_read, size_bytes));
+    }
+
+    /// From here on the disk can tell whether it was written: it says that it is this version.
+    pub fn is_version(&self, version: u8) {
+        self.state().version = Some(version);
+    }
+
+    /// How many bytes of it were read.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     /// How often it was read.
@@ -129,6 +143,13 @@ impl Source for FaultySource {
 
     fn extents(&self, size_bytes: u64) -> Vec<Extent> {
         self.file.extents(size_bytes)
+    }
+
+    fn version(&self) -> Option<Version> {
+        self.faults
+            .state()
+            .version
+            .map(|version| Version([version; 32]))
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

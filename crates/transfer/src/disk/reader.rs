@@ -9,6 +9,7 @@ use domain::parameters::BadSectors;
 use rustix::io::Errno;
 
 use super::{AlignedBuffer, Source, Sources};
+use crate::fresh::Version;
 use crate::plan::Extent;
 use crate::{TransferError, work};
 
@@ -67,6 +68,11 @@ impl SourceReader {
     /// Where there may be data. Everything, where nobody can say.
     pub fn extents(&self) -> Vec<Extent> {
         self.source.extents(self.size_bytes)
+    }
+
+    /// What the disk has as long as nobody writes to it; `None` where nobody can say.
+    pub fn version(&self) -> Option<Version> {
+        self.source.version()
     }
 
     /// How many reads were answered: a disk that fails is slow, but does not stand still.

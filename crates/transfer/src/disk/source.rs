@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
 use super::buffer::ALIGNMENT;
-use super::extents;
+use super::{extents, version};
+use crate::fresh::Version;
 use crate::plan::Extent;
 
 /// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
@@ -24,6 +25,8 @@ pub trait Source: Debug + Send + Sync {
     fn sector_bytes(&self) -> usize;
     /// Where there may be data in the first `size_bytes`. Everything, where nobody can say.
     fn extents(&self, size_bytes: u64) -> Vec<Extent>;
+    /// What it has as long as nobody writes to it, and never again afterwards; `None` where nobody can say.
+    fn version(&self) -> Option<Version>;
     /// Reads into the buffer, perhaps less than it holds, and answers with how much. Nothing is the end.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
@@ -110,6 +113,10 @@ impl Source for FileSource {
 
     fn extents(&self, size_bytes: u64) -> Vec<Extent> {
         extents::of(&self.buffered, size_bytes).to_read(size_bytes)
+    }
+
+    fn version(&self) -> Option<Version> {
+        version::of(&self.buffered, self.direct.as_ref(), self.sector_bytes)
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

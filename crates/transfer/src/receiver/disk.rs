@@ -17,6 +17,7 @@ use crate::bad::MOST_BAD_RANGES;
 use crate::chunk_map::{ChunkMap, Opened, UNSURE_BYTES, Written};
 use crate::disk::{Found, TargetWriter};
 use crate::error::RemoteFailure;
+use crate::fresh::{Fresh, Version};
 use crate::hashes::{Chunk, Hash, RunKind};
 use crate::plan::Extent;
 use crate::protocol::Page;
@@ -48,6 +49,8 @@ pub(super) struct Arriving<'a> {
 struct State {
     /// What the journal says.
     durable: ChunkHashes,
+    /// What of it was read from the source as the sender has it now.
+    fresh: Fresh,
     /// Written since the last flush began.
     written: Vec<Written>,
     receipt: Option<Receipt>,
@@ -97,6 +100,7 @@ impl Disk {
         }
         let state = State {
             durable: opened.known,
+            fresh: opened.fresh,
             written: Vec::new(),
             receipt: None,
             broken: None,
@@ -201,6 +205,37 @@ impl Disk {
         Ok(())
     }
 
+    /// Notes that chunks were read again at the source, and are what is durably here.
+    pub(super) fn same(&self, (start, count): (u64, u64)) -> Result<(), TransferError> {
+        self.check_range(start, count)?;
+        let mut state = self.state();
+        let unknown = state
+            .durable
+            .runs(start, start + count)
+            .find(|run| run.kind == RunKind::Unknown);
+        if let Some(run) = unknown {
+            return Err(TransferError::Protocol(format!(
+                "chunk {} of disk {} is called the same and is not here",
+                run.start, self.spec.index
+            )));
+        }
+        state.written.push(Written::Same { start, count });
+        Ok(())
+    }
+
+    /// Notes the version of the source that everything comes from that is written from here on. What was read from another is not fresh any more.
+    pub(super) fn read_from(&self, version: Option<Version>) -> Result<(), TransferError> {
+        if self.state().fresh.version() == version {
+            return Ok(());
+        }
+        self.record(&mut self.map(), &[Written::Version(version)])
+    }
+
+    /// The chunks that need not be read again as long as the source has its version, as first and number.
+    pub(super) fn fresh(&self) -> Vec<(u64, u64)> {
+        self.state().fresh.stretches().collect()
+    }
+
     /// Notes what was written. What is bad of it stands behind it, and so in the same record of the map.
     fn wrote(&self, what: Written, bad: &[Extent]) {
         let mut state = self.state();
@@ -297,9 +332,11 @@ impl Disk {
         map.append(written)
             .inspect_err(|error| self.give_up(error))?;
         let mut state = self.state();
-        let applied = written
-            .iter()
-            .try_for_each(|entry| entry.apply(&mut state.durable));
+        let State { durable, fresh, .. } = &mut *state;
+        let applied = written.iter().try_for_each(|entry| {
+            fresh.apply(entry);
+            entry.apply(durable)
+        });
         drop(state);
         applied
             .map_err(|error| self.hashes_failed(error))

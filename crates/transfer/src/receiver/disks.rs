@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Arriving, Disk};
 use super::{Admission, DiskStatus, Files, ReceiveStatus};
 use crate::fence::{Fence, Right};
+use crate::fresh::Version;
 use crate::hashes::Hash;
 use crate::plan::Extent;
 use crate::{TransferError, bad};
@@ -125,6 +126,32 @@ impl Disks {
         let disk = self.find(index)?;
         let _pass = fence.pass(right)?;
         disk.write_zeros(stretch, bad)
+    }
+
+    /// Notes, under the fence, that chunks are what the source has.
+    pub(super) fn same(
+        &self,
+        fence: &Fence,
+        right: &Right,
+        index: DiskIndex,
+        stretch: (u64, u64),
+    ) -> Result<(), TransferError> {
+        let disk = self.find(index)?;
+        let _pass = fence.pass(right)?;
+        disk.same(stretch)
+    }
+
+    /// Notes, under the fence, the version of the source that comes from here on.
+    pub(super) fn read_from(
+        &self,
+        fence: &Fence,
+        right: &Right,
+        index: DiskIndex,
+        version: Option<Version>,
+    ) -> Result<(), TransferError> {
+        let disk = self.find(index)?;
+        let _pass = fence.pass(right)?;
+        disk.read_from(version)
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {

@@ -11,8 +11,8 @@ use super::disks::Disks;
 use super::session::Session;
 use crate::carrier::{Accepted, Incoming, Listener, RecvStream, SendStream};
 use crate::protocol::{
-    DecodeError, OfferedDisk, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender, VERSION,
-    decode_control, version_of_hello,
+    DecodeError, OfferedDisk, PAGE_STRETCHES, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender,
+    VERSION, decode_control, version_of_hello,
 };
 use crate::work::blocking;
 use crate::{Ticket, TransferError, carrier, control};
@@ -174,7 +174,9 @@ async fn welcome(
     carrier_reason.truncate(carrier_reason.floor_char_boundary(LONGEST_REASON));
     let carrier = (connection.carrier(), carrier_reason);
     let (of_session, address) = (Arc::clone(shared), address.to_owned());
-    let session = blocking(move || Session::begin(&of_session, disks, address, carrier)).await?;
+    let offers = offered.clone();
+    let begun = blocking(move || Session::begin(&of_session, disks, address, carrier, &offers));
+    let session = begun.await?;
     if let Err(error) = tell_present(&session, &offered, to_sender).await {
         shared.leave(&session);
         return Err(error);
@@ -254,6 +256,14 @@ async fn tell_present(
             let (page, after) = blocking(move || of_page.find(index)?.page(start)).await?;
             session.tell(to_sender, &ToSender::Present(page)).await?;
             next = after;
+        }
+        let index = offer.index;
+        let fresh: Vec<_> = session.disks.find(index)?.fresh();
+        for part in fresh.chunks(PAGE_STRETCHES) {
+            let stretches = part.to_vec();
+            session
+                .tell(to_sender, &ToSender::Fresh { index, stretches })
+                .await?;
         }
     }
     session.tell(to_sender, &ToSender::PresentEnd).await

@@ -9,13 +9,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::disks::Disks;
-use super::seen::Seen;
 use super::{Shared, stream};
 use crate::carrier::{Accepted, RecvStream, SendStream};
+use crate::chunk_set::ChunkSet;
 use crate::disk::BufferPool;
 use crate::fence::Right;
 use crate::hashes::Hash;
-use crate::protocol::{ToReceiver, ToSender};
+use crate::protocol::{OfferedDisk, ToReceiver, ToSender};
 use crate::work::{self, blocking};
 use crate::{Carrier, TransferError, control};
 
@@ -34,7 +34,9 @@ pub(super) struct Session {
     /// Cancelled when another connection takes over.
     pub(super) replaced: CancellationToken,
     pub(super) buffers: Arc<BufferPool>,
-    seen: Vec<(DiskIndex, Mutex<Seen>)>,
+    /// What it has sent. That each chunk comes once is what lets several threads write without asking each other: the order in which writes land
+    /// and that in which they are recorded need not agree.
+    seen: Vec<(DiskIndex, Mutex<ChunkSet>)>,
     address: String,
 }
 
@@ -49,10 +51,14 @@ impl Session {
         disks: Arc<Disks>,
         address: String,
         (carrier, reason): (Carrier, String),
+        offered: &[OfferedDisk],
     ) -> Result<Self, TransferError> {
         let right = shared.fence.grant(disks.admission.epoch)?;
         let replaced = shared.replace_session(carrier, reason);
         disks.flush(&shared.status)?;
+        for offer in offered {
+            disks.read_from(&shared.fence, &right, offer.index, offer.version)?;
+        }
         disks.has_streams(0);
         let seen = disks
             .admission
@@ -60,7 +66,7 @@ impl Session {
             .iter()
             .map(|spec| {
                 let chunks = spec.source_bytes.div_ceil(u64::from(disks.chunk_bytes));
-                (spec.index, Mutex::new(Seen::new(chunks)))
+                (spec.index, Mutex::new(ChunkSet::new(chunks)))
             })
             .collect();
         Ok(Self {
@@ -84,7 +90,7 @@ impl Session {
         let is_new = seen.is_some_and(|(_, seen)| {
             seen.lock()
                 .expect("no holder of this lock can panic")
-                .mark(start, count)
+                .insert(start, count)
         });
         if is_new {
             Ok(())

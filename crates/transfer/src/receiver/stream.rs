@@ -55,7 +55,7 @@ async fn read_frames(
         let frame =
             Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
         let payload = match frame {
-            Frame::Zeros { .. } | Frame::Bad { .. } => None,
+            Frame::Zeros { .. } | Frame::Bad { .. } | Frame::Same { .. } => None,
             Frame::Data { stored_bytes, .. } if stored_bytes <= session.disks.chunk_bytes => {
                 let mut payload = session.buffers.take(stored_bytes as usize);
                 let read = stream.read_exact(payload.as_mut_slice()).await;
@@ -98,6 +98,10 @@ async fn write_frames(
                 session.mark(disk, start, count)?;
                 let bad = take_bad(&mut bad, disk)?;
                 disks.write_zeros(&shared.fence, right, disk, (start, count), &bad)?;
+            }
+            Frame::Same { disk, start, count } => {
+                session.mark(disk, start, count)?;
+                disks.same(&shared.fence, right, disk, (start, count))?;
             }
             Frame::Bad { disk, range } if bad.len() < MOST_BAD_RANGES => bad.push((disk, range)),
             Frame::Bad { disk, .. } => return Err(too_many(disk)),

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
-use super::free_space::FreeSpaces;
+use super::first_look::FirstLook;
 use super::governor::{Governor, Processors};
 use super::{Choice, MOST_STREAMS, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
 use crate::disk::{BufferPool, SourceReader};
+use crate::fresh::Version;
 use crate::hashes::Hash;
 use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor, Extent};
@@ -53,11 +54,11 @@ pub(super) async fn run(
     (mut to_receiver, mut from_receiver): Control,
     choice: Choice,
     config: &SendConfig,
-    free_space: &Arc<FreeSpaces>,
+    first_look: &Arc<FirstLook>,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
-    let readers = open(config).await?;
+    let readers = open(config, first_look).await?;
     let lost = |error: &dyn std::fmt::Display| lost(config, error);
     let disks = greet(
         config,
@@ -90,7 +91,7 @@ pub(super) async fn run(
     let sending = async {
         let sent = tokio::select! {
             biased;
-            sent = stream_all(client, config, &shared, free_space, &mut to_receiver) => sent,
+            sent = stream_all(client, config, &shared, first_look, &mut to_receiver) => sent,
             () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
@@ -160,14 +161,21 @@ fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
     }
 }
 
-async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
+/// Every disk, and the version that it still has since the first look.
+async fn open(
+    config: &SendConfig,
+    first_look: &Arc<FirstLook>,
+) -> Result<Vec<(SourceReader, Option<Version>)>, TransferError> {
     let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
-    let bad_sectors = config.bad_sectors;
+    let (bad_sectors, first_look) = (config.bad_sectors, Arc::clone(first_look));
     blocking(move || {
-        disks
-            .iter()
-            .map(|disk| SourceReader::open(&*sources, &disk.path, disk.size_bytes, bad_sectors))
-            .collect()
+        let opened = disks.iter().enumerate().map(|(position, disk)| {
+            let reader = SourceReader::open(&*sources, &disk.path, disk.size_bytes, bad_sectors)?;
+            let version = first_look.version_of(position);
+            let still = version.filter(|_| reader.version() == version);
+            Ok((reader, still))
+        });
+        opened.collect()
     })
     .await
 }
@@ -176,16 +184,18 @@ async fn open(config: &SendConfig) -> Result<Vec<SourceReader>, TransferError> {
 async fn greet(
     config: &SendConfig,
     choice: Choice,
-    readers: Vec<SourceReader>,
+    readers: Vec<(SourceReader, Option<Version>)>,
     to_receiver: &mut SendStream,
     from_receiver: &mut RecvStream,
 ) -> Result<Vec<Disk>, TransferError> {
     let offered = config
         .disks
         .iter()
-        .map(|disk| OfferedDisk {
+        .zip(&readers)
+        .map(|(disk, (_, version))| OfferedDisk {
             index: disk.index,
             size_bytes: disk.size_bytes,
+            version: *version,
         })
         .collect();
     let hello = ToReceiver::Hello {
@@ -223,10 +233,11 @@ async fn greet(
     let mut disks: Vec<Disk> = readers
         .into_iter()
         .zip(&config.disks)
-        .map(|(reader, disk)| {
+        .map(|((reader, version), disk)| {
             Disk::new(
                 disk.index,
                 reader,
+                version.is_some(),
                 disk.size_bytes,
                 chunk_bytes,
                 disk.candidates.clone(),
@@ -241,6 +252,11 @@ async fn greet(
             .map_err(|error| error.at(&config.receiver.to_string()))?;
         match message {
             ToSender::Present(page) => disks = blocking(move || enter(page, disks)).await?,
+            ToSender::Fresh { index, stretches } => {
+                let disk = disks.iter_mut().find(|disk| disk.index == index);
+                disk.ok_or_else(|| out_of_turn("welcomed"))?
+                    .freshen(stretches);
+            }
             ToSender::PresentEnd => return Ok(disks),
             // A flush of what an earlier connection wrote.
             ToSender::Durable { .. } => {}
@@ -272,9 +288,9 @@ fn out_of_turn(what: &str) -> TransferError {
 /// What is to be looked at, from the file systems' own word on where data is and on what they do not use.
 async fn claims(
     shared: &Arc<Shared>,
-    free_space: &Arc<FreeSpaces>,
+    first_look: &Arc<FirstLook>,
 ) -> Result<Cursor, TransferError> {
-    let (shared, free_space) = (Arc::clone(shared), Arc::clone(free_space));
+    let (shared, first_look) = (Arc::clone(shared), Arc::clone(first_look));
     blocking(move || {
         let claims = shared
             .disks
@@ -289,7 +305,7 @@ async fn claims(
                     plan::only(all, &look_at)
                 };
                 let data = disk.reader.extents();
-                let used = claims(&plan::without(&data, free_space.of(position)));
+                let used = claims(&plan::without(&data, first_look.free_space_of(position)));
                 let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
                 Counters::add(&shared.counters.free, free);
                 used
@@ -304,10 +320,10 @@ async fn stream_all(
     client: &Client,
     config: &SendConfig,
     shared: &Arc<Shared>,
-    free_space: &Arc<FreeSpaces>,
+    first_look: &Arc<FirstLook>,
     to_receiver: &mut SendStream,
 ) -> Result<(), TransferError> {
-    let cursor = Arc::new(claims(shared, free_space).await?);
+    let cursor = Arc::new(claims(shared, first_look).await?);
     let bytes = shared.counters.free.load(Ordering::Relaxed);
     if bytes > 0 {
         control::write(to_receiver, &ToReceiver::LeftOut { bytes })
@@ -337,13 +353,13 @@ async fn stream_all(
             Err(error) => return Err(error),
         }
     }
-    let (finished, free_space) = (Arc::clone(shared), Arc::clone(free_space));
+    let (finished, first_look) = (Arc::clone(shared), Arc::clone(first_look));
     let roots = blocking(move || {
         finished
             .disks
             .iter()
             .try_for_each(|disk| disk.reader.check_size())?;
-        free_space.check()?;
+        first_look.check_free_space()?;
         roots(&finished)
     });
     let sent = ToReceiver::Sent {
@@ -419,6 +435,7 @@ async fn listen(
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
             ToSender::Welcome { .. }
             | ToSender::Present(_)
+            | ToSender::Fresh { .. }
             | ToSender::PresentEnd
             | ToSender::Probed { .. } => {
                 return Err(out_of_turn("received"));

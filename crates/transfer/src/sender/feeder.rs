@@ -33,6 +33,10 @@ pub(super) struct Disk {
     pub(super) size_bytes: u64,
     pub(super) chunk_bytes: u32,
     candidates: Candidates,
+    /// Whether the receiver wants to know of chunks that are what it has.
+    is_tracked: bool,
+    /// What was read since anything was written, as first chunk and number.
+    fresh: Vec<(u64, u64)>,
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
     /// How many chunks were looked at; the plan has each once.
@@ -43,6 +47,7 @@ impl Disk {
     pub(super) fn new(
         index: DiskIndex,
         reader: SourceReader,
+        is_tracked: bool,
         size_bytes: u64,
         chunk_bytes: u32,
         candidates: Candidates,
@@ -50,6 +55,8 @@ impl Disk {
     ) -> Self {
         Self {
             candidates,
+            is_tracked,
+            fresh: Vec::new(),
             index,
             reader,
             size_bytes,
@@ -65,6 +72,11 @@ impl Disk {
             .map_err(TransferError::Scratch)
     }
 
+    /// Enters what need not be read again.
+    pub(super) fn freshen(&mut self, stretches: Vec<(u64, u64)>) {
+        self.fresh.extend(stretches);
+    }
+
     fn known(&self) -> MutexGuard<'_, ChunkHashes> {
         self.known.lock().expect("no holder of this lock can panic")
     }
@@ -77,7 +89,7 @@ impl Disk {
     /// The chunks to look at. The others count as looked at: they are what the receiver has.
     pub(super) fn begin_pass(&self) -> Vec<(u64, u64)> {
         let known = self.known();
-        let look_at = self.candidates.to_look_at(&known);
+        let look_at = self.candidates.to_look_at(&known, &self.fresh);
         let chunks: u64 = look_at.iter().map(|(_, count)| count).sum();
         self.looked_at
             .fetch_add(known.chunks() - chunks, Ordering::Relaxed);
@@ -242,17 +254,23 @@ pub(super) async fn feed(
                 feed_hole(&shared, &shared.disks[disk], start, count, &queue).await?;
             }
             Claim::Read { disk, start, count } => {
+                let disk = &shared.disks[disk];
+                let mut same = Same::default();
                 for chunk in start..start + count {
-                    let handed =
-                        feed_chunk(&shared, &shared.disks[disk], chunk, &mut packing, &queue)
-                            .await?;
+                    let fed = feed_chunk(&shared, disk, chunk, &mut packing, &queue).await?;
+                    if let Some(ended) = same.note(chunk, matches!(fed, Fed::Same)) {
+                        tell_same(&shared, disk, ended, &queue).await?;
+                    }
                     let now = Instant::now();
-                    if let Some(handed) = handed
+                    if let Fed::Data(handed) = fed
                         && shared.compression == Compression::Auto
                     {
                         packing.level = shared.govern(now, now - last, &handed);
                     }
                     last = now;
+                }
+                if let Some(ended) = same.0 {
+                    tell_same(&shared, disk, ended, &queue).await?;
                 }
             }
         }
@@ -294,14 +312,53 @@ async fn feed_hole(
     Ok(())
 }
 
-/// Answers with what was handed over, if that were bytes of the disk: zeros weigh nothing, and say nothing of link or compression.
+/// Tells the receiver, if it wants to know, that it has these chunks as they are: first and number.
+async fn tell_same(
+    shared: &Shared,
+    disk: &Disk,
+    (start, count): (u64, u64),
+    queue: &mpsc::Sender<Ready>,
+) -> Result<(), TransferError> {
+    if !disk.is_tracked {
+        return Ok(());
+    }
+    let disk = disk.index;
+    let frame = Frame::Same { disk, start, count };
+    hand_over(shared, queue, (frame, Bytes::new())).await
+}
+
+/// The stretch of chunks up to the last one that are what the receiver has, as first and number.
+#[derive(Default)]
+struct Same(Option<(u64, u64)>);
+
+impl Same {
+    /// Notes the next chunk; answers with the stretch that it ends.
+    fn note(&mut self, chunk: u64, is_same: bool) -> Option<(u64, u64)> {
+        if !is_same {
+            return self.0.take();
+        }
+        self.0.get_or_insert((chunk, 0)).1 += 1;
+        None
+    }
+}
+
+/// What became of a chunk.
+enum Fed {
+    /// It is what the receiver has.
+    Same,
+    /// It was handed over, and is zeros: they weigh nothing, and say nothing of link or compression.
+    Zeros,
+    /// It was handed over.
+    Data(Handed),
+}
+
 async fn feed_chunk(
     shared: &Shared,
     disk: &Disk,
     chunk: u64,
     packing: &mut Packing,
     queue: &mpsc::Sender<Ready>,
-) -> Result<Option<Handed>, TransferError> {
+) -> Result<Fed, TransferError> {
     if shared.cancel.is_cancelled() || queue.is_closed() {
         return Err(TransferError::Cancelled);
     }
@@ -312,7 +369,7 @@ async fn feed_chunk(
     let found = Chunk::of(buffer.as_ref());
     if disk.look_at(chunk, found, &bad)? {
         Counters::add(&shared.counters.equal, u64::from(length));
-        return Ok(None);
+        return Ok(Fed::Same);
     }
     let mut sample = None;
     let ready = match found {
@@ -348,7 +405,10 @@ async fn feed_chunk(
         hand_over(shared, queue, (Frame::Bad { disk, range }, Bytes::new())).await?;
     }
     hand_over(shared, queue, ready).await?;
-    Ok((packed_bytes > 0).then(|| Handed {
+    if packed_bytes == 0 {
+        return Ok(Fed::Zeros);
+    }
+    Ok(Fed::Data(Handed {
         bytes: u64::from(length),
         packed_bytes,
         sample,

@@ -23,6 +23,7 @@ pub(super) fn check(world: &mut World, report: &SendReport, losses: u64) -> Resu
     receipts_are_for_the_source(world, report)?;
     let is_flipped = world.network.flips() > 0;
     if !is_flipped {
+        little_was_read_twice(world, losses)?;
         nothing_durable_was_sent_again(world)?;
         little_was_written_twice(world, losses)?;
     }
@@ -82,7 +83,8 @@ fn forgets(mut body: &[u8]) -> bool {
             2 => 41,
             // The map was closed.
             4 => 1,
-            5 => 13,
+            5 | 7 => 13,
+            6 => 33,
             _ => return true,
         };
         // Half a record may have been written.
@@ -126,11 +128,16 @@ fn little_was_written_twice(world: &World, losses: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// What may be under way when a connection breaks.
+fn under_way(plan: &Plan) -> u64 {
+    let frame = u64::from(CHUNK) + FRAME_BYTES as u64;
+    plan.streams as u64 * (plan.shape.window as u64 + IN_HAND * frame)
+}
+
 /// What was under way when a connection broke is sent again, and what a crash has taken.
 fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result<(), String> {
     let plan = &world.plan;
     let frame = u64::from(CHUNK) + FRAME_BYTES as u64;
-    let under_way = plan.streams as u64 * (plan.shape.window as u64 + IN_HAND * frame);
     let chunks: u64 = plan
         .disks
         .iter()
@@ -139,13 +146,34 @@ fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result
     let bad: usize = plan.unreadable.iter().map(Vec::len).sum();
     let carriers = world.network.carriers();
     let most = data_chunks(world) * frame
-        + carriers.saturating_sub(1) * under_way
+        + carriers.saturating_sub(1) * under_way(plan)
         + (carriers + 1) * (chunks + bad as u64) * FRAME_BYTES as u64
         + lost_at_most(world, losses + u64::from(is_flipped));
     let sent = world.network.data_bytes();
     if sent > most {
         return Err(format!(
             "{sent} bytes were sent over {carriers} connections, at most {most} may be after {losses} crashes"
+        ));
+    }
+    Ok(())
+}
+
+/// Of a source that can tell that nothing was written, what was under way when a connection broke is read again, and what a crash has taken.
+fn little_was_read_twice(world: &World, losses: u64) -> Result<(), String> {
+    let plan = &world.plan;
+    let has_bad = plan.unreadable.iter().any(|lost| !lost.is_empty());
+    // A bad sector is tried each time.
+    if !plan.is_tracked || has_bad {
+        return Ok(());
+    }
+    let read: u64 = world.faults.iter().map(|disk| disk.bytes_read()).sum();
+    let needed = data_chunks(world) * u64::from(CHUNK);
+    let most = needed
+        + world.network.carriers().saturating_sub(1) * under_way(plan)
+        + lost_at_most(world, losses);
+    if read > most {
+        return Err(format!(
+            "{read} bytes were read of a source of {needed}, at most {most} may be after {losses} crashes"
         ));
     }
     Ok(())

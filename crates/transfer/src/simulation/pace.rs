@@ -37,6 +37,7 @@ pub(super) fn plan(bytes: usize, limit: Option<u64>) -> Plan {
         packs: false,
         checksum: false,
         limit,
+        is_tracked: false,
         faults: Vec::new(),
     }
 }

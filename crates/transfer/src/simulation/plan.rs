@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) packs: bool,
     pub(super) checksum: bool,
     pub(super) limit: Option<u64>,
+    /// Whether the source can tell that nothing was written.
+    pub(super) is_tracked: bool,
     /// In order, each with the pause after the one before.
     pub(super) faults: Vec<(Duration, Fault)>,
 }
@@ -124,6 +126,7 @@ impl Plan {
             packs: random.below(2) == 0,
             checksum: random.below(2) == 0,
             limit: (random.below(4) == 0).then(|| random.between(30_000, 300_000)),
+            is_tracked: random.below(2) == 0,
             disks,
             faults,
         }

@@ -22,8 +22,8 @@ use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
 use crate::sender::{
-    Broken, Choice, Compression, FreeSpaces, Preference, Reason, SendConfig, SendProgress,
-    SendReport, SourceDisk, over,
+    Broken, Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport,
+    SourceDisk, look, over,
 };
 use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 
@@ -32,6 +32,9 @@ pub(super) const BEHIND: usize = 5000;
 
 /// Bytes of a sector of the source's disks.
 pub(super) const SECTOR: u64 = 512;
+
+/// What a source that is tracked calls itself until it changes.
+const FIRST_VERSION: u8 = 1;
 
 /// How long a handshake may take, as with the real carriers.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +54,8 @@ pub(super) struct World {
     pub(super) limit: watch::Sender<Option<u64>>,
     /// Of the source's disks.
     pub(super) faults: Vec<Faults>,
+    /// Of the first of them.
+    version: u8,
     random: Random,
     agent: Agent,
     server: Option<Server>,
@@ -111,6 +116,9 @@ impl World {
             for range in unreadable {
                 faults.lose(range.clone());
             }
+            if plan.is_tracked {
+                faults.is_version(FIRST_VERSION);
+            }
             faults
         });
         let faults: Vec<Faults> = faults.collect();
@@ -145,6 +153,7 @@ impl World {
             network,
             limit,
             faults,
+            version: FIRST_VERSION,
             random,
             agent,
             server: None,
@@ -170,8 +179,17 @@ impl World {
         self.sending = Some(tokio::spawn(agent.send_all()));
     }
 
-    /// Changes the first disk of the source.
+    /// Changes the first disk of the source, which says so if it can.
     pub(super) fn change_source(&mut self, change: impl FnOnce(&mut [u8])) {
+        self.change_source_in_silence(change);
+        self.version += 1;
+        if self.plan.is_tracked {
+            self.faults[0].is_version(self.version);
+        }
+    }
+
+    /// The same, and the source does not say so.
+    pub(super) fn change_source_in_silence(&mut self, change: impl FnOnce(&mut [u8])) {
         change(&mut self.plan.disks[0]);
         write_sparse(&self.agent.disks[0].path, &self.plan.disks[0]);
     }
@@ -439,6 +457,7 @@ impl Agent {
             ticket: ticket.sign(&self.identity.secret),
             disks: self.disks.clone(),
             sources: Arc::new(self.sources.clone()),
+            change_tracking: true,
             bad_sectors: self.bad_sectors,
             compression: if self.packs {
                 Compression::Level(1)
@@ -455,14 +474,9 @@ impl Agent {
             reason: Reason::Pinned,
         };
         let cancel = CancellationToken::new();
+        let first_look = Arc::new(look(&config).await?);
         over(
-            client,
-            control,
-            choice,
-            &config,
-            Arc::new(FreeSpaces::default()),
-            cancel,
-            progress,
+            client, control, choice, &config, first_look, cancel, progress,
         )
         .await
     }

@@ -123,6 +123,7 @@ impl Bench {
                 })
                 .collect(),
             sources: Arc::clone(&self.sources),
+            change_tracking: true,
             bad_sectors: self.bad_sectors,
             compression: Compression::Off,
             streams: 2,
