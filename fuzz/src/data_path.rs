@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use domain::disk::DiskIndex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use transfer::ChunkHashes;
 use transfer::chunk_map::{ChunkMap, Opened, Written};
 use transfer::disk::Storage;
 use transfer::hashes::{Chunk, hash};
 use transfer::manifest;
+use transfer::packing::{Packer, Unpacker};
 use transfer::plan::Extent;
 use transfer::protocol::{
     self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, ToReceiver, ToSender, VERSION,
 };
+use transfer::{ChunkHashes, Version};
 
 /// The disk that maps and pages are of: 40 chunks, the last of them short.
 const SIZE_BYTES: u64 = 39 * CHUNK + 5000;
@@ -28,6 +29,21 @@ pub fn frame(bytes: &[u8]) {
         && let Ok(read) = Frame::decode(header)
     {
         assert_eq!(Frame::decode(&read.encode()), Ok(read));
+    }
+}
+
+/// The payloads of a data stream, each behind its codec and its length: whatever they are, no chunk is longer than one can be.
+pub fn payload(mut bytes: &[u8]) {
+    let mut unpacker = Unpacker::default();
+    let mut room = vec![0; CHUNK_BYTES as usize];
+    while let [codec, length, rest @ ..] = bytes {
+        let (payload, rest) = rest.split_at(rest.len().min((*length).into()));
+        let codec = [Codec::Raw, Codec::Zstd, Codec::ZstdContinued][usize::from(codec % 3)];
+        let Ok(chunk) = unpacker.unpack(codec, payload, &mut room) else {
+            return;
+        };
+        assert!(chunk.len() <= CHUNK_BYTES as usize);
+        bytes = rest;
     }
 }
 
@@ -65,11 +81,17 @@ pub fn journal(bytes: &[u8]) {
     let Opened {
         mut map,
         mut known,
+        fresh,
         unsure,
     } = open();
     assert!(
         unsure
             .iter()
+            .all(|(start, count)| start + count <= known.chunks())
+    );
+    assert!(
+        fresh
+            .stretches()
             .all(|(start, count)| start + count <= known.chunks())
     );
     let next = [
@@ -208,6 +230,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         disks: vec![OfferedDisk {
             index: disk,
             size_bytes: SIZE_BYTES,
+            version: Some(Version(hash(b"version"))),
         }],
         carrier_reason: "the default".to_owned(),
     };
@@ -219,6 +242,11 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         disk,
         start: 3,
         count: 9,
+    };
+    let same = Frame::Same {
+        disk,
+        start: 13,
+        count: 5,
     };
     let data = Frame::Data {
         disk,
@@ -238,6 +266,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         .expect("every chunk is known");
     vec![
         ("frame", "zeros", zeros.encode().to_vec()),
+        ("frame", "same", same.encode().to_vec()),
         ("frame", "data", data.encode().to_vec()),
         (
             "frame",
@@ -256,9 +285,32 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "present",
             protocol::encode_control(&ToSender::Present(page)),
         ),
+        (
+            "control",
+            "fresh",
+            protocol::encode_control(&ToSender::Fresh {
+                index: disk,
+                stretches: vec![(0, 3), (7, 30)],
+            }),
+        ),
+        ("payload", "chunks", payloads()),
         ("journal", "map", journal_of_each_kind()),
         ("manifest", "mixed", manifest),
     ]
+}
+
+/// Two chunks of one stream, and one of the next, as [`payload`] takes them.
+fn payloads() -> Vec<u8> {
+    let text = "words of which a server's disk is full; ".repeat(1000);
+    let mut packer = Packer::default();
+    let mut written = Vec::new();
+    for level in [1, 1, 3] {
+        let (codec, packed) = packer.pack(text.as_bytes(), level).expect("text packs");
+        written.push(codec as u8);
+        written.push(u8::try_from(packed.len()).expect("it packs well"));
+        written.extend(packed);
+    }
+    written
 }
 
 fn journal_of_each_kind() -> Vec<u8> {
@@ -280,7 +332,9 @@ fn journal_of_each_kind() -> Vec<u8> {
         end: 9 * CHUNK + 4096,
     });
     let forgotten = Written::Forgotten { start: 4, count: 2 };
-    for record in [&[zeros, data, bad][..], &[forgotten]] {
+    let version = Written::Version(Some(Version(hash(b"version"))));
+    let same = Written::Same { start: 0, count: 3 };
+    for record in [&[zeros, data, bad][..], &[version, forgotten, same]] {
         map.append(record).expect("memory can be written");
     }
     map.close().expect("memory can be written");

@@ -6,19 +6,20 @@ mod data_path;
 use domain::policy::{Circumstances, Decision, MAX_POLICY_BYTES, Policy, Request, decide};
 use smc::{pairs, v1, v3};
 
-pub use data_path::{control, examples, frame, journal, manifest};
+pub use data_path::{control, examples, frame, journal, manifest, payload};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Every target, with the folder of its corpus.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("call", call),
     ("request", request),
     ("signature", signature),
     ("policy", policy),
     ("frame", frame),
     ("control", control),
+    ("payload", payload),
     ("journal", journal),
     ("manifest", manifest),
 ];

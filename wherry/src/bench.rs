@@ -151,7 +151,8 @@ fn print(report: &Report) {
         ("disk", megabytes(report.bytes_logical)),
         ("zeros and holes", megabytes(report.bytes_zero)),
         ("of these free", megabytes(report.bytes_free)),
-        ("data", megabytes(report.bytes_payload)),
+        ("read", megabytes(report.bytes_read)),
+        ("sent", megabytes(report.bytes_payload)),
         ("on the wire", megabytes(report.bytes_wire)),
         (
             "sender",

@@ -1,6 +1,7 @@
 //! `wherry bench transfer`: two real processes copy a disk over loopback.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::Value;
@@ -55,5 +56,26 @@ fn a_measured_transfer_copies_the_disk_and_says_what_it_took() -> anyhow::Result
     ] {
         ensure!(text.contains(part), "{part:?} is not in\n{text}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_was_not_written_since_is_not_read_again() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let source = directory.path().join("from");
+    std::fs::write(&source, vec![7; 3 * MIB])?;
+    // Two writes in one tick of the clock leave the same times, so a file must have rested.
+    std::thread::sleep(Duration::from_millis(1200));
+    let read = || -> anyhow::Result<Value> {
+        let report: Value = serde_json::from_str(&bench(directory.path(), "--keep --json")?)?;
+        Ok(report["bytes_read"].clone())
+    };
+    ensure!(read()? == 3 * MIB);
+    ensure!(read()? == 0);
+    std::fs::write(&source, vec![7; 3 * MIB])?;
+    ensure!(
+        read()? == 3 * MIB,
+        "what is written may be the same, and is read"
+    );
     Ok(())
 }

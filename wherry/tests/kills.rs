@@ -92,7 +92,14 @@ async fn a_killed_agent_goes_on_where_it_was() -> anyhow::Result<()> {
     let (_cluster, mut source, job) = copying(1).await?;
     source.agent.kill()?;
     source.agent.restart()?;
-    finishes_right(&job, 1, KILLED).await
+    finishes_right(&job, 1, KILLED).await?;
+    // Nobody has written to the disks: what it had read and sent, it has not read again.
+    let (needed, read) = (job.bytes_needed()?, source.agent.bytes_read()?);
+    ensure!(
+        read <= needed - SENT_BEFORE + SENT_TWICE,
+        "{read} bytes were read again of disks that hold {needed}, after {SENT_BEFORE} were sent"
+    );
+    Ok(())
 }
 
 #[tokio::test]

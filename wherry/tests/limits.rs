@@ -12,15 +12,24 @@ const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Without compression the wire carries what the disk holds.
+const PLAIN: &str = r#"{"compress_level":0}"#;
 const SLOW: &str = r#"{"bandwidth_limit":64000,"compress_level":0}"#;
 const SLOW_BYTES_PER_SEC: f64 = 8e6;
 const FAST_BYTES_PER_SEC: f64 = 20e6;
 
 async fn cluster() -> anyhow::Result<Cluster> {
+    cluster_with(&[]).await
+}
+
+/// Of roles and agents with these settings.
+async fn cluster_with(environment: &[(&str, &str)]) -> anyhow::Result<Cluster> {
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Cluster::start(ClusterConfig {
         binary: PathBuf::from(WHERRY),
         workers: 1,
-        environment: Vec::new(),
+        environment: environment.collect(),
     })
     .await
 }
@@ -143,6 +152,54 @@ async fn a_limit_that_is_raised_in_a_run_is_kept_to_at_once_and_costs_no_connect
         log.matches("sending begins").count() == 1 && !log.contains("sending broke off"),
         "one connection has carried all of it:\n{log}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_sends_no_more_than_its_own_limit() -> anyhow::Result<()> {
+    let cluster = cluster().await?;
+    let tenant = cluster.tenant("alice").await?;
+    let mut source = tenant.source(&cluster, "web", &[96 * MIB]).await?;
+    source.agent.stop().await?;
+    source.agent.add_arguments(&["--bandwidth-limit", "64mbit"]);
+    source.agent.restart()?;
+    let job = source.create_job(&cluster, "own", &options(PLAIN)).await?;
+    job.start().await?;
+    job.wait_for_bytes(PATIENCE, 4 * MIB).await?;
+    let seen = watch_wire(&job, Duration::from_secs(6)).await?;
+    holds(&seen, SLOW_BYTES_PER_SEC)?;
+    job.wait_for(PATIENCE, &["Finished"]).await?;
+    job.check_image().await
+}
+
+#[tokio::test]
+async fn the_runs_of_a_worker_share_its_limit() -> anyhow::Result<()> {
+    // Each agent may send as much, so nothing but the worker's share keeps two of them to half of it.
+    let cluster = cluster_with(&[("WHERRY_BANDWIDTH_LIMIT", "64mbit")]).await?;
+    let tenant = cluster.tenant("alice").await?;
+    let first = tenant.source(&cluster, "first", &[72 * MIB]).await?;
+    let second = tenant.source(&cluster, "second", &[72 * MIB]).await?;
+    let jobs = (
+        first.create_job(&cluster, "one", &options(PLAIN)).await?,
+        second.create_job(&cluster, "two", &options(PLAIN)).await?,
+    );
+    for job in [&jobs.0, &jobs.1] {
+        job.start().await?;
+    }
+    for job in [&jobs.0, &jobs.1] {
+        job.wait_for_bytes(PATIENCE, 4 * MIB).await?;
+    }
+    // A share changes within two seconds of the moment when the other run begins to copy.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lasts = Duration::from_secs(7);
+    let seen = tokio::try_join!(watch_wire(&jobs.0, lasts), watch_wire(&jobs.1, lasts))?;
+    for seen in [&seen.0, &seen.1] {
+        holds(seen, SLOW_BYTES_PER_SEC / 2.0)?;
+    }
+    for job in [&jobs.0, &jobs.1] {
+        job.wait_for(PATIENCE, &["Finished"]).await?;
+        job.check_image().await?;
+    }
     Ok(())
 }
 

@@ -86,6 +86,8 @@ pub struct Report {
     pub wall_secs: f64,
     /// Bytes of the source.
     pub bytes_logical: u64,
+    /// Bytes that were read of it: neither holes nor free space, nor what is known not to have changed.
+    pub bytes_read: u64,
     /// Bytes of the chunks that were sent, before packing.
     pub bytes_payload: u64,
     /// Bytes given to the data streams, headers included.
@@ -219,6 +221,7 @@ pub async fn run(
         bytes_logical: size_bytes,
         bytes_payload: sent.progress.bytes_payload,
         bytes_wire: sent.progress.bytes_wire,
+        bytes_read: sent.progress.bytes_read,
         bytes_zero: sent.progress.bytes_zero,
         bytes_free: sent.progress.bytes_free,
         root: sent

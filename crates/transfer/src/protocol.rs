@@ -32,10 +32,13 @@ pub const PAGE_STRETCHES: usize = 16_384;
 pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;
 
 /// Most bytes of a probe's stream, and how long the receiver measures it: first QUIC has to find out how large
-/// its datagrams may be.
+/// its datagrams may be. On a slow link it goes on, since a stream that has lost a datagram stands and then comes at once: until so much has come as
+/// makes little of that, or the longest time is over.
 pub const MOST_PROBE_BYTES: u64 = 2 << 30;
 pub const PROBE_SETTLES: Duration = Duration::from_millis(120);
 pub const PROBE_LASTS: Duration = Duration::from_millis(60);
+pub const PROBE_LASTS_AT_MOST: Duration = Duration::from_secs(1);
+pub const ENOUGH_PROBE_BYTES: u64 = 8 << 20;
 
 /// Bytes of a frame's header.
 pub const FRAME_BYTES: usize = 56;

@@ -121,6 +121,8 @@ pub struct SendProgress {
     pub bytes_zero: u64,
     /// Of these, bytes of free space: they were not read.
     pub bytes_free: u64,
+    /// Bytes that were read of the disks: neither holes nor free space, nor what is known not to have changed.
+    pub bytes_read: u64,
     /// Bytes that the receiver already had.
     pub bytes_equal: u64,
 }

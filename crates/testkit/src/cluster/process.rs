@@ -76,6 +76,22 @@ impl Process {
         Ok(())
     }
 
+    /// From its next start on it gets these arguments too.
+    pub fn add_arguments(&mut self, more: &[&str]) {
+        self.arguments
+            .extend(more.iter().map(|&one| one.to_owned()));
+    }
+
+    /// Bytes that it has read of files and devices since its start.
+    pub fn bytes_read(&self) -> anyhow::Result<u64> {
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} does not run", self.name))?;
+        let counts = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let read = counts.lines().find_map(|line| line.strip_prefix("rchar: "));
+        Ok(read.context("the kernel counts reads")?.parse()?)
+    }
+
     /// The name that it was started with.
     pub fn name(&self) -> &str {
         &self.name

@@ -11,8 +11,8 @@ use super::disks::Disks;
 use super::session::Session;
 use crate::carrier::{Accepted, Incoming, Listener, RecvStream, SendStream};
 use crate::protocol::{
-    DecodeError, OfferedDisk, PAGE_STRETCHES, PROBE_LASTS, PROBE_SETTLES, ToReceiver, ToSender,
-    VERSION, decode_control, version_of_hello,
+    DecodeError, ENOUGH_PROBE_BYTES, OfferedDisk, PAGE_STRETCHES, PROBE_LASTS, PROBE_LASTS_AT_MOST,
+    PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
 };
 use crate::work::blocking;
 use crate::{Ticket, TransferError, carrier, control};
@@ -30,7 +30,7 @@ const MOST_CONNECTIONS: usize = 32;
 const LONGEST_REASON: usize = 200;
 
 /// How long a probe may take on the whole, and what is read of it at once.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 const PROBE_BUFFER: usize = 256 << 10;
 
 /// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
@@ -225,7 +225,8 @@ async fn measure(connection: &mut Accepted) -> ToSender {
                     counted = now - since;
                 }
             }
-            if read == 0 || now - began >= PROBE_SETTLES + PROBE_LASTS {
+            let is_enough = counted >= PROBE_LASTS && bytes >= ENOUGH_PROBE_BYTES;
+            if read == 0 || is_enough || counted >= PROBE_LASTS_AT_MOST {
                 return Some(());
             }
         }

@@ -23,8 +23,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const QUIC_GRACE: Duration = Duration::from_secs(2);
 const TCP_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the receiver may take to answer a probe besides the time that it measures.
-const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the receiver may take to measure a probe and to answer.
+const PROBE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Fewer bytes than these are sent before a probe would be over, and before a choice would have paid.
 const LEAST_BYTES: u64 = 2 << 30;

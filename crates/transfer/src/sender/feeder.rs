@@ -180,6 +180,7 @@ pub(super) struct Counters {
     pub(super) equal: AtomicU64,
     /// A part of the zeros.
     pub(super) free: AtomicU64,
+    pub(super) read: AtomicU64,
 }
 
 impl Counters {
@@ -199,6 +200,7 @@ impl Counters {
         progress.bytes_payload = self.payload.load(Ordering::Relaxed);
         progress.bytes_zero = self.zero.load(Ordering::Relaxed);
         progress.bytes_free = self.free.load(Ordering::Relaxed);
+        progress.bytes_read = self.read.load(Ordering::Relaxed);
         progress.bytes_equal = self.equal.load(Ordering::Relaxed);
     }
 }
@@ -366,6 +368,7 @@ async fn feed_chunk(
     let mut buffer = shared.buffers.take(length as usize);
     let offset = chunk * u64::from(disk.chunk_bytes);
     let bad = disk.reader.read(offset, buffer.as_mut_slice())?;
+    Counters::add(&shared.counters.read, u64::from(length));
     let found = Chunk::of(buffer.as_ref());
     if disk.look_at(chunk, found, &bad)? {
         Counters::add(&shared.counters.equal, u64::from(length));
