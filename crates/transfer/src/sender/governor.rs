@@ -2,7 +2,8 @@
 //!
 //! Feeders say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
 //! feeders wait and processors idle, the next higher level is tried; while feeders never wait, or nothing idles, the next lower one is. A
-//! trial is kept only if more of the disk crosses than before. Without compression, samples tell whether the data would give way to any, and
+//! trial is kept only if more of the disk crosses than before, or if feeders wait and processors idle all the same: then the link is the limit, and whatever
+//! makes the data smaller is gain, though how well the next stretch of a disk packs may hide it. Without compression, samples tell whether the data would give way to any, and
 //! whether the idle processors could keep up with what crosses now. This needs no model of link, processor or data, and it notices when any of
 //! them changes. A machine that is busy with its own work is left alone, and so is one whose disks are the limit.
 
@@ -177,6 +178,7 @@ impl Governor {
         let rate = self.stretch.bytes as f64 / length.as_secs_f64();
         let whole = (self.stretch.worked + self.stretch.waited).as_secs_f64();
         let waits = self.stretch.waited.as_secs_f64() / whole.max(f64::EPSILON);
+        let has_room = waits > WAITS && spare > SPARE;
         self.carried[self.rung] = Some((now, rate));
         if let Some((before, rate_before)) = self.trial.take() {
             let has_climbed = self.rung > before;
@@ -185,7 +187,8 @@ impl Governor {
             } else {
                 DESCENT_GAIN
             };
-            if rate < rate_before * gain {
+            let costs_nothing = has_climbed && has_room && self.stretch.has_packed();
+            if rate < rate_before * gain && !costs_nothing {
                 self.rung = before;
                 // Data that does not pack at all says nothing of the next, for which there are samples.
                 if !has_climbed || self.stretch.has_packed() {
@@ -202,7 +205,7 @@ impl Governor {
         }
         let would_pay = self.stretch.would_pack() && self.stretch.takes(rate) < spare;
         let could_climb = self.rung + 1 < LEVELS.len() && (self.rung > 0 || would_pay);
-        let next = if waits > WAITS && spare > SPARE && could_climb {
+        let next = if has_room && could_climb {
             self.rung + 1
         } else if (waits < WORKS || spare < TAKEN) && self.rung > 0 {
             self.rung - 1
@@ -333,6 +336,34 @@ mod tests {
         let mut fast = Governor::default();
         send(&mut fast, IDLE, 0.0, 30.0, 5e9, true);
         assert_eq!(fast.rung, 0);
+    }
+
+    #[test]
+    fn a_slow_link_gets_the_highest_level_however_unevenly_the_disk_packs() {
+        let mut governor = Governor::default();
+        let mut now = 0.0;
+        for number in 0..900 {
+            // A third of it worse than the rest, in turn: more than levels differ by.
+            let uneven = if number / 40 % 3 == 0 { 1.3 } else { 1.0 };
+            let (rung, bytes) = (governor.rung, f64::from(1 << 20));
+            let packed = (ratio(rung, true) * uneven).min(1.0) * bytes;
+            let worked = bytes / SPEED[rung];
+            let waited = (packed / 12.5e6 - worked).max(0.0);
+            now += worked + waited;
+            let chunk = Sent {
+                bytes: 1 << 20,
+                packed_bytes: packed as u64,
+                sample: Some(Sample {
+                    packs_to: 0.4,
+                    secs_per_byte: 2.0 / SPEED[1],
+                }),
+                worked: Duration::from_secs_f64(worked),
+                waited: Duration::from_secs_f64(waited),
+            };
+            governor.note(Duration::from_secs_f64(now), &chunk, || IDLE);
+        }
+        assert!(now < 60.0, "{now} s");
+        assert_eq!(governor.rung, LEVELS.len() - 1);
     }
 
     #[test]
