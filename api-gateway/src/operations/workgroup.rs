@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use store::client_token::ClientToken;
 use store::tag::TaggedKind;
 use store::workgroup::{ChangeMembers, CreateWorkgroup, NewWorkgroup, Workgroup, WorkgroupFilter};
+use store::{Listed, Page, StoreError};
 
 use super::{create_job, tag};
 use crate::Refusal;
@@ -155,24 +156,48 @@ async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     };
     let status: Option<WorkgroupStatus> =
         arguments.text("Status").and_then(|text| text.parse().ok());
-    let mut groups = call.gateway.store.workgroups(&call.tenant, &filter).await?;
-    groups.retain(|group| {
-        status.is_none_or(|status| WorkgroupStatus::derive(&group.members) == status)
-    });
-    let (number, size) = (page.number as usize, page.size as usize);
-    let shown: Vec<&Workgroup> = groups
-        .iter()
-        .skip(number.saturating_sub(1) * size)
-        .take(size)
-        .collect();
-    let ids = shown.iter().map(|group| group.id.to_string());
+    let Listed { rows, total } = match status {
+        None => {
+            call.gateway
+                .store
+                .workgroups(&call.tenant, &filter, page)
+                .await?
+        }
+        Some(status) => of_status(&call, &filter, status, page).await?,
+    };
+    let ids = rows.iter().map(|group| group.id.to_string());
     let tags = tag::of(&call, TaggedKind::Workgroup, ids).await?;
     Ok(Answer::fields(json!({
         "PageNumber": page.number,
         "PageSize": page.size,
-        "TotalCount": groups.len(),
-        "Workgroups": list("Workgroup", shown.into_iter().map(|group| show(group, &tags))),
+        "TotalCount": total,
+        "Workgroups": list("Workgroup", rows.iter().map(|group| show(group, &tags))),
     })))
+}
+
+/// A status is known only when all sources of a group are: of all groups, whose number and that of their sources are quotas.
+async fn of_status(
+    call: &Call,
+    filter: &WorkgroupFilter,
+    status: WorkgroupStatus,
+    page: Page,
+) -> Result<Listed<Workgroup>, StoreError> {
+    let all = Page {
+        number: 1,
+        size: u32::MAX,
+    };
+    let mut groups = call
+        .gateway
+        .store
+        .workgroups(&call.tenant, filter, all)
+        .await?
+        .rows;
+    groups.retain(|group| WorkgroupStatus::derive(&group.members) == status);
+    let total = groups.len() as i64;
+    let (number, size) = (page.number as usize, page.size as usize);
+    let before = number.saturating_sub(1) * size;
+    let rows = groups.into_iter().skip(before).take(size).collect();
+    Ok(Listed { rows, total })
 }
 
 fn show(group: &Workgroup, tags: &tag::Shown) -> Value {

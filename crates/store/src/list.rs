@@ -12,7 +12,7 @@ use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Encode, Postgres, QueryBuilder, Type};
 
 use crate::page::Start;
-use crate::{Listed, StoreError, tag};
+use crate::{Listed, StoreError};
 
 /// The rows of a tenant that a filter lets through.
 pub(crate) struct Matching(QueryBuilder<Postgres>);
@@ -21,30 +21,27 @@ impl Matching {
     /// Those with all of these tags. The table has the columns `tenant`, `created_at` and `id`, and is called as its kind of tags; conditions
     /// have the tenant as `$1`.
     pub(crate) fn of(tenant: &TenantId, table: &'static str, tags: &[TagFilter]) -> Self {
-        let mut statement = QueryBuilder::new("with ");
-        if !tags.is_empty() {
-            let (keys, values) = tag::wanted(tags);
+        let mut statement = QueryBuilder::new("with matching as not materialized (select ");
+        let Some((first, others)) = tags.split_first() else {
             statement
-                .push("tagged as materialized (select resource_id from (select * from tag where tenant = ")
-                .push_bind(tenant.as_str())
-                .push(format_args!(" and kind = '{table}') as tag join unnest("))
-                .push_bind(keys)
-                .push(", ")
-                .push_bind(values)
-                .push(
-                    ") as wanted (key, value) on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
-                    group by resource_id having count(*) = ",
-                )
-                .push(tags.len())
-                .push("), ");
-        }
+                .push(format_args!("id, created_at from {table} where tenant = "))
+                .push_bind(tenant.as_str());
+            return Self(statement);
+        };
+        // In the order of the list, and without the table as long as no condition is on it.
         statement
             .push(format_args!(
-                "matching as not materialized (select id, created_at from {table} where tenant = "
+                "resource_id as id, tag.created_at from tag left join {table} on {table}.id = resource_id
+                where tag.kind = '{table}' and tag.tenant = "
             ))
             .push_bind(tenant.as_str());
-        if !tags.is_empty() {
-            statement.push(" and id in (select resource_id from tagged)");
+        push_tag(&mut statement, "tag", first);
+        for tag in others {
+            statement.push(
+                " and exists (select from tag as other where other.resource_id = tag.resource_id",
+            );
+            push_tag(&mut statement, "other", tag);
+            statement.push(")");
         }
         Self(statement)
     }
@@ -122,5 +119,17 @@ impl Matching {
             statement.build_query_as().fetch_one(connection).await?;
         start.ended(ids.len(), oldest.zip(ids.last().map(String::as_str)));
         Ok(Listed { rows: ids, total })
+    }
+}
+
+/// That a row of tags is the one asked for.
+fn push_tag(statement: &mut QueryBuilder<Postgres>, row: &'static str, tag: &TagFilter) {
+    statement
+        .push(format_args!(" and {row}.key = "))
+        .push_bind(tag.key.clone());
+    if let Some(value) = &tag.value {
+        statement
+            .push(format_args!(" and {row}.value = "))
+            .push_bind(value.clone());
     }
 }

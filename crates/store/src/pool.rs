@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::TenantId;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgPool, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres};
 
 use crate::page::PageEnds;
 use crate::{SealKey, StoreError, Transaction};
@@ -14,6 +14,9 @@ use crate::{SealKey, StoreError, Transaction};
 /// Connections that are kept for the renewal of leases, so that a worker whose other connections are all in use, or hang, does not lose its
 /// runs: one for a renewal, and one for the next when the first hangs.
 const LEASE_CONNECTIONS: u32 = 2;
+
+/// A connection that was idle for so long is asked whether it is alive before it is used.
+const ASKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
@@ -83,17 +86,17 @@ impl Store {
         let for_all = options(config, config.statement_timeout)?;
         let for_tenants = options(config, config.tenant_statement_timeout)?;
         let address = address(&for_all);
-        let pool = PgPoolOptions::new()
+        let pool = pool_options()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .connect_with(for_all.clone())
             .await
             .map_err(|source| StoreError::Connect { address, source })?;
-        let leases = PgPoolOptions::new()
+        let leases = pool_options()
             .max_connections(LEASE_CONNECTIONS)
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(for_all);
-        let tenants = PgPoolOptions::new()
+        let tenants = pool_options()
             .max_connections(config.tenant_connections)
             .acquire_timeout(config.acquire_timeout)
             .after_connect(|connection, _| {
@@ -219,6 +222,20 @@ pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
         .map_err(|source| StoreError::Connect { address, source })?;
     sqlx::migrate!().run(&mut connection).await?;
     Ok(())
+}
+
+/// A connection that was used a moment ago is used again without asking whether it is alive: that is a round trip for each call.
+fn pool_options() -> PgPoolOptions {
+    PgPoolOptions::new()
+        .test_before_acquire(false)
+        .before_acquire(|connection, used| {
+            Box::pin(async move {
+                if used.idle_for >= ASKED_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 fn options(

@@ -268,9 +268,11 @@ pub(crate) async fn insert(
         .map(|tag| (tag.key.clone(), tag.value.clone()))
         .unzip();
     sqlx::query!(
-        "insert into tag (tenant, kind, resource_id, key, value)
-         select $1, $2, resource.id, given.key, given.value
-         from unnest($3::text[]) as resource (id), unnest($4::text[], $5::text[]) as given (key, value)
+        "insert into tag (tenant, kind, resource_id, key, value, created_at)
+         select $1, $2, resource.id, given.key, given.value, resource.created_at
+         from (select id, created_at from source union all select id, created_at from job union all select id, created_at from workgroup)
+             as resource, unnest($4::text[], $5::text[]) as given (key, value)
+         where resource.id = any($3)
          on conflict (resource_id, key) do update set value = excluded.value",
         tenant.as_str(),
         kind.as_str(),

@@ -8,12 +8,14 @@ use domain::tag::{Tag, TagFilter};
 use domain::workgroup::Member;
 use domain::{SourceId, TenantId, WorkgroupId};
 use serde_json::json;
+use sqlx::postgres::PgConnection;
 
 use crate::client_token::{self, Claim, ClientToken};
+use crate::list::Matching;
 use crate::row::{parse, parse_opt};
 use crate::source::offline_after_secs;
 use crate::tag::{self, TaggedKind};
-use crate::{Store, StoreError, Transaction};
+use crate::{Listed, Page, Store, StoreError, Transaction};
 
 /// A workgroup to be made.
 #[derive(Debug, Clone)]
@@ -190,8 +192,7 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// The tenant's workgroups, newest first. All of them: their number and that of their sources are quotas, and the status, which lists are
-    /// narrowed by, is known only when all sources are.
+    /// The tenant's workgroups, newest first.
     ///
     /// # Errors
     /// The database fails.
@@ -199,28 +200,24 @@ impl Store {
         &self,
         tenant: &TenantId,
         filter: &WorkgroupFilter,
-    ) -> Result<Vec<Workgroup>, StoreError> {
-        let (tag_keys, tag_values) = tag::wanted(&filter.tags);
+        page: Page,
+    ) -> Result<Listed<Workgroup>, StoreError> {
+        let start = self.page_ends.start(tenant, "workgroup", filter, page);
+        let mut connection = self.connection_as(tenant).await?;
+        let Listed { rows: ids, total } = Matching::of(tenant, "workgroup", &filter.tags)
+            .and_one_of("id", filter.ids.as_deref())
+            .and("name = ?", filter.name.as_deref())
+            .page(start, &mut connection)
+            .await?;
         let rows = sqlx::query!(
-            "select id, name, description from workgroup
-             where tenant = $1 and ($2::text[] is null or id = any($2)) and ($3::text is null or name = $3)
-               and ($4::text[] is null or id in (
-                 select resource_id from tag join unnest($4, $5::text[]) as wanted (key, value)
-                   on wanted.key = tag.key and (wanted.value is null or wanted.value = tag.value)
-                 where tag.tenant = $1 and tag.kind = 'workgroup'
-                 group by resource_id having count(*) = cardinality($4)))
-             order by created_at desc, id desc",
-            tenant.as_str(),
-            filter.ids.as_deref(),
-            filter.name,
-            tag_keys.as_deref(),
-            &tag_values as &[Option<String>],
+            "select id, name, description from workgroup where id = any($1) order by created_at desc, id desc",
+            &ids
         )
-        .fetch_all(&mut *self.planning_connection_as(tenant).await?)
+        .fetch_all(&mut *connection)
         .await?;
-        let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-        let mut members = self.members(tenant, &ids).await?;
-        rows.into_iter()
+        let mut members = members(&mut connection, &ids).await?;
+        let rows = rows
+            .into_iter()
             .map(|row| {
                 Ok(Workgroup {
                     members: members.remove(&row.id).unwrap_or_default(),
@@ -229,40 +226,8 @@ impl Store {
                     description: row.description,
                 })
             })
-            .collect()
-    }
-
-    async fn members(
-        &self,
-        tenant: &TenantId,
-        ids: &[String],
-    ) -> Result<HashMap<String, Vec<Member>>, StoreError> {
-        let rows = sqlx::query!(
-            r#"
-            select source.id, source.workgroup_id as "workgroup_id!",
-                last_seen_at > now() - make_interval(secs => $3) and failure_code is null as "is_healthy!",
-                last.state as "job_state?", last.cut_over as "is_cut_over?"
-            from source left join lateral (
-                select state, cut_over from job where job.source_id = source.id and job.state <> 'deleting'
-                order by job.created_at desc, job.id desc limit 1) as last on true
-            where tenant = $1 and workgroup_id = any($2) order by source.id
-            "#,
-            tenant.as_str(),
-            ids,
-            offline_after_secs(),
-        )
-        .fetch_all(&mut *self.connection_as(tenant).await?)
-        .await?;
-        let mut members: HashMap<String, Vec<Member>> = HashMap::new();
-        for row in rows {
-            members.entry(row.workgroup_id).or_default().push(Member {
-                source_id: parse("source.id", &row.id)?,
-                is_healthy: row.is_healthy,
-                job: parse_opt("job.state", row.job_state.as_deref())?,
-                is_cut_over: row.is_cut_over.unwrap_or(false),
-            });
-        }
-        Ok(members)
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Listed { rows, total })
     }
 
     /// Puts sources into a group. Those that are in it already stay.
@@ -344,6 +309,38 @@ impl Store {
         transaction.commit().await?;
         Ok(ChangeMembers::Changed)
     }
+}
+
+/// The sources of these groups, by id.
+async fn members(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<HashMap<String, Vec<Member>>, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        select source.id, source.workgroup_id as "workgroup_id!",
+            last_seen_at > now() - make_interval(secs => $2) and failure_code is null as "is_healthy!",
+            last.state as "job_state?", last.cut_over as "is_cut_over?"
+        from source left join lateral (
+            select state, cut_over from job where job.source_id = source.id and job.state <> 'deleting'
+            order by job.created_at desc, job.id desc limit 1) as last on true
+        where workgroup_id = any($1) order by source.id
+        "#,
+        ids,
+        offline_after_secs(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut members: HashMap<String, Vec<Member>> = HashMap::new();
+    for row in rows {
+        members.entry(row.workgroup_id).or_default().push(Member {
+            source_id: parse("source.id", &row.id)?,
+            is_healthy: row.is_healthy,
+            job: parse_opt("job.state", row.job_state.as_deref())?,
+            is_cut_over: row.is_cut_over.unwrap_or(false),
+        });
+    }
+    Ok(members)
 }
 
 /// Locks the group against its removal and another change of its sources; `false` if the tenant has no such group.

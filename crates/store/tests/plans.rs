@@ -101,9 +101,9 @@ impl World {
             "insert into client_token (tenant, token, operation, digest, answer) select tenant, id, 'CreateReplicationJob', '', '{}' from job",
             "insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name, state, created_at)
              select 'm-' || substr(id, 3), tenant, id, source_id, 1, 1, region_id, name, 'available', created_at from job",
-            "insert into tag (tenant, kind, resource_id, key, value)
-             select tenant, 'job', id, key, 'x' from job, unnest(array['env', 'team']) as key",
-            "insert into tag (tenant, kind, resource_id, key, value) select tenant, 'source', id, 'env', 'x' from source",
+            "insert into tag (tenant, kind, resource_id, key, value, created_at)
+             select tenant, 'job', id, key, 'x', created_at from job, unnest(array['env', 'team']) as key",
+            "insert into tag (tenant, kind, resource_id, key, value, created_at) select tenant, 'source', id, 'env', 'x', created_at from source",
             "insert into job_run (job_id, run, kind) select id, number, 'manual' from job, generate_series(1, 3) as number",
             "insert into access_token (id, tenant, name, code_hash, max_count, valid_days, expires_at)
              select 'at-' || substr(id, 3), tenant, name, public_key, 1, 1, now() + interval '1 day' from source",
@@ -276,7 +276,7 @@ async fn no_list_reads_a_large_table_from_end_to_end() {
 
 /// Pages of the lists without a filter.
 async fn pages(store: &Store, tenant: &TenantId) {
-    let (jobs, sources, images) = Default::default();
+    let (jobs, sources, images, groups) = Default::default();
     for number in [1, 2, 3, 20, 40] {
         let page = Page { number, size: 50 };
         let whole = (50, i64::from(ROWS));
@@ -285,6 +285,8 @@ async fn pages(store: &Store, tenant: &TenantId) {
         let listed = store.sources(tenant, &sources, page).await.unwrap();
         assert_eq!((listed.rows.len(), listed.total), whole);
         let listed = store.images(tenant, &images, page).await.unwrap();
+        assert_eq!((listed.rows.len(), listed.total), whole);
+        let listed = store.workgroups(tenant, &groups, page).await.unwrap();
         assert_eq!((listed.rows.len(), listed.total), whole);
     }
 }
@@ -492,15 +494,20 @@ async fn every_filter(store: &Store, tenant: &TenantId, job: &JobId) {
         },
     ];
     for filter in filters {
-        let listed = store.workgroups(tenant, &filter).await.unwrap();
-        assert_eq!(listed.len(), 1, "{filter:?}");
-        assert_eq!(listed[0].members.len(), 1);
+        let first = Page {
+            number: 1,
+            size: 10,
+        };
+        let listed = store.workgroups(tenant, &filter, first).await.unwrap();
+        assert_eq!(listed.total, 1, "{filter:?}");
+        assert_eq!(listed.rows[0].members.len(), 1);
     }
     let untagged = WorkgroupFilter {
         tags: tagged("env", None),
         ..none()
     };
-    assert_eq!(store.workgroups(tenant, &untagged).await.unwrap(), []);
+    let listed = store.workgroups(tenant, &untagged, page).await.unwrap();
+    assert_eq!((listed.rows.len(), listed.total), (0, 0));
 
     let limit = 100;
     let filters = [

@@ -117,7 +117,7 @@ async fn calls_see_their_tenants_rows_only_whatever_a_statement_asks_for() {
             "insert into timer (job_id, kind, due_at) select id, 'expire', now() from job where tenant = $1",
             "insert into job_run (job_id, run, kind) select id, 1, 'manual' from job where tenant = $1",
             "insert into job_lease (job_id, run, epoch, worker, expires_at) select id, 1, 1, 'w', now() from job where tenant = $1",
-            "insert into tag (tenant, kind, resource_id, key) select tenant, 'job', id, 'a' from job where tenant = $1",
+            "insert into tag (tenant, kind, resource_id, key, created_at) select tenant, 'job', id, 'a', created_at from job where tenant = $1",
             "insert into workgroup (id, tenant, name) values ('wg-' || $1, $1, 'group')",
             "insert into region (tenant, id) values ($1, 'elsewhere')",
             "insert into vpc (id, tenant, region_id) values ('vpc-' || $1, $1, 'elsewhere')",
