@@ -1,22 +1,42 @@
-//! Every operation of the API, and every code that it can refuse with, has a case in `tests/sdk`. An operation's case is a call that is
-//! done; one that is refused shows its code.
+//! What `tests/sdk` shows, held against the reference: every operation done, every code that it can refuse with, every code of the gateway,
+//! and every parameter left out, just past its edge and at it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// What the clients can't be brought to see, and who shows it instead.
-const ELSEWHERE: [(&str, &str); 7] = [
+/// What the clients can't be brought to see in a case, and who shows it instead.
+const ELSEWHERE: [(&str, &str); 14] = [
     (
-        "InvalidRange",
+        "CutOverReplicationJob SourceServerState.Invalid",
+        "a job between two runs whose source has fallen silent: api-gateway/tests/api/increments.rs",
+    ),
+    (
+        "DeleteImage Image.InvalidStatus",
+        "an image is in another state for moments only: api-gateway/tests/api/images.rs",
+    ),
+    (
+        "DeleteSourceServer SourceServerState.Invalid",
+        "a source is being deleted for moments only: api-gateway/tests/api/sources.rs",
+    ),
+    (
+        "DownloadImage Image.InvalidStatus",
+        "an image is in another state for moments only: api-gateway/tests/api/images.rs",
+    ),
+    (
+        "DownloadImage InvalidFile.NotFound",
+        "of an image that a migration has made: tests/sdk/test_core.py",
+    ),
+    (
+        "DownloadImage InvalidRange",
         "a header that the clients don't send: api-gateway/tests/api/images.rs",
     ),
     (
-        "Image.InvalidStatus",
-        "an image is in another state for moments only: api-gateway/tests/api/images.rs",
+        "DownloadImage UnsupportedOperation",
+        "a gateway without an image store",
     ),
-    ("UnsupportedOperation", "a gateway without an image store"),
+    ("InternalError", "a defect"),
     (
         "InvalidProtocol.NeedSsl",
         "a gateway that takes HTTPS only: api-gateway/tests/api/tls.rs",
@@ -25,7 +45,15 @@ const ELSEWHERE: [(&str, &str); 7] = [
         "InvalidSecurityToken.Expired",
         "no temporary key lives for less than a quarter of an hour: api-gateway/tests/api/policies.rs",
     ),
-    ("InternalError", "a defect"),
+    (
+        "ListTagResources with NextToken past its edge",
+        "a text that is no token is refused however long it is: api-gateway/tests/api/tags.rs",
+    ),
+    ("ListTagResources with NextToken at its edge", "as above"),
+    (
+        "ModifySourceServerAttribute SourceServerState.Invalid",
+        "a source is being deleted for moments only: api-gateway/tests/api/sources.rs",
+    ),
     (
         "ServiceUnavailable",
         "a database that is away: api-gateway/tests/api/operating.rs",
@@ -44,30 +72,51 @@ fn json(path: &str) -> Value {
     serde_json::from_str(&read(path)).expect(path)
 }
 
-/// Operations, and the codes of each.
-fn of_operations() -> BTreeSet<String> {
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Each operation of the reference, by its name.
+fn operations() -> BTreeMap<String, Value> {
     let document = json("docs/openapi.json");
-    let paths = document["paths"].as_object().expect("it has paths");
-    let mut names = BTreeSet::new();
-    for path in paths.values() {
-        let operation = &path["post"];
-        let name = operation["operationId"].as_str().expect("it has a name");
-        names.insert(name.to_owned());
-        let refused = operation["responses"]["default"]["description"]
-            .as_str()
-            .expect("it says how it is refused");
-        let (_, codes) = refused
-            .trim_end_matches('.')
-            .split_once("Codes of its own: ")
-            .expect("it names its codes");
-        let codes = codes.split(", ").filter(|code| *code != "none");
-        names.extend(codes.map(str::to_owned));
-    }
-    names
+    let paths = fields(&document["paths"]);
+    let operations = paths.map(|(_, path)| &path["post"]);
+    operations
+        .map(|operation| {
+            let name = text(&operation["operationId"]).to_owned();
+            (name, operation.clone())
+        })
+        .collect()
+}
+
+/// The codes of an operation's own.
+fn codes(operation: &Value) -> Vec<&str> {
+    let refused = text(&operation["responses"]["default"]["description"]);
+    let (_, codes) = refused
+        .trim_end_matches('.')
+        .split_once("Codes of its own: ")
+        .expect("it names its codes");
+    codes.split(", ").filter(|code| *code != "none").collect()
+}
+
+/// Name, schema, and whether it must be there, of each parameter.
+fn parameters(operation: &Value) -> impl Iterator<Item = (&str, &Value, bool)> {
+    items(&operation["parameters"]).iter().map(|parameter| {
+        let is_required = parameter["required"] == true;
+        (text(&parameter["name"]), &parameter["schema"], is_required)
+    })
 }
 
 /// Codes with which any operation can be refused; families such as `Missing…` are not one code.
-fn of_gateway() -> BTreeSet<String> {
+fn codes_of_gateway() -> BTreeSet<String> {
     read("docs/api.md")
         .lines()
         .skip_while(|line| !line.starts_with("| code | HTTP |"))
@@ -80,17 +129,76 @@ fn of_gateway() -> BTreeSet<String> {
         .collect()
 }
 
-/// What the cases show, and what the suites name in their own tests.
+/// The calls of a case or of a row of edges.
+fn calls(row: &Value) -> Vec<&str> {
+    match &row["calls"] {
+        Value::Null => vec![text(&row["call"])],
+        calls => items(calls).iter().map(text).collect(),
+    }
+}
+
+/// What the reference promises.
+fn promised() -> BTreeSet<String> {
+    let mut promised = codes_of_gateway();
+    for (name, operation) in operations() {
+        for code in codes(&operation) {
+            promised.insert(format!("{name} {code}"));
+        }
+        for (parameter, schema, is_required) in parameters(&operation) {
+            if is_required {
+                promised.insert(format!("{name} without {parameter}"));
+            }
+            if has_edge(schema) {
+                promised.insert(format!("{name} with {parameter} past its edge"));
+                promised.insert(format!("{name} with {parameter} at its edge"));
+            }
+        }
+        promised.insert(name);
+    }
+    promised
+}
+
+/// What the cases, the edges and the suites' own tests show.
 fn shown() -> BTreeSet<String> {
     let mut shown = BTreeSet::new();
-    for case in json("tests/sdk/cases.json").as_array().expect("a list") {
-        let is_refused = case.get("refused").is_some();
-        let name = if is_refused {
-            &case["refused"][1]
-        } else {
-            &case["call"]
-        };
-        shown.insert(name.as_str().expect("a name").to_owned());
+    for case in items(&json("tests/sdk/cases.json")) {
+        for call in calls(case) {
+            match case["refused"].get(1) {
+                Some(code) => {
+                    shown.insert(text(code).to_owned());
+                    shown.insert(format!("{call} {}", text(code)));
+                }
+                None => {
+                    shown.insert(call.to_owned());
+                }
+            }
+        }
+    }
+    let operations = operations();
+    let edges = json("tests/sdk/edges.json");
+    for row in items(&edges) {
+        for call in calls(row) {
+            let operation = operations.get(call).expect(call);
+            let schemas: BTreeMap<&str, &Value> = parameters(operation)
+                .map(|(name, schema, _)| (name, schema))
+                .collect();
+            for (parameter, _) in fields(&row["missing"]) {
+                shown.insert(format!("{call} without {parameter}"));
+            }
+            for (parameter, edge) in fields(&row["edges"]) {
+                let schema = schemas.get(parameter.as_str()).expect(parameter);
+                if past(schema).iter().all(|value| has(&edge[1], value))
+                    && !items(&edge[1]).is_empty()
+                {
+                    shown.insert(format!("{call} with {parameter} past its edge"));
+                }
+                if at(schema).iter().all(|value| has(&edge[2], value))
+                    && !items(&edge[2]).is_empty()
+                {
+                    shown.insert(format!("{call} with {parameter} at its edge"));
+                }
+            }
+        }
     }
     for suite in [
         "suite.py",
@@ -105,16 +213,73 @@ fn shown() -> BTreeSet<String> {
     shown
 }
 
+/// Whether there is anything that the parameter may not be.
+fn has_edge(schema: &Value) -> bool {
+    let rules = [
+        "maxLength",
+        "minLength",
+        "maximum",
+        "minimum",
+        "enum",
+        "format",
+    ];
+    rules.iter().any(|rule| !schema[rule].is_null()) || schema["type"] == "boolean"
+}
+
+/// Whether a list has a value, `$text3` being three letters, and `$json3` three characters of JSON.
+fn has(list: &Value, wanted: &Value) -> bool {
+    let length = |value: &Value| {
+        let text = value.as_str()?;
+        let length = text
+            .strip_prefix("$text")
+            .or_else(|| text.strip_prefix("$json"))?;
+        length.parse::<u64>().ok()
+    };
+    items(list).iter().any(|value| {
+        as_sent(value) == as_sent(wanted)
+            || length(value).is_some() && length(value) == length(wanted)
+    })
+}
+
+/// Numbers and truth values are texts on the wire.
+fn as_sent(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The values nearest to the edge that are past it. What an enumeration has not, there is no nearest of.
+fn past(schema: &Value) -> Vec<Value> {
+    let number = |rule: &str| schema[rule].as_i64();
+    let mut past: Vec<Value> = Vec::new();
+    past.extend(number("maxLength").map(|most| format!("$text{}", most + 1).into()));
+    // An empty text is none at all.
+    let shortest = number("minLength").filter(|least| *least > 1);
+    past.extend(shortest.map(|least| format!("$text{}", least - 1).into()));
+    past.extend(number("maximum").map(|most| (most + 1).into()));
+    past.extend(number("minimum").map(|least| (least - 1).into()));
+    past
+}
+
+/// The values that are just allowed.
+fn at(schema: &Value) -> Vec<Value> {
+    let number = |rule: &str| schema[rule].as_i64();
+    let mut at: Vec<Value> = items(&schema["enum"]).to_vec();
+    at.extend(number("maxLength").map(|most| format!("$text{most}").into()));
+    let shortest = number("minLength").filter(|least| *least > 1);
+    at.extend(shortest.map(|least| format!("$text{least}").into()));
+    at.extend(number("maximum").map(Value::from));
+    at.extend(number("minimum").map(Value::from));
+    if schema["type"] == "boolean" {
+        at.extend([true.into(), false.into()]);
+    }
+    at
+}
+
 #[test]
-fn every_operation_and_every_code_has_a_case() {
-    let mut promised = of_operations();
-    let operations = promised.len();
-    promised.extend(of_gateway());
-    assert!(
-        operations > 60 && promised.len() > operations + 20,
-        "{promised:?}"
-    );
-    let shown = shown();
+fn every_operation_code_and_edge_has_a_case() {
+    let (promised, shown) = (promised(), shown());
+    assert!(promised.len() > 400, "{promised:?}");
     let without: Vec<&str> = promised
         .iter()
         .map(String::as_str)
