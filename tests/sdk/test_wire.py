@@ -63,6 +63,8 @@ def v3(changes, query, key=OWNER, unsigned=()):
 # What is changed of a good call, whose key signs it, and what the answer is.
 V1_FAULTS = [
     ({"Action": None}, OWNER, 400, "MissingAction"),
+    # The clients add it to every call.
+    ({"Action": "CreateReplicationJob", "SourceId": "s-nobody"}, OWNER, 400, "MissingRegionId"),
     ({"Version": "2014-05-28"}, OWNER, 400, "InvalidVersion"),
     ({"SignatureMethod": "HMAC-SHA512"}, OWNER, 400, "InvalidSignatureMethod"),
     ({"SignatureVersion": "3.0"}, OWNER, 400, "InvalidSignatureVersion"),

@@ -280,6 +280,8 @@ async fn small(
     let quotas = Quotas {
         max_jobs: 0,
         max_access_tokens: 1,
+        max_access_token_uses: 1_000_000,
+        max_access_token_days: 3650,
         max_workgroups: 1,
         max_workgroup_sources: 0,
         ..Quotas::default()
