@@ -1,6 +1,6 @@
 //! One target disk: its file, its chunk map, and what is written but not yet flushed. Knows no connection and no fence.
 //!
-//! Callers write no chunk twice between two flushes, and not from two threads at once ([`super::seen`], [`crate::fence`]); everything else
+//! Callers write no chunk twice between two flushes, and not from two threads at once ([`super::session`], [`crate::fence`]); everything else
 //! that [`crate::chunk_map`] promises is kept here.
 
 #[cfg(test)]
