@@ -4,6 +4,7 @@
 //! reads anything. What arrives from then on, or is found to be what is there, was read from that version. So when the sender comes back, after whatever
 //! fall, and names the same version, none of these chunks has changed. Another version, or none, and nothing is known any more.
 
+use domain::parameters::FreeSpace;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk_map::Written;
@@ -12,6 +13,16 @@ use crate::chunk_set::ChunkSet;
 /// What a source has as long as nobody writes to it, and never has again afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version(pub [u8; 32]);
+
+impl Version {
+    /// The same of a source whose free space is treated so: what is zeros in one copy may be data in the other.
+    pub fn with(self, free_space: FreeSpace) -> Self {
+        match free_space {
+            FreeSpace::Skip => self,
+            FreeSpace::Copy => Self(blake3::hash(&self.0).into()),
+        }
+    }
+}
 
 /// The chunks that were read from one version of the source.
 #[derive(Debug)]

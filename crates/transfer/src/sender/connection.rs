@@ -195,7 +195,7 @@ async fn greet(
         .map(|(disk, (_, version))| OfferedDisk {
             index: disk.index,
             size_bytes: disk.size_bytes,
-            version: *version,
+            version: version.map(|version| version.with(disk.free_space)),
         })
         .collect();
     let hello = ToReceiver::Hello {
