@@ -301,6 +301,8 @@ async fn filled(
     sources: &mut Vec<Source>,
 ) -> anyhow::Result<Tenant> {
     let tenant = cluster.tenant("filled").await?;
+    // First, since its rows lie back from now: whatever comes behind is newer, and the cases find it on the first page or by its id.
+    cluster.store.fill(&tenant.id, REGION, FILLED).await?;
     let wide = tenant.source(cluster, "wide", &[MIB; 17]).await?;
     let mut silent = tenant.source(cluster, "silent", &[MIB]).await?;
     let job = silent
@@ -308,7 +310,6 @@ async fn filled(
         .await?;
     silent.agent.stop().await?;
     silent.let_silence_be_long(cluster).await?;
-    cluster.store.fill(&tenant.id, REGION, FILLED).await?;
     let quotas = Quotas {
         max_running: 0,
         ..Quotas::default()

@@ -85,6 +85,8 @@ pub(super) const MODIFY: Operation = Operation {
         "DataDisk.DuplicateIndex",
         "InvalidSystemDiskSize",
         "InvalidDataDisk.Size",
+        "MissingDataDisk.Index",
+        "MissingDataDisk.Size",
         "InvalidVSwitchId.NotFound",
         "InvalidVpcId.NotFound",
         "VSwitchIdVpcId.Mismatch",
