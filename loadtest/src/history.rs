@@ -4,7 +4,6 @@
 //! gives its slot back is written before that can be seen; so a limit that is passed in the replay was passed in truth.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -55,9 +54,10 @@ pub struct Expected {
 }
 
 /// A rule that was broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// A tenant ran more jobs at once than it may.
+    #[error("tenant {tenant} ran {running} jobs at once, {limit} is its limit (row {seq})")]
     TooManyRunning {
         tenant: String,
         running: usize,
@@ -65,91 +65,43 @@ pub enum Violation {
         seq: i64,
     },
     /// A job copied, or made its image, without a slot.
+    #[error("job {job_id} ran without a slot (row {seq})")]
     RanWithoutSlot { job_id: String, seq: i64 },
     /// A job was given a slot while it had one.
+    #[error("job {job_id} was given a slot twice (row {seq})")]
     SlotTwice { job_id: String, seq: i64 },
     /// A job was started while another one of its source was unfinished.
+    #[error("source {source_id} had two unfinished jobs, {} and {} (row {seq})", .jobs.0, .jobs.1)]
     SourceShared {
-        source: String,
+        source_id: String,
         jobs: (String, String),
         seq: i64,
     },
     /// A job was started again, though it was started once by the API.
+    #[error("job {job_id} was started twice (row {seq})")]
     StartedTwice { job_id: String, seq: i64 },
     /// A job finished again.
+    #[error("job {job_id} finished twice (row {seq})")]
     FinishedTwice { job_id: String, seq: i64 },
     /// A job that the API accepted did not finish.
+    #[error("job {job_id} did not finish, it is {state}")]
     NotFinished { job_id: String, state: String },
     /// There is a job that nobody created.
+    #[error("tenant {tenant} has job {job_id}, which nobody created")]
     Unknown { job_id: String, tenant: String },
     /// A row does not begin where the row before ended.
+    #[error("job {job_id} was {state}, and row {seq} says otherwise")]
     Torn {
         job_id: String,
         state: String,
         seq: i64,
     },
     /// A job's epoch went down.
+    #[error("the epoch of job {job_id} went down (row {seq})")]
     EpochWentDown { job_id: String, seq: i64 },
     /// A worker moved the job under an epoch whose lease was lost.
+    #[error("job {job_id} was moved by a worker that had lost it (row {seq})")]
     LostLeaseUsed { job_id: String, seq: i64 },
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooManyRunning {
-                tenant,
-                running,
-                limit,
-                seq,
-            } => {
-                write!(
-                    f,
-                    "tenant {tenant} ran {running} jobs at once, {limit} is its limit (row {seq})"
-                )
-            }
-            Self::RanWithoutSlot { job_id, seq } => {
-                write!(f, "job {job_id} ran without a slot (row {seq})")
-            }
-            Self::SlotTwice { job_id, seq } => {
-                write!(f, "job {job_id} was given a slot twice (row {seq})")
-            }
-            Self::SourceShared {
-                source,
-                jobs: (one, other),
-                seq,
-            } => {
-                write!(
-                    f,
-                    "source {source} had two unfinished jobs, {one} and {other} (row {seq})"
-                )
-            }
-            Self::StartedTwice { job_id, seq } => {
-                write!(f, "job {job_id} was started twice (row {seq})")
-            }
-            Self::FinishedTwice { job_id, seq } => {
-                write!(f, "job {job_id} finished twice (row {seq})")
-            }
-            Self::NotFinished { job_id, state } => {
-                write!(f, "job {job_id} did not finish, it is {state}")
-            }
-            Self::Unknown { job_id, tenant } => {
-                write!(f, "tenant {tenant} has job {job_id}, which nobody created")
-            }
-            Self::Torn { job_id, state, seq } => {
-                write!(f, "job {job_id} was {state}, and row {seq} says otherwise")
-            }
-            Self::EpochWentDown { job_id, seq } => {
-                write!(f, "the epoch of job {job_id} went down (row {seq})")
-            }
-            Self::LostLeaseUsed { job_id, seq } => {
-                write!(
-                    f,
-                    "job {job_id} was moved by a worker that had lost it (row {seq})"
-                )
-            }
-        }
-    }
 }
 
 /// A job as far as it was replayed.
@@ -291,7 +243,7 @@ impl<'a> Replay<'a> {
         } else if let Some(other) = holder.filter(|holder| *holder != row.job_id) {
             if row.starts() {
                 self.found.push(Violation::SourceShared {
-                    source: source.to_owned(),
+                    source_id: source.to_owned(),
                     jobs: (other.to_owned(), row.job_id.clone()),
                     seq: row.seq,
                 });
@@ -456,7 +408,7 @@ mod tests {
     fn two_unfinished_jobs_of_one_source_are_caught() {
         let one_source = [("j-1", "s-1"), ("j-2", "s-1")];
         let shared = |seq| Violation::SourceShared {
-            source: "s-1".to_owned(),
+            source_id: "s-1".to_owned(),
             jobs: ("j-1".to_owned(), "j-2".to_owned()),
             seq,
         };

@@ -1,15 +1,14 @@
-"""What every Python client must do: the cases of cases.json, the edges of edges.json, the errors of the gateway, and a whole migration.
+"""What every Python client must do: the cases of cases.json, the errors of the gateway, and a whole migration.
 
 A client is a module with `Client(access_key_id, access_key_secret, security_token=None)`, whose `call(action, parameters)` returns the
 answer as a dict or raises `Refused`. The deployment is told by the environment: see wherry/tests/sdk.rs.
 
-A case is a call, or several `calls`, `with` parameters (`many`: of numbered ones, `%` is the number), `as` another caller than the owner, and
-what it `answers` or how it is `refused`: HTTP status, code, and what the message says. Texts with `$` are known from before, or what a case
-before did `keep`.
+A case is a call `with` parameters (`many`: of numbered ones, `%` is the number), `as` another caller than the owner, and what it `answers`
+or how it is `refused`: HTTP status, code, and what the message says. Texts with `$` are known from before, or what a case before did `keep`.
+A parameter that is null is left out.
 
-The edges of a call are what its parameters may just be and just not: the code of what is `missing`, and for each parameter the code of values
-past its edge, those values, and values at it. A call with one of these is done, or gets as far as to what it `passes` to, which further
-elements can name for a parameter.
+A case with `edges` stands for many, each with one parameter changed: [parameter, values past an edge of its rule, the code that they are
+refused with, values exactly at it]. At an edge the call is done, or `then` refused for something that is looked at later.
 """
 
 import datetime
@@ -58,6 +57,30 @@ def in_days(days):
     return time_then.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# Texts by their length.
+LENGTHS = (64, 65, 128, 129, 255, 256, 257, 4097)
+TEXTS = {
+    **{f"$text{length}": "a" * length for length in LENGTHS},
+    # The smallest object, with room between its braces.
+    **{f"$json{length}": "{" + " " * (length - 2) + "}" for length in (2048, 2049)},
+    # What names the end of a page of tags: ["a","b"] behind spaces, in Base64.
+    "$token4096": "ICAg" * 1021 + "WyJhIiwiYiJd",
+}
+
+
+def plain(case):
+    """The cases that a case with `edges` stands for."""
+    if "edges" not in case:
+        return [case]
+    cases = []
+    for parameter, past, code, at_edge in case["edges"]:
+        refused = [(value, [400, code]) for value in past] + [(value, case.get("then")) for value in at_edge]
+        for value, refusal in refused:
+            name = f"{case['name']}: {parameter} {value}"
+            cases.append({**case, "name": name, "with": {**case["with"], parameter: value}, "refused": refusal})
+    return cases
+
+
 class Suite:
     """Mixed into a `unittest.TestCase` that has `client_class` and `tag`, which names what the client makes."""
 
@@ -72,9 +95,7 @@ class Suite:
         job = cls.client.call("CreateReplicationJob", {"RegionId": REGION, "SourceId": free[0], "SystemDiskSize": 40, "Name": job_name})
         cls.known = {
             "$region": REGION, "$source": free[0], "$free_source": free[1], "$job": job["JobId"], "$job_name": job_name,
-            **json.loads(os.environ["WHERRY_TEST_KNOWN"]), **{f"$text{length}": "a" * length for length in (1, 2, 64, 65, 128, 129, 255, 256, 257, 2049)},
-            **{f"$json{length}": "{}".ljust(length) for length in (2048, 2049)},
-            **{f"$in_{days}_days": in_days(days) for days in (6, 8, 29, 31, 89, 91)},
+            **json.loads(os.environ["WHERRY_TEST_KNOWN"]), **TEXTS, **{f"$in_{days}_days": in_days(days) for days in (6, 8, 29, 31, 89, 91)},
         }
 
     @classmethod
@@ -94,52 +115,25 @@ class Suite:
         return caught.exception
 
     def test_cases(self):
-        for case in json.loads(Path(__file__).with_name("cases.json").read_text()):
-            for action in case.get("calls") or [case["call"]]:
-                self.check(case, action)
-
-    def check(self, case, action):
-        with self.subTest(case["name"], call=action):
-            given = self.resolved(case["with"])
-            for name, count, value in case.get("many", []):
-                given.update({name.replace("%", str(n)): value.replace("%", str(n)) for n in range(1, count + 1)})
-            client = self.clients[case.get("as", "owner")]
-            if "refused" in case:
-                self.refused(lambda: client.call(action, given), *case["refused"])
-                return
-            answer = client.call(action, given)
-            self.known.update({name: at(answer, path) for name, path in case.get("keep", {}).items()})
-            for path, wanted in case.get("answers", {}).items():
-                found = at(answer, path)
-                if wanted in TYPES if isinstance(wanted, str) else False:
-                    self.assertTrue(TYPES[wanted](found), f"{path} is {found!r}, not {wanted}")
-                else:
-                    wanted = self.known.get(wanted, wanted) if isinstance(wanted, str) else wanted
-                    self.assertEqual(found, wanted, path)
-                    self.assertIs(type(found), type(wanted), path)
-
-    def resolved(self, given):
-        return {name: self.known.get(value, value) for name, value in given.items()}
-
-    def test_edges(self):
-        for row in json.loads(Path(__file__).with_name("edges.json").read_text()):
-            client = self.clients[row.get("as", "owner")]
-            for action in row["calls"]:
-                call = lambda given: client.call(action, self.resolved(given))
-                for name, code in row.get("missing", {}).items():
-                    with self.subTest(f"{action} without {name}"):
-                        given = {other: value for other, value in row["with"].items() if other != name}
-                        self.refused(lambda: call(given), 400, code)
-                for name, (code, past, taken, *passes) in row["edges"].items():
-                    for value in past:
-                        with self.subTest(f"{action} with {name} {value}"):
-                            self.refused(lambda: call({**row["with"], name: value}), 400, code)
-                    for value in taken:
-                        with self.subTest(f"{action} with {name} {value}"):
-                            try:
-                                call({**row["with"], name: value})
-                            except Refused as error:
-                                self.assertIn(error.code, passes or [row.get("passes")], error)
+        for case in [case for row in json.loads(Path(__file__).with_name("cases.json").read_text()) for case in plain(row)]:
+            with self.subTest(case["name"]):
+                given = {name: self.known.get(value, value) for name, value in case["with"].items() if value is not None}
+                for name, count, value in case.get("many", []):
+                    given.update({name.replace("%", str(n)): value.replace("%", str(n)) for n in range(1, count + 1)})
+                client = self.clients[case.get("as", "owner")]
+                if case.get("refused"):
+                    self.refused(lambda: client.call(case["call"], given), *case["refused"])
+                    continue
+                answer = client.call(case["call"], given)
+                self.known.update({name: at(answer, path) for name, path in case.get("keep", {}).items()})
+                for path, wanted in case.get("answers", {}).items():
+                    found = at(answer, path)
+                    if wanted in TYPES if isinstance(wanted, str) else False:
+                        self.assertTrue(TYPES[wanted](found), f"{path} is {found!r}, not {wanted}")
+                    else:
+                        wanted = self.known.get(wanted, wanted) if isinstance(wanted, str) else wanted
+                        self.assertEqual(found, wanted, path)
+                        self.assertIs(type(found), type(wanted), path)
 
     def test_a_wrong_secret_is_told_apart_from_an_unknown_key(self):
         wrong = self.client_class(KEY[0], "not the secret")

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import hmac
 import json
+import os
 import unittest
 import urllib.error
 import urllib.parse
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 
 from alibabacloud_tea_openapi.utils import Utils
 
-from suite import ENDPOINT, KEYS
+from suite import ENDPOINT, KEYS, REGION
 
 ACTION, VERSION = "DescribeSourceServers", "2019-06-01"
 OWNER, TEMPORARY = KEYS["owner"], KEYS["temporary"]
@@ -63,8 +64,6 @@ def v3(changes, query, key=OWNER, unsigned=()):
 # What is changed of a good call, whose key signs it, and what the answer is.
 V1_FAULTS = [
     ({"Action": None}, OWNER, 400, "MissingAction"),
-    # The clients add it to every call.
-    ({"Action": "CreateReplicationJob", "SourceId": "s-nobody"}, OWNER, 400, "MissingRegionId"),
     ({"Version": "2014-05-28"}, OWNER, 400, "InvalidVersion"),
     ({"SignatureMethod": "HMAC-SHA512"}, OWNER, 400, "InvalidSignatureMethod"),
     ({"SignatureVersion": "3.0"}, OWNER, 400, "InvalidSignatureVersion"),
@@ -91,6 +90,63 @@ V3_FAULTS = [
     ({}, [OWNER[0], "not the secret"], 400, "SignatureDoesNotMatch"),
 ]
 
+KNOWN = json.loads(os.environ["WHERRY_TEST_KNOWN"])
+SOURCE, JOB, TAG = {"SourceId": KNOWN["$silent_source"]}, {"JobId": KNOWN["$silent_job"]}, {"Tag.1.Key": "a", "Tag.1.Value": "<&> naïve 名字"}
+TAGGED = {"ResourceType": "sourceserver", "ResourceId.1": KNOWN["$silent_source"]}
+NEW_JOB = {"RegionId": REGION, "SourceId": KNOWN["$wide_source"], "SystemDiskSize": "20", "ClientToken": "formats-job"}
+NEW_GROUP = {"Name": "formats", "ClientToken": "formats-group"}
+# Who calls what, and the code if it is refused: what a call says in both formats, and what repeated calls say.
+IN_BOTH_FORMATS = [
+    ("filled", "TagResources", {**TAGGED, **TAG}, None),
+    ("filled", "ListTagResources", {"ResourceType": "sourceserver"}, None),
+    ("filled", "DescribeSourceServers", {"State": "Unavailable"}, None),
+    ("filled", "DescribeSourceServers", {"PageNumber": "2", "PageSize": "50"}, None),
+    ("filled", "UntagResources", {**TAGGED, "All": "true"}, None),
+    ("filled", "DescribeReplicationJobs", {"JobId.1": JOB["JobId"]}, None),
+    ("filled", "DescribeReplicationJobs", {"PageNumber": "2", "PageSize": "50"}, None),
+    ("filled", "ExplainReplicationJob", JOB, None),
+    ("filled", "DescribeImages", {}, None),
+    ("small", "DescribeWorkgroups", {}, None),
+    ("small", "ListAccessTokens", {}, None),
+    ("small", "ModifyWorkgroupAttribute", {"WorkgroupId": KNOWN["$small_group"], "Description": "A <group>"}, None),
+    ("filled", "ModifySourceServerAttribute", {**SOURCE, "Description": "A <source>"}, None),
+    ("filled", "ModifyReplicationJobAttribute", {**JOB, "Description": "silent"}, None),
+    ("filled", "CreateReplicationJob", NEW_JOB, None),
+    ("filled", "CreateWorkgroup", NEW_GROUP, None),
+    ("small", "CreateReplicationJob", {**NEW_JOB, "SourceId": KNOWN["$small_source"]}, "QuotaExceeded.ReplicationJob"),
+    ("small", "AssociateSourceServers", {"WorkgroupId": KNOWN["$small_group"], "SourceId.1": KNOWN["$small_source"]}, "QuotaExceeded.WorkgroupSourceServer"),
+    ("small", "DisassociateSourceServers", {"WorkgroupId": KNOWN["$small_group"], "SourceId.1": KNOWN["$small_source"]}, None),
+    ("small", "CreateAccessToken", {}, "QuotaExceeded.AccessToken"),
+    ("filled", "CreateWorkgroup", {**NEW_GROUP, "Name": "others"}, "IdempotentParameterMismatch"),
+    ("filled", "StartReplicationJob", JOB, "SourceServerState.Invalid"),
+    ("filled", "CutOverReplicationJob", {**JOB, "SyncData": "true"}, "SourceServerState.Invalid"),
+    ("filled", "DeleteSourceServer", SOURCE, "ReplicationJob.Related"),
+    ("filled", "DeleteImage", {"ImageId": KNOWN["$growing_image"]}, "Image.InvalidStatus"),
+    ("filled", "StopReplicationJob", {"JobId": "j-nobody"}, "InvalidJobId.NotFound"),
+    ("filled", "DeleteReplicationJob", {"JobId": "<j>"}, "InvalidJobId.NotFound"),
+    ("filled", "DeleteWorkgroup", {}, "MissingWorkgroupId"),
+    ("filled", "DisableAccessToken", {"AccessTokenId": "a" * 129}, "InvalidAccessTokenId"),
+    ("filled", "DeleteAccessToken", {"AccessTokenId": "at-nobody"}, "InvalidAccessTokenId.NotFound"),
+    ("filled", "DownloadImage", {"ImageId": "m-nobody", "File": "image.json"}, "InvalidImageId.NotFound"),
+    ("reader", "StartReplicationJob", JOB, "NoPermission"),
+    ("filled", "DescribeNothing", {}, "InvalidAction.NotFound"),
+]
+
+
+def leaves(value, path=""):
+    """What a JSON answer says, and where; what has nothing in it says nothing there. XML repeats the element of a list."""
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item, path)]
+    if isinstance(value, dict):
+        below = [leaf for name, item in value.items() if name != "RequestId" for leaf in leaves(item, f"{path}.{name}")]
+        return below or [(path, "")]
+    return [(path, str(value).lower() if isinstance(value, bool) else value)]
+
+
+def leaves_of_xml(element, path=""):
+    below = [leaf for child in element if child.tag != "RequestId" for leaf in leaves_of_xml(child, f"{path}.{child.tag}")]
+    return below or [(path, element.text or "")]
+
 
 class Wire(unittest.TestCase):
     def answers(self, answer, status, code, form="JSON"):
@@ -113,6 +169,18 @@ class Wire(unittest.TestCase):
                     self.answers(v3(changes, {"Format": form}, key), status, code, form)
             for call in (lambda: v1({"Format": form}), lambda: v3({}, {"Format": form})):
                 self.answers(call(), 200, None, form)
+
+    def test_xml_says_what_json_says(self):
+        for name, action, given, code in IN_BOTH_FORMATS:
+            with self.subTest(f"{action} {code} {given}"):
+                (status, in_json), (status_of_xml, in_xml) = (v1({"Action": action, "Format": form, **given}, KEYS[name]) for form in ("JSON", "XML"))
+                self.assertEqual(status, status_of_xml)
+                said, root = json.loads(in_json, parse_int=str, parse_float=str), ElementTree.fromstring(in_xml)
+                self.assertEqual((said.get("Code"), root.tag), (code, "Error" if code else f"{action}Response"), in_json)
+                self.assertEqual(leaves(said), leaves_of_xml(root))
+        for action, name, new in [("ReplicationJob", "JobId", NEW_JOB), ("Workgroup", "WorkgroupId", NEW_GROUP)]:
+            _, made = v1({"Action": f"Create{action}", **new}, KEYS["filled"])
+            self.answers(v1({"Action": f"Delete{action}", name: json.loads(made)[name]}, KEYS["filled"]), 200, None)
 
     def test_a_nonce_serves_once(self):
         nonce = {"SignatureNonce": str(uuid.uuid4())}

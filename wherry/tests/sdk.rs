@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use domain::{Epoch, ImageId};
 use serde_json::{Value, json};
 use store::Store;
 use store::key::{AccessKey, CreateTemporaryKey, CreateUserKey, TemporaryKey};
@@ -26,6 +27,9 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Jobs of the tenant that is filled with rows: of each status enough for every suite to take some.
 const FILLED: u32 = 300;
+
+/// Suites that run against one deployment, at most.
+const SUITES: &str = "4";
 
 /// A cluster, and the settings that a suite reads of it.
 struct Deployment {
@@ -293,21 +297,25 @@ async fn small(
     Ok(tenant)
 }
 
-/// An account with jobs in every status, of which none gets a slot; a source with as many disks as one can have; and a job of a source that
-/// has fallen silent.
+/// An account with jobs in every status, of which none gets a slot, and their images; a source with as many disks as one can have; and a job
+/// that waits for its next run, of a source that has fallen silent.
 async fn filled(
     cluster: &Cluster,
     known: &mut Value,
     sources: &mut Vec<Source>,
 ) -> anyhow::Result<Tenant> {
     let tenant = cluster.tenant("filled").await?;
-    // First, since its rows lie back from now: whatever comes behind is newer, and the cases find it on the first page or by its id.
+    // First, since its rows lie back from now: what comes behind is newer, and the cases take the rows of later pages.
     cluster.store.fill(&tenant.id, REGION, FILLED).await?;
     let wide = tenant.source(cluster, "wide", &[MIB; 17]).await?;
-    let mut silent = tenant.source(cluster, "silent", &[MIB]).await?;
-    let job = silent
-        .create_job(cluster, "silent", &JobOptions::default())
-        .await?;
+    let mut silent = tenant.source(cluster, "silent", &[MIB, MIB]).await?;
+    let again = JobOptions {
+        increments: Some((24, 1)),
+        ..JobOptions::default()
+    };
+    let job = silent.create_job(cluster, "silent", &again).await?;
+    job.start().await?;
+    job.wait_for(SUITE_TIMEOUT, &["Waiting"]).await?;
     silent.agent.stop().await?;
     silent.let_silence_be_long(cluster).await?;
     let quotas = Quotas {
@@ -315,10 +323,53 @@ async fn filled(
         ..Quotas::default()
     };
     ensure!(cluster.store.set_quotas(&tenant.id, &quotas).await?);
+    known["$growing_image"] = json!(images(cluster, &tenant).await?);
     known["$wide_source"] = json!(wide.id);
+    known["$silent_source"] = json!(silent.id);
     known["$silent_job"] = json!(job.id);
     sources.extend([wide, silent]);
     Ok(tenant)
+}
+
+/// Images that are there, one for each suite; answers with one that is being made, and stays so: its run has no slot.
+async fn images(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<String> {
+    let begin = async |job: &str| {
+        let image = cluster
+            .store
+            .begin_image(&job.parse()?, Epoch(0), &ImageId::generate())
+            .await?;
+        Ok::<_, anyhow::Error>(image.context("nobody else holds the job")?.id)
+    };
+    let jobs = async |status: &str, size: &str| {
+        let asked = [("Status", status), ("PageSize", size)];
+        let answer = tenant
+            .client
+            .call("DescribeReplicationJobs", &asked)
+            .await?;
+        let jobs = &answer["ReplicationJobs"]["ReplicationJob"];
+        let ids = jobs.as_array().into_iter().flatten();
+        let ids = ids.filter_map(|job| job["JobId"].as_str().map(str::to_owned));
+        Ok::<_, anyhow::Error>(ids.collect::<Vec<_>>())
+    };
+    let ready = jobs("Ready", "1").await?;
+    let ready = ready.first().context("some jobs are ready")?;
+    tenant
+        .client
+        .call("StartReplicationJob", &[("JobId", ready)])
+        .await?;
+    let growing = begin(ready).await?;
+    for job in jobs("Finished", SUITES).await? {
+        let image = begin(&job).await?;
+        let folder = cluster.images().join(image.as_str());
+        std::fs::create_dir_all(&folder)?;
+        let description = json!({"disks": []});
+        std::fs::write(folder.join("image.json"), description.to_string())?;
+        let finished = cluster
+            .store
+            .finish_image(&image, Epoch(0), "here", &description);
+        ensure!(finished.await?, "the image of {job}");
+    }
+    Ok(growing.to_string())
 }
 
 fn folder() -> PathBuf {

@@ -132,7 +132,13 @@ impl Fixture {
 
     /// Starts another gateway over the same database.
     pub async fn second(&self) -> Second {
-        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        self.second_without("no flag").await
+    }
+
+    /// The same without one of the flags of the first.
+    pub async fn second_without(&self, flag: &str) -> Second {
+        let flags = self.flags.iter().map(String::as_str);
+        let flags: Vec<&str> = flags.filter(|given| !given.starts_with(flag)).collect();
         let server = Server::bind(config(&flags))
             .await
             .expect("a gateway that can start");

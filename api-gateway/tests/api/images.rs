@@ -87,6 +87,22 @@ async fn bytes(
 }
 
 #[tokio::test]
+async fn a_gateway_that_does_not_see_the_image_store_says_so() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let image = image(&fixture, &tenant, "web", "available").await;
+    let blind = fixture.second_without("--image-store").await;
+    let file = [("ImageId", image.as_str()), ("File", "disk-0.raw")];
+    let refused = blind.client(&tenant).call("DownloadImage", &file).await;
+    let Err(CallError::Refused(refusal)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(refusal.code, "UnsupportedOperation");
+    assert!(refusal.message.contains("--image-store"), "{refusal:?}");
+    blind.stop().await;
+}
+
+#[tokio::test]
 async fn a_file_is_downloaded_whole_or_from_an_offset() {
     let fixture = Fixture::start().await;
     let tenant = fixture.tenant("one").await;

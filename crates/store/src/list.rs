@@ -126,10 +126,10 @@ impl Matching {
 fn push_tag(statement: &mut QueryBuilder<Postgres>, row: &'static str, tag: &TagFilter) {
     statement
         .push(format_args!(" and {row}.key = "))
-        .push_bind(tag.key.clone());
+        .push_bind(tag.key.as_str());
     if let Some(value) = &tag.value {
         statement
             .push(format_args!(" and {row}.value = "))
-            .push_bind(value.clone());
+            .push_bind(value.as_str());
     }
 }

@@ -207,7 +207,7 @@ impl Store {
 }
 
 /// Keys and values of filters for a statement, which asks for resources that have as many of them as there are; without any, no keys.
-pub(crate) fn wanted(filters: &[TagFilter]) -> (Option<Vec<String>>, Vec<Option<String>>) {
+fn wanted(filters: &[TagFilter]) -> (Option<Vec<String>>, Vec<Option<String>>) {
     let (keys, values): (Vec<_>, Vec<_>) = filters
         .iter()
         .map(|filter| (filter.key.clone(), filter.value.clone()))

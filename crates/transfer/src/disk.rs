@@ -12,6 +12,8 @@ mod source;
 mod stamp;
 mod storage;
 mod target;
+#[cfg(test)]
+mod testing;
 mod version;
 
 pub use allocation::Allocation;

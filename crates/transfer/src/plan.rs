@@ -290,22 +290,23 @@ mod tests {
     use crate::hashes::Chunk;
 
     proptest! {
-        /// A pass over a changed set looks at each chunk that it names and each that the receiver lacks, once, and at nothing else.
+        /// A pass over a changed set looks at each chunk that it names and that is not fresh, and at each that the receiver lacks, once, and at nothing else.
         #[test]
         fn a_pass_looks_at_what_changed_and_what_is_missing(
-            known in proptest::collection::vec(any::<bool>(), 1..200), mut cuts in proptest::collection::vec(0_u64..2000, 0..12)
+            known in proptest::collection::vec(any::<bool>(), 1..200), fresh in proptest::collection::vec(any::<bool>(), 200), mut cuts in proptest::collection::vec(0_u64..2000, 0..12)
         ) {
             let chunks = known.len() as u64;
             let mut receiver = ChunkHashes::new(chunks * 8 - 3, 8);
             for (chunk, _) in (0..).zip(&known).filter(|(_, is_known)| **is_known) {
                 receiver.set(chunk, Chunk::Data([1; 32])).unwrap();
             }
+            let fresh_ones: Vec<(u64, u64)> = (0..chunks).zip(&fresh).filter(|(_, is_fresh)| **is_fresh).map(|(chunk, _)| (chunk, 1)).collect();
             // As they come: in any order, over each other, and beyond the disk's end.
             let changed: Vec<Extent> = cuts.chunks_exact_mut(2).map(|pair| {
                 pair.sort_unstable();
                 Extent { start: pair[0], end: pair[1] }
             }).collect();
-            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver, &[]);
+            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver, &fresh_ones);
             let everything = claims(0, chunks * 8 - 3, 8, &[Extent { start: 100, end: 900 }]);
             let mut looked = vec![0; known.len()];
             for claim in only(everything, &look_at) {
@@ -314,7 +315,7 @@ mod tests {
             }
             for (chunk, is_known) in (0_u64..).zip(&known) {
                 let is_changed = changed.iter().any(|extent| extent.start < extent.end && extent.start < (chunk + 1) * 8 && extent.end > chunk * 8);
-                prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed || !is_known), "chunk {}", chunk);
+                prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed && !fresh[usize::try_from(chunk).unwrap()] || !is_known), "chunk {}", chunk);
             }
             prop_assert_eq!(Candidates::All.to_look_at(&receiver, &[]), vec![(0, chunks)]);
         }

@@ -21,7 +21,9 @@ pub(super) fn of(file: &File, direct: Option<&File>, sector_bytes: usize) -> Opt
         let stamp = Stamp::settled(file).ok()??;
         return Some(digest("file", "", &stamp.words()));
     }
-    let device = Device::of(metadata.rdev())?;
+    let rdev = metadata.rdev();
+    let place = format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev));
+    let device = Device::at(Path::new(&place).canonicalize().ok()?)?;
     // What waits in the cache is written, and so counted.
     file.sync_all().ok()?;
     let before = device.counters()?;
@@ -36,7 +38,7 @@ pub(super) fn of(file: &File, direct: Option<&File>, sector_bytes: usize) -> Opt
     let counts = counters.sectors_read > before.sectors_read;
     let boot = read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let words = [
-        device.rdev,
+        rdev,
         device.sequence,
         counters.sectors_written,
         counters.sectors_trimmed,
@@ -56,11 +58,11 @@ fn digest(kind: &str, boot: &str, words: &[u64]) -> Version {
 /// A whole block device, as `/sys` shows it.
 struct Device {
     sys: PathBuf,
-    rdev: u64,
     sequence: u64,
 }
 
 /// What its `stat` counts.
+#[derive(Debug, PartialEq, Eq)]
 struct Counters {
     sectors_read: u64,
     /// Not requests: a flush is one.
@@ -69,21 +71,17 @@ struct Counters {
 }
 
 impl Device {
-    /// The device with this number, or the one whose partition has it: what is written to the one may lie in the other.
-    fn of(rdev: u64) -> Option<Self> {
-        let link = format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev));
-        let found = Path::new(&link).canonicalize().ok()?;
-        let is_partition = found.join("partition").exists();
-        let sys = if is_partition {
-            found.parent()?.to_owned()
+    /// The device that has this place in `/sys`, or the one whose partition has it: what is written to the one may lie in the other.
+    fn at(place: PathBuf) -> Option<Self> {
+        let sys = if place.join("partition").exists() {
+            place.parent()?.to_owned()
         } else {
-            found
+            place
         };
-        let sequence = number(&read_to_string(sys.join("diskseq")).ok()?)?;
+        let sequence = read_to_string(sys.join("diskseq")).ok()?;
         let device = Self {
+            sequence: sequence.trim().parse().ok()?,
             sys,
-            rdev,
-            sequence,
         };
         (!device.is_held()?).then_some(device)
     }
@@ -122,19 +120,17 @@ impl Device {
     }
 }
 
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
 fn numbers(text: &str) -> Option<Vec<u64>> {
-    text.split_whitespace().map(number).collect()
+    text.split_whitespace()
+        .map(|word| word.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
     use std::time::Duration;
 
+    use super::super::testing::{LoopDevice, is_root, sh};
     use super::*;
     use crate::disk::{FileSource, Source as _};
 
@@ -173,80 +169,87 @@ mod tests {
         assert!(second.is_some() && second != first);
     }
 
-    /// A loop device.
-    struct Loop(PathBuf);
-
-    impl Loop {
-        fn of(file: &Path) -> Self {
-            std::fs::write(file, []).unwrap();
-            File::options()
-                .write(true)
-                .open(file)
-                .unwrap()
-                .set_len(32 << 20)
-                .unwrap();
-            let made = run("losetup", &["--find", "--show", file.to_str().unwrap()]);
-            Self(PathBuf::from(made.trim()))
-        }
-
-        fn write(&self, offset: u64) {
-            let device = File::options().write(true).open(&self.0).unwrap();
-            device.write_all_at(&[7; 4096], offset).unwrap();
-        }
-    }
-
-    impl Drop for Loop {
-        fn drop(&mut self) {
-            let _detached = Command::new("losetup")
-                .arg("--detach")
-                .arg(&self.0)
-                .status();
-        }
-    }
-
-    fn run(program: &str, arguments: &[&str]) -> String {
-        let ended = Command::new(program).args(arguments).output().unwrap();
-        assert!(ended.status.success(), "{program}: {ended:?}");
-        String::from_utf8(ended.stdout).unwrap()
+    fn device(file: &Path) -> LoopDevice {
+        File::create_new(file).unwrap().set_len(32 << 20).unwrap();
+        LoopDevice::over(file)
     }
 
     #[test]
     fn a_device_is_another_version_once_it_is_written_or_trimmed() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root can make a loop device");
+        if !is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
-        let device = Loop::of(&directory.path().join("disk"));
-        let first = version(&device.0);
-        assert!(first.is_some(), "{}", device.0.display());
+        let disk = device(&directory.path().join("disk"));
+        let path = disk.path();
+        let first = version(path);
+        assert!(first.is_some(), "{}", path.display());
         let mut bytes = [0; 4096];
-        FileSource::open(&device.0)
+        FileSource::open(path)
             .unwrap()
             .read(8192, &mut bytes)
             .unwrap();
-        assert_eq!(version(&device.0), first, "it was only read");
-        device.write(1 << 20);
-        let second = version(&device.0);
+        assert_eq!(version(path), first, "it was only read");
+        let written = File::options().write(true).open(path).unwrap();
+        written.write_all_at(&[7; 4096], 1 << 20).unwrap();
+        let second = version(path);
         assert!(
             second.is_some() && second != first,
             "a write in the cache counts"
         );
-        run(
-            "blkdiscard",
-            &[
-                "--offset",
-                "1MiB",
-                "--length",
-                "1MiB",
-                device.0.to_str().unwrap(),
-            ],
-        );
-        let third = version(&device.0);
+        sh(&format!(
+            "blkdiscard --offset 1MiB --length 1MiB {}",
+            path.display()
+        ));
+        let third = version(path);
         assert!(third.is_some() && third != second, "a trim counts");
-        // Another device of the same name, with a disk that was never written.
-        drop(device);
-        let other = Loop::of(&directory.path().join("other"));
-        assert_ne!(version(&other.0), first);
+        // Another device, perhaps of the same name, with a disk that was never written.
+        drop((written, disk));
+        let other = device(&directory.path().join("other"));
+        assert_ne!(version(other.path()), first);
+    }
+
+    /// A tree like that of a disk with one partition in `/sys`.
+    fn tree(directory: &Path) -> PathBuf {
+        let disk = directory.join("sda");
+        for folder in ["holders", "sda1/holders"] {
+            std::fs::create_dir_all(disk.join(folder)).unwrap();
+        }
+        for (file, text) in [
+            ("diskseq", "9\n"),
+            ("inflight", "       1        0\n"),
+            ("stat", "10 0 80 5 7 0 56 3 0 4 8 2 0 24 1 6 9\n"),
+            ("sda1/partition", "1\n"),
+        ] {
+            std::fs::write(disk.join(file), text).unwrap();
+        }
+        disk
+    }
+
+    #[test]
+    fn a_partition_is_counted_by_its_disk_and_not_while_something_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = tree(directory.path());
+        let device = Device::at(disk.join("sda1")).unwrap();
+        assert_eq!((&device.sys, device.sequence), (&disk, 9));
+        let counters = Counters {
+            sectors_read: 80,
+            sectors_written: 56,
+            sectors_trimmed: 24,
+        };
+        assert_eq!(device.counters(), Some(counters));
+        std::fs::write(disk.join("inflight"), "0 1\n").unwrap();
+        assert_eq!(device.counters(), None);
+    }
+
+    #[test]
+    fn a_disk_of_which_another_device_is_made_is_not_asked() {
+        for held in ["holders/dm-0", "sda1/holders/md0"] {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = tree(directory.path());
+            assert!(Device::at(disk.clone()).is_some());
+            std::fs::create_dir(disk.join(held)).unwrap();
+            assert!(Device::at(disk).is_none(), "{held}");
+        }
     }
 }

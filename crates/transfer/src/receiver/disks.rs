@@ -10,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Arriving, Disk};
 use super::{Admission, DiskStatus, Files, ReceiveStatus};
 use crate::fence::{Fence, Right};
-use crate::fresh::Version;
 use crate::hashes::Hash;
-use crate::plan::Extent;
 use crate::{TransferError, bad};
 
 /// Flush windows that may be written but not durable: one that is being flushed, and one that fills meanwhile.
@@ -102,10 +100,7 @@ impl Disks {
         index: DiskIndex,
         arriving: &Arriving<'_>,
     ) -> Result<(), TransferError> {
-        let disk = self.find(index)?;
-        let pass = fence.pass(right)?;
-        disk.write_chunk(arriving)?;
-        drop(pass);
+        self.fenced(fence, right, index, |disk| disk.write_chunk(arriving))?;
         let mut window = self.window();
         window.waiting += arriving.bytes.len() as u64;
         if window.waiting >= self.window_bytes() {
@@ -114,44 +109,17 @@ impl Disks {
         Ok(())
     }
 
-    /// Makes a stretch of chunks zeros, under the fence.
-    pub(super) fn write_zeros(
+    /// Acts on a disk under the fence.
+    pub(super) fn fenced(
         &self,
         fence: &Fence,
         right: &Right,
         index: DiskIndex,
-        stretch: (u64, u64),
-        bad: &[Extent],
+        act: impl FnOnce(&Disk) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
         let _pass = fence.pass(right)?;
-        disk.write_zeros(stretch, bad)
-    }
-
-    /// Notes, under the fence, that chunks are what the source has.
-    pub(super) fn same(
-        &self,
-        fence: &Fence,
-        right: &Right,
-        index: DiskIndex,
-        stretch: (u64, u64),
-    ) -> Result<(), TransferError> {
-        let disk = self.find(index)?;
-        let _pass = fence.pass(right)?;
-        disk.same(stretch)
-    }
-
-    /// Notes, under the fence, the version of the source that comes from here on.
-    pub(super) fn read_from(
-        &self,
-        fence: &Fence,
-        right: &Right,
-        index: DiskIndex,
-        version: Option<Version>,
-    ) -> Result<(), TransferError> {
-        let disk = self.find(index)?;
-        let _pass = fence.pass(right)?;
-        disk.read_from(version)
+        act(disk)
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {

@@ -57,7 +57,9 @@ impl Session {
         let replaced = shared.replace_session(carrier, reason);
         disks.flush(&shared.status)?;
         for offer in offered {
-            disks.read_from(&shared.fence, &right, offer.index, offer.version)?;
+            disks.fenced(&shared.fence, &right, offer.index, |disk| {
+                disk.read_from(offer.version)
+            })?;
         }
         disks.has_streams(0);
         let seen = disks

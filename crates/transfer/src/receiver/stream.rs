@@ -97,11 +97,13 @@ async fn write_frames(
             Frame::Zeros { disk, start, count } => {
                 session.mark(disk, start, count)?;
                 let bad = take_bad(&mut bad, disk)?;
-                disks.write_zeros(&shared.fence, right, disk, (start, count), &bad)?;
+                disks.fenced(&shared.fence, right, disk, |disk| {
+                    disk.write_zeros((start, count), &bad)
+                })?;
             }
             Frame::Same { disk, start, count } => {
                 session.mark(disk, start, count)?;
-                disks.same(&shared.fence, right, disk, (start, count))?;
+                disks.fenced(&shared.fence, right, disk, |disk| disk.same((start, count)))?;
             }
             Frame::Bad { disk, range } if bad.len() < MOST_BAD_RANGES => bad.push((disk, range)),
             Frame::Bad { disk, .. } => return Err(too_many(disk)),

@@ -69,6 +69,15 @@ const AGENT_DIES: Fault = Fault::SenderDies {
     back_after: Duration::from_secs(1),
 };
 
+/// A world whose disk can tell that it was not written, and has arrived.
+async fn received() -> Result<World, String> {
+    let mut world = World::new(slow(true)).await;
+    world.limit.send_replace(None);
+    world.start_sender();
+    world.end(PATIENCE).await?;
+    Ok(world)
+}
+
 /// Bytes that were read of the disk, in percent of its size, when a pass over it ends after its agent has died half way.
 async fn read_by_a_pass_with_a_fall(world: &mut World) -> Result<u64, String> {
     let before = world.faults[0].bytes_read();
@@ -106,10 +115,7 @@ fn what_was_read_once_is_not_read_again_while_nothing_is_written() -> Result<(),
 #[test]
 fn what_was_found_to_be_the_same_is_not_read_again_either() -> Result<(), String> {
     run(Random::new(3), async {
-        let mut world = World::new(slow(true)).await;
-        world.limit.send_replace(None);
-        world.start_sender();
-        world.end(PATIENCE).await?;
+        let mut world = received().await?;
         // The last three quarters are others now, so there is half of the pass to go when the agent dies, and half of what it has read was the same.
         world.limit.send_replace(Some(1_200_000));
         world.change_source(|disk| {
@@ -125,10 +131,7 @@ fn what_was_found_to_be_the_same_is_not_read_again_either() -> Result<(), String
 #[test]
 fn a_source_that_changes_and_does_not_say_so_is_caught() -> Result<(), String> {
     run(Random::new(3), async {
-        let mut world = World::new(slow(true)).await;
-        world.limit.send_replace(None);
-        world.start_sender();
-        world.end(PATIENCE).await?;
+        let mut world = received().await?;
         world.change_source_in_silence(|disk| disk[77] ^= 1);
         world.start_sender();
         let report = world.end(PATIENCE).await?;

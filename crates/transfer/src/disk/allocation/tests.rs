@@ -6,27 +6,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use super::super::testing::{LoopDevice, is_root, sh};
 use super::*;
 
 const MIB: u64 = 1 << 20;
-
-/// Runs a command of which the test depends, and gives its output.
-fn sh(command: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-ec", command])
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
 
 /// A disk in a file with one file system, in a partition or on all of it, and a place to mount it.
 struct Image {
@@ -207,7 +191,6 @@ fn deleted_files_are_free_and_all_others_survive(
     in_partition: bool,
 ) {
     if !is_root() {
-        eprintln!("skipped: only root can mount");
         return;
     }
     let image = Image::new(kind, options, in_partition);
@@ -286,7 +269,6 @@ fn btrfs_in_a_partition() {
 #[test]
 fn a_file_system_that_was_not_unmounted_is_not_believed() {
     if !is_root() {
-        eprintln!("skipped: only root can mount");
         return;
     }
     for (kind, options) in [("ext4", ""), ("xfs", "")] {
@@ -313,35 +295,30 @@ fn a_file_system_that_was_not_unmounted_is_not_believed() {
 #[test]
 fn a_device_that_is_mounted_is_in_use_whole_or_by_a_partition_and_else_it_is_not() {
     if !is_root() {
-        eprintln!("skipped: only root can mount");
         return;
     }
     let image = Image::new("ext4", "", false);
-    let device = sh(&format!("losetup --find --show {}", image.disk.display()));
-    let device = PathBuf::from(device.trim());
+    let device = LoopDevice::over(&image.disk);
+    let device = device.path();
     let point = image.point();
-    let looked = std::panic::catch_unwind(|| {
-        let free = look(&device, image.size_bytes);
-        let Allocation::Frozen(frozen) = free else {
-            panic!("{free:?}");
-        };
-        assert!(bytes(frozen.free()) > 300 * MIB);
-        assert!(frozen.still_holds());
-        sh(&format!("mount {} {}", device.display(), point.display()));
-        let mounted = look(&device, image.size_bytes);
-        let held = frozen.still_holds();
-        // In between a file took what was free, and it is unmounted again: nothing shows but the allocation.
-        std::fs::write(point.join("new"), vec![1; 64 << 20]).unwrap();
-        sh(&format!("umount {}", point.display()));
-        assert!(
-            matches!(mounted, Allocation::Unknown(Unknown::InUse)),
-            "{mounted:?}"
-        );
-        assert!(!held);
-        assert!(!frozen.still_holds(), "a file lies in what was free");
-    });
-    sh(&format!("losetup --detach {}", device.display()));
-    looked.unwrap();
+    let free = look(device, image.size_bytes);
+    let Allocation::Frozen(frozen) = free else {
+        panic!("{free:?}");
+    };
+    assert!(bytes(frozen.free()) > 300 * MIB);
+    assert!(frozen.still_holds());
+    sh(&format!("mount {} {}", device.display(), point.display()));
+    let mounted = look(device, image.size_bytes);
+    let held = frozen.still_holds();
+    // In between a file took what was free, and it is unmounted again: nothing shows but the allocation.
+    std::fs::write(point.join("new"), vec![1; 64 << 20]).unwrap();
+    sh(&format!("umount {}", point.display()));
+    assert!(
+        matches!(mounted, Allocation::Unknown(Unknown::InUse)),
+        "{mounted:?}"
+    );
+    assert!(!held);
+    assert!(!frozen.still_holds(), "a file lies in what was free");
 }
 
 #[test]
