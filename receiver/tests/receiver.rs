@@ -199,6 +199,7 @@ impl Bench {
             bad_sectors: BadSectors::Zero,
             compression: Compression::Auto,
             streams: 2,
+            connections: 1,
             bandwidth_limit: watch::channel(None).1,
             shared_limit: None,
             scratch: std::env::temp_dir(),

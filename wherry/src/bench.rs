@@ -48,8 +48,11 @@ struct Transfer {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     level: Option<i32>,
     /// Parallel streams, 1 to 16.
-    #[arg(long, value_name = "N", default_value_t = transfer::sender::DEFAULT_STREAMS, value_parser = streams)]
+    #[arg(long, value_name = "N", default_value_t = transfer::sender::default_streams(), value_parser = streams)]
     streams: usize,
+    /// Most connections that QUIC spreads them over.
+    #[arg(long, value_name = "N", default_value_t = transfer::sender::default_connections())]
+    connections: usize,
     /// skip: leave out what the file systems of a disk that nobody uses call free; copy: every byte.
     #[arg(long, value_name = "WHAT", default_value = "copy")]
     free_space: FreeSpace,
@@ -88,6 +91,7 @@ impl Transfer {
             keep: self.keep,
             level: self.level,
             streams: self.streams,
+            connections: self.connections,
             link_bytes_per_sec: self.link.map(Rate::bytes_per_sec),
             checksum: self.checksum,
             free_space: self.free_space,
@@ -200,10 +204,11 @@ fn settings(settings: &Settings) -> String {
     let link = link.map_or_else(|| "no pace".to_owned(), |link| format!("link {link}"));
     let checksum = if settings.checksum { ", checksum" } else { "" };
     format!(
-        "{} to {}, {level}, streams {}, {link}{checksum}",
+        "{} to {}, {level}, streams {}, connections {}, {link}{checksum}",
         settings.from.display(),
         settings.to.display(),
-        settings.streams
+        settings.streams,
+        settings.connections
     )
 }
 

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use transfer::disk::Files;
 use transfer::plan::Candidates;
 use transfer::sender::{
-    Broken, Compression, DEFAULT_STREAMS, MOST_STREAMS, Preference, SendConfig, SendProgress,
-    SourceDisk,
+    Broken, Compression, MOST_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
+    default_connections, default_streams,
 };
 use transfer::{Carrier, Identity};
 
@@ -100,9 +100,10 @@ fn config(
             Some(level) => Compression::Level(level),
         },
         streams: match wanted.streams {
-            0 => DEFAULT_STREAMS,
+            0 => default_streams(),
             streams => (streams as usize).min(MOST_STREAMS),
         },
+        connections: default_connections(),
         bandwidth_limit,
         shared_limit: sending.shared_limit.clone(),
         scratch: sending.scratch.clone(),

@@ -41,6 +41,8 @@ pub struct Settings {
     pub level: Option<i32>,
     /// Parallel streams.
     pub streams: usize,
+    /// Most connections that QUIC spreads them over.
+    pub connections: usize,
     /// Most bytes a second.
     pub link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
@@ -200,6 +202,7 @@ pub async fn run(
             Some(level) => Compression::Level(level),
         },
         streams: settings.streams,
+        connections: settings.connections,
         bandwidth_limit: watch::channel(settings.link_bytes_per_sec).1,
         shared_limit: None,
         scratch: directory.clone(),

@@ -1,6 +1,7 @@
 //! The two carriers of a transfer: QUIC, and TLS over TCP. What runs over them is the same: one control stream in both directions, and data
 //! streams from the sender to the receiver.
 
+pub(crate) mod groups;
 mod listener;
 
 use std::io;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use quinn::VarInt;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::simulation::network;
 use crate::{Identity, TransferError, quic, tcp};
 
+use groups::Arriving;
 pub(crate) use listener::{Incoming, Listener};
 
 /// How bytes get from one side to the other.
@@ -55,7 +58,7 @@ impl std::fmt::Display for Carrier {
 /// A sender's connection to its receiver.
 #[derive(Debug)]
 pub(crate) enum Client {
-    Quic(quinn::Endpoint, quinn::Connection),
+    Quic(quic::Client),
     Tcp(tcp::Client),
     #[cfg(test)]
     Simulated(network::Client),
@@ -72,25 +75,12 @@ impl Client {
         server_name: &str,
         identity: &Identity,
     ) -> Result<(Self, Control), TransferError> {
-        let lost = |message: String| TransferError::Connection {
-            address: receiver.to_string(),
-            message,
-        };
         match carrier {
             Carrier::Quic => {
-                let endpoint = quic::client(receiver, identity)?;
-                let connection = endpoint
-                    .connect(receiver, server_name)
-                    .map_err(|error| lost(error.to_string()))?
-                    .await
-                    .map_err(|error| lost(error.to_string()))?;
-                connection.set_send_window(quic::send_window(connection.rtt()));
-                let (send, receive) = connection
-                    .open_bi()
-                    .await
-                    .map_err(|error| lost(error.to_string()))?;
+                let (client, (send, receive)) =
+                    quic::Client::connect(receiver, server_name, identity).await?;
                 let control = (SendStream::Quic(send), RecvStream::Quic(receive));
-                Ok((Self::Quic(endpoint, connection), control))
+                Ok((Self::Quic(client), control))
             }
             Carrier::Tcp => {
                 let (client, (send, receive)) =
@@ -104,7 +94,7 @@ impl Client {
     /// How long the path is, where that is known without asking the other side.
     pub(crate) fn round_trip(&self) -> Duration {
         match self {
-            Self::Quic(_, connection) => connection.rtt(),
+            Self::Quic(client) => client.round_trip(),
             Self::Tcp(client) => client.round_trip(),
             #[cfg(test)]
             Self::Simulated(_) => Duration::ZERO,
@@ -114,27 +104,39 @@ impl Client {
     /// How often the receiver was heard, for whatever reason; `None` where that is not known.
     pub(crate) fn heard(&self) -> Option<u64> {
         match self {
-            Self::Quic(_, connection) => Some(connection.stats().udp_rx.datagrams),
+            Self::Quic(client) => Some(client.heard()),
             Self::Tcp(_) => None,
             #[cfg(test)]
             Self::Simulated(_) => None,
         }
     }
 
-    /// Opens a data stream; only after the receiver's welcome.
-    pub(crate) async fn open_data(&self) -> io::Result<SendStream> {
+    /// Opens data streams; only after the receiver's welcome. QUIC has them on up to so many connections, TCP each on its own.
+    pub(crate) async fn open_data(
+        &self,
+        streams: usize,
+        connections: usize,
+    ) -> io::Result<Vec<SendStream>> {
         match self {
-            Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
-            Self::Tcp(client) => Ok(SendStream::Tcp(client.open_data().await?)),
+            Self::Quic(client) => {
+                let opened = client.open_data(streams, connections).await?;
+                Ok(opened.into_iter().map(SendStream::Quic).collect())
+            }
+            Self::Tcp(client) => {
+                let opened = try_join_all((0..streams).map(|_| client.open_data())).await?;
+                Ok(opened.into_iter().map(SendStream::Tcp).collect())
+            }
             #[cfg(test)]
-            Self::Simulated(client) => Ok(SendStream::Simulated(client.open_data()?)),
+            Self::Simulated(client) => (0..streams)
+                .map(|_| Ok(SendStream::Simulated(client.open_data()?)))
+                .collect(),
         }
     }
 
     /// Opens the stream of a probe: when it is dropped, what it has not sent is thrown away.
     pub(crate) async fn open_probe(&self) -> io::Result<SendStream> {
         match self {
-            Self::Quic(_, connection) => Ok(SendStream::Quic(connection.open_uni().await?)),
+            Self::Quic(client) => Ok(SendStream::Quic(client.open_probe().await?)),
             Self::Tcp(client) => Ok(SendStream::Tcp(client.open_probe().await?)),
             #[cfg(test)]
             Self::Simulated(client) => Ok(SendStream::Simulated(client.open_data()?)),
@@ -143,9 +145,8 @@ impl Client {
 
     /// Says goodbye. The caller bounds how long it waits for the answer.
     pub(crate) async fn close(self) {
-        if let Self::Quic(endpoint, _) = self {
-            endpoint.close(VarInt::from_u32(0), b"done");
-            endpoint.wait_idle().await;
+        if let Self::Quic(client) = self {
+            client.close().await;
         }
     }
 }
@@ -153,8 +154,8 @@ impl Client {
 /// A sender's connection as the receiver has it.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    Quic(quinn::Connection),
-    Tcp(tcp::DataStreams),
+    Quic(quic::DataStreams),
+    Tcp(Arriving<tcp::Reader>),
     #[cfg(test)]
     Simulated(network::Accepted),
 }
@@ -173,7 +174,7 @@ impl Accepted {
     /// The next data stream. May be dropped and called again.
     pub(crate) async fn accept_data(&mut self) -> io::Result<RecvStream> {
         match self {
-            Self::Quic(connection) => Ok(RecvStream::Quic(connection.accept_uni().await?)),
+            Self::Quic(streams) => Ok(RecvStream::Quic(streams.next().await?)),
             Self::Tcp(streams) => Ok(RecvStream::Tcp(streams.next().await?)),
             #[cfg(test)]
             Self::Simulated(streams) => Ok(RecvStream::Simulated(streams.next().await?)),

@@ -4,7 +4,7 @@
 //! receiver does not have; the receiver checks, writes, flushes, and only then says that a chunk is there.
 //!
 //! - [`protocol`] and [`plan`] decide and encode. They do no I/O and know no sockets.
-//! - [`packing`] makes chunks smaller on the way.
+//! - [`packing`] makes chunks smaller on the way; [`fresh`] tells which of a source need not be read again.
 //! - [`hashes`] is what either side knows of a disk, with bounded memory; [`manifest`] is the same as a file.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.

@@ -16,7 +16,7 @@ use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use crate::plan::Extent;
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";

@@ -1,5 +1,6 @@
 //! QUIC endpoints set for disks: windows for a fast path, jumbo datagrams where the path has them, mutual TLS by the run's authority.
 
+mod group;
 mod socket;
 
 use std::io;
@@ -14,6 +15,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 
+pub(crate) use group::{Arrived, Client, DataStreams, arrive};
 pub(crate) use socket::is_local;
 
 use crate::TransferError;
@@ -27,7 +29,9 @@ const ETHERNET_PAYLOAD: u16 = 1452;
 /// Largest datagram that either side takes: over loopback as large as UDP allows, elsewhere jumbo frames and whatever else there is.
 const MOST_PAYLOAD: u16 = 65_000;
 
+/// What may come that nobody has read: over a stream, over a connection that carries data streams only, and over the first of a sender's.
 const STREAM_WINDOW: u32 = 16 << 20;
+const OTHER_CONNECTION_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// What a sender may have on its way: what the path holds at this many bytes a second, within bounds. More would only wait in memory.
@@ -103,7 +107,7 @@ fn transport(largest_payload: u16) -> TransportConfig {
         .mtu_discovery_config(Some(discovery))
         .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(OTHER_CONNECTION_WINDOW))
         .send_window(LEAST_SEND_WINDOW)
         .send_fairness(false)
         .ack_frequency_config(Some(AckFrequencyConfig::default()))

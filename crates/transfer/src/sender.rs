@@ -12,6 +12,7 @@ mod governor;
 mod reconsider;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +36,19 @@ use choice::Connected;
 pub use choice::{Choice, Preference, Reason};
 pub(crate) use first_look::{FirstLook, look};
 
-/// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another.
-pub const DEFAULT_STREAMS: usize = 2;
+/// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.
+pub fn default_streams() -> usize {
+    processors().clamp(2, 8)
+}
+
+/// QUIC connections of a transfer unless the caller says otherwise: each keeps a processor busy, and half of them are left to read and hash.
+pub fn default_connections() -> usize {
+    (processors() / 2).clamp(1, 4)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
 
 /// Most streams of a transfer. Each costs either side a thread and a queue of chunks; a receiver takes no more.
 pub const MOST_STREAMS: usize = 16;
@@ -96,6 +108,8 @@ pub struct SendConfig {
     pub compression: Compression,
     /// Parallel streams, 1 to [`MOST_STREAMS`].
     pub streams: usize,
+    /// Most connections that QUIC spreads them over. TCP has one for each stream.
+    pub connections: usize,
     /// Most bytes a second; `None` for no limit. May change while the transfer runs.
     pub bandwidth_limit: watch::Receiver<Option<u64>>,
     /// A limit above that, which this transfer shares with others.

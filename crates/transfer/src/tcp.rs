@@ -1,12 +1,10 @@
 //! TLS over TCP: a connection for the control stream and one for each data stream, held together by a name that the sender draws.
 //!
-//! The first bytes inside each connection say what it is: a control stream that begins a group with this name, or a data stream of it. The
-//! name is 16 random bytes that only both ends of the control stream know, so nobody else can add a stream to it.
+//! The first bytes inside each connection say what it is: a control stream that begins a group with this name, or a data stream of it.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -14,22 +12,15 @@ use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::carrier::groups::{Arriving, Groups, NAME_BYTES, Name};
 use crate::identity::unusable;
 use crate::{Identity, TransferError};
-
-/// What a group of connections is called, and the length of that name.
-type Name = [u8; NAME_BYTES];
-const NAME_BYTES: usize = 16;
 
 /// The first byte in a connection.
 const CONTROL: u8 = 0;
 const DATA: u8 = 1;
-
-/// Data streams that wait to be taken; the receiver takes them at once.
-const WAITING: usize = 16;
 
 /// When bytes that nobody acknowledges, or a peer that does not answer, make a connection count as lost. The same as for QUIC.
 const LOST_AFTER: Duration = Duration::from_secs(15);
@@ -128,7 +119,7 @@ impl Client {
 pub(crate) struct Listener {
     listener: tokio::net::TcpListener,
     acceptor: TlsAcceptor,
-    groups: Groups,
+    groups: Groups<Reader>,
 }
 
 impl std::fmt::Debug for Listener {
@@ -139,28 +130,18 @@ impl std::fmt::Debug for Listener {
     }
 }
 
-/// The groups that stand, by name.
-#[derive(Debug, Clone, Default)]
-struct Groups(Arc<Mutex<HashMap<Name, mpsc::Sender<Reader>>>>);
-
-impl Groups {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, mpsc::Sender<Reader>>> {
-        self.0.lock().expect("no holder of this lock can panic")
-    }
-}
-
 /// A connection that came in and has not yet said who it is.
 pub(crate) struct Incoming {
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
-    groups: Groups,
+    groups: Groups<Reader>,
 }
 
 /// What a connection is.
 pub(crate) enum Arrived {
     /// A control stream, and where its data streams will arrive.
-    Control(DataStreams, Writer, Reader),
+    Control(Arriving<Reader>, Writer, Reader),
     /// A data stream. It has gone to its group, if there is one.
     Data,
 }
@@ -207,7 +188,7 @@ impl Incoming {
         match kind[0] {
             CONTROL => {
                 let (read, write) = tokio::io::split(stream);
-                let streams = DataStreams::begin(self.groups, name)?;
+                let streams = self.groups.begin(name)?;
                 Ok(Arrived::Control(
                     streams,
                     Writer::new(write),
@@ -215,7 +196,7 @@ impl Incoming {
                 ))
             }
             DATA => {
-                let group = self.groups.lock().get(&name).cloned();
+                let group = self.groups.find(&name);
                 // A full queue, or a group that has ended: the stream is dropped, and the sender sees that.
                 if let Some(group) = group {
                     let _dropped = group.try_send(Reader::new(stream));
@@ -227,45 +208,6 @@ impl Incoming {
                 "the connection is neither a control nor a data stream",
             )),
         }
-    }
-}
-
-/// The data streams of a group, as they arrive. The group ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct DataStreams {
-    groups: Groups,
-    name: Name,
-    arriving: mpsc::Receiver<Reader>,
-}
-
-impl DataStreams {
-    fn begin(groups: Groups, name: Name) -> io::Result<Self> {
-        let (sender, arriving) = mpsc::channel(WAITING);
-        let mut standing = groups.lock();
-        if standing.contains_key(&name) {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "another connection has this name",
-            ));
-        }
-        standing.insert(name, sender);
-        drop(standing);
-        Ok(Self {
-            groups,
-            name,
-            arriving,
-        })
-    }
-
-    pub(crate) async fn next(&mut self) -> io::Result<Reader> {
-        let next = self.arriving.recv().await;
-        next.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
-    }
-}
-
-impl Drop for DataStreams {
-    fn drop(&mut self) {
-        self.groups.lock().remove(&self.name);
     }
 }
 

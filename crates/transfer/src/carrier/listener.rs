@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn::{Endpoint, VarInt};
 
+use super::groups::Groups;
 use super::{Accepted, RecvStream, SendStream};
 use crate::{Identity, TransferError, quic, tcp};
 
@@ -18,7 +19,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Where senders connect.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    Net(Endpoint, tcp::Listener),
+    Net {
+        quic: Endpoint,
+        quic_groups: Groups<quinn::RecvStream>,
+        tcp: tcp::Listener,
+    },
     #[cfg(test)]
     Simulated(crate::simulation::network::Listener),
 }
@@ -32,7 +37,11 @@ impl Listener {
             let bound = endpoint.local_addr().and_then(std::net::TcpListener::bind);
             match bound {
                 Ok(listener) => {
-                    return Ok(Self::Net(endpoint, tcp::Listener::new(listener, identity)?));
+                    return Ok(Self::Net {
+                        quic: endpoint,
+                        quic_groups: Groups::default(),
+                        tcp: tcp::Listener::new(listener, identity)?,
+                    });
                 }
                 // Somebody has this port for TCP. Where any will do, another is tried.
                 Err(error)
@@ -54,7 +63,7 @@ impl Listener {
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         match self {
-            Self::Net(endpoint, _) => endpoint.local_addr(),
+            Self::Net { quic, .. } => quic.local_addr(),
             #[cfg(test)]
             Self::Simulated(_) => Ok(crate::simulation::network::ADDRESS),
         }
@@ -63,13 +72,17 @@ impl Listener {
     /// The next connection; `None` when the listener is closed. May be dropped and called again.
     pub(crate) async fn accept(&self) -> Option<Incoming> {
         match self {
-            Self::Net(endpoint, listener) => loop {
+            Self::Net {
+                quic,
+                quic_groups,
+                tcp,
+            } => loop {
                 tokio::select! {
                     biased;
-                    incoming = endpoint.accept() => {
-                        return incoming.map(|incoming| Incoming::Quic(Box::new(incoming)));
+                    incoming = quic.accept() => {
+                        return incoming.map(|incoming| Incoming::Quic(Box::new(incoming), quic_groups.clone()));
                     }
-                    incoming = listener.accept() => match incoming {
+                    incoming = tcp.accept() => match incoming {
                         Ok(incoming) => return Some(Incoming::Tcp(incoming)),
                         Err(error) => {
                             // One that was gone before it was taken, or no descriptors: neither is helped by asking again at once.
@@ -87,7 +100,7 @@ impl Listener {
     /// Ends all connections of QUIC. Those of TCP end with whoever has them.
     pub(crate) fn close(&self, reason: &[u8]) {
         match self {
-            Self::Net(endpoint, _) => endpoint.close(VarInt::from_u32(0), reason),
+            Self::Net { quic, .. } => quic.close(VarInt::from_u32(0), reason),
             #[cfg(test)]
             Self::Simulated(listener) => listener.close(),
         }
@@ -96,7 +109,7 @@ impl Listener {
     /// Waits until nobody has to be told any more that it is closed. The caller bounds the time.
     pub(crate) async fn wait_idle(&self) {
         match self {
-            Self::Net(endpoint, _) => endpoint.wait_idle().await,
+            Self::Net { quic, .. } => quic.wait_idle().await,
             #[cfg(test)]
             Self::Simulated(_) => {}
         }
@@ -105,7 +118,7 @@ impl Listener {
 
 /// A connection that has not yet shown who it is.
 pub(crate) enum Incoming {
-    Quic(Box<quinn::Incoming>),
+    Quic(Box<quinn::Incoming>, Groups<quinn::RecvStream>),
     Tcp(tcp::Incoming),
     #[cfg(test)]
     Simulated(crate::simulation::network::Incoming),
@@ -113,14 +126,14 @@ pub(crate) enum Incoming {
 
 impl Incoming {
     pub(crate) fn refuse(self) {
-        if let Self::Quic(incoming) = self {
+        if let Self::Quic(incoming, _) = self {
             incoming.refuse();
         }
     }
 
     pub(crate) fn remote_address(&self) -> SocketAddr {
         match self {
-            Self::Quic(incoming) => incoming.remote_address(),
+            Self::Quic(incoming, _) => incoming.remote_address(),
             Self::Tcp(incoming) => incoming.remote_address(),
             #[cfg(test)]
             Self::Simulated(_) => crate::simulation::network::ADDRESS,
@@ -130,12 +143,13 @@ impl Incoming {
     /// The handshake. `None` is a connection that belongs to another and has gone there.
     pub(crate) async fn arrive(self) -> io::Result<Option<(Accepted, SendStream, RecvStream)>> {
         match self {
-            Self::Quic(incoming) => {
-                let connection = (*incoming).await?;
-                let (send, receive) = connection.accept_bi().await?;
-                let (send, receive) = (SendStream::Quic(send), RecvStream::Quic(receive));
-                Ok(Some((Accepted::Quic(connection), send, receive)))
-            }
+            Self::Quic(incoming, groups) => match quic::arrive(*incoming, &groups).await? {
+                quic::Arrived::Control(streams, send, receive) => {
+                    let (send, receive) = (SendStream::Quic(send), RecvStream::Quic(receive));
+                    Ok(Some((Accepted::Quic(streams), send, receive)))
+                }
+                quic::Arrived::Data => Ok(None),
+            },
             Self::Tcp(incoming) => match incoming.arrive().await? {
                 tcp::Arrived::Control(streams, send, receive) => {
                     let (send, receive) = (SendStream::Tcp(send), RecvStream::Tcp(receive));

@@ -333,15 +333,12 @@ async fn stream_all(
     let limit = config.bandwidth_limit.clone();
     let pacer = Arc::new(Pacer::new(limit, config.shared_limit.as_ref()));
     let streams = config.streams.clamp(1, MOST_STREAMS);
+    let opened = client.open_data(streams, config.connections).await;
     let mut streaming = JoinSet::new();
-    for _ in 0..streams {
+    for stream in opened.map_err(|error| lost(config, &error))? {
         let (queue, ready) = mpsc::channel(QUEUE);
         let feeder = work::start(feed(Arc::clone(shared), Arc::clone(&cursor), queue));
         streaming.spawn(async move { work::ended(feeder.await) });
-        let stream = client
-            .open_data()
-            .await
-            .map_err(|error| lost(config, &error))?;
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
         streaming.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
     }

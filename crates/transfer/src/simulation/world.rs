@@ -465,6 +465,7 @@ impl Agent {
                 Compression::Off
             },
             streams: self.streams,
+            connections: 1,
             bandwidth_limit: self.limit.clone(),
             shared_limit: self.shared_limit.clone(),
             scratch: std::env::temp_dir(),

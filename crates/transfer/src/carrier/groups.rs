@@ -1,0 +1,85 @@
+//! Connections that belong together: the one of the control stream, and others that bring it data streams.
+//!
+//! A group has a name that only the two ends of its control stream know. Whoever brings a data stream says that name, so nobody else can
+//! add one.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::mpsc;
+
+/// What a group is called, and the length of that name.
+pub(crate) type Name = [u8; NAME_BYTES];
+pub(crate) const NAME_BYTES: usize = 16;
+
+/// Data streams that wait to be taken; the receiver takes them at once.
+const WAITING: usize = 16;
+
+/// The groups that stand, by name.
+#[derive(Debug)]
+pub(crate) struct Groups<S>(Arc<Mutex<HashMap<Name, mpsc::Sender<S>>>>);
+
+impl<S> Clone for Groups<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> Default for Groups<S> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<S> Groups<S> {
+    /// Begins a group.
+    pub(crate) fn begin(&self, name: Name) -> io::Result<Arriving<S>> {
+        let (sender, streams) = mpsc::channel(WAITING);
+        let mut standing = self.lock();
+        if standing.contains_key(&name) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "another connection has this name",
+            ));
+        }
+        standing.insert(name, sender);
+        drop(standing);
+        Ok(Arriving {
+            groups: self.clone(),
+            name,
+            streams,
+        })
+    }
+
+    /// Where the data streams of a group go; `None` if it does not stand.
+    pub(crate) fn find(&self, name: &Name) -> Option<mpsc::Sender<S>> {
+        self.lock().get(name).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, mpsc::Sender<S>>> {
+        self.0.lock().expect("no holder of this lock can panic")
+    }
+}
+
+/// The data streams of a group, as they arrive. The group ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Arriving<S> {
+    groups: Groups<S>,
+    name: Name,
+    streams: mpsc::Receiver<S>,
+}
+
+impl<S> Arriving<S> {
+    /// May be dropped and called again.
+    pub(crate) async fn next(&mut self) -> io::Result<S> {
+        let next = self.streams.recv().await;
+        next.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+    }
+}
+
+impl<S> Drop for Arriving<S> {
+    fn drop(&mut self) {
+        self.groups.lock().remove(&self.name);
+    }
+}
