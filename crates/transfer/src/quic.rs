@@ -23,6 +23,9 @@ use crate::identity::Identity;
 use crate::identity::unusable;
 use crate::sender::MOST_STREAMS;
 
+/// The protocol of a connection that joins another and carries data streams only.
+const JOINING_ALPN: &[u8] = b"wherry-data/1";
+
 /// Largest datagram where the route's own limit is not known: 1500 less the headers of IP and UDP.
 const ETHERNET_PAYLOAD: u16 = 1452;
 
@@ -47,8 +50,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when the address can't be bound.
 pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
-    let tls =
-        QuicServerConfig::try_from(identity.server_tls()?).map_err(|error| unusable(&error))?;
+    let mut tls = identity.server_tls()?;
+    tls.alpn_protocols.push(JOINING_ALPN.to_vec());
+    let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     let mut transport = transport(ETHERNET_PAYLOAD);
     transport.max_concurrent_uni_streams(VarInt::from_u32(MOST_STREAMS as u32));
@@ -56,16 +60,24 @@ pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
     endpoint(listen, ETHERNET_PAYLOAD, Some(config)).map_err(|error| unreachable_at(listen, &error))
 }
 
-/// An endpoint that connects to the receiver at `remote`.
+/// An endpoint that connects to the receiver at `remote`: as the first of a sender's connections, and with the other settings as one of the others.
 ///
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when no socket can be made.
-pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
-    let tls =
-        QuicClientConfig::try_from(identity.client_tls()?).map_err(|error| unusable(&error))?;
-    let mut config = ClientConfig::new(Arc::new(tls));
+fn client(
+    remote: SocketAddr,
+    identity: &Identity,
+) -> Result<(Endpoint, ClientConfig), TransferError> {
     let largest_payload = largest_payload(remote);
-    config.transport_config(Arc::new(transport(largest_payload)));
+    let transport = Arc::new(transport(largest_payload));
+    let config = |tls| {
+        let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(&error))?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&transport));
+        Ok(config)
+    };
+    let mut joining = identity.client_tls()?;
+    joining.alpn_protocols = vec![JOINING_ALPN.to_vec()];
     let any: SocketAddr = if remote.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
@@ -73,8 +85,8 @@ pub fn client(remote: SocketAddr, identity: &Identity) -> Result<Endpoint, Trans
     };
     let mut endpoint =
         endpoint(any, largest_payload, None).map_err(|error| unreachable_at(remote, &error))?;
-    endpoint.set_default_client_config(config);
-    Ok(endpoint)
+    endpoint.set_default_client_config(config(identity.client_tls()?)?);
+    Ok((endpoint, config(joining)?))
 }
 
 /// The largest datagram that goes to `remote` in one piece, as far as this machine knows.

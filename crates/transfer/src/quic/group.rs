@@ -1,8 +1,8 @@
 //! A sender's connections: one with the control stream, and others that carry data streams only. A connection keeps no more than one processor busy
 //! on either side, so a fast path between large machines takes several.
 //!
-//! A connection whose first stream goes one way is one of the others, and that stream says the name of its group: keying material of the first
-//! connection (RFC 8446, section 7.5).
+//! One of the others says so in its handshake, by the protocol that it asks for. Its first stream says the name of its group: keying material of the
+//! first connection (RFC 8446, section 7.5).
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
 use crate::carrier::groups::{Arriving, Groups, NAME_BYTES, Name};
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     receiver: SocketAddr,
     server_name: String,
+    /// How the others connect.
+    joining: ClientConfig,
     first: Connection,
     others: Mutex<Vec<Connection>>,
 }
@@ -36,9 +39,10 @@ impl Client {
         server_name: &str,
         identity: &Identity,
     ) -> Result<(Self, (SendStream, RecvStream)), TransferError> {
-        let endpoint = super::client(receiver, identity)?;
+        let (endpoint, joining) = super::client(receiver, identity)?;
         let connecting = async {
-            let first = connect(&endpoint, receiver, server_name).await?;
+            let connecting = endpoint.connect(receiver, server_name);
+            let first = connecting.map_err(io::Error::other)?.await?;
             first.set_send_window(super::send_window(first.rtt()));
             let control = first.open_bi().await?;
             Ok((first, control))
@@ -50,6 +54,7 @@ impl Client {
             endpoint,
             receiver,
             server_name: server_name.to_owned(),
+            joining,
             first,
             others: Mutex::default(),
         };
@@ -98,11 +103,19 @@ impl Client {
 
     /// Another connection of the group.
     async fn join(&self) -> io::Result<Connection> {
-        let connection = connect(&self.endpoint, self.receiver, &self.server_name).await?;
+        let connection = self.connect_another().await?;
         let mut hello = connection.open_uni().await?;
         hello.write_all(&name_of(&self.first)?).await?;
         hello.finish()?;
         Ok(connection)
+    }
+
+    async fn connect_another(&self) -> io::Result<Connection> {
+        let joining = self.joining.clone();
+        let connecting = self
+            .endpoint
+            .connect_with(joining, self.receiver, &self.server_name);
+        Ok(connecting.map_err(io::Error::other)?.await?)
     }
 
     fn lock_others(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -110,15 +123,6 @@ impl Client {
             .lock()
             .expect("no holder of this lock can panic")
     }
-}
-
-async fn connect(
-    endpoint: &Endpoint,
-    receiver: SocketAddr,
-    server_name: &str,
-) -> io::Result<Connection> {
-    let connecting = endpoint.connect(receiver, server_name);
-    Ok(connecting.map_err(io::Error::other)?.await?)
 }
 
 fn name_of(first: &Connection) -> io::Result<Name> {
@@ -142,22 +146,34 @@ pub(crate) async fn arrive(
     groups: &Groups<RecvStream>,
 ) -> io::Result<Arrived> {
     let connection = incoming.await?;
-    tokio::select! {
-        control = connection.accept_bi() => {
-            let (send, receive) = control?;
-            connection.set_receive_window(VarInt::from_u32(super::CONNECTION_WINDOW));
-            let others = groups.begin(name_of(&connection)?)?;
-            Ok(Arrived::Control(DataStreams { first: connection, others }, send, receive))
-        }
-        hello = connection.accept_uni() => {
-            let mut name = [0; NAME_BYTES];
-            hello?.read_exact(&mut name).await.map_err(io::Error::other)?;
-            if let Some(group) = groups.find(&name) {
-                tokio::spawn(forward(connection, group));
-            }
-            Ok(Arrived::Data)
-        }
+    if !is_joining(&connection) {
+        let (send, receive) = connection.accept_bi().await?;
+        connection.set_receive_window(VarInt::from_u32(super::CONNECTION_WINDOW));
+        let others = groups.begin(name_of(&connection)?)?;
+        let streams = DataStreams {
+            first: connection,
+            others,
+        };
+        return Ok(Arrived::Control(streams, send, receive));
     }
+    let mut name = [0; NAME_BYTES];
+    let mut hello = connection.accept_uni().await?;
+    hello
+        .read_exact(&mut name)
+        .await
+        .map_err(io::Error::other)?;
+    if let Some(group) = groups.find(&name) {
+        tokio::spawn(forward(connection, group));
+    }
+    Ok(Arrived::Data)
+}
+
+fn is_joining(connection: &Connection) -> bool {
+    let handshake = connection.handshake_data();
+    let protocol = handshake
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    protocol.is_some_and(|protocol| protocol == super::JOINING_ALPN)
 }
 
 /// Gives the data streams of a connection to its group until one of the two ends.
@@ -274,9 +290,7 @@ mod tests {
     async fn who_does_not_know_the_name_adds_nothing_and_others_end_with_their_group() {
         let (server, groups, client, mut streams) = connected().await;
         let stranger = async {
-            let connection = connect(&client.endpoint, client.receiver, "receiver")
-                .await
-                .unwrap();
+            let connection = client.connect_another().await.unwrap();
             for content in [[7; NAME_BYTES], [9; NAME_BYTES]] {
                 let mut stream = connection.open_uni().await.unwrap();
                 stream.write_all(&content).await.unwrap();
@@ -307,5 +321,27 @@ mod tests {
             assert!(matches!(arrived, Ok(Arrived::Data)));
         };
         tokio::join!(joining, taking);
+    }
+
+    #[tokio::test]
+    async fn a_data_stream_may_overtake_the_control_stream() {
+        let (receiver, sender) = identities();
+        let server = super::super::server("127.0.0.1:0".parse().unwrap(), &receiver).unwrap();
+        let address = server.local_addr().unwrap();
+        let connecting = async {
+            let (client, (mut control, _)) =
+                Client::connect(address, "receiver", &sender).await.unwrap();
+            let mut probe = client.open_probe().await.unwrap();
+            probe.write_all(&[5; NAME_BYTES]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            control.write_all(b"hello").await.unwrap();
+            client
+        };
+        let groups = Groups::default();
+        let (_client, mut streams) = tokio::join!(connecting, next_control(&server, &groups));
+        let mut came = [0; NAME_BYTES];
+        let mut probe = streams.next().await.unwrap();
+        probe.read_exact(&mut came).await.unwrap();
+        assert_eq!(came, [5; NAME_BYTES]);
     }
 }
