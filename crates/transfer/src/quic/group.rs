@@ -329,7 +329,8 @@ mod tests {
         let server = super::super::server("127.0.0.1:0".parse().unwrap(), &receiver).unwrap();
         let address = server.local_addr().unwrap();
         let connecting = async {
-            let (client, (mut control, _)) =
+            // Dropping the other half would tell of the stream as well.
+            let (client, (mut control, _from_receiver)) =
                 Client::connect(address, "receiver", &sender).await.unwrap();
             let mut probe = client.open_probe().await.unwrap();
             probe.write_all(&[5; NAME_BYTES]).await.unwrap();
