@@ -37,6 +37,7 @@ async fn cluster(workers: usize) -> anyhow::Result<Cluster> {
         ("WHERRY_LEASE_RENEWAL_SECS", "1"),
         ("WHERRY_LEASE_MARGIN_SECS", "1"),
         ("WHERRY_RECEIVER_TIMEOUT_SECS", "5"),
+        ("WHERRY_RECEIVER_SILENCE_SECS", "6"),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec();
@@ -62,6 +63,8 @@ async fn copying(workers: usize) -> anyhow::Result<(Cluster, Source, Job)> {
     let source = tenant
         .source(&cluster, "victim", &[160 * MIB, 24 * MIB])
         .await?;
+    // Disks that were written a moment ago are not tracked.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     let job = source.create_job(&cluster, "survivor", &slowly()).await?;
     job.start().await?;
     job.wait_for_wire(PATIENCE, SENT_BEFORE).await?;
