@@ -64,7 +64,7 @@ struct Task {
 }
 
 impl Task {
-    /// Ends when the disks are sent, or can't be, or when the assignment is dropped or the agent drains.
+    /// Ends when the assignment is dropped or the agent drains.
     async fn until_told(self) -> Result<(), Infallible> {
         let cancel = CancellationToken::new();
         let sent = self

@@ -54,22 +54,48 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Sends the disks; tries again for as long as trying again can help, or until it is cancelled. When all is sent it stays: a receiver that
-    /// is lost takes its receipts with it, and the one in its place is sent what it lacks. So it does when the receiver refused for good: the
-    /// worker may put another in its place, which has forgotten what did not arrive whole.
+    /// Sends the disks until it is cancelled: a receiver that is lost takes its receipts with it, and the one in its place is sent what it lacks,
+    /// at once, whatever is being waited for of the first.
     pub async fn to_the_end(
         &self,
         key: &Key,
-        mut assignment: watch::Receiver<wire::Assignment>,
+        assignment: watch::Receiver<wire::Assignment>,
+        cancel: CancellationToken,
+    ) {
+        tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "sending begins");
+        loop {
+            let receiver = Receiver::of(&assignment.borrow());
+            let mut revised = assignment.clone();
+            let replaced = revised.wait_for(|now| Receiver::of(now) != receiver);
+            let this_one = cancel.child_token();
+            let sending = self.to_one_receiver(key, assignment.clone(), this_one.clone());
+            tokio::pin!(sending);
+            tokio::select! {
+                () = &mut sending => return,
+                Ok(_) = replaced => {}
+            }
+            this_one.cancel();
+            sending.await;
+            if cancel.is_cancelled() {
+                return;
+            }
+            tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "the receiver was replaced: sending again");
+        }
+    }
+
+    /// Sends to the receiver that is assigned now; tries again for as long as trying again can help. Then it stays until it is cancelled, also when
+    /// the receiver refused for good: the worker may put another in its place, which has forgotten what did not arrive whole.
+    async fn to_one_receiver(
+        &self,
+        key: &Key,
+        assignment: watch::Receiver<wire::Assignment>,
         cancel: CancellationToken,
     ) {
         let mut pauses = Pauses::new(self.reconnect_most);
         let mut trouble: Option<Instant> = None;
         let mut broken_carrier = None;
         self.board.say(key, State::Connecting, None);
-        tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "sending begins");
         loop {
-            let receiver = Receiver::of(&assignment.borrow());
             let sent = attempt::send(
                 self,
                 key,
@@ -80,6 +106,11 @@ impl Sending {
             .await;
             match sent {
                 _ if cancel.is_cancelled() => return,
+                Ok(()) => {
+                    tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
+                    self.board.say(key, State::Sent, None);
+                    return cancel.cancelled().await;
+                }
                 Err(broken) if broken.is_retryable => {
                     broken_carrier = broken.broken_carrier;
                     if broken.has_sent {
@@ -88,27 +119,9 @@ impl Sending {
                     }
                     self.complain(key, &broken.failure, &mut trouble);
                 }
-                over => {
-                    match over {
-                        Ok(()) => {
-                            tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "all disks are sent");
-                            self.board.say(key, State::Sent, None);
-                        }
-                        Err(broken) => self.fail(key, &broken.failure),
-                    }
-                    let replaced = assignment.wait_for(|now| Receiver::of(now) != receiver);
-                    let is_replaced = tokio::select! {
-                        replaced = replaced => replaced.is_ok(),
-                        () = cancel.cancelled() => false,
-                    };
-                    if !is_replaced {
-                        return;
-                    }
-                    tracing::info!(job_id = %key.job_id, run = %key.run, epoch = %key.epoch, "the receiver was replaced: sending again");
-                    self.board.say(key, State::Connecting, None);
-                    (trouble, broken_carrier) = (None, None);
-                    pauses.reset();
-                    continue;
+                Err(broken) => {
+                    self.fail(key, &broken.failure);
+                    return cancel.cancelled().await;
                 }
             }
             tokio::select! {

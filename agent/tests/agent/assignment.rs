@@ -1,6 +1,7 @@
 //! What an agent does about its assignments.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use domain::disk::DiskIndex;
 use domain::{Epoch, JobId, Run, SourceId, TenantId};
@@ -261,6 +262,41 @@ async fn a_receiver_in_the_place_of_one_that_had_everything_is_sent_to_again() {
     assign(&deployment, &source, &assigned).await;
     next.is_complete().await;
     deployment.look("the agent has sent all again", sent).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_in_the_place_of_one_that_is_silent_is_sent_to_at_once() {
+    let deployment = Deployment::start().await;
+    let bytes = contents();
+    let disk = deployment.disk("disk", &bytes);
+    let (agent, source) = deployment.registered_agent(&disk, &[]).await;
+    let prepared = Prepared::new(bytes.len() as u64, 1).await;
+    let living = prepared.assignment(&deployment, &disk).await;
+
+    // Both carriers get there, and nobody answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
+    let _datagrams = std::net::UdpSocket::bind(silent).unwrap();
+    let lost = wire::Assignment {
+        receiver_address: silent.to_string(),
+        ..living.clone()
+    };
+    assign(&deployment, &source, &lost).await;
+    tokio::task::spawn_blocking(move || listener.accept())
+        .await
+        .unwrap()
+        .unwrap();
+
+    let replaced_at = Instant::now();
+    assign(&deployment, &source, &living).await;
+    let sent = "select agent_state from assignment where agent_state = 'sent'";
+    deployment.look("the agent has sent all", sent).await;
+    let took = replaced_at.elapsed();
+    assert!(
+        took < Duration::from_secs(9),
+        "it waited {took:?}: as long as for an answer of the first"
+    );
     agent.stop().await;
 }
 
