@@ -49,10 +49,13 @@ fn a_measured_transfer_copies_the_disk_and_says_what_it_took() -> anyhow::Result
     let wall = report["wall_secs"].as_f64().unwrap_or(0.0);
     ensure!(wall >= 0.25, "{report:#}");
 
-    let text = bench(directory.path(), "--link 1gbit --carrier tcp")?;
+    let text = bench(
+        directory.path(),
+        "--link 1gbit --carrier tcp --streams 3 --connections 2",
+    )?;
     for part in [
         "tcp: asked for",
-        "settings         from to to, level of the sender's choice, streams 2, link 1gbit",
+        "settings         from to to, level of the sender's choice, streams 3, connections 2, link 1gbit",
     ] {
         ensure!(text.contains(part), "{part:?} is not in\n{text}");
     }

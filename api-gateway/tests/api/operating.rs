@@ -41,7 +41,7 @@ async fn a_start_that_cannot_be_says_what_is_missing() {
 
     drop(taken);
     let nobody = format!("--database-url=postgres://wherry:secret@{address}/wherry");
-    let unreachable = refusal_to_start(&[&nobody]).await;
+    let unreachable = refusal_to_start(&[&nobody, "--api-timeout-ms=2500"]).await;
     let sentence = format!(
         "can't connect to PostgreSQL at {address}/wherry: is it running, and is the database URL right?"
     );
