@@ -59,18 +59,30 @@ impl Claim {
         }
     }
 
-    /// The piece for one stream, and what is left.
-    fn cut(self) -> (Self, Option<Self>) {
+    /// How many chunks are read for it.
+    fn to_read(self) -> u64 {
+        match self {
+            Self::Read { count, .. } => count,
+            Self::Hole { .. } => 0,
+        }
+    }
+
+    /// So many of its chunks at most, and the others.
+    fn split(self, most: u64) -> (Self, Option<Self>) {
         let (start, count) = self.chunks();
-        let most = match self {
-            Self::Read { .. } => CLAIM_CHUNKS,
-            Self::Hole { .. } => CLAIM_HOLE,
-        };
         if count <= most {
             return (self, None);
         }
         let rest = self.of(start + most, count - most);
         (self.of(start, most), Some(rest))
+    }
+
+    /// The piece for one stream, and what is left.
+    fn cut(self) -> (Self, Option<Self>) {
+        self.split(match self {
+            Self::Read { .. } => CLAIM_CHUNKS,
+            Self::Hole { .. } => CLAIM_HOLE,
+        })
     }
 }
 
@@ -241,29 +253,55 @@ pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -
 }
 
 /// The cursor that all streams share: each claims the next piece when it is done with its last.
+///
+/// It stands at two places at once. Data that packs and data that does not lie in long stretches: from one place alone all streams would wait for the
+/// processors in the one, and for the link in the other. More places would gain little, and cost a disk with heads more seeks.
 #[derive(Debug)]
 pub struct Cursor {
-    /// What is left, the next piece last.
-    claims: Mutex<Vec<Claim>>,
+    /// What is left from the beginning and from the middle, the next piece last.
+    places: Mutex<[Vec<Claim>; 2]>,
 }
 
 impl Cursor {
-    /// A cursor over claims, in their order. Long ones are cut when they are claimed.
-    pub fn new(mut claims: Vec<Claim>) -> Self {
-        claims.reverse();
+    /// A cursor over claims; as much is read before its middle as behind. At both places they are in their order. Long ones are cut when they are claimed.
+    pub fn new(claims: Vec<Claim>) -> Self {
+        let to_read: u64 = claims.iter().map(|claim| claim.to_read()).sum();
+        let mut room = to_read.div_ceil(2);
+        let [mut front, mut back] = [Vec::new(), Vec::new()];
+        for claim in claims {
+            if room == 0 {
+                back.push(claim);
+                continue;
+            }
+            let (before, behind) = match claim {
+                Claim::Read { .. } => claim.split(room),
+                Claim::Hole { .. } => (claim, None),
+            };
+            room -= before.to_read();
+            front.push(before);
+            back.extend(behind);
+        }
+        front.reverse();
+        back.reverse();
         Self {
-            claims: Mutex::new(claims),
+            places: Mutex::new([front, back]),
         }
     }
 
-    /// The next piece; `None` when all are taken.
-    pub fn claim(&self) -> Option<Claim> {
-        let mut claims = self
-            .claims
+    /// The next piece for a stream by its number: at one of the places, or at the other where nothing is left. `None` when all are taken.
+    pub fn claim(&self, stream: usize) -> Option<Claim> {
+        let mut places = self
+            .places
             .lock()
             .expect("no holder of this lock can panic");
-        let (piece, rest) = claims.pop()?.cut();
-        claims.extend(rest);
+        let [front, back] = &mut *places;
+        let place = if stream.is_multiple_of(2) && !front.is_empty() || back.is_empty() {
+            front
+        } else {
+            back
+        };
+        let (piece, rest) = place.pop()?.cut();
+        place.extend(rest);
         Some(piece)
     }
 }
@@ -339,30 +377,55 @@ mod tests {
             prop_assert!(left.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }
 
-        /// Every chunk is claimed once, in order, and every byte of data lies in a chunk that is read.
+        /// Every chunk is claimed once, every byte of data lies in a chunk that is read, and one stream alone goes through the disk in order.
         #[test]
         fn claims_cover_the_disk_once(
-            size in 0_u64..5000, chunk in 1_u32..64, mut cuts in proptest::collection::vec(0_u64..6000, 0..12)
+            size in 0_u64..5000, chunk in 1_u32..64, mut cuts in proptest::collection::vec(0_u64..6000, 0..12), streams in 1_usize..4
         ) {
             cuts.sort_unstable();
             let data: Vec<Extent> = cuts.chunks_exact(2).map(|pair| Extent { start: pair[0], end: pair[1] }).collect();
+            let mut read = vec![None; usize::try_from(size.div_ceil(u64::from(chunk))).unwrap()];
             let mut next = 0;
-            let mut read = Vec::new();
             let cursor = Cursor::new(claims(0, size, chunk, &data));
-            while let Some(claim) = cursor.claim() {
-                let (start, count, is_read) = match claim {
-                    Claim::Read { start, count, .. } => (start, count, true),
-                    Claim::Hole { start, count, .. } => (start, count, false),
-                };
-                prop_assert_eq!(start, next);
-                prop_assert!(count > 0 && (count <= CLAIM_CHUNKS || !is_read));
-                next += count;
-                read.extend(std::iter::repeat_n(is_read, usize::try_from(count).unwrap()));
+            let mut turns = (0..streams).cycle();
+            while let Some(claim) = cursor.claim(turns.next().unwrap()) {
+                let (start, count) = claim.chunks();
+                prop_assert!(streams > 1 || start == next);
+                prop_assert!(count > 0 && claim.to_read() <= CLAIM_CHUNKS);
+                next = start + count;
+                for chunk in start..next {
+                    let twice = read[usize::try_from(chunk).unwrap()].replace(claim.to_read() > 0);
+                    prop_assert_eq!(twice, None, "chunk {}", chunk);
+                }
             }
-            prop_assert_eq!(next, size.div_ceil(u64::from(chunk)));
+            prop_assert!(read.iter().all(Option::is_some));
             for byte in data.iter().flat_map(|extent| extent.start..extent.end.min(size)) {
-                prop_assert!(read[usize::try_from(byte / u64::from(chunk)).unwrap()]);
+                prop_assert_eq!(read[usize::try_from(byte / u64::from(chunk)).unwrap()], Some(true));
             }
         }
+    }
+
+    #[test]
+    fn two_streams_begin_with_half_of_what_is_to_be_read_between_them() {
+        let extents = [
+            Extent { start: 0, end: 300 },
+            Extent {
+                start: 900,
+                end: 1000,
+            },
+        ];
+        let cursor = Cursor::new(claims(0, 1000, 1, &extents));
+        let first = |stream| cursor.claim(stream).unwrap().chunks();
+        assert_eq!((first(0), first(1)), ((0, 32), (200, 32)));
+        assert_eq!((first(2), first(3)), ((32, 32), (232, 32)));
+    }
+
+    #[test]
+    fn a_stream_whose_place_is_done_helps_at_the_other() {
+        let cursor = Cursor::new(claims(0, 100, 1, &[Extent { start: 0, end: 100 }]));
+        let taken: Vec<u64> = std::iter::from_fn(|| cursor.claim(1))
+            .map(|claim| claim.chunks().0)
+            .collect();
+        assert_eq!(taken, [50, 82, 0, 32]);
     }
 }

@@ -335,9 +335,10 @@ async fn stream_all(
     let streams = config.streams.clamp(1, MOST_STREAMS);
     let opened = client.open_data(streams, config.connections).await;
     let mut streaming = JoinSet::new();
-    for stream in opened.map_err(|error| lost(config, &error))? {
+    let opened = opened.map_err(|error| lost(config, &error))?;
+    for (number, stream) in opened.into_iter().enumerate() {
         let (queue, ready) = mpsc::channel(QUEUE);
-        let feeder = work::start(feed(Arc::clone(shared), Arc::clone(&cursor), queue));
+        let feeder = work::start(feed(Arc::clone(shared), Arc::clone(&cursor), number, queue));
         streaming.spawn(async move { work::ended(feeder.await) });
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
         streaming.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });

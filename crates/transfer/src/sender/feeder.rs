@@ -246,11 +246,12 @@ pub(super) type Ready = (Frame, Bytes);
 pub(super) async fn feed(
     shared: Arc<Shared>,
     cursor: Arc<Cursor>,
+    stream: usize,
     queue: mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
     let mut packing = Packing::new(shared.compression);
     let mut last = Instant::now();
-    while let Some(claim) = cursor.claim() {
+    while let Some(claim) = cursor.claim(stream) {
         match claim {
             Claim::Hole { disk, start, count } => {
                 feed_hole(&shared, &shared.disks[disk], start, count, &queue).await?;
