@@ -106,6 +106,12 @@ impl Stretch {
         rate * self.secs_per_byte / self.samples.max(1.0)
     }
 
+    /// The part of their time that feeders waited.
+    fn waits(&self) -> f64 {
+        let whole = (self.worked + self.waited).as_secs_f64();
+        self.waited.as_secs_f64() / whole.max(f64::EPSILON)
+    }
+
     /// Whether the level did something to the data.
     fn has_packed(&self) -> bool {
         (self.packed_bytes as f64) < PACKS * self.bytes as f64
@@ -161,9 +167,10 @@ impl Governor {
         let length = now.saturating_sub(stretch.began);
         let is_enough = length >= LEAST_TIME && stretch.bytes >= LEAST_BYTES;
         if is_enough || length >= MOST_TIME {
-            let rung = self.rung;
+            let (rung, waits) = (self.rung, self.stretch.waits());
             self.decide(now, length, spare());
-            if self.rung != rung {
+            // Behind feeders that never wait nothing is on its way.
+            if self.rung > rung || self.rung < rung && waits >= WORKS {
                 self.changing = Some((ON_ITS_WAY, now + LONGEST_CHANGE));
             }
             self.stretch = Stretch {
@@ -176,8 +183,7 @@ impl Governor {
 
     fn decide(&mut self, now: Duration, length: Duration, spare: f64) {
         let rate = self.stretch.bytes as f64 / length.as_secs_f64();
-        let whole = (self.stretch.worked + self.stretch.waited).as_secs_f64();
-        let waits = self.stretch.waited.as_secs_f64() / whole.max(f64::EPSILON);
+        let waits = self.stretch.waits();
         let has_room = waits > WAITS && spare > SPARE;
         self.carried[self.rung] = Some((now, rate));
         if let Some((before, rate_before)) = self.trial.take() {
@@ -374,6 +380,15 @@ mod tests {
         assert!(governor.carried[1].is_none(), "level 1 was tried");
         send(&mut governor, 0.6, 62.0, 30.0, 50e6, true);
         assert!(governor.rung > 0, "a slower link leaves room for it");
+    }
+
+    #[test]
+    fn what_no_longer_waits_for_the_link_is_packed_less_at_once() {
+        let mut governor = Governor::default();
+        send(&mut governor, IDLE, 0.0, 60.0, 12.5e6, true);
+        assert_eq!(governor.rung, LEVELS.len() - 1);
+        send(&mut governor, 0.0, 61.0, 2.1, 5e9, true);
+        assert_eq!(governor.rung, 0);
     }
 
     #[test]
