@@ -409,21 +409,16 @@ fn beside(to: &Path, ending: &str) -> PathBuf {
 }
 
 fn usage() -> Usage {
-    use nix::sys::resource::{UsageWho, getrusage};
-    use nix::sys::time::TimeValLike as _;
-
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
-    // The highest mark of this program: that of getrusage begins with the size of whoever forked it.
+    // That of getrusage begins with the size of whoever forked this process.
     let peak_kib = std::fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
             let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
-        .unwrap_or_else(|| u64::try_from(usage.max_rss()).unwrap_or(0));
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        .unwrap_or(0);
     Usage {
-        cpu_secs: micros as f64 / 1e6,
+        cpu_secs: crate::work::processor_time().as_secs_f64(),
         peak_memory_bytes: peak_kib * 1024,
     }
 }

@@ -33,7 +33,7 @@ use reconsider::until_another_serves_better;
 
 pub use broken::Broken;
 use choice::Connected;
-pub use choice::{Choice, Preference, Reason};
+pub use choice::{Choice, Preference, Probed, Reason};
 pub(crate) use first_look::{FirstLook, look};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.

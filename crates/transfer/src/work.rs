@@ -3,6 +3,8 @@
 //! Between its awaits such work holds its thread, so it gets one of its own. In virtual time (`simulation`, in tests) there is only one thread,
 //! and what blocks takes no time on it: it runs there, after a pause drawn from the seed, as a thread may be late.
 
+use std::time::Duration;
+
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -31,12 +33,18 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Holds the thread for so long. In virtual time nothing that blocks takes time.
-pub(crate) fn rest(lasts: std::time::Duration) {
+pub(crate) fn rest(lasts: Duration) {
     #[cfg(test)]
     if crate::simulation::pause().is_some() {
         return;
     }
     std::thread::sleep(lasts);
+}
+
+/// What this process has had of the processors, all threads together.
+pub(crate) fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a process takes no negative time")
 }
 
 /// What became of a task: one that panicked is an error like others.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::choice::{self, Connected, Reached};
+use super::choice::{self, Connected, Probed, Reached};
 use super::{Choice, Preference, Reason, SendConfig, SendProgress};
 use crate::Carrier;
 use crate::carrier::Client;
@@ -146,7 +146,10 @@ async fn try_both(
             if doubt == Doubt::Silent || !choice::is_short(config, tcp) {
                 return None;
             }
+            // The processors are the transfer's now: only how much each carries says something.
             let (quic, tcp) = reached.measure(config).await;
+            let rate = |probed: Option<Probed>| probed.map(|probed| probed.bytes_per_sec);
+            let (quic, tcp) = (rate(quic), rate(tcp));
             let is_better = match carrier {
                 Carrier::Quic => choice::is_clearly_faster(quic?, tcp.unwrap_or(0)),
                 Carrier::Tcp => choice::is_clearly_faster(tcp?, quic.unwrap_or(0)),
