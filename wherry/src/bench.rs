@@ -50,8 +50,8 @@ struct Transfer {
     /// Parallel streams, 1 to 16.
     #[arg(long, value_name = "N", default_value_t = transfer::sender::default_streams(), value_parser = streams)]
     streams: usize,
-    /// Most connections that QUIC spreads them over.
-    #[arg(long, value_name = "N", default_value_t = transfer::sender::default_connections())]
+    /// Connections that QUIC spreads them over, 1 to 16, and no more than there are streams.
+    #[arg(long, value_name = "N", default_value_t = transfer::sender::default_connections(), value_parser = connections)]
     connections: usize,
     /// skip: leave out what the file systems of a disk that nobody uses call free; copy: every byte.
     #[arg(long, value_name = "WHAT", default_value = "copy")]
@@ -125,10 +125,16 @@ fn carrier(name: &str) -> Result<Carrier, &'static str> {
 }
 
 fn streams(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok();
-    number
-        .filter(|number| (1..=MOST_STREAMS).contains(number))
-        .ok_or_else(|| format!("a receiver takes 1 to {MOST_STREAMS} streams"))
+    up_to_most(text).ok_or_else(|| format!("a receiver takes 1 to {MOST_STREAMS} streams"))
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    up_to_most(text).ok_or_else(|| format!("1 to {MOST_STREAMS}, as many as there can be streams"))
+}
+
+fn up_to_most(text: &str) -> Option<usize> {
+    let number = text.parse().ok()?;
+    (1..=MOST_STREAMS).contains(&number).then_some(number)
 }
 
 /// An authority for this one measurement, and both sides' certificates from it.
@@ -236,6 +242,8 @@ mod tests {
         for refused in [
             "--streams 17",
             "--streams 0",
+            "--connections 0",
+            "--connections 17",
             "--link 125000000",
             "--level 20",
         ] {

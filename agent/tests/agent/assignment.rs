@@ -275,7 +275,7 @@ async fn a_receiver_in_the_place_of_one_that_is_silent_is_sent_to_at_once() {
     let living = prepared.assignment(&deployment, &disk).await;
 
     // Both carriers get there, and nobody answers.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap();
     let _datagrams = std::net::UdpSocket::bind(silent).unwrap();
     let lost = wire::Assignment {
@@ -283,10 +283,7 @@ async fn a_receiver_in_the_place_of_one_that_is_silent_is_sent_to_at_once() {
         ..living.clone()
     };
     assign(&deployment, &source, &lost).await;
-    tokio::task::spawn_blocking(move || listener.accept())
-        .await
-        .unwrap()
-        .unwrap();
+    let _accepted = listener.accept().await.unwrap();
 
     let replaced_at = Instant::now();
     assign(&deployment, &source, &living).await;

@@ -8,11 +8,12 @@
 //! - [`hashes`] is what either side knows of a disk, with bounded memory; [`manifest`] is the same as a file.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.
-//! - [`carrier`] has the sockets: QUIC ([`quic`]), or TLS over TCP.
+//! - [`carrier`] has the sockets: QUIC, or TLS over TCP.
 
 mod chunk_set;
 mod control;
 mod identity;
+mod quic;
 #[cfg(test)]
 mod simulation;
 mod tcp;
@@ -32,7 +33,6 @@ pub mod manifest;
 pub mod packing;
 pub mod plan;
 pub mod protocol;
-pub mod quic;
 pub mod receiver;
 pub mod sender;
 pub mod ticket;

@@ -49,7 +49,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 ///
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when the address can't be bound.
-pub fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
+pub(crate) fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
     let mut tls = identity.server_tls()?;
     tls.alpn_protocols.push(JOINING_ALPN.to_vec());
     let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;

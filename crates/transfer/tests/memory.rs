@@ -131,7 +131,7 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
         bad_sectors: BadSectors::Fail,
         compression: Compression::Off,
         streams: 2,
-        connections: 1,
+        connections: 2,
         bandwidth_limit: watch::channel(None).1,
         shared_limit: None,
         scratch: task.directory.clone(),

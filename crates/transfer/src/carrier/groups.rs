@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 
+use crate::sender::MOST_STREAMS;
+
 /// What a group is called, and the length of that name.
 pub(crate) type Name = [u8; NAME_BYTES];
 pub(crate) const NAME_BYTES: usize = 16;
 
-/// Data streams that wait to be taken; the receiver takes them at once.
-const WAITING: usize = 16;
+/// Data streams that wait to be taken. The receiver takes them at once, but all of a sender may come at once too.
+const WAITING: usize = MOST_STREAMS;
 
 /// The groups that stand, by name.
 #[derive(Debug)]

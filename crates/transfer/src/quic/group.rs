@@ -73,7 +73,7 @@ impl Client {
         // What a path holds is for all of them together.
         let window = super::send_window(self.first.rtt()) / connections.len() as u64;
         for connection in &connections {
-            connection.set_send_window(window.max(super::LEAST_SEND_WINDOW));
+            connection.set_send_window(window);
         }
         self.lock_others().extend(others);
         let opening = connections.iter().cycle().take(streams);

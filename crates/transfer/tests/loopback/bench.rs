@@ -127,7 +127,7 @@ impl Bench {
             bad_sectors: self.bad_sectors,
             compression: Compression::Off,
             streams: 2,
-            connections: 1,
+            connections: 2,
             bandwidth_limit: watch::channel(bandwidth).1,
             shared_limit: None,
             scratch: self.directory.path().to_owned(),
