@@ -1,9 +1,10 @@
-//! What either side takes of memory when a large disk is known, each in a process of its own.
+//! What either side takes of memory, each in a process of its own: when a large disk is known, and when as much is packed at once as can be.
 //!
-//! The disks are empty files of their size, and the map says of every chunk that it is data: a pass over a changed set in which nothing has changed. All
+//! Large disks are empty files of their size, and the map says of every chunk that it is data: a pass over a changed set in which nothing has changed. All
 //! that costs memory for the size of a disk is there: the map is read, told, kept on both sides, and its root computed twice.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -22,10 +23,15 @@ use transfer::chunk_map::{ChunkMap, Written};
 use transfer::disk::Files;
 use transfer::plan::Candidates;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
-use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk, send};
+use transfer::sender::{
+    Compression, MOST_STREAMS, Preference, SendConfig, SendProgress, SourceDisk, send,
+};
 use transfer::{CHUNK_BYTES, Carrier, Identity, Ticket, TicketSecret};
 
 const MOST_BYTES: u64 = 256 << 20;
+
+/// Bytes a second; two processors pack faster, so that everything fills up that holds data back.
+const SLOW_LINK: u64 = 9_000_000;
 
 /// The name of the test below that is a side, and where it finds what to do.
 const SIDE: &str = "one_side_in_a_process_of_its_own";
@@ -35,6 +41,8 @@ const TASK: &str = "WHERRY_MEMORY_TASK";
 struct Task {
     directory: PathBuf,
     size_bytes: u64,
+    /// Whether all of the disk is sent, by all streams at zstd's highest level over a slow link; else the receiver has it.
+    sends_all: bool,
     /// Of whoever has this task.
     identity: [String; 3],
     job_id: JobId,
@@ -90,17 +98,19 @@ async fn receive(task: &Task) -> anyhow::Result<String> {
     println!("\nsaid {} 0", server.address()?);
     let mut status = server.status();
     status.wait_for(|status| status.is_complete()).await?;
-    // The manifest is as long as the map.
     let proven = server.proven(DiskIndex(0)).context("it has its receipt")?;
-    let path = task.directory.join("manifest");
     let root = proven.receipt().root_hex();
-    let file = std::io::BufWriter::new(std::fs::File::create(&path)?);
-    tokio::task::spawn_blocking(move || proven.write_manifest(file)).await??;
-    // So is the work to read it: the disk holds nothing of what it says, which is seen in its first chunk.
-    let disk = server.disk_path(DiskIndex(0));
-    let differs = tokio::task::spawn_blocking(move || transfer::manifest::verify(&disk, &path));
-    let differs = differs.await?.err().context("the disk is empty")?;
-    anyhow::ensure!(differs.to_string().contains("from byte 0 on"), "{differs}");
+    if !task.sends_all {
+        // The manifest is as long as the map.
+        let path = task.directory.join("manifest");
+        let file = std::io::BufWriter::new(std::fs::File::create(&path)?);
+        tokio::task::spawn_blocking(move || proven.write_manifest(file)).await??;
+        // So is the work to read it: the disk holds nothing of what it says, which is seen in its first chunk.
+        let disk = server.disk_path(DiskIndex(0));
+        let differs = tokio::task::spawn_blocking(move || transfer::manifest::verify(&disk, &path));
+        let differs = differs.await?.err().context("the disk is empty")?;
+        anyhow::ensure!(differs.to_string().contains("from byte 0 on"), "{differs}");
+    }
     server.shutdown().await?;
     Ok(root)
 }
@@ -115,7 +125,7 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
     };
     let config = SendConfig {
         receiver: address,
-        carrier: Preference::Pinned(Carrier::Tcp),
+        carrier: Preference::Pinned(Carrier::Quic),
         server_name: "receiver".to_owned(),
         identity: task.identity(),
         ticket: ticket.sign(&secret),
@@ -123,22 +133,32 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
             index: DiskIndex(0),
             path: task.directory.join("source"),
             size_bytes: task.size_bytes,
-            candidates: Candidates::Changed(Vec::new()),
+            candidates: if task.sends_all {
+                Candidates::All
+            } else {
+                Candidates::Changed(Vec::new())
+            },
             free_space: domain::parameters::FreeSpace::Copy,
         }],
         sources: Arc::new(Files),
         change_tracking: true,
         bad_sectors: BadSectors::Fail,
-        compression: Compression::Off,
-        streams: 2,
-        connections: 2,
-        bandwidth_limit: watch::channel(None).1,
+        compression: Compression::Level(if task.sends_all { 19 } else { 1 }),
+        streams: if task.sends_all { MOST_STREAMS } else { 2 },
+        connections: 4,
+        bandwidth_limit: watch::channel(task.sends_all.then_some(SLOW_LINK)).1,
         shared_limit: None,
         scratch: task.directory.clone(),
     };
     let progress = watch::channel(SendProgress::default()).0;
     let report = send(config, CancellationToken::new(), progress).await?;
-    anyhow::ensure!(report.progress.bytes_equal == task.size_bytes);
+    let told = report.progress;
+    let as_expected = if task.sends_all {
+        told.bytes_payload + told.bytes_zero
+    } else {
+        told.bytes_equal
+    };
+    anyhow::ensure!(as_expected == task.size_bytes, "{told:?}");
     let (_, root) = report.roots[0];
     Ok(root.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -214,13 +234,45 @@ async fn memory_of_either_side_is_bounded_whatever_the_size_of_the_disk() -> any
         std::fs::File::create(directory.path().join(name))?.set_len(size_bytes)?;
     }
     write_map(&directory.path().join("disk-0.chunks"), size_bytes)?;
+    let patience = Duration::from_secs(if is_long { 900 } else { 100 });
+    check(directory.path(), size_bytes, false, patience).await
+}
 
+#[tokio::test]
+async fn memory_of_either_side_is_bounded_with_all_streams_at_the_highest_level()
+-> anyhow::Result<()> {
+    // A piece for each stream, with holes between them.
+    const PIECE: u64 = 10 << 20;
+    const APART: u64 = 16 << 20;
+    const SIZE: u64 = MOST_STREAMS as u64 * APART;
+    let directory = tempfile::tempdir()?;
+    let source = std::fs::File::create(directory.path().join("source"))?;
+    source.set_len(SIZE)?;
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    for start in (0..SIZE).step_by(usize::try_from(APART)?) {
+        let mut piece = vec![0; usize::try_from(PIECE)?];
+        noise.fill(&mut piece);
+        // Seven of eight bits: it packs a little, so that zstd's windows fill up too.
+        piece.iter_mut().for_each(|byte| *byte &= 0x7f);
+        source.write_all_at(&piece, start)?;
+    }
+    check(directory.path(), SIZE, true, Duration::from_secs(100)).await
+}
+
+/// Runs both sides and holds them to what they may take.
+async fn check(
+    directory: &Path,
+    size_bytes: u64,
+    sends_all: bool,
+    patience: Duration,
+) -> anyhow::Result<()> {
     let authority = pki::Authority::generate("run", pki::RUN_VALIDITY)?;
     let job_id = JobId::generate();
     let secret = TicketSecret::generate();
     let task = |identity: pki::Identity, address| Task {
-        directory: directory.path().to_owned(),
+        directory: directory.to_owned(),
         size_bytes,
+        sends_all,
         identity: [
             authority.certificate_pem().to_owned(),
             identity.certificate_pem,
@@ -244,7 +296,6 @@ async fn memory_of_either_side_is_bounded_whatever_the_size_of_the_disk() -> any
         }
         Ok((of_sender, of_receiver))
     };
-    let patience = Duration::from_secs(if is_long { 900 } else { 100 });
     let (sender, receiver) = tokio::time::timeout(patience, both).await??;
     println!(
         "sender {} MiB, receiver {} MiB",

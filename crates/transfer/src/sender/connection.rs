@@ -33,8 +33,9 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the receiver may take from the last byte to its word: it flushes, and re-reads the disks when asked for checksums.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
-/// Chunks between a feeder and its stream.
+/// Chunks between a feeder and its stream, and between all and theirs.
 const QUEUE: usize = 4;
+const QUEUES: usize = 32;
 
 /// Buffers that are kept while nobody needs them: about what QUIC holds until it is acknowledged.
 const IDLE_BUFFERS: usize = 80;
@@ -337,7 +338,7 @@ async fn stream_all(
     let mut streaming = JoinSet::new();
     let opened = opened.map_err(|error| lost(config, &error))?;
     for (number, stream) in opened.into_iter().enumerate() {
-        let (queue, ready) = mpsc::channel(QUEUE);
+        let (queue, ready) = mpsc::channel(QUEUE.min(QUEUES / streams));
         let feeder = work::start(feed(Arc::clone(shared), Arc::clone(&cursor), number, queue));
         streaming.spawn(async move { work::ended(feeder.await) });
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));

@@ -484,7 +484,7 @@ mod tests {
         assert_eq!(pack(Compression::Off, &text).0, Codec::Raw);
         let mut packing = Packing::new(Compression::Auto);
         assert_eq!(packing.pack(buffer(&text)).0, Codec::Raw);
-        for level in [1, 9, 3] {
+        for level in [1, 9, 3, 19] {
             packing.level = Some(level);
             assert_eq!(packing.pack(buffer(&text)).0, Codec::Zstd);
             assert_eq!(packing.pack(buffer(&text)).0, Codec::ZstdContinued);

@@ -14,7 +14,7 @@ use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
 use crate::packing::Sample;
 
 /// zstd's levels from none to slow. Beyond the last the gain is small and the price steep.
-pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(9)];
+pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(10)];
 
 /// What a decision is made of at least. Processors can't be asked more often.
 const LEAST_TIME: Duration = Duration::from_millis(250);
