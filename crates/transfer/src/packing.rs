@@ -27,6 +27,8 @@ const LEAST_GAIN: usize = 100 / 3;
 /// Packs the chunks of one data stream, in their order.
 pub struct Packer {
     context: CCtx<'static>,
+    /// Where it packs: a chunk on its way takes no more memory than it is long.
+    packed: Vec<u8>,
     /// Of the stream that the last chunk was packed into, if it goes on.
     continues: Option<i32>,
 }
@@ -39,9 +41,9 @@ impl Packer {
             self.begin(level)?;
         }
         // With no room for more, zstd gives up on what does not pay.
-        let mut packed = Vec::with_capacity(bytes.len() - bytes.len() / LEAST_GAIN);
-        let room = packed.capacity();
-        let mut output = OutBuffer::around(&mut packed);
+        let room = bytes.len() - bytes.len() / LEAST_GAIN;
+        self.packed.resize(room, 0);
+        let mut output = OutBuffer::around(&mut self.packed[..]);
         let mut input = InBuffer::around(bytes);
         let flush = ZSTD_EndDirective::ZSTD_e_flush;
         while self
@@ -54,13 +56,14 @@ impl Packer {
                 return None;
             }
         }
+        let packed = Bytes::copy_from_slice(output.as_slice());
         self.continues = Some(level);
         let codec = if continues {
             Codec::ZstdContinued
         } else {
             Codec::Zstd
         };
-        Some((codec, packed.into()))
+        Some((codec, packed))
     }
 
     /// What packing at the lowest level makes of some bytes. The next chunk begins a stream.
@@ -98,6 +101,7 @@ impl Default for Packer {
     fn default() -> Self {
         Self {
             context: CCtx::create(),
+            packed: Vec::new(),
             continues: None,
         }
     }

@@ -37,8 +37,8 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 const QUEUE: usize = 4;
 const QUEUES: usize = 32;
 
-/// Buffers that are kept while nobody needs them: about what QUIC holds until it is acknowledged.
-const IDLE_BUFFERS: usize = 80;
+/// Buffers that are kept while nobody needs them: twice what QUIC's least window holds until it is acknowledged.
+const IDLE_BUFFERS: usize = 32;
 
 /// How long nothing may move while disks are sent: neither the source's bytes nor those on the wire. A connection keeps itself alive, so
 /// this is what notices a receiver that lives but takes nothing, or a disk that does not answer.
