@@ -1,6 +1,6 @@
 //! Which carrier: both are tried at once, and where both answer a short probe measures them.
 //!
-//! QUIC is taken unless it does not answer, has just broken, is clearly the slower one on this path, or the path does not leave this machine. A run that broke off begins with
+//! QUIC is taken unless it does not answer, has just broken, is clearly the slower or the dearer one on this path, or the path does not leave this machine. A run that broke off begins with
 //! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes carrier where that helps; what is durable
 //! is not sent again either way.
 
