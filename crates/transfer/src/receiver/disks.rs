@@ -161,12 +161,12 @@ impl Disks {
             .expect("no holder of this lock can panic");
         {
             let mut window = self.window();
-            window.in_flush = std::mem::take(&mut window.waiting);
+            window.in_flush += std::mem::take(&mut window.waiting);
         }
-        let flushed = self.disks.iter().try_for_each(Disk::flush);
+        // What could not be flushed is still what a crash could lose: it leaves no room for more.
+        self.disks.iter().try_for_each(Disk::flush)?;
         self.window().in_flush = 0;
         self.room.notify_waiters();
-        flushed?;
         self.tell(status);
         Ok(())
     }
@@ -241,7 +241,9 @@ mod tests {
 
     use super::*;
     use crate::TicketSecret;
-    use crate::receiver::{Directory, TargetDisk};
+    use crate::disk::forgetful::{Medium, Sync};
+    use crate::receiver::TargetDisk;
+    use crate::receiver::simulated::Media;
 
     /// Writes more than may wait; answers with how much of it was written before the rest had to wait for a flush.
     async fn written_without_a_flush(streams: u32) -> u64 {
@@ -262,8 +264,9 @@ mod tests {
             disks: vec![spec],
             checksum: false,
         };
-        let files = Directory(directory.path().to_owned());
-        let disks = Arc::new(Disks::open(&files, admission, 1 << 20, 1 << 20).unwrap());
+        let disk = Medium::default();
+        let media = Media(vec![(disk.clone(), Medium::default())]);
+        let disks = Arc::new(Disks::open(&media, admission, 1 << 20, 1 << 20).unwrap());
         disks.has_streams(streams);
         let (done, mut written) = mpsc::channel(4);
         let writer = Arc::clone(&disks);
@@ -288,6 +291,10 @@ mod tests {
         disks.flush(&status).unwrap();
         assert_eq!(status.borrow().disks[0].bytes_durable, before);
         assert_eq!(until_it_waits(&mut written).await, before);
+        // What could not be flushed may be lost like what was not.
+        disk.next_sync(Sync::Failing);
+        disks.flush(&status).unwrap_err();
+        assert_eq!(until_it_waits(&mut written).await, 0);
         // Whoever waits when the admission ends is let go.
         disks.cancel.cancel();
         let let_go = written.recv().await.unwrap();
