@@ -410,13 +410,11 @@ fn beside(to: &Path, ending: &str) -> PathBuf {
 
 fn usage() -> Usage {
     // That of getrusage begins with the size of whoever forked this process.
-    let peak_kib = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .unwrap_or(0);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let peak_kib: u64 = peak
+        .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .expect("the kernel says what a process has had in memory");
     Usage {
         cpu_secs: crate::work::processor_time().as_secs_f64(),
         peak_memory_bytes: peak_kib * 1024,

@@ -326,9 +326,17 @@ impl Reached {
     }
 }
 
-/// Measures both and takes the better. A carrier whose probe fails counts as one that does not answer.
+/// Measures both and takes the better.
 async fn measured(config: &SendConfig, mut both: Reached) -> (Client, Control, Choice) {
-    let (carrier, reason) = match both.measure(config).await {
+    let (quic, tcp) = both.measure(config).await;
+    let choice = weigh(quic, tcp);
+    let (client, control) = both.take(choice.carrier).expect("both have answered");
+    (client, control, choice)
+}
+
+/// The better of two that were probed. One whose probe failed counts as one that does not answer.
+fn weigh(quic: Option<Probed>, tcp: Option<Probed>) -> Choice {
+    let (carrier, reason) = match (quic, tcp) {
         (Some(quic), Some(tcp)) => {
             let carrier = if tcp_serves_better(quic, tcp) {
                 Carrier::Tcp
@@ -341,8 +349,7 @@ async fn measured(config: &SendConfig, mut both: Reached) -> (Client, Control, C
         // Without both figures there is nothing to say against the default.
         (_, None) => (Carrier::Quic, Reason::Unmeasured),
     };
-    let (client, control) = both.take(carrier).expect("both have answered");
-    (client, control, Choice { carrier, reason })
+    Choice { carrier, reason }
 }
 
 /// Whether one carries so much more than the other that it is worth a change.
@@ -423,12 +430,15 @@ mod tests {
 
     #[test]
     fn tcp_must_carry_clearly_more_or_as_much_for_clearly_less() {
+        let probed = |(bytes_per_sec, processor_percent)| Probed {
+            bytes_per_sec,
+            processor_percent,
+        };
         let serves_better = |quic, tcp| {
-            let probed = |(bytes_per_sec, processor_percent)| Probed {
-                bytes_per_sec,
-                processor_percent,
-            };
-            tcp_serves_better(probed(quic), probed(tcp))
+            let (quic, tcp) = (probed(quic), probed(tcp));
+            let choice = weigh(Some(quic), Some(tcp));
+            assert_eq!(choice.reason, Reason::Measured { quic, tcp });
+            choice.carrier == Carrier::Tcp
         };
         // A link of 1 Gbit/s, one of 100 Mbit/s, and two of which TCP fills less or takes more.
         assert!(serves_better((118_000_000, 46), (119_000_000, 14)));
@@ -436,6 +446,10 @@ mod tests {
         assert!(!serves_better((118_000_000, 46), (100_000_000, 14)));
         assert!(!serves_better((118_000_000, 14), (119_000_000, 14)));
         assert!(serves_better((500_000_000, 90), (900_000_000, 190)));
+        let some = Some(probed((118_000_000, 46)));
+        assert_eq!(weigh(None, some).carrier, Carrier::Tcp);
+        assert_eq!(weigh(some, None).carrier, Carrier::Quic);
+        assert_eq!(weigh(None, None).carrier, Carrier::Quic);
     }
 
     #[test]

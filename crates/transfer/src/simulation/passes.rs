@@ -39,6 +39,23 @@ fn each_pass_over_one_percent_of_changed_chunks_costs_one_percent_of_the_bytes()
 }
 
 #[test]
+fn two_streams_work_at_both_halves_of_a_disk_at_once() -> Result<(), String> {
+    run(Random::new(3), async {
+        let mut plan = plan(CHUNKS * CHUNK as usize, None);
+        plan.streams = 2;
+        let mut world = World::new(plan).await;
+        world.start_sender();
+        world.end(PATIENCE).await?;
+        let writes = world.media.0[0].0.writes();
+        let middle = CHUNKS as u64 / 2 * u64::from(CHUNK);
+        let first = writes[..CHUNKS / 4].iter();
+        let behind = first.filter(|(offset, _)| *offset >= middle);
+        assert!((CHUNKS / 16..CHUNKS / 4 - CHUNKS / 16).contains(&behind.count()));
+        Ok(())
+    })
+}
+
+#[test]
 fn a_pass_over_nothing_that_has_changed_sends_nothing() -> Result<(), String> {
     run(Random::new(3), async {
         let mut world = World::new(plan(CHUNKS * CHUNK as usize, None)).await;
