@@ -75,22 +75,21 @@ impl Throttle {
     }
 
     async fn account(&self, tenant: &TenantId) -> Result<Arc<Account>, Refusal> {
-        let known = self.lock().get(tenant).cloned();
-        if let Some(account) = &known
+        if let Some(account) = self.lock().get(tenant)
             && account.is_fresh()
         {
             return Ok(Arc::clone(account));
         }
         let rates = self.store.call_rates(tenant).await?;
-        if let Some(account) = known
+        let mut accounts = self.lock();
+        // Looked up again: calls that read the limits at the same time share one account, and what was used stays used.
+        if let Some(account) = accounts.get(tenant)
             && account.rates == rates
         {
-            // What was used stays used.
             *account.read_at() = Instant::now();
-            return Ok(account);
+            return Ok(Arc::clone(account));
         }
         let account = Arc::new(Account::new(rates));
-        let mut accounts = self.lock();
         if accounts.len() >= KEPT {
             accounts.retain(|_, account| account.is_fresh());
         }

@@ -15,7 +15,7 @@ use store::SealKey;
 use testkit::{Database, TestNats, wait};
 use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 struct World {

@@ -17,6 +17,8 @@ use testkit::Database;
 
 pub const REGION: &str = "local";
 pub const GIB: i64 = 1 << 30;
+/// Bound of waits for what is quick. Only something that hangs reaches it, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Parser)]
 struct Arguments {
@@ -247,7 +249,7 @@ impl Fixture {
 
 async fn drained(shutdown: &Shutdown, served: tokio::task::JoinHandle<()>) {
     shutdown.drain();
-    tokio::time::timeout(Duration::from_secs(10), served)
+    tokio::time::timeout(PATIENCE, served)
         .await
         .expect("the gateway drains in time")
         .expect("the gateway does not panic");

@@ -7,7 +7,7 @@ use store::key::{CreateTemporaryKey, CreateUserKey, TemporaryKey};
 use store::policy::CreatePolicy;
 use store::user::{AttachPolicy, CreateUser};
 
-use crate::fixture::{Fixture, REGION, Tenant, form};
+use crate::fixture::{Fixture, PATIENCE, REGION, Tenant, form};
 
 const LIST: &str = "DescribeSourceServers";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -301,7 +301,7 @@ async fn a_temporary_key_signs_with_its_token_until_it_expires() {
         .await;
     let late = fixture.temporary_client(&other, Some(&other.security_token));
     let gone = async || outcome(&late, LIST, &[]).await;
-    let bound = tokio::time::Instant::now() + Duration::from_secs(20);
+    let bound = tokio::time::Instant::now() + PATIENCE;
     loop {
         let code = gone().await;
         if code.as_deref() == Some("InvalidSecurityToken.Expired") {

@@ -300,13 +300,10 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
         if event.metadata().target() == "sqlx::query" {
             let mut statement = Statement(String::new());
             event.record(&mut statement);
-            // What the gateway asks by itself, on the same thread, is no part of a call.
-            if !statement.0.contains("select 1 as one") {
-                self.0
-                    .lock()
-                    .expect("no holder of this lock can panic")
-                    .push(statement.0);
-            }
+            self.0
+                .lock()
+                .expect("no holder of this lock can panic")
+                .push(statement.0);
         }
     }
 }
@@ -319,6 +316,36 @@ impl Visit for Statement {
             self.0 += &format!("{}={value:?} ", field.name());
         }
     }
+}
+
+/// Pairs of calls that are compared before two of them count as different.
+const PAIRS: usize = 5;
+
+/// Asserts that a call for another account's id and one for an id that nobody has get the same answer from the same statements.
+///
+/// A new connection of the pool, a cache that is read again and the gateway's own questions add statements to whichever call meets
+/// them. None of them recurs in each of several pairs, so only a difference that is always there is one of the calls.
+async fn assert_alike(
+    tenant: &Tenant,
+    statements: &Statements,
+    action: &str,
+    reach: &Reach,
+) -> String {
+    let mut sent = Vec::new();
+    for _ in 0..PAIRS {
+        statements.take();
+        let theirs = outcome(tenant, action, reach, &reach.theirs).await;
+        let for_theirs = statements.take();
+        let nobodys = outcome(tenant, action, reach, reach.nobodys).await;
+        let for_nobodys = statements.take();
+        assert_eq!(theirs, nobodys, "{action} with {}", reach.parameter);
+        assert!(!for_theirs.is_empty(), "{action} asks the database");
+        if for_theirs == for_nobodys {
+            return theirs;
+        }
+        sent.push((for_theirs, for_nobodys));
+    }
+    panic!("{action} with {} can be timed: {sent:#?}", reach.parameter);
 }
 
 /// Everything that an account sees of its own.
@@ -390,13 +417,7 @@ async fn two_accounts_know_nothing_of_each_other() {
     let _recording = tracing::subscriber::set_default(recording);
     for (action, reaches) in &reaches {
         for reach in reaches {
-            statements.take();
-            let theirs = outcome(&two, action, reach, &reach.theirs).await;
-            let for_theirs = statements.take();
-            let nobodys = outcome(&two, action, reach, reach.nobodys).await;
-            assert_eq!(theirs, nobodys, "{action} with {}", reach.parameter);
-            assert!(!for_theirs.is_empty(), "{action} asks the database");
-            assert_eq!(for_theirs, statements.take(), "{action} can be timed");
+            let theirs = assert_alike(&two, &statements, action, reach).await;
             for id in things.all() {
                 assert!(!theirs.contains(id), "{action} tells of {id}: {theirs}");
             }

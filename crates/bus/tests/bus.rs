@@ -12,7 +12,7 @@ use prost::Message as _;
 use testkit::{TestNats, wait};
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 async fn connect(nats: &TestNats) -> Bus {

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use servers::{Durability, Nats, Postgres, ServerError};
 use sqlx::{Connection, PgConnection};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn write_row(url: &str) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;

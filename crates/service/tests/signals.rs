@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, raise};
 use service::{Readiness, Shutdown, bind, handle_signals, health};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn the_first_signal_drains_and_the_second_exits() {

@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use telemetry::{TelemetryConfig, TelemetryError};
 
+/// Far more than a busy machine needs, and far less than a collector that never answers takes.
+const BOUND: Duration = Duration::from_secs(60);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_collector_costs_neither_time_nor_the_end_of_the_process() {
     // Takes connections and never answers: worse than one that refuses.
@@ -22,15 +25,12 @@ async fn a_silent_collector_costs_neither_time_nor_the_end_of_the_process() {
         tracing::info_span!("work", number).in_scope(|| ());
     }
     let worked = started.elapsed();
-    assert!(
-        worked < Duration::from_secs(5),
-        "20,000 spans took {worked:?}"
-    );
+    assert!(worked < BOUND, "20,000 spans took {worked:?}");
 
     let ending = Instant::now();
     guard.shutdown().await;
     assert!(
-        ending.elapsed() < Duration::from_secs(8),
+        ending.elapsed() < BOUND,
         "the end took {:?}",
         ending.elapsed()
     );

@@ -13,7 +13,7 @@ use transfer::TicketSecret;
 use super::{InstanceSpec, InstanceState, Limits, ProcessProvider, Provider, ProviderError};
 use crate::receiver_client::{CallError, RECEIVER_NAME, ReceiverClient};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const DISK_BYTES: u64 = 4 << 20;
 const LIMITS: Limits = Limits {
     memory_bytes: 1 << 30,
