@@ -2,9 +2,10 @@
 //!
 //! The row is written before the call is carried out and completed behind it. Without the first the call is not carried out, without the
 //! second it is not answered as done. Only ids get into it: of parameters those that name resources, of answers the fields that end in
-//! `Id`. So no secret and no activation code can.
+//! `Id`, and of both only what has the form of an id. So no secret, no activation code and no text of a caller can.
 
 use domain::RequestId;
+use domain::id::is_id;
 use smc::Pairs;
 use store::audit::{Actor, NewEntry};
 
@@ -18,9 +19,8 @@ use crate::request::Incoming;
 /// The outcome of a call that was carried out.
 pub const DONE: &str = "OK";
 
-/// Ids that one row holds at most, and characters of each: as many as a call may name, and as long as ids may be.
+/// Ids that one row holds at most: as many as a call may name.
 const MOST_IDS: usize = 100;
-const ID_LENGTH: usize = 128;
 
 /// Carries out a call whose arguments were checked, or refused, and writes to the audit what became of it.
 ///
@@ -82,13 +82,12 @@ fn named(operation: &Operation, pairs: &Pairs) -> Vec<String> {
         .filter(|parameter| named_by.contains(&parameter.name))
         .collect();
     let is_named = |name: &str| parameters.iter().any(|parameter| parameter.is_named(name));
-    let mut ids: Vec<String> = pairs
+    pairs
         .iter()
-        .filter(|(name, _)| is_named(name))
-        .map(|(_, id)| id.chars().take(ID_LENGTH).collect())
-        .collect();
-    ids.truncate(MOST_IDS);
-    ids
+        .filter(|(name, id)| is_named(name) && is_id(id))
+        .map(|(_, id)| id.clone())
+        .take(MOST_IDS)
+        .collect()
 }
 
 /// The ids in an answer.
@@ -99,12 +98,13 @@ fn made(answer: &Answer) -> Vec<String> {
     fields
         .iter()
         .filter(|(name, _)| name.ends_with("Id"))
-        .filter_map(|(_, id)| id.as_str().map(str::to_owned))
+        .filter_map(|(_, id)| id.as_str().filter(|id| is_id(id)).map(str::to_owned))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::printable::EVIL;
     use serde_json::json;
 
     use super::*;
@@ -130,10 +130,18 @@ mod tests {
             ("Tag.1.Value", "secret"),
         ]);
         assert_eq!(named(tag, &given), ["s-1", "s-2"]);
-        let long = "x".repeat(1000);
-        let many = vec![("ResourceId.1".to_owned(), long); 1000];
-        let kept = named(tag, &many);
-        assert_eq!((kept.len(), kept[0].len()), (MOST_IDS, ID_LENGTH));
+        let many = vec![("ResourceId.1".to_owned(), "s-1".to_owned()); 1000];
+        assert_eq!(named(tag, &many).len(), MOST_IDS);
+        for no_id in EVIL
+            .iter()
+            .copied()
+            .chain(["", "a secret", "s-x 99  operator"])
+        {
+            assert!(
+                named(delete, &pairs(&[("JobId", no_id)])).is_empty(),
+                "{no_id:?}"
+            );
+        }
     }
 
     #[test]

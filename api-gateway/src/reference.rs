@@ -42,6 +42,14 @@ pub fn ids() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
+/// The fields of all answers: path and type, as the reference has them.
+pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
+    operations::ALL
+        .iter()
+        .flat_map(|operation| operation.answer)
+        .map(|field| (field.path, field.kind))
+}
+
 /// The page.
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();

@@ -18,7 +18,7 @@ use service::ExitCode;
 pub(crate) use socket::IN_DATA_DIR;
 
 use crate::connection::Output;
-use crate::output::{fields, table, text};
+use crate::output::{self, fields, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct Admin {
@@ -81,8 +81,8 @@ impl Admin {
             Command::History(history) => history.run(client).await?,
         };
         match self.output {
-            Output::Json => println!("{answer:#}"),
-            Output::Table => print!("{}", render(&answer)),
+            Output::Json => output::json(format_args!("{answer:#}")),
+            Output::Table => output::lines(&render(&answer)),
         }
         Ok(ExitCode::Ok)
     }

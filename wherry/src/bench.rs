@@ -12,6 +12,8 @@ use transfer::bench::{self, Identities, Report, Settings};
 use transfer::sender::MOST_STREAMS;
 use transfer::{Carrier, Identity};
 
+use crate::output;
+
 /// The word that makes a process the receiver of a measurement.
 const RECEIVER: &str = "transfer-receiver";
 
@@ -109,7 +111,7 @@ impl Transfer {
         receiver.args(words).args(["bench", RECEIVER]);
         let report = bench::run(settings, identities()?, receiver).await?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            output::json(serde_json::to_string_pretty(&report)?);
         } else {
             print(&report);
         }
@@ -194,7 +196,7 @@ fn print(report: &Report) {
         ("settings", settings(&report.settings)),
     ];
     for (name, value) in rows {
-        println!("{name:<16} {value}");
+        output::line(format_args!("{name:<16} {value}"));
     }
 }
 

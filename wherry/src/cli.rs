@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 use service::ExitCode;
 
-use crate::{admin, bench, config_file, connection, image, job, roles, source, up};
+use crate::{admin, bench, config_file, connection, image, job, output, roles, source, up};
 
 /// A self-hosted service that migrates servers: it speaks the SMC API, so SDKs and command lines for it work by changing the endpoint.
 #[derive(Debug, Parser)]
@@ -176,9 +176,9 @@ impl Loadtest {
 
 fn print_report(report: &(impl Serialize + Display), is_json: bool) -> anyhow::Result<()> {
     if is_json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        output::json(serde_json::to_string_pretty(report)?);
     } else {
-        println!("{report}");
+        output::lines(&report.to_string());
     }
     Ok(())
 }
@@ -211,11 +211,11 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }),
         Command::Loadtest(loadtest) => block_on(loadtest.run()),
         Command::Version => {
-            println!(
+            output::line(format_args!(
                 "wherry {}, SMC API {}",
                 env!("CARGO_PKG_VERSION"),
                 smc::API_VERSION
-            );
+            ));
             Ok(ExitCode::Ok)
         }
     }

@@ -7,7 +7,7 @@ use service::ExitCode;
 
 /// Prints the error with its causes, and finds its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> process::ExitCode {
-    eprintln!("error: {}", sentence(error));
+    crate::output::error(&sentence(error));
     code(error).into()
 }
 

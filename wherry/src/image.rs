@@ -12,7 +12,7 @@ use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::Api;
-use crate::output::{bytes, fields, table, text};
+use crate::output::{bytes, fields, line, raw, table, text};
 use verify::Verify;
 
 #[derive(Debug, Subcommand)]
@@ -114,7 +114,7 @@ async fn find(api: &Api, image: &str) -> anyhow::Result<Value> {
 
 /// `image.json` of an image, which the API passes on as text.
 fn description(image: &Value) -> anyhow::Result<receiver::ImageDescription> {
-    serde_json::from_str(&text(image, "Description")).with_context(|| {
+    serde_json::from_str(&raw(image, "Description")).with_context(|| {
         format!(
             "image {} is not whole yet, or of a later version",
             text(image, "ImageId")
@@ -199,9 +199,9 @@ async fn export(api: &Api, image: &str, to: &Path, format: Format) -> anyhow::Re
             tokio::task::spawn_blocking(move || transfer::manifest::verify(&raw, &manifest))
                 .await??;
         }
-        println!("{}", to.join(file).display());
+        line(to.join(file).display());
     }
-    std::fs::write(to.join("image.json"), text(&image, "Description"))?;
+    std::fs::write(to.join("image.json"), raw(&image, "Description"))?;
     Ok(())
 }
 

@@ -8,13 +8,14 @@ mod watch;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use domain::parameters::ReplicationParameters;
+use domain::printable;
 use domain::status_info::StatusInfo;
 use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::{Api, Output};
 use crate::failure::UsageError;
-use crate::output::{bytes, fields, table, text};
+use crate::output::{self, bytes, fields, raw, table, text};
 use crate::source;
 use tuning::Tuning;
 
@@ -277,7 +278,7 @@ fn status(job: &Value) -> String {
 
 fn info(job: &Value) -> StatusInfo {
     // What a later version adds is no reason to show nothing.
-    StatusInfo::from_json(&text(job, "StatusInfo")).unwrap_or_default()
+    StatusInfo::from_json(&raw(job, "StatusInfo")).unwrap_or_default()
 }
 
 /// What carries the disks, and why.
@@ -377,7 +378,10 @@ fn explain(explained: &Value) -> String {
         .into_iter()
         .flatten()
     {
-        lines.push_str(&format!("  - {}\n", reason.as_str().unwrap_or_default()));
+        lines.push_str(&format!(
+            "  - {}\n",
+            printable(reason.as_str().unwrap_or_default())
+        ));
     }
     let events: Vec<Vec<String>> = explained["Events"]["Event"]
         .as_array()
@@ -407,7 +411,7 @@ fn explain(explained: &Value) -> String {
 /// The answer as JSON, or nothing for people.
 fn print_json(api: &Api, job: &Value) {
     if api.output == Output::Json {
-        println!("{job}");
+        output::json(job);
     }
 }
 

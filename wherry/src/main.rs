@@ -1,5 +1,8 @@
 //! `wherry`: every role, `up` that runs them all, and the command line for tenants and operators.
 
+// Text of others goes through `output`, which escapes what a terminal would not show as it is.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod admin;
 mod bench;
 mod cli;

@@ -1,7 +1,11 @@
-//! What people see: tables, sizes, durations.
+//! What people see: tables, sizes, durations. Everything that the command line prints leaves through [`line`], [`lines`], [`json`] or
+//! [`error`], and what a terminal would not show as it is, is escaped on the way.
 
+use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
+use domain::printable;
 use serde_json::Value;
 
 use crate::connection::{Api, Output};
@@ -9,8 +13,39 @@ use crate::connection::{Api, Output};
 /// Calls that list ask for so many at once: the most that the API gives.
 const PAGE_SIZE: usize = 50;
 
+/// Prints one line.
+#[expect(clippy::print_stdout, reason = "the place that prints")]
+pub(crate) fn line(text: impl Display) {
+    println!("{}", printable(&text.to_string()));
+}
+
+/// Prints lines. Line breaks within them stay: [`table`], [`fields`] and [`text`] have escaped those of
+/// foreign text.
+#[expect(clippy::print_stdout, reason = "the place that prints")]
+pub(crate) fn lines(text: &str) {
+    for line in text.lines() {
+        println!("{}", printable(line));
+    }
+}
+
+/// Prints JSON for scripts, as it came.
+#[expect(clippy::print_stdout, reason = "the place that prints")]
+pub(crate) fn json(text: impl Display) {
+    println!("{text}");
+}
+
+/// Prints why the command failed.
+#[expect(clippy::print_stderr, reason = "the place that prints")]
+pub(crate) fn error(text: &str) {
+    eprintln!("error: {}", printable(text));
+}
+
 /// A table with its columns aligned.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
+        .collect();
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
@@ -28,8 +63,8 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
         padded.join("  ").trim_end().to_owned() + "\n"
     };
     let mut text = line(headings.to_vec());
-    for row in rows {
-        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    for row in &rows {
+        text.push_str(&line(row.iter().map(AsRef::as_ref).collect()));
     }
     text
 }
@@ -44,7 +79,7 @@ pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     pairs
         .iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name:<width$}  {value}\n"))
+        .map(|(name, value)| format!("{name:<width$}  {}\n", printable(value)))
         .collect()
 }
 
@@ -87,8 +122,13 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
-/// A field as text; empty if it is not there.
+/// A field as one printable line; empty if it is not there.
 pub(crate) fn text(value: &Value, field: &str) -> String {
+    printable(&raw(value, field)).into_owned()
+}
+
+/// A field as the server sent it, for a program; empty if it is not there.
+pub(crate) fn raw(value: &Value, field: &str) -> String {
     match &value[field] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -100,8 +140,8 @@ impl Api {
     /// Prints `answer` as JSON, or what `render` makes of it.
     pub(crate) fn show(&self, answer: &Value, render: impl FnOnce(&Value) -> String) {
         match self.output {
-            Output::Json => println!("{answer:#}"),
-            Output::Table => print!("{}", render(answer)),
+            Output::Json => json(format_args!("{answer:#}")),
+            Output::Table => lines(&render(answer)),
         }
     }
 
@@ -134,6 +174,8 @@ impl Api {
 
 #[cfg(test)]
 mod tests {
+    use domain::printable::{EVIL, is_printable};
+
     use super::*;
 
     #[test]
@@ -147,6 +189,16 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(59)), "59s");
         assert_eq!(duration(Duration::from_secs(61)), "1m 1s");
         assert_eq!(duration(Duration::from_secs(90_061)), "1d 1h");
+    }
+
+    #[test]
+    fn no_value_can_make_a_line_or_move_the_cursor() {
+        for evil in EVIL {
+            let shown = table(&["ID", "NAME"], &[vec!["a".to_owned(), (*evil).to_owned()]])
+                + &fields(&[("Id", (*evil).to_owned())]);
+            assert_eq!(shown.lines().count(), 3, "{shown:?}");
+            assert!(shown.lines().all(is_printable), "{shown:?}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Migrate {
             "wherry migrate",
         ))
         .await?;
-        println!("The database has this version's schema.");
+        crate::output::line("The database has this version's schema.");
         Ok(ExitCode::Ok)
     }
 }

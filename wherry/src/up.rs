@@ -15,6 +15,7 @@ use store::{ConnectConfig, SealKey, Store};
 use telemetry::TelemetryConfig;
 
 use crate::failure::UsageError;
+use crate::output;
 use bootstrap::Bootstrap;
 use directory::Directory;
 
@@ -208,13 +209,13 @@ async fn run_roles(
     match ready {
         Some(Ok(bootstrap)) => {
             directory.write_operator(shared.database_url, shared.seal_key, &admin)?;
-            println!(
+            output::line(format_args!(
                 "wherry is ready: api {}, agents {}, metrics {}, settings {}",
                 bootstrap.endpoint,
                 bootstrap.agent_endpoint,
                 bootstrap.metrics_url,
                 directory.path(bootstrap::FILE).display()
-            );
+            ));
         }
         Some(Err(error)) => {
             shutdown.drain();

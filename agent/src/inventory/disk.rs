@@ -5,6 +5,7 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use domain::printable::is_printable;
 use domain::{Failure, FailureCode};
 
 /// A disk that can be read.
@@ -21,6 +22,14 @@ pub(crate) struct Measured {
 /// # Errors
 /// [`FailureCode::SourceDiskUnreadable`] with a sentence that names the path, the cause and what to do.
 pub(crate) fn measure(path: &Path) -> Result<Measured, Failure> {
+    if !path.to_str().is_some_and(is_printable) {
+        return Err(Failure::new(
+            FailureCode::SourceDiskUnreadable,
+            format!(
+                "The path {path:?} must be UTF-8 text without control or invisible characters: give the disk by another path, such as a symbolic link."
+            ),
+        ));
+    }
     let measured = open(path).map_err(|error| unreadable(path, &error))?;
     if measured.size_bytes == 0 {
         return Err(Failure::new(
@@ -76,6 +85,13 @@ mod tests {
         let empty = directory.path().join("empty");
         File::create(&empty).unwrap();
         assert!(measure(&empty).unwrap_err().message.contains("empty"));
+        for evil in domain::printable::EVIL {
+            let message = measure(&directory.path().join(evil)).unwrap_err().message;
+            assert!(
+                is_printable(&message) && message.contains("another path"),
+                "{message}"
+            );
+        }
         let message = measure(directory.path()).unwrap_err().message;
         assert!(
             message.contains("neither a block device nor a file"),

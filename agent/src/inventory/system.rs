@@ -23,7 +23,8 @@ pub(super) struct SystemInfo {
 
 /// Such as `Ubuntu`.
 pub(super) fn platform() -> String {
-    System::name().unwrap_or_else(|_| std::env::consts::OS.to_owned())
+    let name = System::name().unwrap_or_else(|_| std::env::consts::OS.to_owned());
+    domain::printable(&name).into_owned()
 }
 
 impl SystemInfo {
@@ -43,11 +44,7 @@ impl SystemInfo {
         let address = self.address();
         let mut info = Map::new();
         let mut put = |key: &str, value: String| {
-            let value: String = value
-                .chars()
-                .filter(|character| *character != '\0')
-                .take(MAX_VALUE)
-                .collect();
+            let value: String = domain::printable(&value).chars().take(MAX_VALUE).collect();
             info.insert(key.to_owned(), Value::String(value));
         };
         put("agent_mode", "online".to_owned());

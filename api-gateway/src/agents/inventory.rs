@@ -1,9 +1,10 @@
 //! What agents say, checked and turned into our own types. Whoever has an activation code can send anything: every text and
-//! number has a bound, and what Postgres could not keep is refused here.
+//! number has a bound, and a text that a terminal could not show as it is, or Postgres could not keep, is refused here.
 
 use std::collections::BTreeSet;
 
 use domain::disk::{DiskIndex, PartitionPurpose, SourceDisk, SourcePartition};
+use domain::printable::is_printable;
 use domain::{Epoch, Failure, FailureCode, Run};
 use proto::agent as wire;
 use store::agent::{Inventory, Report, ReportedState};
@@ -88,14 +89,32 @@ fn bytes(bytes: u64) -> Result<u64, Status> {
 }
 
 fn system_info(text: &str) -> Result<serde_json::Value, Status> {
-    // Postgres keeps no U+0000 in JSON.
-    if text.len() > MAX_SYSTEM_INFO || text.contains("\\u0000") {
-        return Err(invalid("system_info has at most 1024 bytes and no U+0000"));
+    if text.len() > MAX_SYSTEM_INFO {
+        return Err(invalid("system_info must have at most 1024 bytes"));
     }
-    serde_json::from_str(text)
+    let info = serde_json::from_str(text)
         .ok()
         .filter(serde_json::Value::is_object)
-        .ok_or_else(|| invalid("system_info is the text of a JSON object"))
+        .ok_or_else(|| invalid("system_info must be the text of a JSON object"))?;
+    if !has_printable_texts(&info) {
+        return Err(invalid(
+            "system_info must not contain control characters or invisible characters",
+        ));
+    }
+    Ok(info)
+}
+
+fn has_printable_texts(value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+
+    match value {
+        Value::String(text) => is_printable(text),
+        Value::Array(values) => values.iter().all(has_printable_texts),
+        Value::Object(fields) => fields
+            .iter()
+            .all(|(name, value)| is_printable(name) && has_printable_texts(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
 }
 
 /// The host name that an inventory speaks of.
@@ -105,15 +124,12 @@ pub(super) fn host_name(inventory: &Inventory) -> Option<&str> {
 
 /// Checks what keeps a source or an assignment from working.
 pub(super) fn failure(failure: Option<wire::Failure>) -> Option<Failure> {
-    failure.map(|failure| Failure {
+    failure.map(|failure| {
         // A newer agent may know codes that this gateway does not; its sentence still says what happened.
-        code: failure.code.parse().unwrap_or(FailureCode::Internal),
-        message: failure
-            .message
-            .chars()
-            .filter(|character| *character != '\0')
-            .take(MAX_FAILURE)
-            .collect(),
+        let code = failure.code.parse().unwrap_or(FailureCode::Internal);
+        // A failure that is refused would be a failure that nobody hears of: its text is made printable instead.
+        let message: String = failure.message.chars().take(MAX_FAILURE).collect();
+        Failure::new(code, message)
     })
 }
 
@@ -155,20 +171,24 @@ fn word(field: &str, value: String) -> Result<String, Status> {
 }
 
 fn text(field: &str, value: String, most: usize) -> Result<String, Status> {
-    if value.len() > most || value.contains('\0') {
+    if value.len() > most || !is_printable(&value) {
         return Err(invalid(&format!(
-            "{field} has at most {most} bytes and no U+0000"
+            "{field} must have at most {most} bytes and no control or invisible characters, and is {:?}",
+            value.chars().take(MAX_WORD).collect::<String>()
         )));
     }
     Ok(value)
 }
 
 pub(super) fn invalid(message: &str) -> Status {
-    Status::invalid_argument(message)
+    Status::invalid_argument(domain::printable(message))
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::printable::EVIL;
+    use serde_json::json;
+
     use super::*;
 
     fn good() -> wire::Inventory {
@@ -214,6 +234,39 @@ mod tests {
             spoil(&mut spoiled);
             let status = inventory(Some(spoiled)).expect_err("refused");
             assert_eq!(status.code(), tonic::Code::InvalidArgument, "{number}");
+        }
+    }
+
+    #[test]
+    fn no_text_of_an_agent_can_deceive_a_reader() {
+        type Put = fn(&mut wire::Inventory, &str);
+        let texts: [Put; 7] = [
+            |inventory, text| inventory.agent_version = text.to_owned(),
+            |inventory, text| inventory.architecture = text.to_owned(),
+            |inventory, text| inventory.platform = text.to_owned(),
+            |inventory, text| inventory.disks[1].path = text.to_owned(),
+            |inventory, text| {
+                inventory.disks[0].partitions = vec![wire::Partition {
+                    path: text.to_owned(),
+                    ..wire::Partition::default()
+                }];
+            },
+            |inventory, text| {
+                inventory.system_info = json!({ "a": [{ "b": text }] }).to_string();
+            },
+            |inventory, text| inventory.system_info = json!({ text: "a" }).to_string(),
+        ];
+        for evil in EVIL {
+            for (number, put) in texts.into_iter().enumerate() {
+                let mut spoiled = good();
+                put(&mut spoiled, evil);
+                let status = inventory(Some(spoiled)).expect_err("refused");
+                assert!(is_printable(status.message()), "{number}: {status}");
+            }
+            let code = "SourceServer.Offline".to_owned();
+            let message = (*evil).to_owned();
+            let kept = failure(Some(wire::Failure { code, message })).expect("kept");
+            assert!(is_printable(&kept.message), "{kept}");
         }
     }
 

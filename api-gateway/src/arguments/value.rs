@@ -3,6 +3,7 @@
 use domain::Timestamp;
 use domain::name::{Name, is_source_description, is_workgroup_description, is_workgroup_name};
 use domain::parameters::ReplicationParameters;
+use domain::printable::is_printable;
 use domain::tag::{is_key, is_value};
 
 use super::parameter::{Parameter, Rule};
@@ -24,6 +25,12 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
         return Ok(None);
     }
     let invalid = |because: String| Refusal::invalid(&parameter.code_name(), because);
+    if !parameter.rule.allows_characters_of(text) {
+        return Err(invalid(
+            "It must not contain control characters, line breaks or invisible characters."
+                .to_owned(),
+        ));
+    }
     let value = match parameter.rule {
         Rule::Text(most) => {
             if text.chars().count() > most {
@@ -106,6 +113,18 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
     Ok(Some(value))
 }
 
+impl Rule {
+    /// Returns false if `text` has characters that nobody can see. Tags have an error code of their own for them, and JSON may have
+    /// white space between its values.
+    fn allows_characters_of(self, text: &str) -> bool {
+        match self {
+            Self::TagKey | Self::TagValue => true,
+            Self::ReplicationParameters => text.split(['\n', '\r', '\t']).all(is_printable),
+            _ => is_printable(text),
+        }
+    }
+}
+
 fn integer(parameter: &Parameter, text: &str, least: i64, most: i64) -> Result<i64, Refusal> {
     text.parse()
         .ok()
@@ -122,13 +141,13 @@ fn check_tag(rule: Rule, text: &str) -> Result<String, Refusal> {
         (
             is_key(text),
             "InvalidParameter.TagKey",
-            "The specified tag key is not valid. It has at most 128 characters, does not begin with aliyun or acs:, and has no http:// or https://.",
+            "The specified tag key is not valid. It has at most 128 printable characters, does not begin with aliyun or acs:, and has no http:// or https://.",
         )
     } else {
         (
             is_value(text),
             "InvalidParameter.TagValue",
-            "The specified tag value is not valid. It has at most 128 characters.",
+            "The specified tag value is not valid. It has at most 128 printable characters.",
         )
     };
     if is_allowed {
@@ -146,5 +165,33 @@ fn parse_boolean(text: &str) -> Option<bool> {
         Some(false)
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::printable::EVIL;
+
+    use super::*;
+    use crate::operations;
+
+    #[test]
+    fn no_parameter_of_any_operation_takes_text_that_deceives() {
+        for operation in operations::ALL {
+            for parameter in operation.parameters {
+                for evil in EVIL {
+                    let name = format!("{} {} {evil:?}", operation.name, parameter.name);
+                    let refusal = check(parameter, evil).expect_err(&name);
+                    assert!(is_printable(&refusal.message), "{name}: {refusal}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn json_may_have_white_space() {
+        let parameter = Parameter::optional("P", Rule::ReplicationParameters, "");
+        assert!(check(&parameter, "{\n\t\"checksum\": true\r\n}").is_ok());
+        assert!(check(&parameter, "{\"checksum\": true}\u{202e}").is_err());
     }
 }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable;
+
 /// What went wrong with a job or a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -16,11 +18,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with its sentence.
+    /// A failure with its sentence, of which people see every character (`domain::printable`).
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: printable(&message.into()).into_owned(),
         }
     }
 }

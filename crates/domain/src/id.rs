@@ -102,6 +102,21 @@ id!(
     /// A user of an account.
     UserId, "u-");
 
+/// Returns true if `text` is an id of any kind of resource.
+pub fn is_id(text: &str) -> bool {
+    [
+        SourceId::PREFIX,
+        JobId::PREFIX,
+        InstanceId::PREFIX,
+        ImageId::PREFIX,
+        AccessTokenId::PREFIX,
+        WorkgroupId::PREFIX,
+        UserId::PREFIX,
+    ]
+    .into_iter()
+    .any(|prefix| parse(text, prefix).is_ok())
+}
+
 fn generate(prefix: &str) -> String {
     const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut random = rand::rng();

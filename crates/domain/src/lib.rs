@@ -11,6 +11,7 @@ pub mod message;
 pub mod name;
 pub mod parameters;
 pub mod policy;
+pub mod printable;
 pub mod rate;
 pub mod source;
 pub mod status_info;
@@ -25,4 +26,5 @@ pub use fence::{Epoch, Run};
 pub use id::{
     AccessTokenId, ImageId, InstanceId, JobId, RequestId, SourceId, TenantId, UserId, WorkgroupId,
 };
+pub use printable::printable;
 pub use timestamp::Timestamp;

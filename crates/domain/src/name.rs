@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::is_printable;
+
 /// A name: 2–128 letters, digits, `:` `_` `-`, beginning with a letter, not with `http://` or `https://`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -70,14 +72,14 @@ pub fn is_workgroup_name(text: &str) -> bool {
         })
 }
 
-/// The description of a workgroup: 2–256 characters, not beginning with `http://` or `https://`.
+/// The description of a workgroup: 2–256 characters that can be printed, not beginning with `http://` or `https://`.
 pub fn is_workgroup_description(text: &str) -> bool {
     text.chars().count() >= 2 && is_source_description(text)
 }
 
-/// A source's description: at most 256 characters, may be empty, not beginning with `http://` or `https://`.
+/// A source's description: at most 256 characters that can be printed, may be empty, not beginning with `http://` or `https://`.
 pub fn is_source_description(text: &str) -> bool {
-    text.chars().count() <= 256 && !begins_like_url(text)
+    text.chars().count() <= 256 && !begins_like_url(text) && is_printable(text)
 }
 
 fn begins_like_url(text: &str) -> bool {
@@ -98,6 +100,16 @@ mod tests {
         }
         assert!(is_workgroup_description("All of it.") && !is_workgroup_description("a"));
         assert!(!is_workgroup_description("http://a"));
+        for evil in crate::printable::EVIL {
+            assert!(
+                !is_workgroup_name(evil) && !is_workgroup_description(evil),
+                "{evil:?}"
+            );
+            assert!(
+                !is_source_description(evil) && Name::parse(evil).is_err(),
+                "{evil:?}"
+            );
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::is_printable;
+
 /// Tags that one resource may have, and that one call may name.
 pub const MOST_TAGS: usize = 20;
 
@@ -26,7 +28,7 @@ pub struct TagFilter {
     pub value: Option<String>,
 }
 
-/// Whether a text can be a key: 1–128 characters, not beginning with `aliyun` or `acs:`, without `http://` and `https://`.
+/// Whether a text can be a key: 1–128 characters that can be printed, not beginning with `aliyun` or `acs:`, without `http://` and `https://`.
 pub fn is_key(text: &str) -> bool {
     !text.is_empty()
         && is_value(text)
@@ -36,9 +38,9 @@ pub fn is_key(text: &str) -> bool {
         && !text.contains("https://")
 }
 
-/// Whether a text can be a value: at most 128 characters.
+/// Whether a text can be a value: at most 128 characters that can be printed.
 pub fn is_value(text: &str) -> bool {
-    text.chars().count() <= MAX_LENGTH
+    text.chars().count() <= MAX_LENGTH && is_printable(text)
 }
 
 #[cfg(test)]
@@ -70,5 +72,8 @@ mod tests {
         }
         assert!(is_value("") && is_value(&"v".repeat(128)) && is_value("http://a"));
         assert!(!is_value(&"v".repeat(129)));
+        for evil in crate::printable::EVIL {
+            assert!(!is_key(evil) && !is_value(evil), "{evil:?}");
+        }
     }
 }

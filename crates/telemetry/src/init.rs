@@ -8,6 +8,9 @@ use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -134,7 +137,10 @@ fn log_layer(config: &TelemetryConfig) -> Result<BoxedLayer, TelemetryError> {
         // Colours in a file are noise.
         .with_ansi(std::io::stderr().is_terminal());
     Ok(match config.log_format {
-        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Text => lines
+            .fmt_fields(PrintableFields::default())
+            .with_filter(filter)
+            .boxed(),
         LogFormat::Json => lines
             .json()
             .flatten_event(true)
@@ -142,6 +148,24 @@ fn log_layer(config: &TelemetryConfig) -> Result<BoxedLayer, TelemetryError> {
             .with_filter(filter)
             .boxed(),
     })
+}
+
+/// Writes messages and fields as one line that a terminal can show: they hold text of tenants, agents and tools.
+#[derive(Debug, Default)]
+struct PrintableFields {
+    fields: DefaultFields,
+}
+
+impl<'writer> FormatFields<'writer> for PrintableFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> std::fmt::Result {
+        let mut text = String::new();
+        self.fields.format_fields(Writer::new(&mut text), fields)?;
+        writer.write_str(&domain::printable(&text))
+    }
 }
 
 /// Spans of our own code from `info` up. Those of the HTTP/2 stack are left out: the exporter itself runs on it, and each export would

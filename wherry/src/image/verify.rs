@@ -10,7 +10,7 @@ use transfer::plan::Extent;
 
 use super::{description, find};
 use crate::connection::Api;
-use crate::output::{bytes, text};
+use crate::output::{bytes, line, lines, raw};
 
 /// Ranges that are listed at most.
 const LISTED: usize = 100;
@@ -56,7 +56,7 @@ impl Verify {
         let description = description(&image)?;
         let folder = self
             .path
-            .unwrap_or_else(|| PathBuf::from(text(&image, "Location")));
+            .unwrap_or_else(|| PathBuf::from(raw(&image, "Location")));
         ensure!(
             folder.is_dir(),
             "the image's files are not on this machine: fetch them with `wherry image export {} --format raw --to DIR`, then give --path DIR",
@@ -124,11 +124,11 @@ async fn check(
             manifest.display()
         );
     }
-    println!(
+    line(format_args!(
         "{name}: every chunk of {} is what was sent, root hash {root}",
         bytes(head.size_bytes)
-    );
-    print!("{}", bad_list(&head.bad));
+    ));
+    lines(&bad_list(&head.bad));
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use service::ExitCode;
 
 use super::{find, info, print_json, status};
 use crate::connection::{Api, Output};
-use crate::output::{bytes, duration, text};
+use crate::output::{bytes, duration, line, text};
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -88,13 +88,16 @@ impl View {
         let (status, info) = (status(job), info(job));
         let progress = job["Progress"].as_f64().unwrap_or(0.0);
         if let Some(bar) = &self.bar {
-            bar.set_prefix(status);
+            bar.set_prefix(domain::printable(&status).into_owned());
             bar.set_position((progress * 10.0) as u64);
             bar.set_message(describe(&info));
         } else if !self.is_quiet
             && (status != self.last_status || self.last_line.elapsed() >= LINE_INTERVAL)
         {
-            println!("{status:<20} {progress:>5.1} %  {}", describe(&info));
+            line(format_args!(
+                "{status:<20} {progress:>5.1} %  {}",
+                describe(&info)
+            ));
             self.last_line = Instant::now();
             self.last_status = status;
         }
@@ -103,7 +106,7 @@ impl View {
     fn say(&self, message: &'static str) {
         match &self.bar {
             Some(bar) => bar.set_message(message),
-            None if !self.is_quiet => println!("{message}"),
+            None if !self.is_quiet => line(message),
             None => {}
         }
     }
@@ -118,23 +121,23 @@ impl View {
         let id = text(job, "JobId");
         let info = info(job);
         match text(job, "Status").as_str() {
-            "Finished" => println!(
+            "Finished" => line(format_args!(
                 "Job {id} is finished. Its image is {}.",
                 text(job, "ImageId")
-            ),
-            "Waiting" => println!(
+            )),
+            "Waiting" => line(format_args!(
                 "Job {id} has delivered image {} and waits for its next run. When that is: wherry job explain {id}",
                 text(job, "ImageId")
-            ),
-            "Stopped" => println!(
+            )),
+            "Stopped" => line(format_args!(
                 "Job {id} is stopped; what was copied is kept. Go on: wherry job start {id}"
-            ),
-            status => println!(
+            )),
+            status => line(format_args!(
                 "Job {id} is {status}: {} {}",
                 text(job, "ErrorCode"),
                 info.error_msg
                     .unwrap_or_else(|| format!("`wherry job explain {id}` says why."))
-            ),
+            )),
         }
     }
 }
@@ -155,5 +158,5 @@ fn describe(info: &StatusInfo) -> String {
         parts.push(format!("place {position} in the queue"));
     }
     parts.extend(info.doing.clone());
-    parts.join(", ")
+    domain::printable(&parts.join(", ")).into_owned()
 }
