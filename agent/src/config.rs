@@ -1,9 +1,13 @@
 //! Settings of the agent.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::parser::ValueSource;
 use domain::rate::Rate;
 use tonic::transport::Uri;
 
@@ -29,10 +33,10 @@ pub struct Config {
     /// Name that the source gets when it registers. Without it, the host name.
     #[arg(long, env = "WHERRY_NAME")]
     pub name: Option<String>,
-    /// Disks of the source, block devices or files, at most 17; the first is the system disk. Without any, the agent finds the
-    /// machine's disks itself.
-    #[arg(long, env = "WHERRY_DISK", value_delimiter = ',')]
-    pub disk: Vec<PathBuf>,
+    /// Path of a disk of the source, a block device or a file; repeated for each disk, at most 17. The first is the system disk. Without any,
+    /// the agent finds the machine's disks itself. The environment holds one path a line.
+    #[arg(long, env = "WHERRY_DISK", value_name = "PATH", value_parser = DiskPathsParser)]
+    pub disk: Vec<DiskPaths>,
     /// Address that serves `/healthz`, `/readyz` and `/metrics`. Without it, none is served.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,
@@ -58,6 +62,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// The disks that the operator named, as absolute paths: no tool may take a path for an option.
+    pub(crate) fn disks(&self) -> Vec<PathBuf> {
+        self.disk
+            .iter()
+            .flat_map(|paths| &paths.0)
+            .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+            .collect()
+    }
+
     pub(crate) fn heartbeat_interval(&self) -> Duration {
         Duration::from_secs(self.heartbeat_secs.into())
     }
@@ -78,6 +91,48 @@ impl Config {
 
     pub(crate) fn reconnect_max(&self) -> Duration {
         Duration::from_secs(self.reconnect_max_secs)
+    }
+}
+
+/// The path of one `--disk`, or all paths of `WHERRY_DISK`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskPaths(Vec<PathBuf>);
+
+/// Reads [`DiskPaths`]. A flag holds one path, whatever characters are in it; the environment has one variable for all paths.
+#[derive(Debug, Clone)]
+struct DiskPathsParser;
+
+impl TypedValueParser for DiskPathsParser {
+    type Value = DiskPaths;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<DiskPaths, clap::Error> {
+        self.parse_ref_(command, argument, value, ValueSource::CommandLine)
+    }
+
+    fn parse_ref_(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<DiskPaths, clap::Error> {
+        let separator = |byte: &u8| source == ValueSource::EnvVariable && *byte == b'\n';
+        let paths: Vec<PathBuf> = value
+            .as_bytes()
+            .split(separator)
+            .filter(|path| !path.is_empty())
+            .map(|path| Path::new(OsStr::from_bytes(path)).to_owned())
+            .collect();
+        if paths.is_empty() && source != ValueSource::EnvVariable {
+            // Its error names the flag, as that of every other path does.
+            PathBufValueParser::new().parse_ref(command, argument, value)?;
+        }
+        Ok(DiskPaths(paths))
     }
 }
 
@@ -153,6 +208,59 @@ mod tests {
         ] {
             assert!(server(bad).is_err(), "{bad}");
         }
+    }
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn a_disk_s_path_may_hold_any_character() {
+        use clap::Parser as _;
+
+        let paths = [
+            "/srv/web,1.raw",
+            "/srv/a b",
+            "/srv/new\nline",
+            "/srv/'\";$(x)",
+            "/srv/日本語",
+        ];
+        let mut line: Vec<&OsStr> = ["agent", "--server", "https://h:1"].map(OsStr::new).into();
+        for path in paths {
+            line.extend([OsStr::new("--disk"), OsStr::new(path)]);
+        }
+        let not_text = OsStr::from_bytes(b"/srv/\xff");
+        line.extend([OsStr::new("--disk"), not_text]);
+        let config = Flags::parse_from(line).config;
+        let mut wanted: Vec<PathBuf> = paths.map(PathBuf::from).into();
+        wanted.push(not_text.into());
+        assert_eq!(config.disks(), wanted);
+
+        let dash = Flags::parse_from(["agent", "--server", "https://h:1", "--disk=-dash.raw"]);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(dash.config.disks(), [here.join("-dash.raw")]);
+    }
+
+    #[test]
+    fn the_environment_has_one_path_a_line_and_a_flag_has_one() {
+        let parse = |text: &str, source| {
+            let command = clap::Command::new("agent");
+            DiskPathsParser.parse_ref_(&command, None, OsStr::new(text), source)
+        };
+        let paths = |paths: &[&str]| DiskPaths(paths.iter().map(PathBuf::from).collect());
+        let text = "/dev/a,b\n/dev/c\n";
+        let from_environment = parse(text, ValueSource::EnvVariable).unwrap();
+        assert_eq!(from_environment, paths(&["/dev/a,b", "/dev/c"]));
+        let from_flag = parse(text, ValueSource::CommandLine).unwrap();
+        assert_eq!(from_flag, paths(&[text]));
+        assert_eq!(
+            parse("", ValueSource::EnvVariable).unwrap(),
+            paths(&[]),
+            "the agent finds the disks"
+        );
+        assert!(parse("", ValueSource::CommandLine).is_err());
     }
 
     #[test]

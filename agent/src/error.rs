@@ -28,6 +28,12 @@ pub enum Error {
         /// The gateway's sentence.
         reason: String,
     },
+    /// Two of the disks that were named are one.
+    #[error("{message}")]
+    DiskRepeated {
+        /// Which two, and what to do.
+        message: String,
+    },
     /// The state directory can't be used.
     #[error("can't {action} {}: check that the directory exists and belongs to the user that runs the agent (--state-dir)", path.display())]
     State {

@@ -5,7 +5,10 @@
 mod discover;
 mod disk;
 mod partition;
+mod repeated;
 mod system;
+#[cfg(test)]
+mod testing;
 mod usage;
 
 use std::path::PathBuf;
@@ -66,7 +69,7 @@ pub(crate) struct Collector {
 impl Collector {
     pub fn new(config: &Config) -> Self {
         Self {
-            named: config.disk.clone(),
+            named: config.disks(),
             sysfs: Sysfs::of_this_machine(),
             system: SystemInfo::new(&config.server),
         }
@@ -86,8 +89,9 @@ impl Collector {
             [] => self.sysfs.disks(),
             named => named.to_vec(),
         };
-        if let Some(failure) = count_failure(paths.len()) {
-            return (Vec::new(), Some(failure));
+        let failure = count_failure(paths.len()).or_else(|| repeated::failure(&paths, &self.sysfs));
+        if failure.is_some() {
+            return (Vec::new(), failure);
         }
         let mut disks = Vec::new();
         let mut complaints = Vec::new();
@@ -107,6 +111,11 @@ impl Collector {
             .then(|| Failure::new(FailureCode::SourceDiskUnreadable, complaints.join(" ")));
         (disks, failure)
     }
+}
+
+/// The sentence about two of the disks that the operator named, if they are one disk. Blocks where a file system does not answer.
+pub(crate) fn repeated_among(named: &[PathBuf]) -> Option<String> {
+    repeated::failure(named, &Sysfs::of_this_machine()).map(|failure| failure.message)
 }
 
 fn inventory(disks: Vec<wire::Disk>, system_info: String) -> wire::Inventory {
@@ -236,6 +245,18 @@ mod tests {
         let snapshot = collector.collect();
         assert_eq!(snapshot.failure, None);
         assert_eq!(snapshot.inventory.disks[1].index, 1);
+    }
+
+    #[test]
+    fn one_disk_under_two_names_is_no_inventory() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, other) = (directory.path().join("disk"), directory.path().join("link"));
+        std::fs::write(&disk, [1; 4096]).unwrap();
+        std::os::unix::fs::symlink(&disk, &other).unwrap();
+        let snapshot = collector(vec![disk, other]).collect();
+        assert!(snapshot.inventory.disks.is_empty());
+        let failure = snapshot.failure.unwrap();
+        assert_eq!(failure.code, FailureCode::SourceDiskRepeated);
     }
 
     #[test]

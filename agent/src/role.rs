@@ -42,6 +42,7 @@ async fn live(
     shutdown: &Shutdown,
     connected: health::Condition,
 ) -> Result<(), Error> {
+    refuse_repeated_disks(config).await?;
     let state = StateDir::open(&config.state_dir)?;
     let key = state.key()?;
     let tasks = TaskGroup::new(shutdown.clone());
@@ -73,6 +74,16 @@ async fn live(
     tasks.start_once("link", link.hold(shutdown.clone()));
     tasks.join(config.drain_timeout()).await?;
     Ok(())
+}
+
+/// Refuses to start with one disk under two names. Where the disks do not answer, the inventory says so later.
+async fn refuse_repeated_disks(config: &Config) -> Result<(), Error> {
+    let named = config.disks();
+    let looking = tokio::task::spawn_blocking(move || inventory::repeated_among(&named));
+    match tokio::time::timeout(config.request_timeout(), looking).await {
+        Ok(Ok(Some(message))) => Err(Error::DiskRepeated { message }),
+        _ => Ok(()),
+    }
 }
 
 /// Starts the task that looks at the disks, and gives it a moment for its first look.

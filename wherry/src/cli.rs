@@ -302,6 +302,29 @@ mod tests {
         }
     }
 
+    /// All commands below this one, and itself.
+    fn with_subcommands(command: &clap::Command) -> Vec<&clap::Command> {
+        let mut all = vec![command];
+        for subcommand in command.get_subcommands() {
+            all.extend(with_subcommands(subcommand));
+        }
+        all
+    }
+
+    #[test]
+    fn a_setting_that_holds_paths_is_never_split() {
+        // Addresses, names and ids have no commas in them. A path may have any character.
+        let without_commas = ["agents-name", "trusted-proxies"];
+        let command = command();
+        let split: std::collections::BTreeSet<&str> = with_subcommands(&command)
+            .into_iter()
+            .flat_map(clap::Command::get_arguments)
+            .filter(|argument| argument.get_value_delimiter().is_some())
+            .filter_map(clap::Arg::get_long)
+            .collect();
+        assert_eq!(split.into_iter().collect::<Vec<_>>(), without_commas);
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (line, why) in [

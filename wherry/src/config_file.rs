@@ -155,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_in_the_file_is_a_flag_for_each_of_its_texts() {
+        let agent = crate::cli::command()
+            .find_subcommand("agent")
+            .unwrap()
+            .clone();
+        let text = "disk = ['/srv/web,1.raw', \"/srv/new\\nline\"]";
+        let flags = as_flags(text, &agent, |_| false).unwrap();
+        assert_eq!(flags, ["--disk=/srv/web,1.raw", "--disk=/srv/new\nline"]);
+    }
+
+    #[test]
     fn what_is_no_setting_is_an_error() {
         for text in ["colour = 1", "slots = {}", "slots =", "config = 'other'"] {
             assert!(as_flags(text, &worker(), |_| false).is_err(), "{text}");

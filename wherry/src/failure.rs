@@ -98,7 +98,12 @@ fn code_of(cause: &(dyn Error + 'static)) -> Option<ExitCode> {
     if store_is_away || bus_is_away || gateway_is_away || service_is_away {
         return Some(ExitCode::Unavailable);
     }
-    let is_usage = cause.is::<UsageError>() || cause.is::<store::InvalidSealKey>();
+    let names_a_disk_twice = matches!(
+        cause.downcast_ref(),
+        Some(agent::Error::DiskRepeated { .. })
+    );
+    let is_usage =
+        names_a_disk_twice || cause.is::<UsageError>() || cause.is::<store::InvalidSealKey>();
     is_usage.then_some(ExitCode::Usage)
 }
 

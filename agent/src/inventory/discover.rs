@@ -11,13 +11,16 @@ const NO_DISKS: [&str; 2] = ["sr", "fd"];
 const NO_DISKS_WITHIN: [&str; 2] = ["boot", "rpmb"];
 
 /// Layers between a file system and its disk. More than a few are a loop in `/sys`.
-const MOST_LAYERS: usize = 16;
+pub(super) const MOST_LAYERS: usize = 16;
+
+/// How the name begins that multipathd gives a device of its own.
+const MULTIPATH: &str = "mpath-";
 
 /// The kernel's view of block devices.
 #[derive(Debug)]
 pub(super) struct Sysfs {
-    sys: PathBuf,
-    mountinfo: PathBuf,
+    pub(super) sys: PathBuf,
+    pub(super) mountinfo: PathBuf,
 }
 
 /// A mounted file system.
@@ -44,6 +47,7 @@ impl Sysfs {
         let mut names = self.entries(&self.sys.join("block"));
         names.retain(|name| self.is_disk(name));
         names.sort();
+        let mut names = self.without_paths(names);
         if let Some(system) = self.system_disk()
             && let Some(position) = names.iter().position(|name| *name == system)
         {
@@ -75,6 +79,33 @@ impl Sysfs {
             .collect()
     }
 
+    /// The same disks with one name each: the paths of a multipath disk give way to the device over them.
+    fn without_paths(&self, names: Vec<String>) -> Vec<String> {
+        let mut kept = Vec::new();
+        for name in names {
+            let entry = self.sys.join("block").join(&name);
+            let name = self
+                .multipath_over(&entry)
+                .and_then(|over| Some(over.file_name()?.to_str()?.to_owned()))
+                .unwrap_or(name);
+            if !kept.contains(&name) {
+                kept.push(name);
+            }
+        }
+        kept
+    }
+
+    /// The multipath device of which a disk is one path.
+    pub fn multipath_over(&self, entry: &Path) -> Option<PathBuf> {
+        let holders = entry.join("holders");
+        self.entries(&holders)
+            .into_iter()
+            .filter_map(|holder| fs::canonicalize(holders.join(holder)).ok())
+            .find(|holder| {
+                read(&holder.join("dm/uuid")).is_some_and(|uuid| uuid.starts_with(MULTIPATH))
+            })
+    }
+
     fn is_disk(&self, name: &str) -> bool {
         let entry = self.sys.join("block").join(name);
         let has_size = read(&entry.join("size")).is_some_and(|sectors| sectors != "0");
@@ -95,6 +126,9 @@ impl Sysfs {
             self.entry_named(&name)
         })?;
         for _ in 0..MOST_LAYERS {
+            if read(&entry.join("dm/uuid")).is_some_and(|uuid| uuid.starts_with(MULTIPATH)) {
+                return Some(entry.file_name()?.to_str()?.to_owned());
+            }
             if entry.join("partition").exists() {
                 entry = entry.parent()?.to_owned();
             }
@@ -128,7 +162,8 @@ impl Sysfs {
         }
     }
 
-    fn entry_of(&self, device: &str) -> Option<PathBuf> {
+    /// The entry of a device, of which `major:minor` is the number.
+    pub fn entry_of(&self, device: &str) -> Option<PathBuf> {
         fs::canonicalize(self.sys.join("dev/block").join(device)).ok()
     }
 
@@ -136,7 +171,8 @@ impl Sysfs {
         fs::canonicalize(self.sys.join("class/block").join(name)).ok()
     }
 
-    fn entries(&self, directory: &Path) -> Vec<String> {
+    /// Names in a directory; none where it can't be read.
+    pub fn entries(&self, directory: &Path) -> Vec<String> {
         fs::read_dir(directory)
             .into_iter()
             .flatten()
@@ -145,7 +181,8 @@ impl Sysfs {
     }
 }
 
-fn read(path: &Path) -> Option<String> {
+/// The text of one of the kernel's small files, without the blanks around it.
+pub(super) fn read(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
@@ -170,89 +207,8 @@ fn unescaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
-    use tempfile::TempDir;
-
+    use super::super::testing::Machine;
     use super::*;
-
-    /// A machine with a system disk `vda` (root on LVM on its second partition), a data disk `sdb`, an optical drive and a loop device.
-    struct Machine {
-        directory: TempDir,
-        sysfs: Sysfs,
-    }
-
-    impl Machine {
-        fn new(mountinfo: &str) -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let sysfs = Sysfs {
-                sys: directory.path().join("sys"),
-                mountinfo: directory.path().join("mountinfo"),
-            };
-            fs::write(&sysfs.mountinfo, mountinfo).unwrap();
-            for kind in ["sys/block", "sys/dev/block", "sys/class/block"] {
-                fs::create_dir_all(directory.path().join(kind)).unwrap();
-            }
-            let machine = Self { directory, sysfs };
-            machine.device("sdb", "8:16", true);
-            machine.device("sr0", "11:0", true);
-            machine.device("loop0", "7:0", false);
-            machine.device("dm-0", "253:0", false);
-            machine.device("vda", "252:0", true);
-            machine.partition("vda", "vda1", "252:1");
-            machine.partition("vda", "vda2", "252:2");
-            machine.layer("vda/vda2", "dm-0");
-            machine
-        }
-
-        fn path(&self, path: &str) -> PathBuf {
-            self.directory.path().join(path)
-        }
-
-        fn device(&self, name: &str, number: &str, has_device: bool) {
-            let entry = format!("sys/devices/{name}");
-            self.entry(&entry, number);
-            symlink(self.path(&entry), self.path(&format!("sys/block/{name}"))).unwrap();
-            if has_device {
-                fs::create_dir(self.path(&entry).join("device")).unwrap();
-            }
-        }
-
-        fn partition(&self, disk: &str, name: &str, number: &str) {
-            let entry = format!("sys/devices/{disk}/{name}");
-            self.entry(&entry, number);
-            fs::write(self.path(&entry).join("partition"), "1\n").unwrap();
-        }
-
-        fn entry(&self, entry: &str, number: &str) {
-            for part in ["holders", "slaves"] {
-                fs::create_dir_all(self.path(entry).join(part)).unwrap();
-            }
-            fs::write(self.path(entry).join("size"), "2048\n").unwrap();
-            fs::write(self.path(entry).join("dev"), format!("{number}\n")).unwrap();
-            let name = entry.rsplit('/').next().unwrap();
-            symlink(
-                self.path(entry),
-                self.path(&format!("sys/dev/block/{number}")),
-            )
-            .unwrap();
-            symlink(
-                self.path(entry),
-                self.path(&format!("sys/class/block/{name}")),
-            )
-            .unwrap();
-        }
-
-        fn layer(&self, lower: &str, upper: &str) {
-            let lower_name = lower.rsplit('/').next().unwrap();
-            let (lower, upper_path) = (
-                self.path(&format!("sys/devices/{lower}")),
-                self.path(&format!("sys/devices/{upper}")),
-            );
-            symlink(&upper_path, lower.join("holders").join(upper)).unwrap();
-            symlink(&lower, upper_path.join("slaves").join(lower_name)).unwrap();
-        }
-    }
 
     fn paths(names: &[&str]) -> Vec<PathBuf> {
         names.iter().map(PathBuf::from).collect()
@@ -273,6 +229,14 @@ mod tests {
     fn without_a_root_on_a_disk_the_names_decide() {
         let machine = Machine::new("1 0 0:30 / / rw - overlay overlay rw\n");
         assert_eq!(machine.sysfs.disks(), paths(&["/dev/sdb", "/dev/vda"]));
+    }
+
+    #[test]
+    fn a_disk_with_several_paths_is_one_disk() {
+        let machine = Machine::new("1 0 253:1 / / rw - ext4 /dev/mapper/mpatha rw\n");
+        machine.device("sda", "8:0", true);
+        machine.multipath("dm-1", "253:1", &["sda", "sdb"]);
+        assert_eq!(machine.sysfs.disks(), paths(&["/dev/dm-1", "/dev/vda"]));
     }
 
     #[test]

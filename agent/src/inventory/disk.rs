@@ -64,6 +64,9 @@ fn open(path: &Path) -> io::Result<Measured> {
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied => "run the agent as root, or let its user read the device",
+        io::ErrorKind::NotFound if path.as_os_str().as_encoded_bytes().contains(&b',') => {
+            "a comma is a part of a path: repeat --disk for each disk, or give WHERRY_DISK one path a line"
+        }
         _ => "check the path given with --disk and that the disk is attached",
     };
     Failure::new(
@@ -97,6 +100,8 @@ mod tests {
             message.contains("neither a block device nor a file"),
             "{message}"
         );
+        let message = measure(Path::new("/dev/vda,/dev/vdb")).unwrap_err().message;
+        assert!(message.contains("repeat --disk"), "{message}");
         let message = measure(Path::new("/nowhere/disk")).unwrap_err().message;
         assert!(
             message.contains("/nowhere/disk") && message.contains("os error 2"),

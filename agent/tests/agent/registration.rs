@@ -47,6 +47,36 @@ async fn a_server_with_a_code_becomes_a_source_with_its_disks() {
 }
 
 #[tokio::test]
+async fn one_disk_under_two_names_keeps_the_agent_from_starting() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let link = deployment.directory.path().join("ata-DISK_1");
+    std::os::unix::fs::symlink(&disk, &link).unwrap();
+    let code = deployment.code(Code::default()).await;
+    let [disk, link] = [disk, link].map(|path| path.display().to_string());
+    let flags = ["--activation-code", &code, "--disk", &disk, "--disk", &link];
+    let sentence = match deployment.agent(&flags).ended().await.unwrap_err() {
+        Error::DiskRepeated { message } => message,
+        other => panic!("{other}"),
+    };
+    assert!(
+        sentence.contains(&disk) && sentence.contains(&link),
+        "{sentence}"
+    );
+    assert_eq!(deployment.count("select count(*) from source").await, 0);
+}
+
+#[tokio::test]
+async fn a_path_with_a_comma_is_one_disk() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("web,1.raw", &[1; 8192]);
+    let (agent, _) = deployment.registered_agent(&disk, &[]).await;
+    let well = "select s.id from source s join source_disk on source_id = s.id where failure_code is null and path like '%web,1.raw'";
+    deployment.look("the source is well", well).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn codes_that_do_not_count_are_refused_with_a_sentence() {
     let deployment = Deployment::start().await;
     let sentence = refusal(&deployment, &deployment.code_of("nobody")).await;

@@ -37,6 +37,12 @@ pub(super) fn inventory(inventory: Option<wire::Inventory>) -> Result<Inventory,
 }
 
 fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
+    let paths: BTreeSet<&str> = disks.iter().map(|disk| disk.path.as_str()).collect();
+    if paths.len() < disks.len() {
+        return Err(invalid(
+            "two disks of a source can't have one path: name each disk once with --disk",
+        ));
+    }
     let mut seen = BTreeSet::new();
     disks
         .into_iter()
@@ -202,7 +208,7 @@ mod tests {
     fn disk(index: u32) -> wire::Disk {
         wire::Disk {
             index,
-            path: "/dev/vda".to_owned(),
+            path: format!("/dev/vd{index}"),
             size_bytes: 1 << 30,
             used_bytes: None,
             partitions: Vec::new(),
@@ -212,7 +218,8 @@ mod tests {
     #[test]
     fn an_inventory_that_postgres_could_not_keep_is_refused() {
         assert_eq!(host_name(&inventory(Some(good())).unwrap()), Some("web-01"));
-        let broken: [fn(&mut wire::Inventory); 10] = [
+        let broken: [fn(&mut wire::Inventory); 11] = [
+            |inventory| inventory.disks[1].path = inventory.disks[0].path.clone(),
             |inventory| inventory.system_info = "[]".to_owned(),
             |inventory| inventory.system_info = r#"{"a":"\u0000"}"#.to_owned(),
             |inventory| inventory.system_info = format!(r#"{{"a":"{}"}}"#, "x".repeat(1024)),

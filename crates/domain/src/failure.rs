@@ -63,6 +63,8 @@ failure_codes! {
     SourceOffline = "SourceServer.Offline", true;
     /// A disk of the source can't be opened or read.
     SourceDiskUnreadable = "SourceServer.DiskUnreadable", false;
+    /// Two names of a source's disks are one disk.
+    SourceDiskRepeated = "SourceServer.DiskRepeated", false;
     /// A disk of the source has another size than the job was made for.
     SourceDiskChanged = "SourceServer.DiskChanged", false;
     /// The agent can't reach the receiver.
