@@ -12,6 +12,12 @@ pub mod agent {
 
 /// Between a worker and the receiver in its run's instance.
 pub mod receiver {
+    /// The name in the certificate of who may call a receiver.
+    pub const CONTROL_NAME: &str = "control";
+
+    /// Name of the socket in an instance's directory at which its receiver is called.
+    pub const CONTROL_SOCKET: &str = "control.sock";
+
     tonic::include_proto!("wherry.receiver.v1");
 }
 

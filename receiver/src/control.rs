@@ -1,19 +1,42 @@
-//! The worker's service: every call carries the epoch of its lease, and one below the fence is refused.
+//! The worker's service. Every call is the worker's, by its certificate, and carries the epoch of its lease. What is received and made is not
+//! said by any: the worker has written it into the instance.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use domain::disk::DiskIndex;
-use domain::{Epoch, Failure, FailureCode, Run};
+use domain::{Epoch, Failure, FailureCode};
 use proto::receiver as wire;
 use proto::receiver::receiver_service_server::ReceiverService;
 use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
+use tonic::transport::server::{TlsConnectInfo, UdsConnectInfo};
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
-use transfer::TicketSecret;
-use transfer::receiver::{Admission, ReceiveStatus, Server, TargetDisk};
+use transfer::receiver::{ReceiveStatus, Server};
 
 use crate::image::{Builder, Order, Progress};
+use crate::instance::Work;
+
+/// Lets the worker in, before any call is looked at. The run's authority has signed for the agent and the receiver as well.
+///
+/// # Errors
+/// PERMISSION_DENIED.
+#[expect(
+    clippy::result_large_err,
+    reason = "tonic asks for interceptors of this form"
+)]
+pub(crate) fn only_the_worker(request: Request<()>) -> Result<Request<()>, Status> {
+    let connection = request.extensions().get::<TlsConnectInfo<UdsConnectInfo>>();
+    let chain = connection.and_then(TlsConnectInfo::peer_certs);
+    let certificate = chain.as_ref().and_then(|chain| chain.first());
+    if certificate.is_some_and(|certificate| transfer::is_named(certificate, wire::CONTROL_NAME)) {
+        Ok(request)
+    } else {
+        Err(Status::permission_denied(
+            "only the worker of a run may call its receiver",
+        ))
+    }
+}
 
 /// The service; clones share one receiver.
 #[derive(Debug, Clone)]
@@ -25,17 +48,16 @@ pub(crate) struct Control {
 struct Shared {
     server: Server,
     builder: Builder,
-    /// What was admitted last; the image is made of it.
-    disks: Mutex<Vec<TargetDisk>>,
+    work: Work,
 }
 
 impl Control {
-    pub(crate) fn new(server: Server, builder: Builder) -> Self {
+    pub(crate) fn new(server: Server, builder: Builder, work: Work) -> Self {
         Self {
             shared: Arc::new(Shared {
                 server,
                 builder,
-                disks: Mutex::default(),
+                work,
             }),
         }
     }
@@ -51,13 +73,16 @@ impl Control {
     }
 
     fn check(&self, epoch: i64) -> Result<(), Status> {
-        let fence = self.shared.server.epoch();
-        if Epoch(epoch) < fence {
-            return Err(Status::failed_precondition(format!(
-                "epoch {epoch} is over, the fence stands at {fence}"
-            )));
+        let served = self.shared.work.admission.epoch;
+        match Epoch(epoch).cmp(&served) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less => Err(Status::failed_precondition(format!(
+                "epoch {epoch} is over, this receiver serves epoch {served}"
+            ))),
+            Ordering::Greater => Err(Status::unavailable(format!(
+                "this receiver serves epoch {served}, and epoch {epoch} needs one of its own"
+            ))),
         }
-        Ok(())
     }
 }
 
@@ -68,21 +93,13 @@ impl ReceiverService for Control {
         request: Request<wire::AdmitRequest>,
     ) -> Result<Response<wire::AdmitResponse>, Status> {
         let span = span("receiver.admit", request.metadata());
-        let request = request.into_inner();
-        self.check(request.epoch)?;
-        let admission = admission(&request)?;
-        let disks = admission.disks.clone();
+        self.check(request.into_inner().epoch)?;
         self.shared
             .server
-            .admit(admission)
+            .admit(self.shared.work.admission.clone())
             .instrument(span)
             .await
             .map_err(|error| refuse(&error))?;
-        *self
-            .shared
-            .disks
-            .lock()
-            .expect("no holder of this lock can panic") = disks;
         let address = self
             .shared
             .server
@@ -125,9 +142,8 @@ impl ReceiverService for Control {
         request: Request<wire::BuildImageRequest>,
     ) -> Result<Response<wire::BuildImageResponse>, Status> {
         let span = span("receiver.build_image", request.metadata());
-        let request = request.into_inner();
-        self.check(request.epoch)?;
-        let order = self.order(request)?;
+        self.check(request.into_inner().epoch)?;
+        let order = self.order()?;
         // From here on nothing writes the disks that the image is made of.
         let halted = self.shared.server.halt().instrument(span.clone()).await;
         halted.map_err(|error| refuse(&error))?;
@@ -138,65 +154,29 @@ impl ReceiverService for Control {
 
 impl Control {
     /// What the image is made of. Without a receipt for every disk there is none.
-    fn order(&self, request: wire::BuildImageRequest) -> Result<Order, Status> {
-        let server = &self.shared.server;
+    fn order(&self) -> Result<Order, Status> {
+        let Shared { server, work, .. } = &*self.shared;
         if !server.status().borrow().is_complete() {
             return Err(Status::unavailable("not every disk has its receipt"));
         }
-        let disks = self
-            .shared
+        let disks = work
+            .admission
             .disks
-            .lock()
-            .expect("no holder of this lock can panic")
-            .clone();
-        let disks = disks
-            .into_iter()
+            .iter()
             .map(|disk| {
                 let proven = server.proven(disk.index)?;
-                Some((disk, server.disk_path(disk.index), proven))
+                Some((*disk, server.disk_path(disk.index), proven))
             })
             .collect::<Option<_>>()
             .ok_or_else(|| Status::unavailable("a disk has lost its receipt"))?;
-        let image_id = request
-            .image_id
-            .parse()
-            .map_err(|_| Status::invalid_argument("the image's id can't be read"))?;
         Ok(Order {
-            image_id,
-            image_name: request.image_name,
-            job_id: request.job_id,
-            source_id: request.source_id,
+            image_id: work.image_id.clone(),
+            image_name: work.image_name.clone(),
+            job_id: work.admission.job_id.clone(),
+            source_id: work.source_id.clone(),
             disks,
         })
     }
-}
-
-fn admission(request: &wire::AdmitRequest) -> Result<Admission, Status> {
-    let invalid = |what: &str| Status::invalid_argument(format!("{what} can't be read"));
-    let disks = request
-        .disks
-        .iter()
-        .map(|disk| {
-            let index = u16::try_from(disk.index).map_err(|_| invalid("a disk's index"))?;
-            Ok(TargetDisk {
-                index: DiskIndex(index),
-                source_bytes: disk.source_size_bytes,
-                target_bytes: disk.target_size_bytes,
-            })
-        })
-        .collect::<Result<_, Status>>()?;
-    Ok(Admission {
-        epoch: Epoch(request.epoch),
-        job_id: request
-            .job_id
-            .parse()
-            .map_err(|_| invalid("the job's id"))?,
-        run: Run(request.run),
-        secret: TicketSecret::from_bytes(&request.ticket_secret)
-            .ok_or_else(|| invalid("the ticket's secret"))?,
-        disks,
-        checksum: request.checksum,
-    })
 }
 
 fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {

@@ -2,14 +2,14 @@
 //!
 //! An image is a directory of the store: for each disk `disk-N.raw`, `disk-N.qcow2` and `disk-N.manifest`, and `image.json` about them all. It is made
 //! under another name and renamed when it is whole and flushed, so a directory with an image's name is always an image. A
-//! build that fell is begun anew; one that was renamed is found.
+//! build that fell is begun anew; one that was renamed is found. What is not this job's own is never touched.
 
 mod build;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use domain::{Failure, ImageId};
+use domain::{Failure, ImageId, JobId, SourceId};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 use transfer::receiver::{Proven, TargetDisk};
@@ -68,8 +68,8 @@ fn is_none(count: &u64) -> bool {
 pub(crate) struct Order {
     pub(crate) image_id: ImageId,
     pub(crate) image_name: String,
-    pub(crate) job_id: String,
-    pub(crate) source_id: String,
+    pub(crate) job_id: JobId,
+    pub(crate) source_id: SourceId,
     pub(crate) disks: Vec<(TargetDisk, PathBuf, Proven)>,
 }
 

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod error;
 mod image;
+mod instance;
 mod role;
 
 pub use config::Config;

@@ -2,23 +2,24 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use domain::Epoch;
 use prost::Message as _;
 use proto::receiver::receiver_service_server::ReceiverServiceServer;
-use proto::receiver::{InstanceConfig, InstanceReady};
+use proto::receiver::{CONTROL_SOCKET, InstanceReady};
 use rustix::fs::{FlockOperation, flock};
 use service::health::Condition;
-use service::{Readiness, Shutdown, TaskGroup, health};
-use tokio_stream::wrappers::TcpListenerStream;
+use service::{Readiness, Shutdown, TaskGroup, health, local_socket};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use transfer::receiver::{Server, ServerConfig};
 
-use crate::control::Control;
+use crate::control::{Control, only_the_worker};
 use crate::image::Builder;
+use crate::instance::Instance;
 use crate::{Config, Error};
 
 /// Time that calls under way have to end.
@@ -43,26 +44,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Result<(), Error> {
     // Held until the process ends, whatever ends it.
     let _lock = lock(&config.dir)?;
-    let instance = read_instance(&config.dir)?;
-    let malformed = |what: String| Error::Malformed {
-        path: config.dir.clone(),
-        what,
-    };
-    let ip: IpAddr = instance
-        .listen_ip
-        .parse()
-        .map_err(|_| malformed(format!("{:?} is no address", instance.listen_ip)))?;
-    let identity = transfer::Identity {
-        authority_pem: instance.authority_pem.clone(),
-        certificate_pem: instance.certificate_pem.clone(),
-        key_pem: instance.key_pem.clone(),
-    };
+    let instance = Instance::read(&config.dir)?;
     let server = Server::bind(ServerConfig::new(
-        SocketAddr::new(ip, 0),
-        identity,
+        SocketAddr::new(instance.listen, 0),
+        instance.identity.clone(),
+        instance.work.source_id.as_str(),
         config.dir.clone(),
     ))?;
-    let (epoch, fence) = (Epoch(instance.epoch), server.epoch());
+    let (epoch, fence) = (instance.work.admission.epoch, server.epoch());
     if epoch < fence {
         return Err(Error::Fenced {
             path: config.dir.clone(),
@@ -70,29 +59,19 @@ async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Resu
             fence,
         });
     }
-    let builder = Builder::new(instance.image_store.clone().into(), config.qemu_img.clone());
-    let control = Control::new(server, builder);
-
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(
-            &instance.certificate_pem,
-            &instance.key_pem,
+            &instance.identity.certificate_pem,
+            &instance.identity.key_pem,
         ))
-        .client_ca_root(Certificate::from_pem(&instance.authority_pem));
-    let listener = tokio::net::TcpListener::bind(SocketAddr::new(ip, 0))
-        .await
-        .map_err(|source| Error::Io {
-            doing: "listen for the worker",
-            source,
-        })?;
-    let port = listener
-        .local_addr()
-        .map_err(|source| Error::Io {
-            doing: "listen for the worker",
-            source,
-        })?
-        .port();
-    let service = ReceiverServiceServer::new(control.clone());
+        .client_ca_root(Certificate::from_pem(&instance.identity.authority_pem));
+    let builder = Builder::new(instance.image_store, config.qemu_img.clone());
+    let control = Control::new(server, builder, instance.work);
+    let listener = local_socket::bind(&config.dir, CONTROL_SOCKET).map_err(|source| Error::Io {
+        doing: "listen for the worker",
+        source,
+    })?;
+    let service = ReceiverServiceServer::with_interceptor(control.clone(), only_the_worker);
     let router = tonic::transport::Server::builder()
         .tls_config(tls)
         .map_err(Error::Control)?
@@ -101,14 +80,14 @@ async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Resu
     let tasks = TaskGroup::new(shutdown.clone());
     let ending = shutdown.clone();
     tasks.start_once("control", async move {
-        let incoming = TcpListenerStream::new(listener);
+        let incoming = UnixListenerStream::new(listener);
         router
             .serve_with_incoming_shutdown(incoming, async move { ending.draining().await })
             .await
     });
-    write_ready(&config.dir, epoch, port)?;
+    write_ready(&config.dir, epoch)?;
     ready.set(true);
-    tracing::info!(instance_id = instance.instance_id, %epoch, "the receiver is ready");
+    tracing::info!(instance_id = instance.id, %epoch, "the receiver is ready");
     let ended = tasks.join(DRAIN_TIMEOUT).await;
     control.halt_for_good().await;
     Ok(ended?)
@@ -138,23 +117,11 @@ fn lock(directory: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-fn read_instance(directory: &Path) -> Result<InstanceConfig, Error> {
-    let bytes = std::fs::read(directory.join("instance")).map_err(|source| Error::NoInstance {
-        path: directory.to_owned(),
-        source,
-    })?;
-    InstanceConfig::decode(bytes.as_slice()).map_err(|error| Error::Malformed {
-        path: directory.to_owned(),
-        what: error.to_string(),
-    })
-}
-
 /// Written under another name first: whoever sees the file sees all of it.
-fn write_ready(directory: &Path, epoch: Epoch, port: u16) -> Result<(), Error> {
+fn write_ready(directory: &Path, epoch: Epoch) -> Result<(), Error> {
     let ready = InstanceReady {
         epoch: epoch.0,
         pid: std::process::id(),
-        control_port: port.into(),
     };
     let new = directory.join("ready.new");
     std::fs::write(&new, ready.encode_to_vec())

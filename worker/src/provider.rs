@@ -5,8 +5,10 @@ mod conformance;
 mod process;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use domain::{Epoch, InstanceId};
+use proto::receiver::Work;
 
 pub(crate) use process::{Limits, ProcessProvider};
 
@@ -19,8 +21,29 @@ pub(crate) struct InstanceSpec {
     pub(crate) authority_pem: String,
     pub(crate) certificate_pem: String,
     pub(crate) key_pem: String,
+    /// What its receiver receives and makes.
+    pub(crate) work: Work,
+}
+
+impl InstanceSpec {
     /// Bytes of the largest disk: no file of the instance may grow beyond it.
-    pub(crate) largest_disk_bytes: u64,
+    pub(crate) fn largest_disk_bytes(&self) -> u64 {
+        let disks = self.work.disks.iter();
+        disks.map(|disk| disk.target_size_bytes).max().unwrap_or(0)
+    }
+}
+
+/// Where a receiver is called by its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ControlAddress {
+    /// A Unix socket of this machine.
+    Socket(PathBuf),
+    /// An address that agents must not reach.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for instances that are machines of their own")
+    )]
+    Tcp(SocketAddr),
 }
 
 /// An instance could not be made, parked or destroyed.
@@ -68,9 +91,9 @@ pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
     /// Where its instances are, as rows have it.
     fn host(&self) -> String;
 
-    /// Makes the instance, or takes it over: what ran in it under an earlier epoch is ended first. Answers with the receiver's control
-    /// address.
-    async fn create(&self, spec: &InstanceSpec) -> Result<SocketAddr, ProviderError>;
+    /// Makes the instance, or takes it over: what ran in it under an earlier epoch is ended first. Answers with where its
+    /// receiver is called.
+    async fn create(&self, spec: &InstanceSpec) -> Result<ControlAddress, ProviderError>;
 
     /// What there is of the instance.
     async fn describe(&self, id: &InstanceId) -> InstanceState;

@@ -1,13 +1,16 @@
-//! Calls to a run's receiver: gRPC with mutual TLS by the run's authority, each call bounded, each with the trace it belongs to.
+//! Calls to a run's receiver: gRPC with mutual TLS by the run's authority, over a Unix socket or TCP, each call bounded, each with the trace it belongs to.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use proto::receiver as wire;
 use proto::receiver::receiver_service_client::ReceiverServiceClient;
 use telemetry::trace_context::traced;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
+use tower::service_fn;
+
+use crate::provider::ControlAddress;
 
 /// The name in every receiver's certificate.
 pub(crate) const RECEIVER_NAME: &str = "receiver";
@@ -39,7 +42,7 @@ pub(crate) enum CallError {
 impl ReceiverClient {
     /// A client; connects with its first call.
     pub(crate) fn new(
-        address: SocketAddr,
+        address: &ControlAddress,
         authority_pem: &str,
         identity: &pki::Identity,
         timeout: Duration,
@@ -51,22 +54,36 @@ impl ReceiverClient {
                 &identity.key_pem,
             ))
             .domain_name(RECEIVER_NAME);
-        let channel = Endpoint::from_shared(format!("https://{address}"))
+        let authority = match address {
+            ControlAddress::Socket(_) => RECEIVER_NAME.to_owned(),
+            ControlAddress::Tcp(address) => address.to_string(),
+        };
+        let endpoint = Endpoint::from_shared(format!("https://{authority}"))
             .and_then(|endpoint| endpoint.tls_config(tls))
             .map_err(|error| CallError::Lost(error.to_string()))?
             .connect_timeout(timeout)
-            .timeout(timeout)
-            .connect_lazy();
+            .timeout(timeout);
+        let channel = match address {
+            ControlAddress::Tcp(_) => endpoint.connect_lazy(),
+            ControlAddress::Socket(path) => {
+                let path = path.clone();
+                endpoint.connect_with_connector_lazy(service_fn(move |_| {
+                    let path = path.clone();
+                    async move {
+                        service::local_socket::connect(&path)
+                            .await
+                            .map(TokioIo::new)
+                    }
+                }))
+            }
+        };
         let client = ReceiverServiceClient::new(channel).max_decoding_message_size(MOST_BYTES);
         Ok(Self { client, timeout })
     }
 
-    pub(crate) async fn admit(
-        &self,
-        request: wire::AdmitRequest,
-    ) -> Result<wire::AdmitResponse, CallError> {
+    pub(crate) async fn admit(&self, epoch: i64) -> Result<wire::AdmitResponse, CallError> {
         let mut client = self.client.clone();
-        self.bounded(client.admit(traced(Request::new(request))))
+        self.bounded(client.admit(traced(Request::new(wire::AdmitRequest { epoch }))))
             .await
     }
 
@@ -83,15 +100,12 @@ impl ReceiverClient {
             .map(|wire::HaltResponse {}| ())
     }
 
-    pub(crate) async fn build_image(
-        &self,
-        request: wire::BuildImageRequest,
-    ) -> Result<(), CallError> {
+    pub(crate) async fn build_image(&self, epoch: i64) -> Result<(), CallError> {
         let mut client = self.client.clone();
-        let built = self
-            .bounded(client.build_image(traced(Request::new(request))))
-            .await;
-        built.map(|wire::BuildImageResponse {}| ())
+        let request = wire::BuildImageRequest { epoch };
+        self.bounded(client.build_image(traced(Request::new(request))))
+            .await
+            .map(|wire::BuildImageResponse {}| ())
     }
 
     async fn bounded<T>(
@@ -116,6 +130,31 @@ impl CallError {
             (Code::FailedPrecondition, _) => Self::Fenced,
             (_, Some(code)) => Self::Refused(domain::Failure::new(code, status.message())),
             (_, None) => Self::Lost(status.message().to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_receiver_is_lost_where_nobody_listens_at_its_socket_or_port() {
+        let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
+        let authority = pki::Authority::generate("run", pki::RUN_VALIDITY).unwrap();
+        let worker = authority.issue_client(wire::CONTROL_NAME).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = port.local_addr().unwrap();
+        drop(port);
+        for address in [
+            ControlAddress::Socket(directory.path().join("control.sock")),
+            ControlAddress::Tcp(free),
+        ] {
+            let pem = authority.certificate_pem();
+            let client = ReceiverClient::new(&address, pem, &worker, Duration::from_secs(5));
+            let asked = client.unwrap().status(1).await;
+            assert!(matches!(asked, Err(CallError::Lost(_))), "{asked:?}");
         }
     }
 }

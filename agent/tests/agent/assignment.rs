@@ -15,6 +15,9 @@ use transfer::{Ticket, TicketSecret};
 
 use crate::deployment::{Deployment, SOON};
 
+/// The name in the certificate with which an agent meets the receiver.
+const SOURCE: &str = "s-agent";
+
 /// A job and its assignment, as a worker writes them.
 async fn assign(deployment: &Deployment, source: &str, assignment: &wire::Assignment) {
     let tenant: &TenantId = &deployment.tenant;
@@ -134,6 +137,7 @@ impl Prepared {
                 certificate_pem: identity.certificate_pem,
                 key_pem: identity.key_pem,
             },
+            SOURCE,
             directory.path().to_owned(),
         );
         let receiver = Server::bind(config).unwrap();
@@ -183,11 +187,10 @@ impl Prepared {
 
     /// The assignment, with a certificate over the key that the source has registered.
     async fn assignment(&self, deployment: &Deployment, disk: &Path) -> wire::Assignment {
-        let (source, public_key): (String, Vec<u8>) =
-            sqlx::query_as("select id, public_key from source")
-                .fetch_one(&deployment.pool)
-                .await
-                .unwrap();
+        let public_key: Vec<u8> = sqlx::query_scalar("select public_key from source")
+            .fetch_one(&deployment.pool)
+            .await
+            .unwrap();
         let ticket = Ticket {
             job_id: self.job_id.clone(),
             run: Run(1),
@@ -202,7 +205,7 @@ impl Prepared {
             authority_pem: self.authority.certificate_pem().to_owned(),
             certificate_pem: self
                 .authority
-                .issue_client_over_public_key(&source, &public_key)
+                .issue_client_over_public_key(SOURCE, &public_key)
                 .unwrap(),
             ticket: ticket.sign(&self.secret),
             ..assignment(disk, disk.metadata().unwrap().len())

@@ -135,7 +135,7 @@ impl Authority {
     /// # Errors
     /// [`Error::Make`].
     pub fn issue_client(&self, common_name: &str) -> Result<Identity, Error> {
-        self.issue_identity(client(common_name), common_name)
+        self.issue_identity(client(common_name)?, common_name)
     }
 
     /// A client certificate (PEM) over somebody else's public key, the DER of a SubjectPublicKeyInfo. Proves nothing by itself:
@@ -150,7 +150,7 @@ impl Authority {
     ) -> Result<String, Error> {
         let public_key = SubjectPublicKeyInfo::from_der(public_key_der)
             .map_err(Error::read("the public key"))?;
-        self.issue(client(common_name), common_name, &public_key)
+        self.issue(client(common_name)?, common_name, &public_key)
     }
 
     /// A client certificate (PEM) over the key of a certificate request, after the request has proved that its sender has that
@@ -164,7 +164,7 @@ impl Authority {
         common_name: &str,
     ) -> Result<String, Error> {
         let request = verified(request_pem)?;
-        self.issue(client(common_name), common_name, &request.public_key)
+        self.issue(client(common_name)?, common_name, &request.public_key)
     }
 
     fn issue_identity(&self, params: CertificateParams, name: &str) -> Result<Identity, Error> {
@@ -209,11 +209,13 @@ fn verified(request_pem: &str) -> Result<CertificateSigningRequestParams, Error>
     })
 }
 
-fn client(common_name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
+/// What a client's certificate says: who it is, as the common name and as the one subject alternative name.
+fn client(common_name: &str) -> Result<CertificateParams, Error> {
+    let mut params = CertificateParams::new([common_name.to_owned()])
+        .map_err(Error::make(format!("the certificate of {common_name}")))?;
     params.distinguished_name = distinguished_name(common_name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params
+    Ok(params)
 }
 
 /// 120 random bits: unlike the library's own, another one for each certificate over the same key.

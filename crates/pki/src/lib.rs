@@ -1,8 +1,8 @@
 //! Certificate authorities and certificates: the deployment's, which agents trust from their first contact on, and each run's,
 //! which lives as long as the run and knows nobody but its receiver, its worker and its agent.
 //!
-//! Keys are ECDSA P-256. A certificate names its owner in the common name; servers have their names and addresses in the
-//! subject alternative names as well. A certificate ends with its authority, and begins an hour before it was made, so that a
+//! Keys are ECDSA P-256. A certificate names its owner in the common name and in the subject alternative names, where
+//! servers have all their names and addresses. A certificate ends with its authority, and begins an hour before it was made, so that a
 //! peer whose clock is behind takes it.
 
 mod authority;

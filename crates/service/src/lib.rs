@@ -9,6 +9,7 @@ mod shutdown;
 mod signals;
 
 pub mod health;
+pub mod local_socket;
 pub mod task;
 
 pub use bind::{BindError, bind};

@@ -28,6 +28,9 @@ use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
 /// How long the receiver's process may take for one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The name in the sender's certificate.
+pub const SENDER: &str = "bench";
+
 /// What to measure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -258,7 +261,7 @@ pub async fn receive() -> Result<(), BenchError> {
         key_pem: setup.key_pem,
     };
     let listen = SocketAddr::from((setup.address, 0));
-    let server = Server::bind(ServerConfig::new(listen, identity, setup.directory))?;
+    let server = Server::bind(ServerConfig::new(listen, identity, SENDER, setup.directory))?;
     let admission = Admission {
         epoch: Epoch(1),
         job_id: setup.job_id,

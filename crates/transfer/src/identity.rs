@@ -1,13 +1,22 @@
 //! Who a side is, and the TLS that both carriers use: mutual, by the run's own authority, version 1.3 only.
+//!
+//! A run's authority signs for its worker, its receiver and its agent. The data port takes the agent's name and no other; see [`is_named`].
 
 use std::sync::Arc;
 
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, cipher_suite};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
 
 use crate::TransferError;
 use crate::protocol::ALPN;
@@ -53,14 +62,19 @@ impl Identity {
         Ok((roots, chain, key))
     }
 
-    /// The receiver's side of the handshake.
-    pub(crate) fn server_tls(&self) -> Result<ServerConfig, TransferError> {
+    /// The receiver's side of the handshake, which only `sender` gets through.
+    pub(crate) fn server_tls(&self, sender: &str) -> Result<ServerConfig, TransferError> {
         let (roots, chain, key) = self.parts()?;
         let provider = Arc::new(provider());
-        let verifier =
+        let by_authority =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
                 .map_err(|error| unusable(&error))?;
+        let sender = sender_name(sender)?;
+        let verifier = Arc::new(OnlySender {
+            by_authority,
+            sender,
+        });
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| unusable(&error))?
@@ -84,6 +98,75 @@ impl Identity {
             .map_err(|error| unusable(&error))?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
         Ok(tls)
+    }
+}
+
+fn sender_name(name: &str) -> Result<ServerName<'static>, TransferError> {
+    ServerName::try_from(name.to_owned()).map_err(|error| unusable(&error))
+}
+
+/// Returns true if the certificate (DER) has `name` among its subject alternative names. Says who the peer is only if the certificate's chain
+/// has been verified.
+pub fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    ServerName::try_from(name).is_ok_and(|name| has_name(certificate, &name))
+}
+
+fn has_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    ParsedCertificate::try_from(certificate)
+        .and_then(|certificate| verify_server_name(&certificate, name))
+        .is_ok()
+}
+
+/// Takes the sender's certificate, and nobody else's whom the run's authority has signed for.
+#[derive(Debug)]
+struct OnlySender {
+    by_authority: Arc<dyn ClientCertVerifier>,
+    sender: ServerName<'static>,
+}
+
+impl ClientCertVerifier for OnlySender {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.by_authority.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self
+            .by_authority
+            .verify_client_cert(end_entity, intermediates, now)?;
+        if has_name(end_entity, &self.sender) {
+            Ok(verified)
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by_authority
+            .verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by_authority
+            .verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
     }
 }
 

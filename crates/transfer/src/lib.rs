@@ -41,7 +41,7 @@ pub use carrier::Carrier;
 pub use error::TransferError;
 pub use fresh::Version;
 pub use hashes::{ChunkHashes, Hash};
-pub use identity::Identity;
+pub use identity::{Identity, is_named};
 pub use ticket::{Ticket, TicketSecret};
 
 /// Bytes of a chunk: the unit of hashing, transfer and resume. The protocol and the files carry the size.

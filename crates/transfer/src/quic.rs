@@ -45,12 +45,16 @@ pub(crate) const LEAST_SEND_WINDOW: u64 = 16 << 20;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// An endpoint that senders connect to.
+/// An endpoint that `sender` connects to.
 ///
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when the address can't be bound.
-pub(crate) fn server(listen: SocketAddr, identity: &Identity) -> Result<Endpoint, TransferError> {
-    let mut tls = identity.server_tls()?;
+pub(crate) fn server(
+    listen: SocketAddr,
+    identity: &Identity,
+    sender: &str,
+) -> Result<Endpoint, TransferError> {
+    let mut tls = identity.server_tls(sender)?;
     tls.alpn_protocols.push(JOINING_ALPN.to_vec());
     let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));

@@ -44,6 +44,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// The receiver's certificate of this run.
     pub identity: Identity,
+    /// The name in the certificate of the one who may send.
+    pub sender: String,
     /// The instance's directory: fence, chunk maps and disks lie in it.
     pub directory: PathBuf,
     /// A flush begins when so many bytes wait for it …
@@ -56,10 +58,16 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// The defaults: a flush each 64 MiB or second.
-    pub fn new(listen: SocketAddr, identity: Identity, directory: PathBuf) -> Self {
+    pub fn new(
+        listen: SocketAddr,
+        identity: Identity,
+        sender: impl Into<String>,
+        directory: PathBuf,
+    ) -> Self {
         Self {
             listen,
             identity,
+            sender: sender.into(),
             directory,
             flush_bytes: 64 << 20,
             flush_interval: Duration::from_secs(1),
@@ -282,7 +290,7 @@ impl Server {
     /// # Errors
     /// The address is taken, the identity can't be used, or the directory can't be read.
     pub fn bind(config: ServerConfig) -> Result<Self, TransferError> {
-        let listener = Listener::bind(config.listen, &config.identity)?;
+        let listener = Listener::bind(config.listen, &config.identity, &config.sender)?;
         let files = Directory(config.directory.clone());
         Self::start(config, listener, Box::new(files))
     }

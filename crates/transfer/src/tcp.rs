@@ -147,8 +147,12 @@ pub(crate) enum Arrived {
 }
 
 impl Listener {
-    pub(crate) fn new(listener: TcpListener, identity: &Identity) -> Result<Self, TransferError> {
-        let acceptor = TlsAcceptor::from(Arc::new(identity.server_tls()?));
+    pub(crate) fn new(
+        listener: TcpListener,
+        identity: &Identity,
+        sender: &str,
+    ) -> Result<Self, TransferError> {
+        let acceptor = TlsAcceptor::from(Arc::new(identity.server_tls(sender)?));
         let listener = listener
             .set_nonblocking(true)
             .and_then(|()| tokio::net::TcpListener::from_std(listener))
@@ -181,6 +185,13 @@ impl Incoming {
         set_up(&self.stream)?;
         let stream = BufReader::with_capacity(READ_BUFFER, self.stream);
         let mut stream = self.acceptor.accept(stream).await?;
+        // rustls insists on a common protocol over QUIC, and over TCP only with those who name one.
+        if stream.get_ref().1.alpn_protocol().is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the sender names no protocol",
+            ));
+        }
         let mut kind = [0];
         stream.read_exact(&mut kind).await?;
         let mut name = [0; NAME_BYTES];

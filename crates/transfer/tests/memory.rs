@@ -78,7 +78,7 @@ async fn one_side_in_a_process_of_its_own() -> anyhow::Result<()> {
 
 async fn receive(task: &Task) -> anyhow::Result<String> {
     let listen = "127.0.0.1:0".parse()?;
-    let config = ServerConfig::new(listen, task.identity(), task.directory.clone());
+    let config = ServerConfig::new(listen, task.identity(), "s-agent", task.directory.clone());
     let server = Server::bind(config)?;
     let disk = TargetDisk {
         index: DiskIndex(0),

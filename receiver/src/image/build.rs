@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use domain::{Clock as _, Failure, FailureCode};
+use domain::{Clock as _, Failure, FailureCode, ImageId, JobId};
 use tokio::io::AsyncReadExt as _;
 use transfer::receiver::Proven;
 
@@ -38,6 +38,10 @@ pub(super) enum BuildError {
     #[error("qemu-img could not make {path}: {message}")]
     QemuImg { path: String, message: String },
     #[error(
+        "{path} is in the way: {why}. It was left as it is. Move it out of the image store, then start the job again; what was copied is kept"
+    )]
+    NotOurs { path: String, why: String },
+    #[error(
         "the image store became full while {path} was written. Free some or add space, then start the job again; what was copied is kept"
     )]
     Filled { path: String },
@@ -56,7 +60,9 @@ impl BuildError {
                 FailureCode::TargetFull
             }
             Self::File { .. } => FailureCode::TargetUnwritable,
-            Self::NoQemuImg { .. } | Self::QemuImg { .. } => FailureCode::ImageFailed,
+            Self::NotOurs { .. } | Self::NoQemuImg { .. } | Self::QemuImg { .. } => {
+                FailureCode::ImageFailed
+            }
         };
         Failure::new(code, format!("The image can't be made: {self}."))
     }
@@ -70,9 +76,10 @@ pub(super) async fn build(
     tell: impl FnMut(f64) + Send,
 ) -> Result<(String, String), BuildError> {
     let partial = store.join(format!("{}.partial", order.image_id));
+    let (image_id, job_id) = (order.image_id.clone(), order.job_id.clone());
     let made = make(store, &partial, qemu_img, order, tell).await;
     if made.is_err()
-        && let Err(error) = clear(&partial)
+        && let Err(error) = clear_partial(&partial, &image_id, &job_id)
     {
         tracing::warn!(%error, "what was made of the image stays until the image's row goes");
     }
@@ -87,17 +94,18 @@ async fn make(
     mut tell: impl FnMut(f64) + Send,
 ) -> Result<(String, String), BuildError> {
     let location = store.join(order.image_id.as_str());
-    let description_path = location.join("image.json");
-    if let Ok(description) = std::fs::read_to_string(&description_path)
-        && is_of(&description, &order)
-    {
-        return Ok((location.display().to_string(), description));
+    if let Some(found) = found(&location, &order.image_id, &order.job_id)? {
+        if is_of(&found, &order) {
+            let text = std::fs::read_to_string(location.join("image.json"))
+                .map_err(failed("read", &location))?;
+            return Ok((location.display().to_string(), text));
+        }
+        // Disks that have changed since: the raw files are other names of theirs, so what lies here is no longer one image. Nobody was told
+        // of it yet, since the order would not have come again.
+        clear(&location)?;
     }
-    // Disks that have changed since: the raw files are other names of theirs, so what lies here is no longer one image. Nobody was told of it
-    // yet, since the order would not have come again.
-    clear(&location)?;
     // Before the room is measured: what an attempt that fell has left is room for this one.
-    clear(partial)?;
+    clear_partial(partial, &order.image_id, &order.job_id)?;
     check_room(store, &order)?;
     std::fs::create_dir_all(partial).map_err(failed("make", partial))?;
 
@@ -132,15 +140,19 @@ async fn make(
     let description = ImageDescription {
         image_id: order.image_id.to_string(),
         name: order.image_name,
-        job_id: order.job_id,
-        source_id: order.source_id,
+        job_id: order.job_id.to_string(),
+        source_id: order.source_id.to_string(),
         created: domain::clock::SystemClock.now().to_string(),
         disks,
     };
     let text = serde_json::to_string_pretty(&description)
         .expect("a struct of strings and integers has a JSON form");
-    let written = partial.join("image.json");
-    std::fs::write(&written, &text).map_err(failed("write", &written))?;
+    // Renamed when it is whole: one that can't be read would keep the next attempt out.
+    let (new, written) = (partial.join("image.json.new"), partial.join("image.json"));
+    std::fs::write(&new, &text)
+        .and_then(|()| std::fs::File::open(&new)?.sync_all())
+        .and_then(|()| std::fs::rename(&new, &written))
+        .map_err(failed("write", &written))?;
     let (from, to) = (partial.to_owned(), location.clone());
     let published = tokio::task::spawn_blocking(move || publish(&from, &to)).await;
     published
@@ -159,15 +171,48 @@ async fn write_manifest(proven: Proven, path: PathBuf) -> io::Result<()> {
         .unwrap_or_else(|died| Err(io::Error::other(died)))
 }
 
-/// Whether an image that lies in the store already is the one that the order would make.
-fn is_of(description: &str, order: &Order) -> bool {
-    let Ok(found) = serde_json::from_str::<ImageDescription>(description) else {
-        return false;
+/// Returns what the image in a directory says of itself; `None` if the directory is not there.
+///
+/// # Errors
+/// [`BuildError::NotOurs`] if it is not this image of this job, or nobody can tell.
+fn found(
+    directory: &Path,
+    image_id: &ImageId,
+    job_id: &JobId,
+) -> Result<Option<ImageDescription>, BuildError> {
+    match std::fs::symlink_metadata(directory) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("look at", directory)(error)),
+    }
+    let not_ours = |why: String| BuildError::NotOurs {
+        path: directory.display().to_string(),
+        why,
     };
+    let text = std::fs::read_to_string(directory.join("image.json"))
+        .map_err(|error| not_ours(format!("its image.json can't be read ({error})")))?;
+    let found: ImageDescription = serde_json::from_str(&text)
+        .map_err(|_| not_ours("its image.json describes no image".to_owned()))?;
+    if found.image_id != image_id.as_str() || found.job_id != job_id.as_str() {
+        return Err(not_ours("it is the image of another job".to_owned()));
+    }
+    Ok(Some(found))
+}
+
+/// Removes what an attempt of this job has left. It has no description until it is nearly whole.
+fn clear_partial(partial: &Path, image_id: &ImageId, job_id: &JobId) -> Result<(), BuildError> {
+    if std::fs::symlink_metadata(partial.join("image.json")).is_ok() {
+        found(partial, image_id, job_id)?;
+    }
+    clear(partial)
+}
+
+/// Whether an image that lies in the store already is the one that the order would make.
+fn is_of(found: &ImageDescription, order: &Order) -> bool {
     let found = found
         .disks
-        .into_iter()
-        .map(|disk| (disk.index, disk.size_bytes, disk.root_hash));
+        .iter()
+        .map(|disk| (disk.index, disk.size_bytes, disk.root_hash.clone()));
     let asked = order
         .disks
         .iter()

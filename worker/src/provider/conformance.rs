@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::disk::DiskIndex;
-use domain::{Epoch, InstanceId, JobId};
+use domain::{Epoch, ImageId, InstanceId, JobId, SourceId};
 use pki::Authority;
 use proto::receiver as wire;
 use transfer::TicketSecret;
 
-use super::{InstanceSpec, InstanceState, Limits, ProcessProvider, Provider, ProviderError};
+use super::{
+    ControlAddress, InstanceSpec, InstanceState, Limits, ProcessProvider, Provider, ProviderError,
+};
 use crate::receiver_client::{CallError, RECEIVER_NAME, ReceiverClient};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +27,6 @@ struct Bench {
     provider: Arc<dyn Provider>,
     authority: Authority,
     id: InstanceId,
-    job_id: JobId,
     /// Where instances lie, for looking only.
     root: PathBuf,
     _directory: tempfile::TempDir,
@@ -52,7 +52,6 @@ impl Bench {
             }),
             authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
             id: InstanceId::generate(),
-            job_id: JobId::generate(),
             root,
             _directory: directory,
         }
@@ -69,31 +68,38 @@ impl Bench {
             authority_pem: self.authority.certificate_pem().to_owned(),
             certificate_pem: server.certificate_pem,
             key_pem: server.key_pem,
-            largest_disk_bytes: DISK_BYTES,
+            work: wire::Work {
+                job_id: JobId::generate().to_string(),
+                run: 1,
+                source_id: SourceId::generate().to_string(),
+                image_id: ImageId::generate().to_string(),
+                image_name: "web".to_owned(),
+                disks: vec![wire::TargetDisk {
+                    index: 0,
+                    source_size_bytes: DISK_BYTES,
+                    target_size_bytes: DISK_BYTES,
+                }],
+                ticket_secret: TicketSecret::generate().as_bytes().to_vec(),
+                checksum: false,
+            },
         }
+    }
+
+    /// The process of the instance's receiver.
+    fn receiver_pid(&self) -> String {
+        let lock = self.root.join(self.id.as_str()).join("lock");
+        std::fs::read_to_string(lock).unwrap().trim().to_owned()
     }
 
     async fn create(&self, epoch: i64) -> Result<ReceiverClient, ProviderError> {
         let address = self.provider.create(&self.spec(epoch)).await?;
-        let worker = self.authority.issue_client("worker").unwrap();
+        let worker = self.authority.issue_client(wire::CONTROL_NAME).unwrap();
         let authority = self.authority.certificate_pem();
-        Ok(ReceiverClient::new(address, authority, &worker, PATIENCE).unwrap())
+        Ok(ReceiverClient::new(&address, authority, &worker, PATIENCE).unwrap())
     }
 
     async fn admit(&self, client: &ReceiverClient, epoch: i64) -> Result<(), CallError> {
-        let request = wire::AdmitRequest {
-            epoch,
-            job_id: self.job_id.to_string(),
-            run: 1,
-            disks: vec![wire::TargetDisk {
-                index: DiskIndex(0).0.into(),
-                source_size_bytes: DISK_BYTES,
-                target_size_bytes: DISK_BYTES,
-            }],
-            ticket_secret: TicketSecret::generate().as_bytes().to_vec(),
-            checksum: false,
-        };
-        client.admit(request).await.map(|_| ())
+        client.admit(epoch).await.map(|_| ())
     }
 
     async fn is_running(&self) -> bool {
@@ -142,6 +148,54 @@ async fn a_made_instance_answers_its_worker_and_is_gone_once_it_is_destroyed() {
         .destroy(1)
         .await
         .expect("destroying twice is destroying once");
+}
+
+#[tokio::test]
+async fn a_receiver_is_called_at_a_socket_of_its_owner_and_at_no_port() {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+
+    let bench = Bench::process();
+    let address = bench.provider.create(&bench.spec(1)).await.unwrap();
+    let instance = bench.root.join(bench.id.as_str());
+    assert_eq!(
+        address,
+        ControlAddress::Socket(instance.join(wire::CONTROL_SOCKET))
+    );
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&instance), 0o700);
+    let socket = instance.join(wire::CONTROL_SOCKET);
+    assert_eq!(mode(&socket), 0o600);
+    assert!(socket.metadata().unwrap().file_type().is_socket());
+    // The data port and its own health.
+    assert_eq!(listening_ports(&bench.receiver_pid()), 2);
+    bench.destroy(1).await.unwrap();
+}
+
+/// How many TCP ports a process listens on.
+fn listening_ports(pid: &str) -> usize {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let sockets: Vec<String> = links
+        .filter_map(|link| {
+            let target = std::fs::read_link(link.ok()?.path()).ok()?;
+            let inode = target
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let tables =
+        ["tcp", "tcp6"].map(|name| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")));
+    let lines = tables.iter().flatten().flat_map(|table| table.lines());
+    lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(3) == Some(&"0A"))
+        .filter(|fields| {
+            fields
+                .get(9)
+                .is_some_and(|&inode| sockets.iter().any(|of| of == inode))
+        })
+        .count()
 }
 
 #[tokio::test]
@@ -209,8 +263,7 @@ async fn a_receiver_that_dies_is_noticed_and_replaced_at_the_same_epoch() {
     let bench = Bench::process();
     let client = bench.create(3).await.unwrap();
     bench.admit(&client, 3).await.unwrap();
-    let lock = std::fs::read_to_string(bench.root.join(bench.id.as_str()).join("lock")).unwrap();
-    let pid = rustix::process::Pid::from_raw(lock.trim().parse().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(bench.receiver_pid().parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     testkit::wait::until(PATIENCE, "the receiver is known to be gone", async || {
         Ok(!bench.is_running().await)
@@ -247,8 +300,7 @@ async fn a_receiver_has_its_limits_and_none_of_the_workers_secrets() {
     let bench = Bench::process();
     let client = bench.create(1).await.unwrap();
     bench.admit(&client, 1).await.unwrap();
-    let lock = std::fs::read_to_string(bench.root.join(bench.id.as_str()).join("lock")).unwrap();
-    let proc = PathBuf::from("/proc").join(lock.trim());
+    let proc = PathBuf::from("/proc").join(bench.receiver_pid());
     let environment = std::fs::read(proc.join("environ")).unwrap();
     let names: Vec<&[u8]> = environment
         .split(|&byte| byte == 0)

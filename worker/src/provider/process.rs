@@ -8,7 +8,6 @@
 //! verb of a lower epoch does anything. A worker that is paused between this check and its deed can still end the newer receiver, once;
 //! its owner then starts another.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use domain::{Epoch, InstanceId};
 use prost::Message as _;
-use proto::receiver::{InstanceConfig, InstanceReady};
+use proto::receiver::{CONTROL_SOCKET, InstanceConfig, InstanceReady};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getpid, getppid, kill_process, kill_process_group, setrlimit,
 };
 
-use super::{InstanceSpec, InstanceState, Provider, ProviderError};
+use super::{ControlAddress, InstanceSpec, InstanceState, Provider, ProviderError};
 
 /// Time until a killed process must be gone: the kernel's work, and nobody's setting.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +86,7 @@ impl Provider for ProcessProvider {
         format!("{name}:{}", self.root.display())
     }
 
-    async fn create(&self, spec: &InstanceSpec) -> Result<SocketAddr, ProviderError> {
+    async fn create(&self, spec: &InstanceSpec) -> Result<ControlAddress, ProviderError> {
         let directory = self.directory(&spec.id);
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -103,6 +102,7 @@ impl Provider for ProcessProvider {
             key_pem: spec.key_pem.clone(),
             listen_ip: self.listen.to_string(),
             image_store: self.image_store.display().to_string(),
+            work: Some(spec.work.clone()),
         };
         write_private(&directory, "instance", &config.encode_to_vec())?;
         end_receiver(&directory, Duration::ZERO).await?;
@@ -119,8 +119,8 @@ impl Provider for ProcessProvider {
             let ended = child.wait().await;
             tracing::info!(instance_id = %id, pid, ?ended, "a receiver has ended");
         });
-        let port = ready?;
-        Ok(SocketAddr::new(self.listen, port))
+        ready?;
+        Ok(ControlAddress::Socket(directory.join(CONTROL_SOCKET)))
     }
 
     async fn describe(&self, id: &InstanceId) -> InstanceState {
@@ -204,7 +204,8 @@ impl ProcessProvider {
                     .filter_map(|&name| Some((name, std::env::var_os(name)?))),
             );
         // qcow2 adds tables to the data: a 64th is far more than they need.
-        let largest_file = spec.largest_disk_bytes + spec.largest_disk_bytes / 64 + (64 << 20);
+        let largest_disk = spec.largest_disk_bytes();
+        let largest_file = largest_disk + largest_disk / 64 + (64 << 20);
         let limits = self.limits;
         let worker = getpid();
         // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
@@ -242,13 +243,11 @@ async fn wait_ready(
     epoch: i64,
     child: &mut tokio::process::Child,
     timeout: Duration,
-) -> Result<u16, ProviderError> {
+) -> Result<(), ProviderError> {
     let start = Instant::now();
     loop {
-        if let Some(ready) = read_ready(directory).filter(|ready| ready.epoch == epoch)
-            && let Ok(port) = u16::try_from(ready.control_port)
-        {
-            return Ok(port);
+        if read_ready(directory).is_some_and(|ready| ready.epoch == epoch) {
+            return Ok(());
         }
         if let Ok(Some(_)) = child.try_wait() {
             return Err(ProviderError::Ended {

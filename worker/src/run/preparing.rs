@@ -2,9 +2,10 @@
 
 use domain::job::Event;
 use domain::parameters::{BadSectors, FreeSpace};
-use domain::{Failure, FailureCode, InstanceId};
+use domain::{Failure, FailureCode, ImageId, InstanceId};
 use prost::Message as _;
 use proto::{agent, receiver};
+use store::image_build::BegunImage;
 use store::instance::{Authority, Instance};
 use transfer::{Ticket, TicketSecret};
 
@@ -15,10 +16,11 @@ use crate::receiver_client::{RECEIVER_NAME, ReceiverClient};
 /// How long a ticket opens the receiver: longer than a job may live, so that it matters little whose clock says so. Its epoch ends it earlier.
 const TICKET_SECS: i64 = 120 * 24 * 3600;
 
-/// Where a run takes place: its instance, and the receiver in it.
+/// Where a run takes place: its instance, the receiver in it, and the image that it will make.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) instance: Instance,
+    pub(super) image: BegunImage,
     pub(super) client: ReceiverClient,
     /// What the agent was told.
     assignment: agent::Assignment,
@@ -30,7 +32,8 @@ impl Run {
         self.observe("making the intermediate instance").await?;
         let instance = self.take_instance().await?;
         self.progress.instance_id = Some(instance.id.clone());
-        let site = self.open_site(instance).await?;
+        let image = self.begin_image().await?;
+        let site = self.open_site(instance, image).await?;
         self.event(Event::Prepared, None).await?;
         Ok(site)
     }
@@ -61,15 +64,30 @@ impl Run {
             .ok_or(Ended::Fenced)
     }
 
+    /// The image's id, before there is a receiver: the instance names it, and no call can.
+    async fn begin_image(&self) -> Result<BegunImage, Ended> {
+        let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
+        let candidate = ImageId::generate();
+        let begun = persist(|| self.context.store.begin_image(job_id, epoch, &candidate)).await;
+        begun
+            .map_err(|error| internal(&error))?
+            .ok_or(Ended::Fenced)
+    }
+
     /// Brings the receiver up, admits the agent and tells it. Also after a receiver was lost.
-    pub(super) async fn open_site(&mut self, instance: Instance) -> Result<Site, Ended> {
+    pub(super) async fn open_site(
+        &mut self,
+        instance: Instance,
+        image: BegunImage,
+    ) -> Result<Site, Ended> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.try_to_open(&instance).await {
+            match self.try_to_open(&instance, &image).await {
                 Ok((client, assignment)) => {
                     return Ok(Site {
                         instance,
+                        image,
                         client,
                         assignment,
                     });
@@ -91,6 +109,7 @@ impl Run {
     async fn try_to_open(
         &mut self,
         instance: &Instance,
+        image: &BegunImage,
     ) -> Result<(ReceiverClient, agent::Assignment), Opening> {
         let authority = pki::Authority::from_pem(
             &instance.authority.certificate_pem,
@@ -101,22 +120,16 @@ impl Run {
             .issue_server(&[RECEIVER_NAME.to_owned()])
             .map_err(|error| pki_failed(&error))?;
         let worker = authority
-            .issue_client("worker")
+            .issue_client(receiver::CONTROL_NAME)
             .map_err(|error| pki_failed(&error))?;
-        let largest = self
-            .facts
-            .disks
-            .iter()
-            .map(|disk| disk.target.size_bytes())
-            .max()
-            .unwrap_or(0);
+        let secret = TicketSecret::generate();
         let spec = InstanceSpec {
             id: instance.id.clone(),
             epoch: self.lease.epoch,
             authority_pem: authority.certificate_pem().to_owned(),
             certificate_pem: server.certificate_pem,
             key_pem: server.key_pem,
-            largest_disk_bytes: largest,
+            work: self.work(image, &secret),
         };
         let address = self.context.provider.create(&spec).await;
         let address = address.map_err(|error| match error {
@@ -126,13 +139,11 @@ impl Run {
             _ => Opening::Ended(Ended::by_provider("made", &error)),
         })?;
         let timeout = self.context.config.receiver_timeout();
-        let client = ReceiverClient::new(address, authority.certificate_pem(), &worker, timeout)
+        let client = ReceiverClient::new(&address, authority.certificate_pem(), &worker, timeout)
             .map_err(|error| Opening::Lost(error.to_string()))?;
         self.progress.new_receiver();
         self.progress.client = Some(client.clone());
-        let secret = TicketSecret::generate();
-        let admitted = client.admit(self.admission(&secret)).await;
-        let admitted = match admitted {
+        let admitted = match client.admit(self.lease.epoch.0).await {
             Ok(admitted) => admitted,
             Err(error) => return Err(Opening::Lost(lost_or_ended(error)?)),
         };
@@ -146,11 +157,14 @@ impl Run {
         Ok((client, assignment))
     }
 
-    fn admission(&self, secret: &TicketSecret) -> receiver::AdmitRequest {
-        receiver::AdmitRequest {
-            epoch: self.lease.epoch.0,
+    /// Everything that the receiver may do for this run.
+    fn work(&self, image: &BegunImage, secret: &TicketSecret) -> receiver::Work {
+        receiver::Work {
             job_id: self.lease.job_id.to_string(),
             run: self.lease.run.0,
+            source_id: self.facts.source_id.to_string(),
+            image_id: image.id.to_string(),
+            image_name: image.name.clone(),
             disks: self
                 .facts
                 .disks

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use domain::job::Event;
-use domain::{Failure, FailureCode, ImageId};
-use proto::receiver::{BuildImageRequest, ImageStatus, image_status};
-use store::image_build::BegunImage;
+use domain::{Failure, FailureCode};
+use proto::receiver::{ImageStatus, image_status};
 use telemetry::Metric;
 
 use super::preparing::Site;
@@ -17,13 +16,8 @@ const POLL: Duration = Duration::from_millis(500);
 impl Run {
     pub(super) async fn process(&mut self, mut site: Site) -> Result<(), Ended> {
         let started = Instant::now();
-        let (job_id, epoch) = (self.lease.job_id.clone(), self.lease.epoch);
-        let candidate = ImageId::generate();
-        let begun = persist(|| self.context.store.begin_image(&job_id, epoch, &candidate)).await;
-        let begun = begun
-            .map_err(|error| internal(&error))?
-            .ok_or(Ended::Fenced)?;
-        let built = self.build_somewhere(&mut site, &begun).await;
+        let epoch = self.lease.epoch;
+        let built = self.build_somewhere(&mut site).await;
         let outcome = if built.is_ok() { "built" } else { "failed" };
         telemetry::histogram(Metric::ImageBuildSeconds, &[("outcome", outcome)])
             .record(started.elapsed().as_secs_f64());
@@ -33,7 +27,7 @@ impl Run {
         let finished = persist(|| {
             self.context
                 .store
-                .finish_image(&begun.id, epoch, &image.location, &description)
+                .finish_image(&site.image.id, epoch, &image.location, &description)
         })
         .await;
         if !finished.map_err(|error| internal(&error))? {
@@ -43,20 +37,18 @@ impl Run {
     }
 
     /// Makes the image in the site, or in the one that replaces it.
-    async fn build_somewhere(
-        &mut self,
-        site: &mut Site,
-        begun: &BegunImage,
-    ) -> Result<ImageStatus, Ended> {
+    async fn build_somewhere(&mut self, site: &mut Site) -> Result<ImageStatus, Ended> {
         // What was received is kept; the agent proves it to the next one.
         for _ in 0..=self.context.config.receiver_losses {
-            match self.build(site, begun).await? {
+            match self.build(site).await? {
                 Building::Stored(image) => return Ok(image),
                 Building::Lost(message) => {
                     tracing::warn!(job_id = %self.lease.job_id, message, "the receiver is lost and is replaced");
                     self.observe("starting a new receiver: the last one was lost")
                         .await?;
-                    let replaced = self.open_site(site.instance.clone()).await?;
+                    let replaced = self
+                        .open_site(site.instance.clone(), site.image.clone())
+                        .await?;
                     *site = self.receive_all(replaced).await?;
                 }
             }
@@ -66,21 +58,14 @@ impl Run {
         Err(Failure::new(FailureCode::ReceiverLost, sentence).into())
     }
 
-    async fn build(&mut self, site: &Site, begun: &BegunImage) -> Result<Building, Ended> {
-        let request = BuildImageRequest {
-            epoch: self.lease.epoch.0,
-            image_id: begun.id.to_string(),
-            image_name: begun.name.clone(),
-            job_id: self.lease.job_id.to_string(),
-            source_id: self.facts.source_id.to_string(),
-        };
+    async fn build(&mut self, site: &Site) -> Result<Building, Ended> {
         let mut heard_at = Instant::now();
         let mut asked = false;
         loop {
             let answer = if asked {
                 site.client.status(self.lease.epoch.0).await
             } else {
-                let built = site.client.build_image(request.clone()).await;
+                let built = site.client.build_image(self.lease.epoch.0).await;
                 asked = built.is_ok();
                 match built {
                     Ok(()) => site.client.status(self.lease.epoch.0).await,

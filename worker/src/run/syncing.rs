@@ -54,7 +54,7 @@ impl Run {
                         tracing::warn!(job_id = %self.lease.job_id, %failure, mended, "what is wrong on the target is sent again");
                         self.observe("sending again what did not arrive whole")
                             .await?;
-                        site = self.open_site(site.instance).await?;
+                        site = self.open_site(site.instance, site.image).await?;
                         (heard_at, answered_at) = (Instant::now(), Instant::now());
                         continue;
                     }
@@ -81,7 +81,7 @@ impl Run {
                         tracing::warn!(job_id = %self.lease.job_id, message, lost, "the receiver is lost and is replaced");
                         self.observe("starting a new receiver: the last one was lost")
                             .await?;
-                        site = self.open_site(site.instance).await?;
+                        site = self.open_site(site.instance, site.image).await?;
                         answered_at = Instant::now();
                     }
                 }

@@ -29,18 +29,22 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Opens the listeners of both carriers on one port.
-    pub(crate) fn bind(address: SocketAddr, identity: &Identity) -> Result<Self, TransferError> {
+    /// Opens the listeners of both carriers on one port, for `sender` alone.
+    pub(crate) fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        sender: &str,
+    ) -> Result<Self, TransferError> {
         let mut tries = 0;
         loop {
-            let endpoint = quic::server(address, identity)?;
+            let endpoint = quic::server(address, identity, sender)?;
             let bound = endpoint.local_addr().and_then(std::net::TcpListener::bind);
             match bound {
                 Ok(listener) => {
                     return Ok(Self::Net {
                         quic: endpoint,
                         quic_groups: Groups::default(),
-                        tcp: tcp::Listener::new(listener, identity)?,
+                        tcp: tcp::Listener::new(listener, identity, sender)?,
                     });
                 }
                 // Somebody has this port for TCP. Where any will do, another is tried.

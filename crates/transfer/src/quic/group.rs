@@ -238,7 +238,8 @@ mod tests {
     /// A server, and a client whose first connection it has taken.
     async fn connected() -> (Endpoint, Groups<RecvStream>, Client, DataStreams) {
         let (receiver, sender) = identities();
-        let server = super::super::server("127.0.0.1:0".parse().unwrap(), &receiver).unwrap();
+        let server =
+            super::super::server("127.0.0.1:0".parse().unwrap(), &receiver, "s-agent").unwrap();
         let groups = Groups::default();
         let address = server.local_addr().unwrap();
         let connecting = async {
@@ -326,7 +327,8 @@ mod tests {
     #[tokio::test]
     async fn a_data_stream_may_overtake_the_control_stream() {
         let (receiver, sender) = identities();
-        let server = super::super::server("127.0.0.1:0".parse().unwrap(), &receiver).unwrap();
+        let server =
+            super::super::server("127.0.0.1:0".parse().unwrap(), &receiver, "s-agent").unwrap();
         let address = server.local_addr().unwrap();
         let connecting = async {
             // Dropping the other half would tell of the stream as well.

@@ -334,7 +334,12 @@ impl World {
 
     pub(super) async fn start_receiver(&mut self) -> Result<(), String> {
         let identity = nobody();
-        let mut config = ServerConfig::new(ADDRESS, identity, self.directory.path().to_owned());
+        let mut config = ServerConfig::new(
+            ADDRESS,
+            identity,
+            "s-simulated",
+            self.directory.path().to_owned(),
+        );
         config.flush_bytes = self.plan.flush_bytes;
         config.chunk_bytes = CHUNK;
         let server = Server::simulated(config, self.network.listen(), self.media.clone())

@@ -29,6 +29,8 @@ pub struct Bench {
     pub directory: tempfile::TempDir,
     pub server_identity: Identity,
     pub agent_identity: Identity,
+    /// Another whom the run's authority has signed for.
+    pub worker_identity: Identity,
     pub secret: TicketSecret,
     pub job_id: JobId,
     pub disks: Vec<(PathBuf, u64)>,
@@ -58,6 +60,7 @@ impl Bench {
             carrier,
             server_identity: identity(authority.issue_server(&["receiver".to_owned()])?),
             agent_identity: identity(authority.issue_client("s-agent")?),
+            worker_identity: identity(authority.issue_client("control")?),
             directory,
             secret: TicketSecret::generate(),
             job_id: JobId::generate(),
@@ -74,7 +77,12 @@ impl Bench {
 
     pub fn server(&self) -> anyhow::Result<(Server, SocketAddr)> {
         let listen = "127.0.0.1:0".parse()?;
-        let mut config = ServerConfig::new(listen, self.server_identity.clone(), self.instance());
+        let mut config = ServerConfig::new(
+            listen,
+            self.server_identity.clone(),
+            "s-agent",
+            self.instance(),
+        );
         config.flush_interval = Duration::from_millis(50);
         let server = Server::bind(config)?;
         let address = server.address()?;

@@ -174,6 +174,7 @@ async fn moves(
     let mut config = ServerConfig::new(
         "127.0.0.1:0".parse()?,
         bench.server_identity.clone(),
+        "s-agent",
         bench.instance(),
     );
     config.flush_bytes = FLUSH_BYTES;

@@ -12,6 +12,7 @@ use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 over_both_carriers!(
     no_byte_below_the_fence_lands,
     the_newest_connection_of_an_epoch_takes_over,
+    only_the_source_gets_through_though_the_runs_authority_signs_for_others,
     strangers_and_wrong_disks_are_refused,
 );
 
@@ -88,6 +89,65 @@ async fn the_newest_connection_of_an_epoch_takes_over(carrier: Carrier) -> anyho
     );
     assert!(server.status().borrow().is_complete());
     bench.check_targets()?;
+    Ok(())
+}
+
+async fn only_the_source_gets_through_though_the_runs_authority_signs_for_others(
+    carrier: Carrier,
+) -> anyhow::Result<()> {
+    let bench = Bench::new(carrier, &[&noise(MIB, 9)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    for identity in [&bench.worker_identity, &bench.server_identity] {
+        // Its ticket is a good one.
+        let other = SendConfig {
+            identity: identity.clone(),
+            ..bench.config(address, 1, None)
+        };
+        let progress = watch::channel(SendProgress::default()).0;
+        let refused = send(other, CancellationToken::new(), progress).await;
+        assert!(refused.is_err(), "it is not the source");
+        assert_eq!(durable(&server.status().borrow()), 0);
+    }
+    bench.send(address, 1).await?;
+    Ok(())
+}
+
+/// Over QUIC, TLS itself insists on it.
+#[tokio::test]
+async fn a_sender_that_names_no_protocol_is_not_heard_over_tcp() -> anyhow::Result<()> {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let bench = Bench::new(Carrier::Tcp, &[&noise(MIB, 9)])?;
+    let (server, address) = bench.server()?;
+    server.admit(bench.admission(1)).await?;
+    let agent = &bench.agent_identity;
+    let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate(&agent.authority_pem)?)?;
+    let mut tls = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![certificate(&agent.certificate_pem)?],
+            PrivateKeyDer::from_pem_slice(agent.key_pem.as_bytes())?,
+        )?;
+    for (alpn, is_heard) in [
+        (vec![], false),
+        (vec![transfer::protocol::ALPN.to_vec()], true),
+    ] {
+        tls.alpn_protocols = alpn;
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls.clone()));
+        let stream = tokio::net::TcpStream::connect(address).await?;
+        let name = ServerName::try_from("receiver")?;
+        let mut stream = connector.connect(name, stream).await?;
+        // A control stream with an impossible message: whoever is heard is told what is wrong with it.
+        stream.write_all(&[0; 1 + 16 + 64]).await?;
+        let mut answer = Vec::new();
+        let _cut_off = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await?;
+        assert_eq!(!answer.is_empty(), is_heard);
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! A receiver as its worker and its agent see it: gRPC on one side, QUIC on the other, an image in the end.
 
+mod walls;
+
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Epoch, ImageId, InstanceId, JobId, Run};
+use hyper_util::rt::TokioIo;
 use pki::Authority;
 use prost::Message as _;
 use proto::receiver as wire;
@@ -34,11 +37,16 @@ use transfer::{Ticket, TicketSecret};
 const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
+/// The source whose agent may send.
+const SOURCE: &str = "s-web";
+
 /// A run: its authority, its ticket's secret, its directories, and a disk to send.
 struct Bench {
     authority: Authority,
     secret: TicketSecret,
     job_id: JobId,
+    /// What the worker has fixed as the run's image.
+    image_id: ImageId,
     source_bytes: u64,
     target_bytes: u64,
     health: Option<SocketAddr>,
@@ -65,6 +73,7 @@ impl Bench {
             authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
             secret: TicketSecret::generate(),
             job_id: JobId::generate(),
+            image_id: ImageId::generate(),
             source_bytes,
             target_bytes: source_bytes.next_multiple_of(MIB) + MIB,
             health: None,
@@ -97,6 +106,7 @@ impl Bench {
             key_pem: identity.key_pem,
             listen_ip: "127.0.0.1".to_owned(),
             image_store: self.path("images").display().to_string(),
+            work: Some(self.work()),
         };
         std::fs::write(self.path("instance/instance"), instance.encode_to_vec()).unwrap();
         let _none_yet = std::fs::remove_file(self.path("instance/ready"));
@@ -113,26 +123,42 @@ impl Bench {
     /// Starts a receiver and waits until it says that it is ready.
     async fn run(&self, epoch: i64, qemu_img: &str) -> Running {
         let (shutdown, role) = self.start(epoch, qemu_img);
-        let port = wait::some(PATIENCE, "the receiver is ready", async || {
-            let Ok(bytes) = std::fs::read(self.path("instance/ready")) else {
-                return Ok(None);
-            };
-            Ok(Some(
-                wire::InstanceReady::decode(bytes.as_slice())?.control_port,
-            ))
-        });
-        let address = format!("https://127.0.0.1:{}", port.await.unwrap());
-        let worker = self.authority.issue_client("worker").unwrap();
-        let tls = self
-            .tls()
-            .identity(Identity::from_pem(worker.certificate_pem, worker.key_pem));
-        let endpoint = Endpoint::from_shared(address).unwrap();
-        let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
+        wait::until(PATIENCE, "the receiver is ready", async || {
+            Ok(self.path("instance/ready").exists())
+        })
+        .await
+        .unwrap();
+        let worker = self.authority.issue_client(wire::CONTROL_NAME).unwrap();
         Running {
-            client: ReceiverServiceClient::new(channel),
+            client: ReceiverServiceClient::new(self.channel(Some(worker))),
             shutdown,
             role,
         }
+    }
+
+    /// A channel to the receiver's socket, with a certificate or without one.
+    fn channel(&self, identity: Option<pki::Identity>) -> Channel {
+        let tls = match identity {
+            Some(pki::Identity {
+                certificate_pem,
+                key_pem,
+            }) => self
+                .tls()
+                .identity(Identity::from_pem(certificate_pem, key_pem)),
+            None => self.tls(),
+        };
+        let path = self.path("instance").join(wire::CONTROL_SOCKET);
+        let endpoint = Endpoint::from_static("https://receiver").tls_config(tls);
+        endpoint
+            .unwrap()
+            .connect_with_connector_lazy(tower::service_fn(move |_| {
+                let path = path.clone();
+                async move {
+                    service::local_socket::connect(&path)
+                        .await
+                        .map(TokioIo::new)
+                }
+            }))
     }
 
     fn tls(&self) -> ClientTlsConfig {
@@ -141,11 +167,13 @@ impl Bench {
             .domain_name("receiver")
     }
 
-    fn admission(&self, epoch: i64) -> wire::AdmitRequest {
-        wire::AdmitRequest {
-            epoch,
+    fn work(&self) -> wire::Work {
+        wire::Work {
             job_id: self.job_id.to_string(),
             run: 1,
+            source_id: SOURCE.to_owned(),
+            image_id: self.image_id.to_string(),
+            image_name: "web".to_owned(),
             disks: vec![wire::TargetDisk {
                 index: 0,
                 source_size_bytes: self.source_bytes,
@@ -156,21 +184,15 @@ impl Bench {
         }
     }
 
-    fn order(&self, epoch: i64, image_id: &ImageId) -> wire::BuildImageRequest {
-        wire::BuildImageRequest {
-            epoch,
-            image_id: image_id.to_string(),
-            image_name: "web".to_owned(),
-            job_id: self.job_id.to_string(),
-            source_id: "s-web".to_owned(),
-        }
-    }
-
     /// Admits the agent and sends the disk.
     async fn copy(&self, running: &mut Running, epoch: i64) -> SendProgress {
-        let admitted = running.client.admit(self.admission(epoch)).await.unwrap();
+        let admitted = running
+            .client
+            .admit(wire::AdmitRequest { epoch })
+            .await
+            .unwrap();
         let port = u16::try_from(admitted.into_inner().data_port).unwrap();
-        let agent = self.authority.issue_client("s-web").unwrap();
+        let agent = self.authority.issue_client(SOURCE).unwrap();
         let ticket = Ticket {
             job_id: self.job_id.clone(),
             run: Run(1),
@@ -211,13 +233,8 @@ impl Bench {
     }
 
     /// Orders the image and waits until it is there, or can't be.
-    async fn build(
-        &self,
-        running: &mut Running,
-        epoch: i64,
-        image: &ImageId,
-    ) -> wire::StatusResponse {
-        let order = self.order(epoch, image);
+    async fn build(&self, running: &mut Running, epoch: i64) -> wire::StatusResponse {
+        let order = wire::BuildImageRequest { epoch };
         running.client.build_image(order).await.unwrap();
         wait::some(PATIENCE, "the image is made or failed", async || {
             let status = running.status(epoch).await;
@@ -288,17 +305,20 @@ async fn a_disk_arrives_and_becomes_an_image_with_the_same_bytes() {
     assert_eq!(receipt.size_bytes, bench.source_bytes);
     assert_eq!(status.disks[0].bytes_durable, bench.source_bytes);
 
-    let image_id = ImageId::generate();
-    let status = bench.build(&mut running, 1, &image_id).await;
+    let status = bench.build(&mut running, 1).await;
     assert_eq!(status.failure, None);
     let (location, image) = described(&status);
-    assert_eq!(location, bench.path("images").join(image_id.as_str()));
+    assert_eq!(location, bench.path("images").join(bench.image_id.as_str()));
     assert_eq!(
         (image.image_id.as_str(), image.name.as_str()),
-        (image_id.as_str(), "web")
+        (bench.image_id.as_str(), "web")
     );
     bench.check_image(&location, &image);
-    assert!(!bench.path(&format!("images/{image_id}.partial")).exists());
+    assert!(
+        !bench
+            .path(&format!("images/{}.partial", bench.image_id))
+            .exists()
+    );
     running.stop().await;
     bench.check_image(&location, &image);
 }
@@ -314,7 +334,7 @@ async fn an_image_says_what_its_source_could_not_read() {
     bench.sources = Arc::new(FaultySources(vec![faults]));
     let mut running = bench.run(1, "qemu-img").await;
     bench.copy(&mut running, 1).await;
-    let status = bench.build(&mut running, 1, &ImageId::generate()).await;
+    let status = bench.build(&mut running, 1).await;
     let disk = &status.disks[0];
     assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1024));
     let (location, image) = described(&status);
@@ -367,14 +387,13 @@ async fn the_next_receiver_goes_on_with_what_is_there_and_finds_the_image() {
     let bench = Bench::new(8 * MIB);
     let mut first = bench.run(1, "qemu-img").await;
     bench.copy(&mut first, 1).await;
-    let image_id = ImageId::generate();
-    let (_, made) = described(&bench.build(&mut first, 1, &image_id).await);
+    let (_, made) = described(&bench.build(&mut first, 1).await);
     first.stop().await;
 
     let mut second = bench.run(2, "qemu-img").await;
     let again = bench.copy(&mut second, 2).await;
     assert_eq!(again.bytes_payload, 0, "what is there is not sent again");
-    let status = bench.build(&mut second, 2, &image_id).await;
+    let status = bench.build(&mut second, 2).await;
     assert_eq!(
         described(&status).1,
         made,
@@ -390,8 +409,7 @@ async fn an_image_of_disks_that_have_changed_since_is_made_again() {
     let bench = Bench::new(8 * MIB);
     let mut first = bench.run(1, "qemu-img").await;
     bench.copy(&mut first, 1).await;
-    let image_id = ImageId::generate();
-    let (_, made) = described(&bench.build(&mut first, 1, &image_id).await);
+    let (_, made) = described(&bench.build(&mut first, 1).await);
     first.stop().await;
 
     // The worker fell before it could tell of the image, and the source lived on.
@@ -402,7 +420,7 @@ async fn an_image_of_disks_that_have_changed_since_is_made_again() {
     source.write_all_at(b"written since", 3 * MIB).unwrap();
     let mut second = bench.run(2, "qemu-img").await;
     bench.copy(&mut second, 2).await;
-    let status = bench.build(&mut second, 2, &image_id).await;
+    let status = bench.build(&mut second, 2).await;
     let (location, image) = described(&status);
     assert_ne!(image.disks[0].root_hash, made.disks[0].root_hash);
     bench.check_image(&location, &image);
@@ -413,11 +431,18 @@ async fn an_image_of_disks_that_have_changed_since_is_made_again() {
 async fn an_epoch_that_is_over_is_refused_by_every_call_and_can_start_nothing() {
     let bench = Bench::new(MIB);
     let mut running = bench.run(5, "qemu-img").await;
-    running.client.admit(bench.admission(5)).await.unwrap();
-    let image_id = ImageId::generate();
+    running
+        .client
+        .admit(wire::AdmitRequest { epoch: 5 })
+        .await
+        .unwrap();
     let client = &mut running.client;
     let codes = [
-        client.admit(bench.admission(4)).await.unwrap_err().code(),
+        client
+            .admit(wire::AdmitRequest { epoch: 4 })
+            .await
+            .unwrap_err()
+            .code(),
         client
             .status(wire::StatusRequest { epoch: 4 })
             .await
@@ -429,7 +454,7 @@ async fn an_epoch_that_is_over_is_refused_by_every_call_and_can_start_nothing() 
             .unwrap_err()
             .code(),
         client
-            .build_image(bench.order(4, &image_id))
+            .build_image(wire::BuildImageRequest { epoch: 4 })
             .await
             .unwrap_err()
             .code(),
@@ -459,8 +484,12 @@ async fn an_epoch_that_is_over_is_refused_by_every_call_and_can_start_nothing() 
 async fn without_a_receipt_for_every_disk_there_is_no_image() {
     let bench = Bench::new(4 * MIB);
     let mut running = bench.run(1, "qemu-img").await;
-    running.client.admit(bench.admission(1)).await.unwrap();
-    let order = bench.order(1, &ImageId::generate());
+    running
+        .client
+        .admit(wire::AdmitRequest { epoch: 1 })
+        .await
+        .unwrap();
+    let order = wire::BuildImageRequest { epoch: 1 };
     let refused = running.client.build_image(order).await.unwrap_err();
     assert_eq!(refused.message(), "not every disk has its receipt");
     assert_eq!(std::fs::read_dir(bench.path("images")).unwrap().count(), 0);
@@ -472,7 +501,7 @@ async fn without_qemu_img_the_failure_says_what_to_install() {
     let bench = Bench::new(MIB);
     let mut running = bench.run(1, "no-such-qemu-img").await;
     bench.copy(&mut running, 1).await;
-    let status = bench.build(&mut running, 1, &ImageId::generate()).await;
+    let status = bench.build(&mut running, 1).await;
     let failure = status.failure.unwrap();
     assert_eq!(failure.code, domain::FailureCode::ImageFailed.as_str());
     assert!(
@@ -495,7 +524,7 @@ async fn a_store_that_fills_while_the_image_is_made_is_named_and_nothing_is_left
     std::fs::set_permissions(&full, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut running = bench.run(1, full.to_str().unwrap()).await;
     bench.copy(&mut running, 1).await;
-    let status = bench.build(&mut running, 1, &ImageId::generate()).await;
+    let status = bench.build(&mut running, 1).await;
     let failure = status.failure.unwrap();
     assert_eq!(failure.code, domain::FailureCode::TargetFull.as_str());
     assert!(
@@ -537,41 +566,12 @@ async fn what_a_killed_attempt_left_in_the_store_is_room_for_the_next_one() {
     };
     let mut running = bench.run(1, "qemu-img").await;
     bench.copy(&mut running, 1).await;
-    let image_id = ImageId::generate();
-    let left = store.0.join(format!("{image_id}.partial"));
+    let left = store.0.join(format!("{}.partial", bench.image_id));
     std::fs::create_dir(&left).unwrap();
     std::fs::write(left.join("disk-0.qcow2"), vec![1; 60 << 20]).unwrap();
-    let status = bench.build(&mut running, 1, &image_id).await;
+    let status = bench.build(&mut running, 1).await;
     assert_eq!(status.failure, None);
     let (location, image) = described(&status);
     bench.check_image(&location, &image);
-    running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_has_no_certificate_of_the_run_is_not_heard() {
-    let bench = Bench::new(MIB);
-    let mut running = bench.run(1, "qemu-img").await;
-    running.client.admit(bench.admission(1)).await.unwrap();
-    let ready = std::fs::read(bench.path("instance/ready")).unwrap();
-    let port = wire::InstanceReady::decode(ready.as_slice())
-        .unwrap()
-        .control_port;
-    let stranger = Authority::generate("another run", pki::RUN_VALIDITY).unwrap();
-    let stranger = stranger.issue_client("worker").unwrap();
-    for tls in [
-        bench.tls(),
-        bench.tls().identity(Identity::from_pem(
-            stranger.certificate_pem,
-            stranger.key_pem,
-        )),
-    ] {
-        let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap();
-        let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
-        let asked = ReceiverServiceClient::new(channel)
-            .status(wire::StatusRequest { epoch: 1 })
-            .await;
-        assert!(asked.is_err(), "{asked:?}");
-    }
     running.stop().await;
 }
