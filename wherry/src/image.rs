@@ -1,18 +1,17 @@
 //! `wherry image`: delivered images.
 
+mod export;
+mod qcow2;
 mod verify;
 
-use std::fs::File;
-use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, bail};
-use clap::{Subcommand, ValueEnum};
+use anyhow::{Context as _, bail, ensure};
+use clap::Subcommand;
 use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::Api;
-use crate::output::{bytes, fields, line, raw, table, text};
+use crate::output::{bytes, fields, raw, table, text};
+use export::Export;
 use verify::Verify;
 
 #[derive(Debug, Subcommand)]
@@ -32,31 +31,16 @@ pub(crate) enum Image {
         override_usage = "wherry image verify IMAGE [--path DIR]\n       wherry image verify --path DIR\n       wherry image verify --disk FILE --manifest FILE"
     )]
     Verify(Verify),
-    /// Fetches an image into a directory. A fetch that was cut off goes on where it was.
-    Export {
-        /// Its id or name.
-        image: String,
-        /// Directory; made if it is not there.
-        #[arg(long)]
-        to: PathBuf,
-        /// Which form of the disks.
-        #[arg(long, value_enum, default_value_t = Format::Qcow2)]
-        format: Format,
-    },
+    /// Fetches an image into a directory, and checks every chunk of every disk against the root hash that the API has.
+    ///
+    /// A fetch that was cut off goes on where it was. What is in the directory already is kept if it is this image's, and else never replaced.
+    /// qcow2 files are checked by qemu-img.
+    Export(Export),
     /// Deletes an image and its disks.
     Delete {
         /// Its id or name.
         image: String,
     },
-}
-
-/// A form of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Byte for byte.
-    Raw,
-    /// Only what is used.
-    Qcow2,
 }
 
 const LIST: (&str, &str) = ("Images", "Image");
@@ -83,7 +67,7 @@ impl Image {
                 api.show(&image, show);
             }
             Self::Verify(verify) => verify.of_the_api(api).await?,
-            Self::Export { image, to, format } => export(api, &image, &to, format).await?,
+            Self::Export(export) => export.run(api).await?,
             Self::Delete { image } => {
                 let id = text(&find(api, &image).await?, "ImageId");
                 let answer = api
@@ -120,6 +104,25 @@ fn description(image: &Value) -> anyhow::Result<receiver::ImageDescription> {
             text(image, "ImageId")
         )
     })
+}
+
+/// Whoever describes an image must not choose where this program reads and writes.
+///
+/// # Errors
+/// Names of files that lead out of the image's directory, or that are given twice.
+fn check_names(description: &receiver::ImageDescription) -> anyhow::Result<()> {
+    let names = description
+        .disks
+        .iter()
+        .flat_map(|disk| [&disk.raw, &disk.qcow2, &disk.manifest]);
+    let mut seen = std::collections::HashSet::from(["image.json"]);
+    for name in names {
+        ensure!(
+            domain::name::is_image_file(name) && seen.insert(name),
+            "the image's description can't be trusted: it names a file {name:?}, which is no plain name of its own"
+        );
+    }
+    Ok(())
 }
 
 fn list(images: &[Value]) -> String {
@@ -180,65 +183,4 @@ fn show(image: &Value) -> String {
         ));
     }
     shown
-}
-
-async fn export(api: &Api, image: &str, to: &Path, format: Format) -> anyhow::Result<()> {
-    let image = find(api, image).await?;
-    let description = description(&image)?;
-    std::fs::create_dir_all(to).with_context(|| format!("can't make {}", to.display()))?;
-    let id = &description.image_id;
-    for disk in &description.disks {
-        let file = match format {
-            Format::Raw => &disk.raw,
-            Format::Qcow2 => &disk.qcow2,
-        };
-        fetch(api, id, &disk.manifest, &to.join(&disk.manifest)).await?;
-        fetch(api, id, file, &to.join(file)).await?;
-        if format == Format::Raw {
-            let (raw, manifest) = (to.join(&disk.raw), to.join(&disk.manifest));
-            tokio::task::spawn_blocking(move || transfer::manifest::verify(&raw, &manifest))
-                .await??;
-        }
-        line(to.join(file).display());
-    }
-    std::fs::write(to.join("image.json"), raw(&image, "Description"))?;
-    Ok(())
-}
-
-/// Fetches one file, going on behind what is there. Blocks of zeros are left out: the file is as sparse as its disk.
-///
-/// What is not whole yet lies under a name with the image's id, so that two images exported to one directory never mix. Its last byte is
-/// fetched again: a file that was whole but not renamed yet has nothing behind its end that could be asked for.
-async fn fetch(api: &Api, image_id: &str, name: &str, to: &Path) -> anyhow::Result<()> {
-    let partial = PathBuf::from(format!("{}.{image_id}.partial", to.display()));
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&partial)
-        .with_context(|| format!("can't write {}", partial.display()))?;
-    let mut length = file.metadata()?.len().saturating_sub(1);
-    file.seek(SeekFrom::Start(length))?;
-    let mut download = api
-        .client
-        .download(
-            "DownloadImage",
-            &[("ImageId", image_id), ("File", name)],
-            length,
-        )
-        .await?;
-    while let Some(chunk) = download.chunk().await? {
-        for block in chunk.chunks(4096) {
-            if block.iter().any(|&byte| byte != 0) {
-                file.write_all(block)?;
-            } else {
-                file.seek_relative(i64::try_from(block.len())?)?;
-            }
-            length += block.len() as u64;
-        }
-    }
-    file.set_len(length)?;
-    file.sync_all()?;
-    std::fs::rename(&partial, to)?;
-    Ok(())
 }

@@ -191,7 +191,7 @@ async fn answer_file(call: Call, arguments: Arguments) -> Result<Answer, Refusal
             "The specified action is not supported. This gateway does not see the image store: its operator can set --image-store.",
         ));
     };
-    if !download::is_file_name(file) {
+    if !domain::name::is_image_file(file) {
         return Err(Refusal::not_found("File"));
     }
     let path = image_store.join(id.as_str()).join(file);

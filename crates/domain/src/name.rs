@@ -1,4 +1,4 @@
-//! The rules for names and descriptions (SMC API §1.0).
+//! The rules for names and descriptions (SMC API §1.0), and for the files of an image.
 
 use std::fmt;
 
@@ -82,6 +82,15 @@ pub fn is_source_description(text: &str) -> bool {
     text.chars().count() <= 256 && !begins_like_url(text) && is_printable(text)
 }
 
+/// The name of a file in an image: 1–255 ASCII letters, digits, `.` `_` `-`, not beginning with `.`. It leads out of no directory.
+pub fn is_image_file(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && !text.starts_with('.')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
 fn begins_like_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
@@ -110,6 +119,27 @@ mod tests {
                 "{evil:?}"
             );
         }
+    }
+
+    #[test]
+    fn no_name_of_a_file_leads_out_of_its_directory() {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/etc/passwd",
+            ".hidden",
+            "a\0b",
+            "a b",
+            "a\nb",
+            "ä",
+            &"a".repeat(256),
+        ] {
+            assert!(!is_image_file(bad), "{bad:?}");
+        }
+        assert!(is_image_file("disk-0.qcow2") && is_image_file(&"a".repeat(255)));
     }
 
     #[test]

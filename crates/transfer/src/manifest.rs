@@ -26,7 +26,7 @@
 mod check;
 mod file;
 
-pub use check::verify;
+pub use check::{Content, verify, verify_content};
 pub use file::{Head, read, write};
 
 /// Why a manifest, or a disk under it, is not good.

@@ -8,7 +8,7 @@ use receiver::ImageDescription;
 use service::ExitCode;
 use transfer::plan::Extent;
 
-use super::{description, find};
+use super::{check_names, description, find};
 use crate::connection::Api;
 use crate::output::{bytes, line, lines, raw};
 
@@ -85,6 +85,7 @@ async fn check_folder(folder: &Path) -> anyhow::Result<()> {
 }
 
 async fn check_all(folder: &Path, description: &ImageDescription) -> anyhow::Result<()> {
+    check_names(description)?;
     for disk in &description.disks {
         let (raw, manifest) = (folder.join(&disk.raw), folder.join(&disk.manifest));
         ensure!(

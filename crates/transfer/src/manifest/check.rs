@@ -1,8 +1,8 @@
 //! A disk beside its manifest.
 
 use std::fs::File;
-use std::io::BufReader;
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
@@ -12,18 +12,45 @@ use super::file::{Head, each_page};
 use crate::disk::{AlignedBuffer, next_data};
 use crate::hashes::Chunk;
 
+/// The bytes of a disk, in whatever form they lie.
+pub trait Content {
+    /// How many there are.
+    fn length(&self) -> u64;
+
+    /// Returns true if these bytes are known to be zeros without being read.
+    fn is_hole(&self, offset: u64, length: u32) -> bool;
+
+    /// Fills the buffer from there. Chunks are asked for in order.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
 /// Checks a manifest, then the disk against it, reading every chunk that is not a hole.
 ///
 /// # Errors
 /// [`ManifestError`], with the first chunk that differs.
 pub fn verify(disk: &Path, manifest: &Path) -> Result<Head, ManifestError> {
+    let file = Raw::open(disk).map_err(|source| unreadable(disk, source))?;
+    verify_content(file, disk, manifest)
+}
+
+/// [`verify`] for a disk in any form; `disk` is what errors name.
+///
+/// # Errors
+/// [`ManifestError`], with the first chunk that differs.
+pub fn verify_content(
+    content: impl Content,
+    disk: &Path,
+    manifest: &Path,
+) -> Result<Head, ManifestError> {
     let name = manifest.display().to_string();
-    let open = |path: &Path| File::open(path).map_err(|source| unreadable(path, source));
-    let file = open(manifest)?;
+    let file = File::open(manifest).map_err(|source| unreadable(manifest, source))?;
     // The manifest first and as a whole: what is wrong with it is not to be taken for a fault of the disk.
     let head = each_page(BufReader::new(&file), &name, |_, _, _| Ok(()))?;
     seek(&file, SeekFrom::Start(0)).map_err(|error| unreadable(manifest, error.into()))?;
-    let mut checked = Disk::open(disk, &head)?;
+    let mut checked = Disk::new(content, disk, &head)?;
     each_page(BufReader::new(&file), &name, |head, start, page| {
         page.iter()
             .zip(start..)
@@ -33,37 +60,64 @@ pub fn verify(disk: &Path, manifest: &Path) -> Result<Head, ManifestError> {
     Ok(head)
 }
 
-fn unreadable(path: &Path, source: std::io::Error) -> ManifestError {
+/// A file or block device that holds the disk as it is.
+struct Raw {
+    file: File,
+    length: u64,
+}
+
+impl Raw {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // A block device tells its length only to those who go there.
+        let length = seek(&file, SeekFrom::End(0))?;
+        Ok(Self { file, length })
+    }
+}
+
+impl Content for Raw {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn is_hole(&self, offset: u64, length: u32) -> bool {
+        match next_data(&self.file, offset) {
+            Ok(Some(data)) => data >= offset + u64::from(length),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn read_exact_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(&self.file, buffer, offset)
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ManifestError {
     ManifestError::Read {
         path: path.display().to_string(),
         source,
     }
 }
 
-struct Disk<'a> {
+struct Disk<'a, C> {
     path: &'a Path,
-    file: File,
-    length: u64,
+    content: C,
     buffer: AlignedBuffer,
 }
 
-impl<'a> Disk<'a> {
-    fn open(path: &'a Path, head: &Head) -> Result<Self, ManifestError> {
-        let file = File::open(path).map_err(|source| unreadable(path, source))?;
-        // A block device tells its length only to those who go there.
-        let length = seek(&file, SeekFrom::End(0));
-        let length = length.map_err(|error| unreadable(path, error.into()))?;
-        if length < head.size_bytes {
+impl<'a, C: Content> Disk<'a, C> {
+    fn new(content: C, path: &'a Path, head: &Head) -> Result<Self, ManifestError> {
+        if content.length() < head.size_bytes {
             return Err(ManifestError::Short {
                 path: path.display().to_string(),
-                found: length,
+                found: content.length(),
                 expected: head.size_bytes,
             });
         }
         Ok(Self {
             path,
-            file,
-            length,
+            content,
             buffer: AlignedBuffer::new(head.chunk_bytes as usize),
         })
     }
@@ -83,8 +137,9 @@ impl<'a> Disk<'a> {
     fn has_nothing_behind(&mut self, size_bytes: u64) -> Result<(), ManifestError> {
         let piece = u32::try_from(self.buffer.as_slice().len()).expect("it holds one chunk");
         let mut offset = size_bytes;
-        while offset < self.length {
-            let length = u32::try_from(self.length - offset).map_or(piece, |left| left.min(piece));
+        while offset < self.content.length() {
+            let length =
+                u32::try_from(self.content.length() - offset).map_or(piece, |left| left.min(piece));
             if self.look(offset, length)? != Chunk::Zero {
                 return Err(ManifestError::DataBehindEnd {
                     path: self.path.display().to_string(),
@@ -98,16 +153,11 @@ impl<'a> Disk<'a> {
 
     /// What lies there.
     fn look(&mut self, offset: u64, length: u32) -> Result<Chunk, ManifestError> {
-        let is_hole = match next_data(&self.file, offset) {
-            Ok(Some(data)) => data >= offset + u64::from(length),
-            Ok(None) => true,
-            Err(_) => false,
-        };
-        if is_hole {
+        if self.content.is_hole(offset, length) {
             return Ok(Chunk::Zero);
         }
         let bytes = &mut self.buffer.as_mut_slice()[..length as usize];
-        self.file
+        self.content
             .read_exact_at(bytes, offset)
             .map_err(|source| unreadable(self.path, source))?;
         Ok(Chunk::of(bytes))

@@ -1,0 +1,209 @@
+//! `wherry image export`: an image's files, from the API into a directory.
+//!
+//! The server may be a false one, and the store another's than it was. So no name of a file leads out of the directory, nothing that is there
+//! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives.
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, ValueEnum};
+use domain::ImageId;
+use receiver::{ImageDescription, ImageDisk};
+use transfer::manifest::{self, Head};
+
+use super::{check_names, description, find, qcow2};
+use crate::connection::Api;
+use crate::output::{line, raw};
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Its id or name.
+    image: String,
+    /// Directory; made if it is not there.
+    #[arg(long)]
+    to: PathBuf,
+    /// Which form of the disks.
+    #[arg(long, value_enum, default_value_t = Format::Qcow2)]
+    format: Format,
+    /// Program that reads qcow2 files.
+    #[arg(long, env = "WHERRY_QEMU_IMG", default_value = "qemu-img")]
+    qemu_img: PathBuf,
+}
+
+/// A form of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Byte for byte.
+    Raw,
+    /// Only what is used.
+    Qcow2,
+}
+
+impl Export {
+    pub(super) async fn run(self, api: &Api) -> anyhow::Result<()> {
+        let image = find(api, &self.image).await?;
+        let described = description(&image)?;
+        check_names(&described)?;
+        let id: ImageId = described
+            .image_id
+            .parse()
+            .context("the image's description can't be trusted")?;
+        if self.format == Format::Qcow2 {
+            qcow2::check_program(&self.qemu_img)?;
+        }
+        std::fs::create_dir_all(&self.to)
+            .with_context(|| format!("can't make {}", self.to.display()))?;
+        let about = self.to.join("image.json");
+        check_directory(&about, &id)?;
+        for disk in &described.disks {
+            let fetched = Fetched::new(&self, &id, disk);
+            fetched.fetch(api).await?;
+            line(fetched.file.display());
+        }
+        std::fs::write(about, raw(&image, "Description"))?;
+        Ok(())
+    }
+}
+
+/// The directory holds no other image.
+fn check_directory(about: &Path, id: &ImageId) -> anyhow::Result<()> {
+    if !is_there(about) {
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(about);
+    let found = text.map(|text| serde_json::from_str::<ImageDescription>(&text));
+    ensure!(
+        matches!(&found, Ok(Ok(found)) if found.image_id == id.as_str()),
+        "{} is there already, and not of this image: give another directory with --to",
+        about.display()
+    );
+    Ok(())
+}
+
+/// Also for a link to nothing.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// One disk on its way into the directory.
+#[derive(Debug, Clone)]
+struct Fetched {
+    image_id: ImageId,
+    disk: ImageDisk,
+    format: Format,
+    qemu_img: PathBuf,
+    name: String,
+    file: PathBuf,
+    manifest: PathBuf,
+}
+
+impl Fetched {
+    fn new(export: &Export, image_id: &ImageId, disk: &ImageDisk) -> Self {
+        let name = match export.format {
+            Format::Raw => &disk.raw,
+            Format::Qcow2 => &disk.qcow2,
+        };
+        Self {
+            image_id: image_id.clone(),
+            format: export.format,
+            qemu_img: export.qemu_img.clone(),
+            name: name.clone(),
+            file: export.to.join(name),
+            manifest: export.to.join(&disk.manifest),
+            disk: disk.clone(),
+        }
+    }
+
+    async fn fetch(&self, api: &Api) -> anyhow::Result<()> {
+        let manifest = self
+            .obtain(api, &self.disk.manifest, &self.manifest)
+            .await?;
+        let file = self.obtain(api, &self.name, &self.file).await?;
+        let checking = self.clone();
+        let (of_file, of_manifest) = (file.clone(), manifest.clone());
+        let checked =
+            tokio::task::spawn_blocking(move || checking.check(&of_file, &of_manifest)).await?;
+        for (from, to) in [(&manifest, &self.manifest), (&file, &self.file)] {
+            if from == to {
+                continue;
+            }
+            // What is not the image's is not gone on with the next time.
+            match &checked {
+                Ok(()) => std::fs::rename(from, to)?,
+                Err(_) => std::fs::remove_file(from)?,
+            }
+        }
+        checked.with_context(|| {
+            format!(
+                "disk {} is not what image {} has. What came was removed; what was in the directory before was left. Give another directory \
+                 with --to, or tell the operator",
+                self.disk.index, self.image_id
+            )
+        })
+    }
+
+    /// Where a file of the image is now: under its own name if it was there before, else under that of what is not checked yet.
+    async fn obtain(&self, api: &Api, name: &str, to: &Path) -> anyhow::Result<PathBuf> {
+        if is_there(to) {
+            return Ok(to.to_owned());
+        }
+        fetch(api, &self.image_id, name, to).await
+    }
+
+    fn check(&self, file: &Path, manifest: &Path) -> anyhow::Result<()> {
+        let head: Head = match self.format {
+            Format::Raw => manifest::verify(file, manifest)?,
+            Format::Qcow2 => {
+                let content = qcow2::Content::open(&self.qemu_img, file, self.disk.size_bytes)?;
+                manifest::verify_content(content, file, manifest)?
+            }
+        };
+        let (found, expected) = (head.root_hex(), &self.disk.root_hash);
+        ensure!(
+            found == *expected && head.size_bytes == self.disk.source_bytes,
+            "{} has the root hash {found}, and the API says {expected}",
+            file.display()
+        );
+        Ok(())
+    }
+}
+
+/// Fetches one file, going on behind what is there, and answers with where it lies. Blocks of zeros are left out: the file is as sparse as its
+/// disk.
+///
+/// What is not checked yet lies under a name with the image's id, so that two images exported to one directory never mix. Its last byte is
+/// fetched again: a file that was whole but not renamed yet has nothing behind its end that could be asked for.
+async fn fetch(api: &Api, image_id: &ImageId, name: &str, to: &Path) -> anyhow::Result<PathBuf> {
+    let partial = PathBuf::from(format!("{}.{image_id}.partial", to.display()));
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&partial)
+        .with_context(|| format!("can't write {}", partial.display()))?;
+    let mut length = file.metadata()?.len().saturating_sub(1);
+    file.seek(SeekFrom::Start(length))?;
+    let mut download = api
+        .client
+        .download(
+            "DownloadImage",
+            &[("ImageId", image_id.as_str()), ("File", name)],
+            length,
+        )
+        .await?;
+    while let Some(chunk) = download.chunk().await? {
+        for block in chunk.chunks(4096) {
+            if block.iter().any(|&byte| byte != 0) {
+                file.write_all(block)?;
+            } else {
+                file.seek_relative(i64::try_from(block.len())?)?;
+            }
+            length += block.len() as u64;
+        }
+    }
+    file.set_len(length)?;
+    file.sync_all()?;
+    Ok(partial)
+}
