@@ -1,5 +1,8 @@
 //! Generated from `proto/wherry/*/v1/*.proto`: the operators' service, the agents' service, the receiver's service, and events.
 
+/// Every service and message, as an encoded `FileDescriptorSet`: for what must hold of each call that there is.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Between `wherry admin` and the gateway.
 pub mod admin {
     tonic::include_proto!("wherry.admin.v1");

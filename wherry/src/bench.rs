@@ -150,7 +150,7 @@ fn identities() -> anyhow::Result<Identities> {
     Ok(Identities {
         receiver: identity(authority.issue_server(&["receiver".to_owned()])?),
         receiver_name: "receiver".to_owned(),
-        sender: identity(authority.issue_client(transfer::bench::SENDER)?),
+        sender: identity(authority.issue_client(bench::SENDER)?),
     })
 }
 

@@ -97,9 +97,9 @@ pub struct Config {
     /// Seconds that a receiver has to flush and end by itself before it is killed.
     #[arg(long, env = "WHERRY_RECEIVER_PARK_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=300))]
     pub receiver_park_secs: u64,
-    /// MiB of memory that a receiver may allocate, and each program that it runs. Its largest part grows with the disks: 32 bytes a MiB.
-    #[arg(long, env = "WHERRY_RECEIVER_MEMORY_MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(128..=1_048_576))]
-    pub receiver_memory_mib: u64,
+    /// MiB of memory that a receiver may allocate, and each program that it runs. Without it, 2048 and 1 for each 16 GiB of its disks.
+    #[arg(long, env = "WHERRY_RECEIVER_MEMORY_MIB", value_parser = value_parser!(u64).range(128..=1_048_576))]
+    pub receiver_memory_mib: Option<u64>,
     /// Files and connections that a receiver may have open.
     #[arg(long, env = "WHERRY_RECEIVER_OPEN_FILES", default_value_t = 4096, value_parser = value_parser!(u64).range(64..=1_048_576))]
     pub receiver_open_files: u64,
@@ -137,7 +137,7 @@ impl Config {
 
     pub(crate) fn receiver_limits(&self) -> Limits {
         Limits {
-            memory_bytes: self.receiver_memory_mib << 20,
+            memory_bytes: self.receiver_memory_mib.map(|mebibytes| mebibytes << 20),
             open_files: self.receiver_open_files,
             core_bytes: self.receiver_core_bytes,
         }

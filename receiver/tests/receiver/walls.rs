@@ -43,7 +43,10 @@ async fn every_call_is_the_workers_and_denied_to_the_agent() {
     for stranger in [Some(server), None] {
         let refused = codes(bench.channel(stranger), 1).await;
         let is_heard = |code: &Code| matches!(code, Code::Ok | Code::PermissionDenied);
-        assert!(!refused.iter().any(is_heard), "the handshake fails: {refused:?}");
+        assert!(
+            !refused.iter().any(is_heard),
+            "the handshake fails: {refused:?}"
+        );
     }
     let worker = bench.authority.issue_client(wire::CONTROL_NAME).unwrap();
     let admitted = codes(bench.channel(Some(worker)), 1).await;

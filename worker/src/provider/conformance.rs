@@ -17,7 +17,7 @@ use crate::receiver_client::{CallError, RECEIVER_NAME, ReceiverClient};
 const PATIENCE: Duration = Duration::from_secs(60);
 const DISK_BYTES: u64 = 4 << 20;
 const LIMITS: Limits = Limits {
-    memory_bytes: 1 << 30,
+    memory_bytes: None,
     open_files: 512,
     core_bytes: 0,
 };
@@ -323,7 +323,10 @@ async fn a_receiver_has_its_limits_and_none_of_the_workers_secrets() {
     }
     let limits = std::fs::read_to_string(proc.join("limits")).unwrap();
     for (resource, value) in [
-        ("Max data size", LIMITS.memory_bytes),
+        (
+            "Max data size",
+            super::process::memory_for(&bench.spec(1).work.disks),
+        ),
         ("Max open files", LIMITS.open_files),
         ("Max core file size", LIMITS.core_bytes),
     ] {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Epoch, InstanceId};
 use prost::Message as _;
-use proto::receiver::{CONTROL_SOCKET, InstanceConfig, InstanceReady};
+use proto::receiver::{CONTROL_SOCKET, InstanceConfig, InstanceReady, TargetDisk};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, getpid, getppid, kill_process, kill_process_group, setrlimit,
@@ -51,7 +51,8 @@ pub(super) const ENVIRONMENT: [&str; 13] = [
 /// What a receiver may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    pub(crate) memory_bytes: u64,
+    /// `None`: what its disks need.
+    pub(crate) memory_bytes: Option<u64>,
     pub(crate) open_files: u64,
     pub(crate) core_bytes: u64,
 }
@@ -207,6 +208,9 @@ impl ProcessProvider {
         let largest_disk = spec.largest_disk_bytes();
         let largest_file = largest_disk + largest_disk / 64 + (64 << 20);
         let limits = self.limits;
+        let memory_bytes = limits
+            .memory_bytes
+            .unwrap_or_else(|| memory_for(&spec.work.disks));
         let worker = getpid();
         // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
         unsafe {
@@ -217,7 +221,7 @@ impl ProcessProvider {
                     return Err(Errno::SRCH.into());
                 }
                 // Memory that is written to, and not address space: the allocator reserves far more of that than it ever uses.
-                setrlimit(Resource::Data, limit(limits.memory_bytes))?;
+                setrlimit(Resource::Data, limit(memory_bytes))?;
                 setrlimit(Resource::Nofile, limit(limits.open_files))?;
                 setrlimit(Resource::Core, limit(limits.core_bytes))?;
                 setrlimit(Resource::Fsize, limit(largest_file))?;
@@ -229,6 +233,15 @@ impl ProcessProvider {
             source,
         })
     }
+}
+
+/// Memory for connections, streams and programs: the same for every run.
+const MEMORY_BYTES: u64 = 2 << 30;
+
+/// What a receiver may allocate for these disks. It keeps 32 bytes for each MiB of them, and may need them twice while they grow.
+pub(super) fn memory_for(disks: &[TargetDisk]) -> u64 {
+    let bytes: u64 = disks.iter().map(|disk| disk.source_size_bytes).sum();
+    MEMORY_BYTES + (bytes >> 20) * 64
 }
 
 fn limit(value: u64) -> Rlimit {
