@@ -21,10 +21,6 @@ use crate::instance::Work;
 ///
 /// # Errors
 /// PERMISSION_DENIED.
-#[expect(
-    clippy::result_large_err,
-    reason = "tonic asks for interceptors of this form"
-)]
 pub(crate) fn only_the_worker(request: Request<()>) -> Result<Request<()>, Status> {
     let connection = request.extensions().get::<TlsConnectInfo<UdsConnectInfo>>();
     let chain = connection.and_then(TlsConnectInfo::peer_certs);
