@@ -114,7 +114,7 @@ async fn done(
             "Your request is denied as lack of ssl protect.",
         ));
     }
-    let caller = verify(gateway, &incoming).await?;
+    let (caller, nonce) = verify(gateway, &incoming).await?;
     known.operation = Some(caller.operation);
     let call = Call {
         gateway: Arc::clone(gateway),
@@ -129,20 +129,24 @@ async fn done(
     if let Some(user) = &call.principal.user {
         Span::current().record("user", &user.name);
     }
+    let counted = gateway.throttle.count(&caller.tenant, caller.operation);
+    if let Err(refusal) = counted.await {
+        gateway
+            .throttled
+            .add(&caller, &incoming, request_id, &refusal);
+        return Err(refusal);
+    }
+    nonce.use_up(gateway, &caller).await?;
     let arguments = allowed(gateway, &incoming, &caller).await;
     auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
 }
 
-/// The arguments of a call that the account may make now, and its caller at all.
+/// The arguments of a call that its caller may make.
 async fn allowed(
     gateway: &Gateway,
     incoming: &Incoming,
     caller: &Caller,
 ) -> Result<Arguments, Refusal> {
-    gateway
-        .throttle
-        .count(&caller.tenant, caller.operation)
-        .await?;
     authorize(gateway, incoming, caller).await?;
     Arguments::parse(caller.operation.parameters, &incoming.pairs)
 }

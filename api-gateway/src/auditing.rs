@@ -3,6 +3,9 @@
 //! The row is written before the call is carried out and completed behind it. Without the first the call is not carried out, without the
 //! second it is not answered as done. Only ids get into it: of parameters those that name resources, of answers the fields that end in
 //! `Id`, and of both only what has the form of an id. So no secret, no activation code and no text of a caller can.
+//! Calls that are throttled share a row a minute (`throttled`).
+
+mod throttled;
 
 use domain::RequestId;
 use domain::id::is_id;
@@ -15,6 +18,8 @@ use crate::arguments::{Arguments, Parameter};
 use crate::authentication::Caller;
 use crate::operation::{Call, Effect, Operation};
 use crate::request::Incoming;
+
+pub use throttled::ThrottledCalls;
 
 /// The outcome of a call that was carried out.
 pub const DONE: &str = "OK";

@@ -1,6 +1,7 @@
 //! Who calls, and what: the checks of SMC API §3.3 in their order, so that each single fault has its documented code.
 //!
-//! A nonce is used up only after the signature matched; else a stranger could burn the nonces of others.
+//! A nonce is used up only after the signature matched; else a stranger could burn the nonces of others. And only after the call was counted:
+//! a call beyond its account's limits writes nothing.
 
 mod claim;
 
@@ -23,8 +24,9 @@ use claim::Signature;
 /// How far a call's time may be off, either way.
 const TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
-/// How long a nonce is remembered: as long as a signature with it could still be in time.
-pub const NONCE_KEPT_FOR: Duration = Duration::from_secs(2 * 15 * 60 + 60);
+/// How long the nonces of an hour are remembered after its end: as long as a signature of that hour could still be in time, and as much
+/// again and more, since the clocks of gateways and of Postgres may differ.
+pub const NONCE_KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Longest nonce that is taken.
 const NONCE_LENGTH: usize = 128;
@@ -42,11 +44,43 @@ pub struct Caller {
     pub operation: &'static Operation,
 }
 
-/// Verifies a call.
+/// The nonce of a verified call, which is not used up yet.
+#[derive(Debug)]
+pub struct Nonce<'a> {
+    text: &'a str,
+    signed_at: Timestamp,
+}
+
+impl Nonce<'_> {
+    /// Uses it up.
+    ///
+    /// A copy of a call whose nonce was not used up, because the call was throttled, is taken later: once, and only while its time is not
+    /// over. That is what the caller asked for with its signature, and what an SDK does by itself. Of two copies never more than one is
+    /// carried out, since none is before its nonce is used up here.
+    ///
+    /// # Errors
+    /// `SignatureNonceUsed`; the database fails.
+    pub async fn use_up(self, gateway: &Gateway, caller: &Caller) -> Result<(), Refusal> {
+        let key = &caller.principal.access_key_id;
+        let store = &gateway.store;
+        if store.use_nonce(key, self.text, self.signed_at).await? {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            "SignatureNonceUsed",
+            "Specified signature nonce was used already.",
+        ))
+    }
+}
+
+/// Verifies a call. Nothing is written: the nonce is still to be used up.
 ///
 /// # Errors
 /// The first check that fails.
-pub async fn verify(gateway: &Gateway, incoming: &Incoming) -> Result<Caller, Refusal> {
+pub async fn verify<'a>(
+    gateway: &Gateway,
+    incoming: &'a Incoming,
+) -> Result<(Caller, Nonce<'a>), Refusal> {
     let claim = Claim::read(incoming)?;
     if claim.version != API_VERSION {
         return Err(Refusal::new(
@@ -69,7 +103,7 @@ pub async fn verify(gateway: &Gateway, incoming: &Incoming) -> Result<Caller, Re
     }
     let now = gateway.clock.now();
     check_token(&key, claim.security_token, now)?;
-    check_time(claim.timestamp, now)?;
+    let signed_at = check_time(claim.timestamp, now)?;
     if claim.nonce.len() > NONCE_LENGTH {
         return Err(Refusal::invalid(
             "SignatureNonce",
@@ -77,18 +111,17 @@ pub async fn verify(gateway: &Gateway, incoming: &Incoming) -> Result<Caller, Re
         ));
     }
     check_signature(&claim, incoming, &key.secret)?;
-    if !gateway.store.use_nonce(&key.id, claim.nonce).await? {
-        return Err(Refusal::new(
-            "SignatureNonceUsed",
-            "Specified signature nonce was used already.",
-        ));
-    }
-    Ok(Caller {
+    let nonce = Nonce {
+        text: claim.nonce,
+        signed_at,
+    };
+    let caller = Caller {
         principal: Principal::of(&key),
         rights: Rights::of(&key),
         tenant: key.tenant,
         operation,
-    })
+    };
+    Ok((caller, nonce))
 }
 
 /// A temporary key signs with its token and in its time; a key that lasts has no token.
@@ -116,7 +149,7 @@ fn check_token(key: &AccessKey, token: Option<&str>, now: Timestamp) -> Result<(
     }
 }
 
-fn check_time(text: &str, now: Timestamp) -> Result<(), Refusal> {
+fn check_time(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
     let time: Timestamp = text.parse().map_err(|_| {
         Refusal::new(
             "InvalidTimeStamp.Format",
@@ -129,7 +162,7 @@ fn check_time(text: &str, now: Timestamp) -> Result<(), Refusal> {
             "Specified time stamp or date value is expired.",
         ));
     }
-    Ok(())
+    Ok(time)
 }
 
 fn check_signature(claim: &Claim<'_>, incoming: &Incoming, secret: &str) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use store::Store;
 use store::key::KeyCache;
 
+use crate::auditing::ThrottledCalls;
 use crate::throttle::Throttle;
 
 /// What every call shares.
@@ -35,6 +36,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// Bounds of the rate of calls.
     pub throttle: Throttle,
+    /// Calls beyond these bounds, until the audit has them.
+    pub throttled: ThrottledCalls,
     /// Reverse proxies whose word about their callers counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Calls that did not come over TLS are refused.

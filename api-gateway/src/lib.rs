@@ -49,6 +49,7 @@ pub use config::Config;
 pub use operations::{NewToken, TokenMade, create_token};
 pub(crate) use refusal::Refusal;
 
+use auditing::ThrottledCalls;
 use gateway::{Gateway, Limits};
 use listener::ConnectionLimits;
 use throttle::Throttle;
@@ -132,6 +133,7 @@ impl Server {
                 request_timeout: config.call_limit(),
             },
             throttle: Throttle::new(store.clone()),
+            throttled: ThrottledCalls::default(),
             trusted_proxies: config.trusted_proxies.clone(),
             requires_tls: config.api_require_tls,
             store: store.clone(),
@@ -207,6 +209,11 @@ impl Server {
         tasks.start("forget", Policy::restart(), move || {
             upkeep::forget(store.clone(), audit_days)
         });
+        let gateway = Arc::clone(&self.gateway);
+        let draining = shutdown.clone();
+        tasks.start("audit_throttled", Policy::restart().finishes(), move || {
+            upkeep::audit_throttled(Arc::clone(&gateway), draining.clone())
+        });
         let doorbell = self.agents.doorbell();
         let bus = BusConfig::new(self.config.nats_url.expose_secret(), "wherry gateway");
         tasks.start("nudges", Policy::restart(), move || {
@@ -240,6 +247,10 @@ impl Server {
             );
         }
         let ended = tasks.join(self.config.drain_deadline()).await;
+        // Those of the calls that ended while it drained.
+        if let Err(error) = self.gateway.throttled.write(&self.gateway.store).await {
+            tracing::warn!(%error, "throttled calls of the last minute are not in the audit");
+        }
         self.gateway.store.close().await;
         Ok(ended?)
     }

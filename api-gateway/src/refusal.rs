@@ -85,6 +85,11 @@ impl Refusal {
         .with_status(StatusCode::PAYLOAD_TOO_LARGE)
     }
 
+    /// Returns true for a call beyond the limits of its account.
+    pub fn is_throttling(&self) -> bool {
+        self.code.starts_with("Throttling.")
+    }
+
     /// The account makes more calls than it may.
     pub fn throttled(code: &'static str, message: &str, wait: Duration) -> Self {
         Self {

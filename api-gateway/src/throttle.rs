@@ -2,6 +2,9 @@
 //!
 //! Each gateway counts for itself: behind two of them an account has twice the rate. That costs no round trip, and what the limits are for
 //! is that one account can't take a gateway from the others.
+//!
+//! A call is counted when its signature is verified, before anything is written for it. So copies of a call count too: whoever holds a
+//! signed call can use up its account's rate with it, until its time is over.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

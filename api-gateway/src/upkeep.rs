@@ -1,10 +1,10 @@
-//! Small recurring work of a gateway: is Postgres there, and which rows are no longer needed.
+//! Small recurring work of a gateway: is Postgres there, which rows are no longer needed, and what was throttled.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::{Dependency, show_connections};
+use service::{Dependency, Shutdown, show_connections};
 use store::{Store, StoreError};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,6 +14,9 @@ use crate::tls::Certificate;
 
 /// How often rows that are no longer needed are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How often throttled calls are written to the audit.
+const AUDIT_THROTTLED_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a temporary key that expired is kept, so that its holder reads that it did.
 const EXPIRED_KEYS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -38,19 +41,29 @@ pub async fn forget(store: Store, audit_days: i32) -> Result<(), StoreError> {
     let mut ticks = ticks(FORGET_EVERY);
     loop {
         ticks.tick().await;
-        let nonces = store.forget_nonces(NONCE_KEPT_FOR).await?;
-        let tokens = store.forget_client_tokens().await?;
+        let nonce_hours = store.keep_nonces(NONCE_KEPT_FOR).await?;
+        // Until nothing is due: calls may add more in a minute than one batch holds.
+        while store.forget_client_tokens().await? > 0 {}
         let sources = store.remove_deleted_sources().await?;
         let keys = store.forget_temporary_keys(EXPIRED_KEYS_KEPT_FOR).await?;
-        let audited = store.forget_audit(audit_days).await?;
+        while store.forget_audit(audit_days).await? > 0 {}
         tracing::debug!(
-            nonces,
-            tokens,
+            nonce_hours,
             sources,
             keys,
-            audited,
             "rows removed that are no longer needed"
         );
+    }
+}
+
+/// Writes throttled calls to the audit each minute, until the gateway drains.
+pub async fn audit_throttled(gateway: Arc<Gateway>, shutdown: Shutdown) -> Result<(), StoreError> {
+    let mut ticks = ticks(AUDIT_THROTTLED_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => gateway.throttled.write(&gateway.store).await?,
+            () = shutdown.draining() => return Ok(()),
+        }
     }
 }
 

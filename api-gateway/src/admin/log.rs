@@ -80,6 +80,7 @@ fn entry(entry: Entry) -> wire::AuditRow {
         operation: entry.operation,
         resources: entry.resources,
         outcome: entry.outcome,
+        calls: entry.calls,
     }
 }
 

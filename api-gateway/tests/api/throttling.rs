@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use store::audit::AuditFilter;
 use store::tenant::CallRates;
 
 use crate::fixture::{Fixture, Tenant, form};
@@ -96,5 +97,81 @@ async fn one_operation_that_is_called_too_often_leaves_the_others_alone() {
         "Throttling.Api"
     );
     busy.call("DescribeReplicationJobs", &[]).await;
+    fixture.stop().await;
+}
+
+async fn count(pool: &sqlx::PgPool, table: &str) -> i64 {
+    let statement = format!("select count(*) from {table}");
+    let counted = sqlx::query_scalar(sqlx::AssertSqlSafe(statement));
+    counted.fetch_one(pool).await.expect("a count")
+}
+
+#[tokio::test]
+async fn a_hundred_throttled_calls_leave_no_nonce_and_one_row_of_the_audit() {
+    let fixture = Fixture::start().await;
+    let busy = limited(&fixture, 100, 1).await;
+    let (mut taken, mut throttled) = (0, 0);
+    while throttled < 100 {
+        match busy
+            .code("DeleteImage", &[("ImageId", "m-none")])
+            .await
+            .as_str()
+        {
+            "Throttling.Api" => throttled += 1,
+            "InvalidImageId.NotFound" => taken += 1,
+            "Throttling.User" => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(count(&fixture.pool, "signature_nonce").await, taken);
+    let (pool, store) = (fixture.pool.clone(), fixture.store.clone());
+    let _database = fixture.database.clone();
+    // A gateway that drains writes what it has counted.
+    fixture.stop().await;
+    assert_eq!(count(&pool, "signature_nonce").await, taken);
+    let rows = store.audit(&AuditFilter::default(), 0, 1000).await;
+    let rows = rows.expect("the audit");
+    let (of_many, single): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|row| row.outcome.starts_with("Throttling."));
+    assert_eq!(i64::try_from(single.len()).expect("few"), taken);
+    assert_eq!(of_many.len(), 1, "{of_many:?}");
+    let row = &of_many[0];
+    assert!(row.calls >= 100, "{row:?}");
+    assert_eq!(
+        (row.tenant.as_str(), row.operation.as_str()),
+        ("busy", "DeleteImage")
+    );
+    assert_eq!(row.access_key, busy.key.id);
+}
+
+#[tokio::test]
+async fn a_throttled_call_may_be_sent_again_as_it_was_and_is_taken_once() {
+    let fixture = Fixture::start().await;
+    let busy = limited(&fixture, 1, 100).await;
+    let action = "DescribeReplicationJobs";
+    flood(&busy, action).await;
+    let call = form(&busy.signed("GET", action, &[]));
+    let address = fixture.address;
+    let sent = async || {
+        let response = reqwest::get(format!("http://{address}/?{call}")).await;
+        let answer = response
+            .expect("an answer")
+            .json::<serde_json::Value>()
+            .await;
+        answer.expect("JSON")["Code"].as_str().map(str::to_owned)
+    };
+    let mut answers = Vec::new();
+    let limit = Duration::from_secs(30);
+    testkit::wait::until(limit, "a copy is taken and another refused", async || {
+        let code = sent().await;
+        if code.as_deref() != Some("Throttling.User") {
+            answers.push(code);
+        }
+        Ok(answers.len() == 2)
+    })
+    .await
+    .expect("the limits let two calls pass");
+    assert_eq!(answers, [None, Some("SignatureNonceUsed".to_owned())]);
     fixture.stop().await;
 }

@@ -101,6 +101,8 @@ pub struct Entry {
     pub resources: Vec<String>,
     /// `OK`, a code, or `Unknown`.
     pub outcome: String,
+    /// How many calls the row stands for: more than one where calls were throttled.
+    pub calls: i64,
 }
 
 impl Store {
@@ -110,6 +112,29 @@ impl Store {
     /// The database fails. The call must not be carried out then.
     pub async fn begin_audit(&self, entry: &NewEntry<'_>) -> Result<EntryId, StoreError> {
         Ok(insert(&self.pool, entry).await?)
+    }
+
+    /// Writes one row for so many calls that were refused alike.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn audit_refused(&self, entry: &NewEntry<'_>, calls: i64) -> Result<(), StoreError> {
+        sqlx::query!(
+            "insert into audit (actor, tenant, access_key, user_name, origin, request_id, operation, outcome, calls)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            entry.actor.as_str(),
+            entry.tenant.map(TenantId::as_str),
+            entry.access_key,
+            entry.user_name,
+            entry.origin,
+            entry.request_id,
+            entry.operation,
+            entry.outcome,
+            calls,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Writes what became of the call, and what it made. `tenant` is whom it concerned, if that was not known before.
@@ -149,7 +174,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             select seq, at, actor, coalesce(tenant.name, audit.tenant, '') as "tenant!", access_key, user_name, origin, request_id,
-                operation, resources, coalesce(outcome, 'Unknown') as "outcome!"
+                operation, resources, coalesce(outcome, 'Unknown') as "outcome!", calls
             from audit left join tenant on tenant.id = audit.tenant
             where seq > $1
               and ($2::text is null or audit.tenant = $2 or tenant.name = $2)
@@ -184,6 +209,7 @@ impl Store {
                 operation: row.operation,
                 resources: row.resources,
                 outcome: row.outcome,
+                calls: row.calls,
             })
             .collect())
     }

@@ -1,4 +1,4 @@
-//! Access keys, nonces and client tokens, against a real Postgres.
+//! Access keys, and client tokens, against a real Postgres.
 
 use std::time::Duration;
 
@@ -84,30 +84,4 @@ async fn a_cached_key_lives_shortly_and_the_cache_stays_small() {
     assert!(!is_active(&fleeting, &key.id).await, "its time was over");
     let unknown = lasting.access_key("nobody").await.expect("the database");
     assert_eq!(unknown, None);
-}
-
-#[tokio::test]
-async fn a_nonce_is_used_once_by_each_key_until_it_is_forgotten() {
-    let database = testkit::postgres().await;
-    let store = database.store().await;
-    let uses = async |key: &str| store.use_nonce(key, "n").await.expect("the database");
-    assert!(uses("one").await);
-    assert!(!uses("one").await);
-    assert!(uses("two").await, "each key has its own");
-    let forget = async |age: u64| {
-        store
-            .forget_nonces(Duration::from_secs(age))
-            .await
-            .expect("the database")
-    };
-    assert_eq!(forget(60).await, 0, "they are young");
-    sqlx::query(
-        "update signature_nonce set seen_at = now() - interval '1 hour' where access_key = 'one'",
-    )
-    .execute(&database.pool().await)
-    .await
-    .expect("an hour passes");
-    assert_eq!(forget(60).await, 1);
-    assert!(uses("one").await);
-    assert!(!uses("two").await);
 }

@@ -78,6 +78,7 @@ fn describe(row: wire::AuditRow) -> Value {
         "Operation": row.operation,
         "Resources": row.resources,
         "Outcome": row.outcome,
+        "Calls": row.calls,
     })
 }
 
@@ -103,6 +104,7 @@ fn render(audit: &Value) -> String {
             "Operation",
             "Resources",
             "Outcome",
+            "Calls",
             "RequestId",
         ],
     )
