@@ -118,8 +118,17 @@ pub struct SendConfig {
     pub scratch: PathBuf,
 }
 
+/// Free space of a disk that is copied although it was to be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedFreeSpace {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// Why, in words that can follow a colon.
+    pub reason: String,
+}
+
 /// Where a transfer is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SendProgress {
     /// What the disks are sent over, once that is chosen.
     pub carrier: Option<Choice>,
@@ -135,6 +144,8 @@ pub struct SendProgress {
     pub bytes_zero: u64,
     /// Of these, bytes of free space: they were not read.
     pub bytes_free: u64,
+    /// Disks whose free space is copied in whole or in part. Known before anything is sent.
+    pub copied_free_space: Arc<[CopiedFreeSpace]>,
     /// Bytes that were read of the disks: neither holes nor free space, nor what is known not to have changed.
     pub bytes_read: u64,
     /// Bytes that the receiver already had.
@@ -161,6 +172,7 @@ pub async fn send(
 ) -> Result<SendReport, TransferError> {
     let preparing = async {
         let first_look = look(&config).await?;
+        progress.send_modify(|progress| progress.copied_free_space = first_look.copied());
         let (client, control, choice) = choice::connect(&config).await?;
         Ok::<_, TransferError>((Arc::new(first_look), client, control, choice))
     };

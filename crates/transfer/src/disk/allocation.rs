@@ -1,5 +1,7 @@
 //! Which space of a disk its file systems do not use, so that nobody needs to read or send it.
 //!
+//! Nothing of it counts unless one reading explains the whole disk: see [`reading`].
+//!
 //! What a file system calls free is free only at the moment when it says so. A block that is given to a file a second later holds data, and a copy that has
 //! zeros there is broken without anybody noticing. So this is believed under three conditions, all of which are checked:
 //!
@@ -7,7 +9,7 @@
 //!    exclusively; that also covers its partitions and other mount namespaces, of which no list tells. A file must not have been written since before it
 //!    was looked at: its times say that. See [`view`].
 //! 2. *It is whole.* A file system that was not unmounted has a journal that is still to be replayed, and its maps are those of an earlier moment: then nothing of
-//!    it counts. See the modules of the kinds.
+//!    it counts. Nor does a map that no checksum covers, unless a check of the whole file system finds nothing. See the modules of the kinds.
 //! 3. *It adds up.* The list that a tool prints must have as many blocks as the superblock says are free. A tool that prints something else than what we take it
 //!    for, or stops in the middle, does not pass.
 //!
@@ -21,10 +23,14 @@ mod btrfs;
 mod ext;
 mod place;
 mod ranges;
+mod reading;
+mod sandbox;
 mod tool;
 mod view;
 mod xfs;
 
+#[cfg(test)]
+mod layers;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use tool::ToolError;
-pub(super) use tool::{Tool, Tools};
+pub(super) use tool::{INPUT, OpenDisk, Tool, Tools};
 
 use crate::plan::{self, Extent};
 use view::View;
@@ -56,6 +62,16 @@ pub struct Frozen {
     size_bytes: u64,
     view: View,
     free: Vec<Extent>,
+    /// Why the free space of some of its file systems is not known.
+    copied: Vec<Unknown>,
+}
+
+/// What a tool tells of a file system.
+#[derive(Debug, PartialEq, Eq)]
+struct FileSystem {
+    size_bytes: u64,
+    /// In order, from its beginning.
+    free: Vec<Extent>,
 }
 
 /// Why the free space of a disk or a file system is not known.
@@ -75,9 +91,26 @@ pub enum Unknown {
     /// There is nothing that could tell.
     #[error("{0} says nothing of free space that could be relied on")]
     Content(String),
+    /// There is more than one way to read it.
+    #[error("its bytes can be read in several ways ({0}), and only one of them can be right")]
+    Several(String),
+    /// Its partition table was read from the backup.
+    #[error("the first copy of its partition table is broken: repair it from the backup")]
+    Backup,
     /// Its partitions are no partition.
     #[error("its partitions overlap, or reach beyond its end")]
     Overlap,
+    /// A file system that is larger than its place, or so much smaller that it may be a remnant.
+    #[error("a file system of {file_system} bytes does not fit a place of {place}")]
+    Unfit {
+        /// Its size by its superblock, in bytes.
+        file_system: u64,
+        /// The size of the partition or disk, in bytes.
+        place: u64,
+    },
+    /// A check found faults.
+    #[error("a check of the {0} file system finds faults: repair it")]
+    Damaged(&'static str),
     /// A file system that was not unmounted, or is damaged.
     #[error("the {0} file system was not unmounted cleanly")]
     Unclean(&'static str),
@@ -109,34 +142,44 @@ pub fn look(disk: &Path, size_bytes: u64) -> Allocation {
 
 fn frozen(disk: &Path, size_bytes: u64) -> Result<Frozen, Unknown> {
     let tools = Tools::within(TIMEOUT);
-    let view = View::of(&tools, disk)?;
+    let open = OpenDisk::open(disk).map_err(|error| Unknown::Unreadable(error.to_string()))?;
+    let view = View::of(&tools, &open)?;
     let mut free = Vec::new();
-    let mut reason = None;
-    for place in place::all(&tools, disk, size_bytes)? {
+    let mut copied = Vec::new();
+    for place in reading::places(&tools, &open, size_bytes)? {
         match place.free(&tools) {
             Ok(ranges) => free.extend(ranges),
             Err(unknown) => {
-                tracing::debug!(disk = %disk.display(), offset = place.offset_bytes(), reason = %unknown, "free space is copied");
-                reason = Some(unknown);
+                tracing::debug!(disk = %disk.display(), offset = place.offset_bytes, reason = %unknown, "free space is copied");
+                copied.push(unknown);
             }
         }
     }
     free.sort_unstable_by_key(|range: &Extent| range.start);
-    match reason {
-        Some(unknown) if free.is_empty() => Err(unknown),
-        _ => Ok(Frozen {
-            disk: disk.to_owned(),
-            size_bytes,
-            view,
-            free,
-        }),
+    if free.is_empty()
+        && let Some(unknown) = copied.pop()
+    {
+        return Err(unknown);
     }
+    Ok(Frozen {
+        disk: disk.to_owned(),
+        size_bytes,
+        view,
+        free,
+        copied,
+    })
 }
 
 impl Frozen {
     /// The ranges that no file system uses, in order and apart from each other, on the disk.
     pub fn free(&self) -> &[Extent] {
         &self.free
+    }
+
+    /// Why free space of this disk is copied in part: what a file system with free space says, but not that there is none, as in a boot partition.
+    pub fn copied(&self) -> impl Iterator<Item = &Unknown> {
+        let has_file_system = |unknown: &&Unknown| !matches!(unknown, Unknown::Content(_));
+        self.copied.iter().filter(has_file_system)
     }
 
     /// Looks again: whether all of it is free now, and nobody has written. Blocks as [`look`] does.

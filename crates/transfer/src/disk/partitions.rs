@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::allocation::{ToolError, Tools};
+use super::allocation::{INPUT, OpenDisk, Tool, ToolError, Tools};
 
-const SFDISK: (&str, &str) = ("sfdisk", "fdisk");
+const SFDISK: Tool = Tool::reader("sfdisk", "fdisk");
 
 /// Longest look at a table.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,12 +18,28 @@ const NO_TABLE: i32 = 1;
 /// Types of partitions that only hold others, in tables of the DOS kind.
 const CONTAINERS: [&str; 3] = ["5", "f", "85"];
 
+/// The same as the table itself has them.
+const CONTAINER_TYPES: [u8; 3] = [0x5, 0xf, 0x85];
+
 /// The type of an EFI system partition, in tables of both kinds.
 const EFI_SYSTEM: [&str; 2] = ["C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"];
+
+/// A partition table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its kind, as `sfdisk` calls it: `gpt`, `dos` or another.
+    pub kind: String,
+    /// The sectors that it counts in, in bytes.
+    pub sector_bytes: u64,
+    /// In its order.
+    pub partitions: Vec<Partition>,
+}
 
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
+    /// Its number in the table, from 1.
+    pub number: u64,
     /// Where the kernel has it, such as `/dev/vda1`. For a partition in a file this names nothing.
     pub path: PathBuf,
     /// Where it begins on the disk, in bytes.
@@ -47,6 +63,11 @@ impl Partition {
         CONTAINERS.contains(&self.kind.as_str())
     }
 
+    /// Returns true for the type, in a DOS table, of a partition that only holds others.
+    pub(super) fn is_type_of_container(kind: u8) -> bool {
+        CONTAINER_TYPES.contains(&kind)
+    }
+
     /// Whether a machine begins with it: an EFI system partition, or one that is marked.
     pub fn is_for_boot(&self) -> bool {
         self.is_active || EFI_SYSTEM.contains(&self.kind.as_str())
@@ -55,11 +76,12 @@ impl Partition {
 
 #[derive(Deserialize)]
 struct Output {
-    partitiontable: Table,
+    partitiontable: Listed,
 }
 
 #[derive(Deserialize)]
-struct Table {
+struct Listed {
+    label: String,
     #[serde(default = "usual_sector")]
     sectorsize: u64,
     #[serde(default)]
@@ -73,7 +95,7 @@ fn usual_sector() -> u64 {
 
 #[derive(Deserialize)]
 struct Row {
-    node: PathBuf,
+    node: String,
     start: u64,
     size: u64,
     #[serde(rename = "type")]
@@ -87,38 +109,70 @@ struct Row {
 /// # Errors
 /// See [`ToolError`].
 pub fn partitions(disk: &Path) -> Result<Vec<Partition>, ToolError> {
-    by(&Tools::within(TIMEOUT), disk)
+    let open = OpenDisk::open(disk).map_err(|error| ToolError::Failed {
+        command: format!("sfdisk --json {}", disk.display()),
+        outcome: format!("can't be given the disk ({error})"),
+    })?;
+    let table = table(&Tools::within(TIMEOUT), &open)?;
+    Ok(table.map_or_else(Vec::new, |table| table.partitions))
 }
 
-pub(super) fn by(tools: &Tools, disk: &Path) -> Result<Vec<Partition>, ToolError> {
+/// The table of a disk; `None` where there is none, or the disk can't be read.
+pub(super) fn table(tools: &Tools, disk: &OpenDisk) -> Result<Option<Table>, ToolError> {
     let mut text = String::new();
-    let arguments = ["--json".as_ref(), disk.as_os_str()];
-    let code = tools.run(SFDISK, &arguments, |line| text.push_str(line))?;
+    let ended = tools.run(SFDISK, disk, &["--json", INPUT], |line| text.push_str(line))?;
     let failed = |outcome| ToolError::Failed {
-        command: format!("sfdisk --json {}", disk.display()),
+        command: format!("sfdisk --json {}", disk.path().display()),
         outcome,
     };
-    match code {
-        0 => parse(&text).map_err(|error| failed(format!("said what is no table ({error})"))),
-        NO_TABLE => Ok(Vec::new()),
+    match ended.code {
+        0 => parse(&text, disk.path())
+            .map(Some)
+            .ok_or_else(|| failed("printed something else than a table".to_owned())),
+        NO_TABLE => Ok(None),
         code => Err(failed(format!("ended with exit code {code}"))),
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Partition>, serde_json::Error> {
-    let table = serde_json::from_str::<Output>(text)?.partitiontable;
-    let bytes = |sectors: u64| sectors.saturating_mul(table.sectorsize);
-    Ok(table
-        .partitions
-        .into_iter()
-        .map(|row| Partition {
-            path: row.node,
+fn parse(text: &str, disk: &Path) -> Option<Table> {
+    let listed = serde_json::from_str::<Output>(text).ok()?.partitiontable;
+    let bytes = |sectors: u64| sectors.saturating_mul(listed.sectorsize);
+    let partitions = listed.partitions.into_iter().map(|row| {
+        let number = number(&row.node)?;
+        Some(Partition {
+            number,
+            path: path_of(disk, number),
             start_bytes: bytes(row.start),
             size_bytes: bytes(row.size),
             kind: row.kind,
             is_active: row.bootable,
         })
-        .collect())
+    });
+    Some(Table {
+        kind: listed.label,
+        sector_bytes: listed.sectorsize,
+        partitions: partitions.collect::<Option<_>>()?,
+    })
+}
+
+/// The number at the end of a name.
+fn number(node: &str) -> Option<u64> {
+    let name = node.trim_end_matches(|character: char| character.is_ascii_digit());
+    node[name.len()..].parse().ok()
+}
+
+/// The kernel's name of a partition: `sfdisk` knows the disk only as its input.
+fn path_of(disk: &Path, number: u64) -> PathBuf {
+    let mut name = disk.as_os_str().to_owned();
+    if name
+        .as_encoded_bytes()
+        .last()
+        .is_some_and(u8::is_ascii_digit)
+    {
+        name.push("p");
+    }
+    name.push(number.to_string());
+    name.into()
 }
 
 #[cfg(test)]
@@ -148,6 +202,11 @@ mod tests {
         };
         let gpt = table("label: gpt\nsize=8MiB, type=U\ntype=L\n");
         assert_eq!(gpt.len(), 2);
+        assert_eq!(gpt[1].path, directory.path().join("disk2"));
+        assert_eq!(
+            path_of(Path::new("/dev/nvme0n1"), 3),
+            Path::new("/dev/nvme0n1p3")
+        );
         assert_eq!((gpt[0].start_bytes, gpt[0].size_bytes), (1 << 20, 8 << 20));
         assert!(gpt[0].is_for_boot() && !gpt[1].is_for_boot());
         assert!(gpt[1].end_bytes() <= 64 << 20);

@@ -76,6 +76,7 @@ pub(super) async fn run(
         carrier: Some(choice),
         bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
         bytes_durable: present.iter().sum(),
+        copied_free_space: first_look.copied(),
         ..SendProgress::default()
     });
     let shared = Arc::new(Shared {
@@ -112,10 +113,10 @@ pub(super) async fn run(
         failed = sending => return Err(last_word(failed, listening).await),
         () = tell(progress, &shared) => {}
     }
-    let mut last = *progress.borrow();
+    let mut last = progress.borrow().clone();
     shared.counters.copy_to(&mut last);
     last.bytes_durable = last.bytes_total;
-    progress.send_replace(last);
+    progress.send_replace(last.clone());
     let report = Arc::clone(&shared);
     let roots = blocking(move || roots(&report)).await?;
     Ok(SendReport {

@@ -115,7 +115,7 @@ pub(super) async fn until_another_serves_better(
     let mut watch = Watch::new(present.reason.is_a_move());
     loop {
         tokio::time::sleep(LOOK).await;
-        let seen = *progress.borrow();
+        let seen = progress.borrow().clone();
         let Some(doubt) = watch.look(began.elapsed(), seen.bytes_wire, client.heard()) else {
             continue;
         };

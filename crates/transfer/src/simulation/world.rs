@@ -411,7 +411,7 @@ impl Agent {
             let outcome = self.attempt(epoch, &progress).await;
             match outcome {
                 Ok(report) => {
-                    let last = report.progress;
+                    let last = report.progress.clone();
                     self.trace.note(|| format!("sent: {last:?}"));
                     // A receiver that is replaced takes its receipts with it.
                     if self.assignment.load(Ordering::Relaxed) == assignment {

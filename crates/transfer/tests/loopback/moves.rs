@@ -205,9 +205,9 @@ async fn moves(
         seen.carrier
             .is_some_and(|choice| choice.carrier == Carrier::Tcp)
     };
-    let mut over_quic = *seen.borrow();
+    let mut over_quic = seen.borrow().clone();
     while !is_over_tcp(&seen.borrow_and_update()) {
-        over_quic = *seen.borrow();
+        over_quic = seen.borrow().clone();
         tokio::time::timeout(PATIENCE, seen.changed()).await??;
     }
     let report = tokio::time::timeout(PATIENCE, sending).await???;

@@ -1,13 +1,12 @@
 //! btrfs on one device, by `btrfs inspect-internal`: extents have logical addresses, and chunks say where on the device these are.
-
-use std::ffi::OsStr;
-use std::path::Path;
+//!
+//! Each tree block has a checksum. The tool complains of one that does not match and leaves out what is in it, which the sum shows as well.
 
 use super::ranges::Ranges;
-use super::{Tool, Tools, Unknown};
+use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown};
 use crate::plan::Extent;
 
-const BTRFS: Tool = ("btrfs", "btrfs-progs");
+const BTRFS: Tool = Tool::reader("btrfs", "btrfs-progs");
 const KIND: &str = "btrfs";
 
 /// The file system leaves this to boot loaders.
@@ -30,18 +29,22 @@ const OTHER_LAYOUTS: [&str; 6] = [
     "unknown",
 ];
 
-pub(super) fn free(tools: &Tools, device: &Path) -> Result<Vec<Extent>, Unknown> {
+/// Parts of what the tool complains with where a checksum or the content of a block is wrong.
+const OF_DAMAGE: [&str; 4] = ["checksum", "parent transid", "bad tree block", "ERROR"];
+
+/// Inspects the file system on all of a device.
+pub(super) fn inspect(tools: &Tools, device: &OpenDisk) -> Result<FileSystem, Unknown> {
     let mut superblock = Superblock::default();
-    inspect(tools, "dump-super", &[], device, |line| {
+    ask(tools, "dump-super", &[], device, |line| {
         superblock.hear(line);
     })?;
     superblock.check()?;
     let mut chunks = Chunks::default();
-    inspect(tools, "dump-tree", &["-t", "chunk"], device, |line| {
+    ask(tools, "dump-tree", &["-t", "chunk"], device, |line| {
         chunks.hear(line);
     })?;
     let mut used = Used::new(superblock.node_bytes);
-    inspect(tools, "dump-tree", &["-t", "extent"], device, |line| {
+    ask(tools, "dump-tree", &["-t", "extent"], device, |line| {
         used.hear(line);
     })?;
     if used.bytes != superblock.used_bytes {
@@ -51,20 +54,29 @@ pub(super) fn free(tools: &Tools, device: &Path) -> Result<Vec<Extent>, Unknown>
             listed: used.bytes,
         });
     }
-    between(chunks.on_device(&used)?, superblock.total_bytes).ok_or(Unknown::Output(KIND))
+    let free = between(chunks.on_device(&used)?, superblock.total_bytes);
+    Ok(FileSystem {
+        size_bytes: superblock.total_bytes,
+        free: free.ok_or(Unknown::Output(KIND))?,
+    })
 }
 
-fn inspect(
+fn ask(
     tools: &Tools,
     command: &str,
     options: &[&str],
-    device: &Path,
+    device: &OpenDisk,
     take: impl FnMut(&str),
 ) -> Result<(), Unknown> {
-    let mut arguments: Vec<&OsStr> = ["inspect-internal", command].map(OsStr::new).to_vec();
-    arguments.extend(options.iter().map(OsStr::new));
-    arguments.push(device.as_os_str());
-    Ok(tools.lines(BTRFS, &arguments, take)?)
+    let mut arguments = vec!["inspect-internal", command];
+    arguments.extend(options);
+    arguments.push(INPUT);
+    let ended = tools.lines(BTRFS, device, &arguments, take)?;
+    let is_damaged = OF_DAMAGE.iter().any(|part| ended.complaints.contains(part));
+    if is_damaged {
+        return Err(Unknown::Damaged(KIND));
+    }
+    Ok(())
 }
 
 #[derive(Debug, Default)]

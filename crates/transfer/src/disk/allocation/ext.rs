@@ -1,12 +1,13 @@
 //! ext2, ext3 and ext4, by `dumpe2fs`.
-
-use std::ffi::OsStr;
+//!
+//! A bitmap can be wrong while the superblock says clean and all counts agree. With `metadata_csum` each bitmap has a checksum, and `dumpe2fs` fails when one
+//! does not match. Without it the whole file system is checked by `e2fsck`, as far as there is time.
 
 use super::ranges::Ranges;
-use super::{Tool, Tools, Unknown};
-use crate::plan::Extent;
+use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown};
 
-const DUMPE2FS: Tool = ("dumpe2fs", "e2fsprogs");
+const DUMPE2FS: Tool = Tool::reader("dumpe2fs", "e2fsprogs");
+const E2FSCK: Tool = Tool::reader("e2fsck", "e2fsprogs");
 const KIND: &str = "ext";
 
 /// What the tool says of a file system.
@@ -14,16 +15,29 @@ const KIND: &str = "ext";
 struct Dump {
     is_clean: bool,
     needs_recovery: bool,
+    has_checksums: bool,
+    blocks: Option<u64>,
     block_bytes: Option<u64>,
     counted: Option<u64>,
     ranges: Ranges,
     is_understood: bool,
 }
 
-pub(super) fn free(tools: &Tools, name: &OsStr) -> Result<Vec<Extent>, Unknown> {
+/// Inspects the file system that begins at `offset_bytes` of the disk.
+pub(super) fn inspect(
+    tools: &Tools,
+    disk: &OpenDisk,
+    offset_bytes: u64,
+) -> Result<FileSystem, Unknown> {
+    let name = format!("{INPUT}?offset={offset_bytes}");
     let mut dump = Dump::new();
-    tools.lines(DUMPE2FS, &[name], |line| dump.hear(line))?;
-    dump.free()
+    tools.lines(DUMPE2FS, disk, &[&name], |line| dump.hear(line))?;
+    let has_checksums = dump.has_checksums;
+    let file_system = dump.file_system()?;
+    if !has_checksums && tools.run(E2FSCK, disk, &["-fn", &name], |_| {})?.code != 0 {
+        return Err(Unknown::Damaged(KIND));
+    }
+    Ok(file_system)
 }
 
 impl Dump {
@@ -51,8 +65,11 @@ impl Dump {
         match name {
             "Filesystem state" => self.is_clean = value == "clean",
             "Filesystem features" => {
-                self.needs_recovery = value.split(' ').any(|feature| feature == "needs_recovery");
+                let has = |name| value.split(' ').any(|feature| feature == name);
+                self.needs_recovery = has("needs_recovery");
+                self.has_checksums = has("metadata_csum");
             }
+            "Block count" => self.blocks = value.parse().ok(),
             "Free blocks" => self.counted = value.parse().ok(),
             "Block size" => {
                 self.block_bytes = value.parse().ok();
@@ -73,12 +90,16 @@ impl Dump {
         }
     }
 
-    fn free(self) -> Result<Vec<Extent>, Unknown> {
+    fn file_system(self) -> Result<FileSystem, Unknown> {
         if !self.is_clean || self.needs_recovery {
             return Err(Unknown::Unclean(KIND));
         }
-        let (Some(counted), Some(_), true) = (self.counted, self.block_bytes, self.is_understood)
-        else {
+        let (Some(counted), Some(blocks), Some(block_bytes), true) = (
+            self.counted,
+            self.blocks,
+            self.block_bytes,
+            self.is_understood,
+        ) else {
             return Err(Unknown::Output(KIND));
         };
         let listed = self.ranges.blocks();
@@ -89,13 +110,17 @@ impl Dump {
                 listed,
             });
         }
-        self.ranges.in_order().ok_or(Unknown::Output(KIND))
+        Ok(FileSystem {
+            size_bytes: blocks.saturating_mul(block_bytes),
+            free: self.ranges.in_order().ok_or(Unknown::Output(KIND))?,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Extent;
 
     const CLEAN: &str = "Filesystem features:      has_journal extent\n\
         Filesystem state:         clean\n\
@@ -109,10 +134,10 @@ mod tests {
         Group 1: (Blocks 1024-1025)\n\
         \x20 Free blocks: \n";
 
-    fn told(text: &str) -> Result<Vec<Extent>, Unknown> {
+    fn told(text: &str) -> Result<FileSystem, Unknown> {
         let mut dump = Dump::new();
         text.lines().for_each(|line| dump.hear(line));
-        dump.free()
+        dump.file_system()
     }
 
     #[test]
@@ -121,7 +146,11 @@ mod tests {
             start: 100 * 4096,
             end: 612 * 4096,
         };
-        assert_eq!(told(CLEAN), Ok(vec![expected]));
+        let whole = FileSystem {
+            size_bytes: 1024 * 4096,
+            free: vec![expected],
+        };
+        assert_eq!(told(CLEAN), Ok(whole));
         for (what, instead) in [
             ("has_journal extent", "has_journal needs_recovery extent"),
             ("state:         clean", "state:         not clean"),

@@ -382,3 +382,164 @@ fn a_damaged_bitmap_does_not_add_up() {
     ));
     assert!(matches!(image.reason(), Unknown::Sum { .. }));
 }
+
+/// Flips bits of the disk.
+fn spoil(disk: &Path, at_byte: u64, bits: u8) {
+    let file = File::options().read(true).write(true).open(disk).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at_byte).unwrap();
+    file.write_all_at(&[byte[0] ^ bits], at_byte).unwrap();
+}
+
+/// The number behind a text in what a command prints.
+fn number_behind(text: &str, command: &str) -> u64 {
+    let printed = sh(command);
+    let (_, rest) = printed.split_once(text).unwrap();
+    let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit());
+    digits.into_iter().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_bitmap_that_calls_a_files_blocks_free_is_not_believed_although_it_adds_up() {
+    let image = Image::new("ext4", "-F -b 4096 -O ^metadata_csum", false);
+    let disk = image.disk.display();
+    let content = image.directory.path().join("content");
+    std::fs::write(&content, vec![7; 8 << 20]).unwrap();
+    sh(&format!(
+        "debugfs -w -R 'write {} file' {disk} 2>/dev/null",
+        content.display()
+    ));
+    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    let first = sh(&format!("debugfs -R 'bmap file 0' {disk} 2>/dev/null"));
+    let first: u64 = first.trim().parse().unwrap();
+    let (group, blocks) = (first / 32768, 2000);
+    assert_eq!((first + blocks) / 32768, group);
+    let free = number_behind("Free blocks:", &format!("dumpe2fs -h {disk} 2>/dev/null"));
+    let in_group = format!(
+        "dumpe2fs {disk} 2>/dev/null | sed -n '/^Group {group}:/,/free blocks/p' | sed 's/ free blocks.*//; s/^ */at /'"
+    );
+    let in_group: u64 = sh(&in_group).lines().last().unwrap()[3..].parse().unwrap();
+    for command in [
+        format!("freeb {first} {blocks}"),
+        format!("set_super_value free_blocks_count {}", free + blocks),
+        format!("set_bg {group} free_blocks_count {}", in_group + blocks),
+        format!("set_bg {group} checksum calc"),
+    ] {
+        sh(&format!("debugfs -w -R '{command}' {disk} 2>/dev/null"));
+    }
+    sh(&format!(
+        "debugfs -R 'testb {first} 1' {disk} 2>/dev/null | grep 'not in use'"
+    ));
+    assert_eq!(image.reason(), Unknown::Damaged("ext"));
+}
+
+#[test]
+fn metadata_whose_checksum_does_not_match_is_not_believed() {
+    for (what, bits) in [("Block bitmap at", 0x81), ("Group descriptors at", 0x40)] {
+        let image = Image::new("ext4", "-F -b 4096", false);
+        let block = number_behind(
+            what,
+            &format!("dumpe2fs {} 2>/dev/null", image.disk.display()),
+        );
+        // In a descriptor: the checksum of the bitmap. In a bitmap: some block.
+        spoil(&image.disk, block * 4096 + 24, bits);
+        let look = image.look();
+        assert!(matches!(look, Allocation::Unknown(_)), "{what}: {look:?}");
+    }
+    let image = Image::new("ext4", "-F -b 4096", false);
+    spoil(&image.disk, 1024 + 200, 1);
+    assert!(matches!(image.look(), Allocation::Unknown(_)));
+
+    if !is_root() {
+        return;
+    }
+    let image = Image::new("xfs", "-f -K", false);
+    let ask = |group: u32, field: &str| {
+        let disk = image.disk.display();
+        number_behind(
+            &format!("{field} ="),
+            &format!(
+                "xfs_db -r -c '{} {group}' -c 'print {field}' {disk}",
+                if field == "agblocks" { "sb" } else { "agf" }
+            ),
+        )
+    };
+    let block = ask(0, "agblocks") + ask(1, "bnoroot");
+    // The count of the first record, as large as before or not: its checksum is wrong.
+    spoil(&image.disk, block * 4096 + 56 + 3, 0);
+    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    spoil(&image.disk, block * 4096 + 4000, 1);
+    assert_eq!(image.reason(), Unknown::Damaged("XFS"));
+}
+
+#[test]
+fn a_table_that_is_read_from_its_backup_or_has_another_beside_it_is_not_believed() {
+    let image = Image::new("ext4", "-b 4096", true);
+    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&image.disk)
+        .unwrap();
+    // A hybrid: a DOS table that names a partition of its own.
+    let mut table = [0; 16];
+    file.read_exact_at(&mut table, 446).unwrap();
+    table[4] = 0x83;
+    file.write_all_at(&table, 446 + 16).unwrap();
+    assert!(matches!(image.reason(), Unknown::Several(_)));
+    file.write_all_at(&[0; 16], 446 + 16).unwrap();
+    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    spoil(&image.disk, 512 + 16, 1);
+    assert_eq!(image.reason(), Unknown::Backup);
+}
+
+#[test]
+fn a_file_system_that_does_not_fit_its_partition_is_not_believed() {
+    for (mib, fits) in [(376, true), (300, false), (380, true)] {
+        let image = Image::new("ext4", "-b 4096", true);
+        let disk = image.disk.display();
+        let script = format!("label: gpt\\nstart=4096, size={}, type=L\\n", mib * 2048);
+        sh(&format!(
+            "printf '{script}' | sfdisk --quiet --wipe never --wipe-partitions never {disk}"
+        ));
+        match image.look() {
+            Allocation::Frozen(_) => assert!(fits, "{mib}"),
+            Allocation::Unknown(reason) => {
+                assert!(
+                    !fits && matches!(reason, Unknown::Unfit { .. }),
+                    "{mib}: {reason}"
+                );
+            }
+        }
+    }
+    let small = Image::new("ext4", "-F -b 4096", false);
+    let file = File::options().write(true).open(&small.disk).unwrap();
+    file.set_len(800 * MIB).unwrap();
+    let look = look(&small.disk, 800 * MIB);
+    assert!(
+        matches!(look, Allocation::Unknown(Unknown::Unfit { .. })),
+        "{look:?}"
+    );
+}
+
+#[test]
+fn a_table_of_logical_partitions_that_lies_in_a_partition_is_not_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk");
+    File::create_new(&disk).unwrap().set_len(64 * MIB).unwrap();
+    let script = "start=2048, size=20480, type=83\\nstart=40960, type=5\\nstart=43008, size=20480, type=83\\nstart=69632, size=8192, type=83\\n";
+    sh(&format!(
+        "printf 'label: dos\\n{script}' | sfdisk --quiet {}",
+        disk.display()
+    ));
+    let look = |disk: &Path| {
+        let open = OpenDisk::open(disk).unwrap();
+        reading::places(&Tools::within(TIMEOUT), &open, 64 * MIB).map(|places| places.len())
+    };
+    assert_eq!(look(&disk), Ok(3));
+    // The primary partition now reaches over the first table of the chain.
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.write_all_at(&39_000_u32.to_le_bytes(), 446 + 12)
+        .unwrap();
+    assert_eq!(look(&disk), Err(Unknown::Overlap));
+}

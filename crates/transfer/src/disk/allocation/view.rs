@@ -8,9 +8,9 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::super::stamp::Stamp;
-use super::{Tool, Tools, Unknown};
+use super::{INPUT, OpenDisk, Tool, Tools, Unknown};
 
-const BLOCKDEV: Tool = ("blockdev", "util-linux");
+const BLOCKDEV: Tool = Tool::reader("blockdev", "util-linux");
 
 /// That nobody else writes to a disk.
 #[derive(Debug)]
@@ -23,20 +23,16 @@ pub(super) enum View {
 
 impl View {
     /// Makes sure of it.
-    pub(super) fn of(tools: &Tools, disk: &Path) -> Result<Self, Unknown> {
+    pub(super) fn of(tools: &Tools, disk: &OpenDisk) -> Result<Self, Unknown> {
         let unreadable = |error: io::Error| Unknown::Unreadable(error.to_string());
-        let kind = disk.metadata().map_err(unreadable)?.file_type();
+        let kind = disk.file().metadata().map_err(unreadable)?.file_type();
         if kind.is_block_device() {
-            claim(disk)?;
+            claim(disk.path())?;
             // The tools read through the page cache, which knows nothing of what was written to a partition, or past it.
-            tools.lines(
-                BLOCKDEV,
-                &["--flushbufs".as_ref(), disk.as_os_str()],
-                |_| {},
-            )?;
+            tools.lines(BLOCKDEV, disk, &["--flushbufs", INPUT], |_| {})?;
             return Ok(Self::Device);
         }
-        let stamp = Stamp::once_settled(disk).map_err(unreadable)?;
+        let stamp = Stamp::once_settled(disk.path()).map_err(unreadable)?;
         stamp.map(Self::File).ok_or(Unknown::Written)
     }
 }
