@@ -288,6 +288,22 @@ fn carrier(info: &StatusInfo) -> String {
     known.join(": ")
 }
 
+/// What was left out as free, and where free space is copied instead.
+fn free_space(info: &StatusInfo) -> String {
+    let left_out = info
+        .bytes_free
+        .map(|free| format!("{} left out", bytes(free)));
+    let copied = info
+        .copied_free_space
+        .iter()
+        .map(|copied| format!("copied of disk {}: {}", copied.disk, copied.reason));
+    left_out
+        .into_iter()
+        .chain(copied)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
 /// What the source could not read.
 fn unread(info: &StatusInfo) -> String {
     match (info.bad_ranges, info.bad_bytes) {
@@ -345,12 +361,7 @@ fn show(job: &Value) -> String {
             "On the wire",
             info.bytes_wire.map(bytes).unwrap_or_default(),
         ),
-        (
-            "Free space",
-            info.bytes_free
-                .map(|free| format!("{} left out", bytes(free)))
-                .unwrap_or_default(),
-        ),
+        ("Free space", free_space(&info)),
         ("Carrier", carrier(&info)),
         ("Unread", unread(&info)),
         ("Error", text(job, "ErrorCode")),
@@ -417,6 +428,8 @@ fn print_json(api: &Api, job: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use domain::disk::DiskIndex;
+    use domain::status_info::CopiedFreeSpace;
     use serde_json::json;
 
     use super::*;
@@ -427,6 +440,10 @@ mod tests {
             bytes_durable: Some(3 << 30),
             bytes_total: Some(40 << 30),
             bytes_free: Some(5 << 30),
+            copied_free_space: vec![CopiedFreeSpace {
+                disk: DiskIndex(1),
+                reason: "it is in use".to_owned(),
+            }],
             ..StatusInfo::default()
         };
         json!({
@@ -451,7 +468,7 @@ mod tests {
             "Status         Running/Syncing",
             "Doing          copying disks",
             "Copied         3.00 GiB of 40.0 GiB",
-            "Free space     5.00 GiB left out",
+            "Free space     5.00 GiB left out; copied of disk 1: it is in use",
         ] {
             assert!(
                 shown.lines().any(|shown| shown == line),

@@ -264,7 +264,11 @@ impl Run {
         })
         .await;
         let wanted = written.map_err(|error| internal(&error))?;
-        self.facts.parameters = wanted.ok_or(Ended::Fenced)?;
+        let wanted = wanted.ok_or(Ended::Fenced)?;
+        self.facts.parameters = wanted.parameters;
+        if let Some(copied) = wanted.copied_free_space {
+            self.progress.copied_free_space(copied);
+        }
         Ok(())
     }
 

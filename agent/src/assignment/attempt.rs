@@ -139,7 +139,11 @@ async fn follow(
             changed = progress.changed() => changed,
         };
         limits.send_replace(limit_of(&assignment.borrow_and_update()));
-        let bytes_wire = progress.borrow_and_update().bytes_wire;
+        let (bytes_wire, copied) = {
+            let seen = progress.borrow_and_update();
+            (seen.bytes_wire, Arc::clone(&seen.copied_free_space))
+        };
+        sending.board.note_copied(key, &copied);
         if bytes_wire > 0 {
             sending.board.say(key, State::Sending, None);
             sending.board.note_bytes(key, bytes_wire);

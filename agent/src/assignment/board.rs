@@ -7,6 +7,7 @@ use domain::{Failure, JobId};
 use proto::agent as wire;
 use proto::agent::assignment_report::State;
 use tokio::sync::watch;
+use transfer::sender::CopiedFreeSpace;
 
 use super::Key;
 
@@ -35,6 +36,9 @@ impl Board {
                 state: state.into(),
                 failure,
                 bytes_wire: known.map_or(0, |known| known.bytes_wire),
+                copied_free_space: known
+                    .filter(|known| known.epoch == key.epoch.0)
+                    .map_or_else(Vec::new, |known| known.copied_free_space.clone()),
             };
             let is_news = known != Some(&report);
             reports.insert(key.job_id.clone(), report);
@@ -51,6 +55,25 @@ impl Board {
                 report.bytes_wire = bytes_wire;
             }
             false
+        });
+    }
+
+    /// Notes which disks' free space is copied although the assignment would leave it out.
+    pub fn note_copied(&self, key: &Key, copied: &[CopiedFreeSpace]) {
+        let copied: Vec<wire::CopiedFreeSpace> = copied
+            .iter()
+            .map(|disk| wire::CopiedFreeSpace {
+                disk_index: disk.index.0.into(),
+                reason: disk.reason.clone(),
+            })
+            .collect();
+        self.reports.send_if_modified(|reports| {
+            let report = reports.get_mut(&key.job_id);
+            let report = report.filter(|report| report.epoch == key.epoch.0);
+            report.is_some_and(|report| {
+                let before = std::mem::replace(&mut report.copied_free_space, copied);
+                before != report.copied_free_space
+            })
         });
     }
 
@@ -80,6 +103,7 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    use domain::disk::DiskIndex;
     use domain::{Epoch, FailureCode, Run};
 
     use super::*;
@@ -121,9 +145,21 @@ mod tests {
         board.say(&key, State::Sending, None);
         board.note_bytes(&key, 7);
         assert!(!news.has_changed().unwrap());
+        let copied = [CopiedFreeSpace {
+            index: DiskIndex::SYSTEM,
+            reason: "it is in use".to_owned(),
+        }];
+        board.note_copied(&key, &copied);
+        assert!(news.has_changed().unwrap());
+        news.mark_unchanged();
+        board.note_copied(&key, &copied);
+        board.say(&key, State::Sending, None);
+        assert!(!news.has_changed().unwrap());
         let failure = Failure::new(FailureCode::ReceiverLost, "gone");
         board.say(&key, State::Retrying, Some(&failure));
         assert!(news.has_changed().unwrap());
-        assert_eq!(board.reports()[0].bytes_wire, 7);
+        let report = &board.reports()[0];
+        assert_eq!(report.bytes_wire, 7);
+        assert_eq!(report.copied_free_space[0].reason, "it is in use");
     }
 }

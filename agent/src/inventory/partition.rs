@@ -72,6 +72,7 @@ mod tests {
 
     fn partition(path: &str, kind: &str) -> Partition {
         Partition {
+            number: 1,
             path: PathBuf::from(path),
             start_bytes: 1 << 20,
             size_bytes: 1 << 30,

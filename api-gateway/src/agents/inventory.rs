@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use domain::disk::{DiskIndex, PartitionPurpose, SourceDisk, SourcePartition};
-use domain::printable::is_printable;
+use domain::printable::{is_printable, printable};
+use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, FailureCode, Run};
 use proto::agent as wire;
 use store::agent::{Inventory, Report, ReportedState};
@@ -20,6 +21,10 @@ const MAX_PATH: usize = 4096;
 const MAX_PARTITIONS: usize = 128;
 /// Longest text of a failure; what is longer is cut.
 const MAX_FAILURE: usize = 2048;
+/// Longest reason why free space of a disk is copied, in characters; what is longer is cut.
+const MAX_REASON: usize = 512;
+/// Most disks of a source.
+const MAX_DISKS: usize = DiskIndex::MAX.0 as usize + 1;
 /// Most reports in one heartbeat. A source has one unfinished job.
 const MAX_REPORTS: usize = 64;
 
@@ -169,7 +174,26 @@ fn report(report: wire::AssignmentReport) -> Result<Report, Status> {
         epoch: Epoch(report.epoch),
         state,
         failure: failure(report.failure),
+        copied_free_space: copied_free_space(report.copied_free_space)?,
     })
+}
+
+fn copied_free_space(copied: Vec<wire::CopiedFreeSpace>) -> Result<Vec<CopiedFreeSpace>, Status> {
+    if copied.len() > MAX_DISKS {
+        return Err(invalid("a report must name each disk at most once"));
+    }
+    copied
+        .into_iter()
+        .map(|wire::CopiedFreeSpace { disk_index, reason }| {
+            let disk = u16::try_from(disk_index).map(DiskIndex);
+            let disk = disk.ok().filter(|disk| *disk <= DiskIndex::MAX);
+            let reason: String = reason.chars().take(MAX_REASON).collect();
+            Ok(CopiedFreeSpace {
+                disk: disk.ok_or_else(|| invalid("the index of a disk must be at most 16"))?,
+                reason: printable(&reason).into_owned(),
+            })
+        })
+        .collect()
 }
 
 fn word(field: &str, value: String) -> Result<String, Status> {
@@ -187,7 +211,7 @@ fn text(field: &str, value: String, most: usize) -> Result<String, Status> {
 }
 
 pub(super) fn invalid(message: &str) -> Status {
-    Status::invalid_argument(domain::printable(message))
+    Status::invalid_argument(printable(message))
 }
 
 #[cfg(test)]
@@ -287,5 +311,22 @@ mod tests {
             failure,
             Some(Failure::new(FailureCode::Internal, "The server burns."))
         );
+    }
+
+    #[test]
+    fn reasons_of_an_agent_are_bounded_and_printable() {
+        let copied = |disk_index, reason: &str| wire::CopiedFreeSpace {
+            disk_index,
+            reason: reason.to_owned(),
+        };
+        let long = "x".repeat(2 * MAX_REASON);
+        for evil in EVIL.iter().copied().chain([long.as_str()]) {
+            let taken = copied_free_space(vec![copied(16, evil)]).unwrap();
+            let reason = &taken[0].reason;
+            assert!(is_printable(reason), "{reason}");
+            assert!(evil.len() < MAX_REASON || reason.len() == MAX_REASON);
+        }
+        copied_free_space(vec![copied(17, "")]).expect_err("no such disk");
+        copied_free_space(vec![copied(0, ""); MAX_DISKS + 1]).expect_err("too many");
     }
 }

@@ -303,7 +303,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, carrier, carrier_reason.",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, carrier, carrier_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",

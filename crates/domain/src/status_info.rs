@@ -2,6 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::DiskIndex;
+
+/// Free space of a disk that is copied although the job would leave it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedFreeSpace {
+    /// Which disk.
+    pub disk: DiskIndex,
+    /// Why, in printable words that can follow a colon.
+    pub reason: String,
+}
+
 /// The content of a job's `StatusInfo`. Absent parts are left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusInfo {
@@ -32,6 +43,9 @@ pub struct StatusInfo {
     /// Bytes of free space of the source's file systems that were left out: the image has zeros there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_free: Option<u64>,
+    /// Disks of which free space is copied although the job would leave it out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied_free_space: Vec<CopiedFreeSpace>,
     /// Durable bytes a second over the last while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bytes_per_sec: Option<u64>,

@@ -33,7 +33,7 @@ impl Store {
             select id, tenant, source_id, run, epoch, $3 from job where id = $1 and epoch = $2
             on conflict (job_id) do update set
                 run = excluded.run, epoch = excluded.epoch, message = excluded.message, agent_state = 'assigned',
-                failure_code = null, failure_message = null, updated_at = now()
+                failure_code = null, failure_message = null, copied_free_space = '[]', updated_at = now()
                 where assignment.epoch <= excluded.epoch
             "#,
             job_id.as_str(),

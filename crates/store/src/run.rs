@@ -3,7 +3,7 @@
 use domain::disk::{DiskIndex, TargetDisk};
 use domain::message::TraceHeaders;
 use domain::parameters::ReplicationParameters;
-use domain::status_info::StatusInfo;
+use domain::status_info::{CopiedFreeSpace, StatusInfo};
 use domain::{Epoch, InstanceId, JobId, SourceId, TenantId};
 use sqlx::types::Json;
 
@@ -47,8 +47,19 @@ pub struct RunFacts {
     pub parameters: ReplicationParameters,
     /// Bytes that crossed the wire in this run under earlier leases, as far as they were written down.
     pub bytes_wire: u64,
+    /// Disks whose free space this run copies although the job would leave it out, as far as it was written down.
+    pub copied_free_space: Vec<CopiedFreeSpace>,
     /// All disks.
     pub disks: Vec<RunDisk>,
+}
+
+/// What others say while a run is observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// How the tenant wants the copy tuned now.
+    pub parameters: ReplicationParameters,
+    /// Disks whose free space the agent copies although the job would leave it out. `None` without an assignment of this epoch.
+    pub copied_free_space: Option<Vec<CopiedFreeSpace>>,
 }
 
 /// What the lease holder sees.
@@ -135,7 +146,12 @@ impl Store {
             public_key: job.public_key,
             rests: job.rests,
             parameters: parameters(&job.replication_parameters)?,
-            bytes_wire: of_this_run(&job.observed.0, job.run),
+            bytes_wire: of_this_run(&job.observed.0, job.run)
+                .and_then(|observed| observed.bytes_wire)
+                .unwrap_or(0),
+            copied_free_space: of_this_run(&job.observed.0, job.run)
+                .map(|observed| observed.copied_free_space.clone())
+                .unwrap_or_default(),
             disks,
         }))
     }
@@ -155,7 +171,7 @@ impl Store {
         Ok(online.unwrap_or(false))
     }
 
-    /// Writes what the lease holder sees, and answers with how the tenant wants the copy tuned now. Progress forgives lost leases. `None` if the
+    /// Writes what the lease holder sees, and answers with what tenant and agent say meanwhile. Progress forgives lost leases. `None` if the
     /// lease is over.
     ///
     /// # Errors
@@ -165,8 +181,8 @@ impl Store {
         job_id: &JobId,
         epoch: Epoch,
         observation: &Observation,
-    ) -> Result<Option<ReplicationParameters>, StoreError> {
-        let wanted = sqlx::query_scalar!(
+    ) -> Result<Option<Wanted>, StoreError> {
+        let row = sqlx::query!(
             r#"
             update job set
                 observed = $3,
@@ -176,7 +192,9 @@ impl Store {
                 leases_lost = case when not $7 and $4 > bytes_durable then 0 else leases_lost end
             where id = $1 and epoch = $2 and exists (
                 select 1 from job_lease where job_id = $1 and job_lease.epoch = $2 and expires_at > now())
-            returning replication_parameters
+            returning replication_parameters,
+                (select copied_free_space from assignment where assignment.job_id = job.id and assignment.epoch = job.epoch)
+                    as "copied_free_space: Json<Vec<CopiedFreeSpace>>"
             "#,
             job_id.as_str(),
             epoch.0,
@@ -188,7 +206,13 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        wanted.as_deref().map(parameters).transpose()
+        row.map(|row| {
+            Ok(Wanted {
+                parameters: parameters(&row.replication_parameters)?,
+                copied_free_space: row.copied_free_space.map(|copied| copied.0),
+            })
+        })
+        .transpose()
     }
 
     /// Removes a job whose resources are all gone; its history stays. `false` if it was gone already or the epoch is over.
@@ -231,10 +255,6 @@ impl Store {
 }
 
 /// What was observed may still be an earlier run's.
-fn of_this_run(observed: &StatusInfo, run: i32) -> u64 {
-    if observed.run == Some(run) {
-        observed.bytes_wire.unwrap_or(0)
-    } else {
-        0
-    }
+fn of_this_run(observed: &StatusInfo, run: i32) -> Option<&StatusInfo> {
+    Some(observed).filter(|observed| observed.run == Some(run))
 }

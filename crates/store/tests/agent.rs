@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::disk::{DiskIndex, SourceDisk};
 use domain::name::Name;
+use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, FailureCode, JobId, Run, SourceId, TenantId};
 use sqlx::PgPool;
 use store::Store;
@@ -12,6 +13,7 @@ use store::agent::{
     ReportedState,
 };
 use store::audit::AuditFilter;
+use store::run::Observation;
 
 struct Account {
     store: Store,
@@ -161,6 +163,7 @@ fn report(job: &JobId, epoch: i64, state: ReportedState) -> Report {
         epoch: Epoch(epoch),
         state,
         failure: None,
+        copied_free_space: Vec::new(),
     }
 }
 
@@ -440,4 +443,53 @@ async fn what_registers_is_audited_and_strangers_leave_nothing() {
             )
         );
     }
+}
+
+#[tokio::test]
+async fn the_holder_of_the_lease_hears_where_free_space_is_copied_and_so_does_the_next() {
+    let account = Account::new(2).await;
+    let source = account.source().await;
+    let job = JobId::generate();
+    account.assign(&source, &job, 2).await;
+    sqlx::query("insert into job_lease values ($1, 1, 2, 'w', now() + interval '1 hour')")
+        .bind(job.as_str())
+        .execute(&account.pool)
+        .await
+        .unwrap();
+    let observe = async |observation: &Observation| {
+        let observed = account.store.observe(&job, Epoch(2), observation).await;
+        observed
+            .unwrap()
+            .expect("the lease is live")
+            .copied_free_space
+    };
+    let mut observation = Observation::default();
+    observation.info.run = Some(1);
+    assert_eq!(observe(&observation).await, Some(Vec::new()));
+
+    let copied = vec![CopiedFreeSpace {
+        disk: DiskIndex(1),
+        reason: "it is in use".to_owned(),
+    }];
+    let mut sending = report(&job, 2, ReportedState::Sending);
+    sending.copied_free_space = copied.clone();
+    account.beat(&source, 1, None, &[sending]).await;
+    assert_eq!(observe(&observation).await.as_ref(), Some(&copied));
+
+    // Once the assignment is taken back nobody repeats it: what was observed holds it.
+    observation.info.copied_free_space = copied.clone();
+    account
+        .store
+        .remove_assignment(&job, Epoch(2))
+        .await
+        .unwrap();
+    assert_eq!(observe(&observation).await, None);
+    let facts = account.store.run_facts(&job).await.unwrap().unwrap();
+    assert_eq!(facts.copied_free_space, copied);
+    let explained = account
+        .store
+        .job_facts(&account.tenant, &job)
+        .await
+        .unwrap();
+    assert_eq!(explained.unwrap().copied_free_space, copied);
 }

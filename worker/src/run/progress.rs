@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use domain::InstanceId;
-use domain::status_info::StatusInfo;
+use domain::status_info::{CopiedFreeSpace, StatusInfo};
 use proto::receiver::StatusResponse;
 use store::run::{Observation, RunFacts};
 use telemetry::Metric;
@@ -40,6 +40,7 @@ impl Progress {
                 run: Some(run.0),
                 // Also before a receiver was looked at: the next owner of the run reads it here.
                 bytes_wire: (facts.bytes_wire > 0).then_some(facts.bytes_wire),
+                copied_free_space: facts.copied_free_space.clone(),
                 ..StatusInfo::default()
             },
             bytes_total: facts.disks.iter().map(|disk| disk.source_bytes).sum(),
@@ -55,6 +56,11 @@ impl Progress {
     /// The sentence; empty for none.
     pub(super) fn doing(&mut self, doing: &str) {
         self.info.doing = (!doing.is_empty()).then(|| doing.to_owned());
+    }
+
+    /// Takes over what the agent reports of free space.
+    pub(super) fn copied_free_space(&mut self, copied: Vec<CopiedFreeSpace>) {
+        self.info.copied_free_space = copied;
     }
 
     /// A new receiver counts its bytes from zero.

@@ -1,5 +1,6 @@
 //! Why a job is where it is, and what happens next, in sentences.
 
+use crate::status_info::CopiedFreeSpace;
 use crate::{ImageId, Run, Timestamp};
 
 use super::{Intent, State};
@@ -29,6 +30,8 @@ pub struct Facts {
     pub bytes_total: u64,
     /// Ranges of its disks that can't be read and were copied as zeros, and their bytes together.
     pub bad: Option<(u64, u64)>,
+    /// Disks of which free space is copied although the job would leave it out.
+    pub copied_free_space: Vec<CopiedFreeSpace>,
     /// Leases lost since durable progress was last made.
     pub leases_lost: i32,
     /// When it starts by itself.
@@ -222,6 +225,11 @@ fn reasons(facts: &Facts) -> Vec<String> {
             "{bytes} bytes of the source's disks can't be read, in {ranges} ranges: the copy has zeros there, and the image's manifests list them."
         ));
     }
+    for CopiedFreeSpace { disk, reason } in &facts.copied_free_space {
+        reasons.push(format!(
+            "Free space of disk {disk} is copied as well, since it is not certain what is free: {reason}."
+        ));
+    }
     if facts.bytes_total > 0 && facts.state != State::Finished {
         reasons.push(format!(
             "{} of {} bytes are durable on the target.",
@@ -234,6 +242,7 @@ fn reasons(facts: &Facts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::DiskIndex;
 
     fn facts(state: State) -> Facts {
         let moment = Timestamp::from_unix_seconds(1_800_000_000).unwrap();
@@ -253,6 +262,7 @@ mod tests {
             bytes_durable: 0,
             bytes_total: 0,
             bad: None,
+            copied_free_space: Vec::new(),
             leases_lost: 0,
             scheduled_start: None,
             next_run: None,
@@ -302,6 +312,21 @@ mod tests {
         assert!(
             reasons.contains("1536 bytes of the source's disks can't be read, in 2 ranges"),
             "{reasons}"
+        );
+    }
+
+    #[test]
+    fn free_space_that_is_copied_is_said_with_its_reason() {
+        let mut syncing = facts(State::Syncing);
+        syncing.copied_free_space = vec![CopiedFreeSpace {
+            disk: DiskIndex(1),
+            reason: "it is in use".to_owned(),
+        }];
+        assert_eq!(
+            explain(&syncing).reasons,
+            [
+                "Free space of disk 1 is copied as well, since it is not certain what is free: it is in use."
+            ]
         );
     }
 

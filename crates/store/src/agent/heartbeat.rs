@@ -3,7 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, JobId, Run, SourceId};
+use sqlx::types::Json;
 
 use super::{Inventory, system_info, write_disks};
 use crate::{Store, StoreError, Transaction};
@@ -34,6 +36,8 @@ pub struct Report {
     pub state: ReportedState,
     /// Why it failed, or what it is retrying.
     pub failure: Option<Failure>,
+    /// Disks whose free space it copies although the assignment would leave it out.
+    pub copied_free_space: Vec<CopiedFreeSpace>,
 }
 
 /// How far an agent is with an assignment: `assignment.agent_state`.
@@ -192,9 +196,10 @@ async fn record(
     report: &Report,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "update assignment set agent_state = $5, failure_code = $6, failure_message = $7, updated_at = now()
+        "update assignment set agent_state = $5, failure_code = $6, failure_message = $7, copied_free_space = $8,
+                updated_at = now()
          where job_id = $1 and source_id = $2 and run = $3 and epoch = $4
-           and (agent_state, failure_code, failure_message) is distinct from ($5, $6, $7)",
+           and (agent_state, failure_code, failure_message, copied_free_space) is distinct from ($5, $6, $7, $8)",
         report.job_id.as_str(),
         source_id.as_str(),
         report.run.0,
@@ -205,6 +210,7 @@ async fn record(
             .failure
             .as_ref()
             .map(|failure| failure.message.as_str()),
+        Json(&report.copied_free_space) as _,
     )
     .execute(&mut **transaction)
     .await?;

@@ -99,6 +99,7 @@ impl Store {
             }),
             bad: row.observed.0.bad_ranges.zip(row.observed.0.bad_bytes),
             doing: row.observed.0.doing,
+            copied_free_space: row.observed.0.copied_free_space,
             bytes_durable: unsigned("job.bytes_durable", row.bytes_durable)?,
             bytes_total: unsigned("job.bytes_total", row.bytes_total)?,
             leases_lost: row.leases_lost,
