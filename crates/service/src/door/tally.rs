@@ -36,6 +36,11 @@ impl Reason {
         Self::Slow,
     ];
 
+    /// Returns the reason that has this word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
     /// Returns the word that metrics have for it.
     pub fn as_str(self) -> &'static str {
         match self {
