@@ -48,7 +48,9 @@ pub struct Gateway {
 impl Gateway {
     /// Returns true for the address of a reverse proxy that the operator has named.
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|net| net.contains(&address))
+        self.trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
     }
 }
 

@@ -109,9 +109,7 @@ impl Activity {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no holder of this lock can panic")
+        self.state.lock().expect("no holder of this lock can panic")
     }
 }
 
@@ -247,8 +245,11 @@ mod tests {
         for (bytes, ends) in [(0, true), (500, true), (1100, false)] {
             let began = Instant::now();
             let activity = Activity::new(began);
-            let stream = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(vec![0; bytes]));
-            let response = activity.begin().answered(Response::new(Body::from_stream(stream)));
+            let stream =
+                futures::stream::repeat_with(move || Ok::<_, std::io::Error>(vec![0; bytes]));
+            let response = activity
+                .begin()
+                .answered(Response::new(Body::from_stream(stream)));
             let reading = async {
                 let mut body = response.into_body();
                 loop {
@@ -263,7 +264,11 @@ mod tests {
                 () = reading => None,
             };
             let expected = ends.then_some(Reason::Slow);
-            assert_eq!(ended.map(|(reason, _)| reason), expected, "{bytes} bytes a second");
+            assert_eq!(
+                ended.map(|(reason, _)| reason),
+                expected,
+                "{bytes} bytes a second"
+            );
         }
     }
 }

@@ -20,10 +20,10 @@ use telemetry::{Gauge, Metric};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use places::{Network, Places};
+use places::Places;
 use tally::Tally;
 
-pub use places::Limits;
+pub use places::{Limits, Network};
 pub use tally::Reason;
 
 /// The places of one listener, or of several that share them. Clones are the same door.

@@ -21,12 +21,15 @@ pub struct Limits {
 
 /// The addresses that one stranger is taken to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Network {
+pub enum Network {
+    /// One address of IPv4.
     V4([u8; 4]),
+    /// A /64 of IPv6.
     V6([u8; 8]),
 }
 
 impl Network {
+    /// Returns the network of an address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4.octets()),
@@ -186,10 +189,20 @@ mod tests {
         }
 
         /// Whether it becomes known, and who gives way.
-        fn prove(&mut self, limits: Limits, id: u64, caller: Option<String>) -> Option<Option<u64>> {
+        fn prove(
+            &mut self,
+            limits: Limits,
+            id: u64,
+            caller: Option<String>,
+        ) -> Option<Option<u64>> {
             self.strangers.iter().find(|(of, _)| *of == id)?;
             let of_caller = |(_, of): &&(u64, Option<String>)| caller.is_some() && *of == caller;
-            let mut all: Vec<_> = self.known.iter().filter(of_caller).map(|(id, _)| *id).collect();
+            let mut all: Vec<_> = self
+                .known
+                .iter()
+                .filter(of_caller)
+                .map(|(id, _)| *id)
+                .collect();
             all.sort_unstable();
             let oldest = (all.len() >= limits.known_per_caller).then(|| all[0]);
             if oldest.is_none() && self.known.len() >= limits.known {

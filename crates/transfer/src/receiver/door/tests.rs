@@ -38,7 +38,8 @@ impl Bench {
         };
         let receiver = identity(authority.issue_server(&["receiver".to_owned()]).unwrap());
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = ServerConfig::new(listen, receiver, directory.path().to_owned());
+        let config =
+            ServerConfig::new(listen, receiver, "s-agent", directory.path().to_owned());
         let server = Server::bind(ServerConfig { door, ..config }).unwrap();
         let bench = Self {
             address: server.address().unwrap(),
@@ -94,13 +95,20 @@ impl Bench {
     async fn check_that_senders_get_in(&self) {
         for carrier in [Carrier::Tcp, Carrier::Quic] {
             let welcomed = tokio::time::timeout(PATIENCE, self.welcomed(carrier)).await;
-            assert!(welcomed.is_ok(), "{carrier} is shut: {:?}", self.server.ended());
+            assert!(
+                welcomed.is_ok(),
+                "{carrier} is shut: {:?}",
+                self.server.ended()
+            );
         }
     }
 
     fn ended_for(&self, reason: Reason) -> u64 {
         let ended = self.server.ended().into_iter();
-        ended.filter(|(of, _)| *of == reason).map(|(_, count)| count).sum()
+        ended
+            .filter(|(of, _)| *of == reason)
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 
@@ -121,7 +129,11 @@ async fn silent_connections_keep_no_sender_out() {
         silent.push(TcpStream::connect(bench.address).await.unwrap());
     }
     bench.check_that_senders_get_in().await;
-    assert!(bench.ended_for(Reason::Address) >= 92, "{:?}", bench.server.ended());
+    assert!(
+        bench.ended_for(Reason::Address) >= 92,
+        "{:?}",
+        bench.server.ended()
+    );
     // The first of them made room.
     let mut nothing = [0];
     let closed = tokio::time::timeout(PATIENCE, silent[0].read(&mut nothing)).await;
@@ -141,7 +153,10 @@ async fn first_datagrams_that_are_never_answered_keep_no_sender_out() {
         let mut datagram = [0; 2000];
         let (bytes, _) = between.recv_from(&mut datagram).await.unwrap();
         let forger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        forger.send_to(&datagram[..bytes], bench.address).await.unwrap();
+        forger
+            .send_to(&datagram[..bytes], bench.address)
+            .await
+            .unwrap();
     }
     bench.check_that_senders_get_in().await;
     // Most were asked whether their addresses are theirs, and took no place.
