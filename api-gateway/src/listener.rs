@@ -106,17 +106,26 @@ impl Conversation {
         let _slower_without = stream.set_nodelay(true);
         let mut first = [0];
         let came = stream.peek(&mut first);
-        let Some(Ok(1)) = self.place.in_time(self.limits.first_byte, came).await else {
+        let Some(Ok(1)) = self.in_time(self.limits.first_byte, came).await else {
             return;
         };
         let Some(tls) = tls else {
             return self.converse(stream).await;
         };
         let shaken = tls.accept(stream);
-        match self.place.in_time(self.limits.handshake, shaken).await {
+        match self.in_time(self.limits.handshake, shaken).await {
             Some(Ok(stream)) => self.converse(stream).await,
             Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             None => {}
+        }
+    }
+
+    /// Runs a step before the first request. Returns nothing if the connection is to end: who has not asked for anything loses nothing
+    /// when the gateway drains.
+    async fn in_time<T>(&self, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = self.place.in_time(limit, step) => done,
+            () = self.shutdown.draining() => None,
         }
     }
 

@@ -226,8 +226,8 @@ mod tests {
         let activity = Activity::new(began);
         assert_eq!(end(&activity, began).await, Some((Reason::Silent, 20)));
 
-        let activity = Activity::new(began);
         let began = Instant::now();
+        let activity = Activity::new(began);
         let requests = async {
             for _ in 0..3 {
                 let request = activity.begin();
