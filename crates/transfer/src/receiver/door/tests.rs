@@ -38,8 +38,7 @@ impl Bench {
         };
         let receiver = identity(authority.issue_server(&["receiver".to_owned()]).unwrap());
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config =
-            ServerConfig::new(listen, receiver, "s-agent", directory.path().to_owned());
+        let config = ServerConfig::new(listen, receiver, "s-agent", directory.path().to_owned());
         let server = Server::bind(ServerConfig { door, ..config }).unwrap();
         let bench = Self {
             address: server.address().unwrap(),
