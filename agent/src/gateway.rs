@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pki::KeyPair;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
+use tonic::{Code, Status};
 
 use crate::state_dir::Registration;
 use crate::{Config, Error};
@@ -54,10 +55,49 @@ fn tls_failed(server: &Uri) -> impl FnOnce(tonic::transport::Error) -> Error {
     }
 }
 
+/// The longest time that a gateway may ask an agent to wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// Returns how long the gateway asks to wait before the next call, if that is its answer.
+fn retry_after(status: &Status) -> Option<Duration> {
+    let seconds = status.metadata().get("retry-after")?.to_str().ok()?;
+    let wait = Duration::from_secs(seconds.parse().ok()?);
+    (status.code() == Code::ResourceExhausted).then_some(wait.min(LONGEST_WAIT))
+}
+
 /// An error and all its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: Code, retry_after: Option<&'static str>) -> Status {
+        let mut status = Status::new(code, "");
+        if let Some(text) = retry_after {
+            let value = tonic::metadata::MetadataValue::from_static(text);
+            status.metadata_mut().insert("retry-after", value);
+        }
+        status
+    }
+
+    #[test]
+    fn a_gateway_that_asks_to_wait_is_obeyed_within_reason() {
+        for (code, text, wanted) in [
+            (Code::ResourceExhausted, Some("2"), Some(2)),
+            (Code::ResourceExhausted, Some("999999"), Some(300)),
+            (Code::ResourceExhausted, Some("soon"), None),
+            // A quota that is reached is no reason to try again.
+            (Code::ResourceExhausted, None, None),
+            (Code::Unavailable, Some("2"), None),
+        ] {
+            let wait = retry_after(&answer(code, text));
+            assert_eq!(wait, wanted.map(Duration::from_secs), "{code} {text:?}");
+        }
+    }
 }

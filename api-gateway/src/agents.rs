@@ -11,6 +11,7 @@ mod connections;
 mod doorbell;
 mod inventory;
 mod listener;
+mod rates;
 mod register;
 mod watch;
 
@@ -25,6 +26,9 @@ pub enum Error {
     /// The deployment's authority could not be read or made.
     #[error("the deployment's certificate authority can't be read")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its own certificates can't be used for TLS.
+    #[error("the agents' listener can't use the deployment's certificates")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No certificate could be made for the listener.
     #[error(
         "no certificate can be made for the agents' listener: are the names of --agents-name DNS names or IP addresses?"

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, header};
 use domain::RequestId;
+use service::door::Place;
 use telemetry::Metric;
 use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
@@ -30,6 +31,8 @@ const UNKNOWN: &str = "unknown";
 struct Known {
     format: Format,
     operation: Option<&'static Operation>,
+    /// The place of its connection, which is a stranger's until a call is verified.
+    place: Option<Arc<Place>>,
 }
 
 /// Counts a request as being answered for as long as it lives: a caller that hangs up drops the answer half made.
@@ -63,7 +66,10 @@ pub async fn respond(
     let origin = origin.behind(&gateway.trusted_proxies, request.headers());
     span.record("from", tracing::field::display(origin.address));
     let _in_flight = InFlight::enter();
-    let mut known = Known::default();
+    let mut known = Known {
+        place: request.extensions().get().cloned(),
+        ..Known::default()
+    };
     let limit = gateway.limits.request_timeout;
     let outcome = async {
         timeout(
@@ -116,6 +122,9 @@ async fn done(
     }
     let (caller, nonce) = verify(gateway, &incoming).await?;
     known.operation = Some(caller.operation);
+    if let Some(place) = &known.place {
+        place.prove(caller.tenant.as_str());
+    }
     let call = Call {
         gateway: Arc::clone(gateway),
         tenant: caller.tenant.clone(),

@@ -7,9 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use service::Readiness;
+use service::door::{self, Door};
 use store::SealKey;
 
 use crate::agents;
+use crate::listener::{ConnectionLimits, Patience};
 
 /// Settings of a gateway. Each can be given as a flag or in the environment.
 #[derive(Debug, Clone, clap::Args)]
@@ -76,12 +78,36 @@ pub struct Config {
     /// Milliseconds from the head of a request to its answer at most; downloads may take longer. JavaScript clients give up after 3000.
     #[arg(long, env = "WHERRY_API_TIMEOUT_MS", default_value_t = 2500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub api_timeout_ms: u64,
-    /// Seconds that a connection may stay silent before a request's head is complete.
+    /// Seconds that a connection may stay without a request before it is closed.
     #[arg(long, env = "WHERRY_API_IDLE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub api_idle_secs: u64,
-    /// Connections of API clients at once.
-    #[arg(long, env = "WHERRY_API_CONNECTIONS", default_value_t = 4096)]
+    /// Connections of API clients at once: known callers, whose signature was valid, and strangers together.
+    #[arg(long, env = "WHERRY_API_CONNECTIONS", default_value_t = 4096, value_parser = places)]
     pub api_connections: usize,
+    /// Those of them that strangers may have. When they have that many, the oldest is closed for each new one.
+    #[arg(long, env = "WHERRY_API_STRANGERS", default_value_t = 1024, value_parser = places)]
+    pub api_strangers: usize,
+    /// Connections of strangers from one address: one of IPv4, or a /64 of IPv6. Trusted proxies are not counted.
+    #[arg(long, env = "WHERRY_API_STRANGERS_PER_ADDRESS", default_value_t = 128, value_parser = places)]
+    pub api_strangers_per_address: usize,
+    /// Connections of one account. When it has that many, its oldest is closed for each new one.
+    #[arg(long, env = "WHERRY_API_CONNECTIONS_PER_TENANT", default_value_t = 1024, value_parser = places)]
+    pub api_connections_per_tenant: usize,
+    /// Seconds from a connection's beginning to its first byte.
+    #[arg(long, env = "WHERRY_API_FIRST_BYTE_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub api_first_byte_secs: u64,
+    /// Seconds from a connection's beginning to the end of its TLS handshake.
+    #[arg(long, env = "WHERRY_API_HANDSHAKE_SECS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub api_handshake_secs: u64,
+    /// Seconds from a connection's beginning to the end of its first request's head.
+    #[arg(long, env = "WHERRY_API_FIRST_REQUEST_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub api_first_request_secs: u64,
+    /// Bytes a second at which the reader of a download must take it, as the mean of --api-least-rate-secs; else its connection is closed.
+    #[arg(long, env = "WHERRY_API_LEAST_RATE", default_value_t = 16 * 1024)]
+    pub api_least_rate: u64,
+    /// Seconds over which the rate of a download is measured.
+    #[arg(long, env = "WHERRY_API_LEAST_RATE_SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub api_least_rate_secs: u64,
     /// Bytes of a request's body at most.
     #[arg(long, env = "WHERRY_API_BODY_BYTES", default_value_t = 64 * 1024)]
     pub api_body_bytes: usize,
@@ -96,7 +122,44 @@ pub struct Config {
     pub readiness: Readiness,
 }
 
+/// Places at a listener: one at least.
+pub(crate) fn places(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be 1 or more".to_owned()),
+        Ok(places) => Ok(places),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
 impl Config {
+    /// The places of API clients.
+    pub(crate) fn door(&self) -> Door {
+        let strangers = self.api_strangers.min(self.api_connections);
+        Door::new(
+            "api",
+            door::Limits {
+                strangers,
+                strangers_per_address: self.api_strangers_per_address,
+                known: self.api_connections - strangers,
+                known_per_caller: self.api_connections_per_tenant,
+            },
+        )
+    }
+
+    /// Bounds of one connection of an API client.
+    pub(crate) fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            first_byte: Duration::from_secs(self.api_first_byte_secs),
+            handshake: Duration::from_secs(self.api_handshake_secs),
+            patience: Patience {
+                first_request: Duration::from_secs(self.api_first_request_secs),
+                idle: Duration::from_secs(self.api_idle_secs),
+                least_rate: self.api_least_rate,
+                rate_window: Duration::from_secs(self.api_least_rate_secs),
+            },
+        }
+    }
+
     /// Keys and nonces, agents, upkeep: a quarter of the connections.
     pub(crate) fn connections_for_all(&self) -> u32 {
         self.database_connections.div_ceil(4)

@@ -1,5 +1,6 @@
 //! What every call shares.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,15 @@ pub struct Gateway {
     pub trusted_proxies: Vec<IpNet>,
     /// Calls that did not come over TLS are refused.
     pub requires_tls: bool,
+}
+
+impl Gateway {
+    /// Returns true for the address of a reverse proxy that the operator has named.
+    pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
+    }
 }
 
 /// Bounds of one request.

@@ -34,7 +34,6 @@ pub mod unverified;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bus::BusConfig;
 use domain::clock::SystemClock;
@@ -51,7 +50,6 @@ pub(crate) use refusal::Refusal;
 
 use auditing::ThrottledCalls;
 use gateway::{Gateway, Limits};
-use listener::ConnectionLimits;
 use throttle::Throttle;
 use tls::Certificate;
 pub use tls::TlsError;
@@ -196,10 +194,8 @@ impl Server {
 
     async fn serve_calls(self, shutdown: &Shutdown) -> Result<(), Error> {
         let tasks = TaskGroup::new(shutdown.clone());
-        let limits = ConnectionLimits {
-            most: self.config.api_connections,
-            head_timeout: Duration::from_secs(self.config.api_idle_secs),
-        };
+        // The listeners with and without TLS share their places.
+        let door = (self.config.door(), self.config.connection_limits());
         let postgres = Dependency::new(&self.config.readiness, "gateway", "postgres");
         let gateway = Arc::clone(&self.gateway);
         tasks.start("watch_postgres", Policy::restart(), move || {
@@ -231,7 +227,7 @@ impl Server {
                 self.api,
                 None,
                 Arc::clone(&self.gateway),
-                limits,
+                door.clone(),
                 tasks.clone(),
             ),
         );
@@ -243,7 +239,7 @@ impl Server {
             let gateway = Arc::clone(&self.gateway);
             tasks.start_once(
                 "api_tls",
-                listener::serve(listener, Some(acceptor), gateway, limits, tasks.clone()),
+                listener::serve(listener, Some(acceptor), gateway, door, tasks.clone()),
             );
         }
         let ended = tasks.join(self.config.drain_deadline()).await;

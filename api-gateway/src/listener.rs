@@ -1,4 +1,6 @@
-//! The HTTP listener: connections are bounded in number, and one that sends its head too slowly is closed.
+//! The HTTP listener: connections have places at a door, and one that keeps its place without need is ended.
+
+mod activity;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,10 +11,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use service::door::{Door, Place, Reason};
 use service::{Policy, Shutdown, TaskGroup};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -21,54 +23,59 @@ use crate::gateway::Gateway;
 use crate::openapi;
 use crate::origin::Origin;
 
+use activity::Activity;
+pub use activity::Patience;
+
 /// Bounds of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Connections at once.
-    pub most: usize,
-    /// Longest time for the head of a request, and for the next one to begin.
-    pub head_timeout: Duration,
+    /// From a connection's beginning to its first byte.
+    pub first_byte: Duration,
+    /// From a connection's beginning to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// What comes after.
+    pub patience: Patience,
 }
 
 /// Pause after an accept failed: the process is out of file descriptors, and asking at once again would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection that is told to end may take to do so.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Accepts connections until draining; each is a task of the group and ends with the request that it is on.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     gateway: Arc<Gateway>,
-    limits: ConnectionLimits,
+    (door, limits): (Door, ConnectionLimits),
     tasks: TaskGroup,
 ) -> Result<(), Infallible> {
-    let places = Arc::new(Semaphore::new(limits.most));
     let shutdown = tasks.shutdown().clone();
     loop {
-        let accepted = async {
-            // A full house leaves new connections in the kernel's queue.
-            let place = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = shutdown.draining() => return Ok(()),
         };
         match accepted {
             Ok((stream, peer)) => {
+                let origin = Origin::peer(peer, tls.is_some());
+                let place = door.enter(origin.address);
+                if gateway.is_trusted_proxy(origin.address) {
+                    place.trust();
+                }
                 let conversation = Conversation {
-                    origin: Origin::peer(peer, tls.is_some()),
+                    origin,
+                    place: Arc::new(place),
                     gateway: Arc::clone(&gateway),
-                    patience: limits.head_timeout,
+                    limits,
                     shutdown: shutdown.clone(),
                 };
-                let mut once = Some((stream, tls.clone(), conversation, place));
+                let mut once = Some((stream, tls.clone(), conversation));
                 tasks.start("api_connection", Policy::restart().finishes(), move || {
                     let taken = once.take();
                     async move {
-                        if let Some((stream, tls, conversation, _place)) = taken {
+                        if let Some((stream, tls, conversation)) = taken {
                             conversation.begin(stream, tls).await;
                         }
                         Ok::<(), Infallible>(())
@@ -86,9 +93,9 @@ pub async fn serve(
 /// One connection, and what its requests share.
 struct Conversation {
     origin: Origin,
+    place: Arc<Place>,
     gateway: Arc<Gateway>,
-    /// Longest wait for a handshake, the head of a request, or the next request.
-    patience: Duration,
+    limits: ConnectionLimits,
     shutdown: Shutdown,
 }
 
@@ -97,47 +104,79 @@ impl Conversation {
     async fn begin(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Answers are small and whole: waiting to fill a packet would only delay them.
         let _slower_without = stream.set_nodelay(true);
+        let mut first = [0];
+        let came = stream.peek(&mut first);
+        let Some(Ok(1)) = self.in_time(self.limits.first_byte, came).await else {
+            return;
+        };
         let Some(tls) = tls else {
             return self.converse(stream).await;
         };
-        match timeout(self.patience, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.converse(stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        let shaken = tls.accept(stream);
+        match self.in_time(self.limits.handshake, shaken).await {
+            Some(Ok(stream)) => self.converse(stream).await,
+            Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            None => {}
+        }
+    }
+
+    /// Runs a step before the first request. Returns nothing if the connection is to end: who has not asked for anything loses nothing
+    /// when the gateway drains.
+    async fn in_time<T>(&self, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = self.place.in_time(limit, step) => done,
+            () = self.shutdown.draining() => None,
         }
     }
 
     async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let (gateway, origin) = (self.gateway, self.origin);
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let gateway = Arc::clone(&gateway);
+        let (gateway, origin, patience) = (self.gateway, self.origin, self.limits.patience);
+        let activity = Activity::new(self.place.since());
+        let (requests, place) = (Arc::clone(&activity), Arc::clone(&self.place));
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            let (gateway, under_way) = (Arc::clone(&gateway), requests.begin());
+            // A call that proves who its caller is makes the connection known.
+            request.extensions_mut().insert(Arc::clone(&place));
             async move {
                 let response = match request.uri().path() {
                     openapi::PATH => openapi::response(gateway.description.clone()),
                     _ => respond(gateway, origin, request.map(Body::new)).await,
                 };
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(under_way.answered(response))
             }
         });
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.patience);
+            .header_read_timeout(patience.idle);
         builder
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(self.patience)
-            .keep_alive_timeout(self.patience)
+            .keep_alive_interval(patience.idle)
+            .keep_alive_timeout(patience.idle)
             .max_concurrent_streams(100);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        // Ends as soon as nothing is under way, as HTTP/2 says with a GOAWAY.
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.shutdown.draining() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    _ = activity.overdue(patience) => return,
+                }
             }
+            reason = activity.overdue(patience) => {
+                self.place.ended_for(reason);
+                if reason == Reason::Idle {
+                    connection.as_mut().graceful_shutdown();
+                    let _cut = timeout(GOODBYE, connection).await;
+                }
+                return;
+            }
+            _ = self.place.given_up() => return,
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection broke");

@@ -112,10 +112,17 @@ impl ReceiverService for Control {
     ) -> Result<Response<wire::StatusResponse>, Status> {
         self.check(request.into_inner().epoch)?;
         let receive = self.shared.server.status().borrow().clone();
-        Ok(Response::new(status(
-            receive,
-            &self.shared.builder.progress(),
-        )))
+        let ended = self.shared.server.ended().into_iter();
+        Ok(Response::new(wire::StatusResponse {
+            ended: ended
+                .filter(|(_, connections)| *connections > 0)
+                .map(|(reason, connections)| wire::Ended {
+                    reason: reason.as_str().to_owned(),
+                    connections,
+                })
+                .collect(),
+            ..status(receive, &self.shared.builder.progress())
+        }))
     }
 
     async fn halt(
@@ -210,6 +217,7 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
             message,
         }),
         image: Some(image_status(image)),
+        ended: Vec::new(),
     }
 }
 

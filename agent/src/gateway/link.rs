@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::chain;
+use super::{chain, retry_after};
 use crate::Config;
 use crate::assignment::{Assignments, Board};
 use crate::inventory::Snapshot;
@@ -53,6 +53,8 @@ enum Ended {
     Lost(String),
     /// The gateway does not know the source, and says why.
     Deleted(String),
+    /// The gateway asks to call later.
+    Early(Duration),
 }
 
 impl Link {
@@ -85,6 +87,7 @@ impl Link {
                     }
                     pauses.next()
                 }
+                Ended::Early(pause) => pause,
                 Ended::Deleted(reason) => {
                     if complaint.replace(reason.clone()).as_ref() != Some(&reason) {
                         tracing::error!(source_id = %self.source_id, server = %self.config.server, reason, "this server is a source no longer");
@@ -145,10 +148,15 @@ impl Link {
             reports: self.board.reports(),
         };
         let span = tracing::info_span!("heartbeat", source_id = %self.source_id);
-        let answer = self
-            .in_time(client.heartbeat(request).instrument(span))
-            .await?
-            .into_inner();
+        let answer = loop {
+            let call = client.heartbeat(request.clone());
+            match self.in_time(call.instrument(span.clone())).await {
+                Ok(answer) => break answer.into_inner(),
+                // The connection is right, and stays.
+                Err(Ended::Early(pause)) => tokio::time::sleep(pause).await,
+                Err(ended) => return Err(ended),
+            }
+        };
         self.assignments.become_those(answer.assignments);
         Ok(())
     }
@@ -162,6 +170,9 @@ impl Link {
 }
 
 fn ended(status: Status) -> Ended {
+    if let Some(pause) = retry_after(&status) {
+        return Ended::Early(pause);
+    }
     match status.code() {
         Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => {
             Ended::Deleted(status.message().to_owned())

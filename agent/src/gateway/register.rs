@@ -1,6 +1,7 @@
 //! The server becomes a source.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pki::KeyPair;
 use proto::agent as wire;
@@ -10,7 +11,7 @@ use tonic::transport::ClientTlsConfig;
 use tonic::{Code, Request, Status};
 
 use super::pin::PinVerifier;
-use super::{chain, plain_endpoint, tls_failed};
+use super::{chain, plain_endpoint, retry_after, tls_failed};
 use crate::state_dir::Registration;
 use crate::{ActivationCode, Config, Error};
 
@@ -20,6 +21,8 @@ enum Failed {
     ForGood(Error),
     /// The gateway may answer in a moment.
     ForNow(String),
+    /// The gateway asks to call later.
+    Early(Duration),
 }
 
 /// Registers the key, trying again for as long as the gateway does not answer.
@@ -49,6 +52,14 @@ pub(crate) async fn register(
                 tracing::warn!(server = %config.server, reason, "can't reach the gateway to register: trying until it answers");
             }
             Err(Failed::ForNow(reason)) => tracing::debug!(reason, "can't reach the gateway yet"),
+            Err(Failed::Early(pause)) => {
+                tracing::debug!(
+                    ?pause,
+                    "the gateway has many registrations from this address"
+                );
+                // A pause of its own comes on top, so that servers that were told the same do not come back at once.
+                tokio::time::sleep(pause).await;
+            }
         }
         tokio::time::sleep(pauses.next()).await;
     }
@@ -88,6 +99,9 @@ async fn attempt(
 }
 
 fn refused(server: String, status: &Status) -> Failed {
+    if let Some(pause) = retry_after(status) {
+        return Failed::Early(pause);
+    }
     match status.code() {
         Code::InvalidArgument
         | Code::Unauthenticated

@@ -18,6 +18,8 @@ use telemetry::Metric;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
+use super::connections::Peer;
+use super::rates::Rates;
 use super::watch::{Replaced, Watch, Watches};
 use super::{Config, inventory, register};
 
@@ -30,6 +32,7 @@ pub(super) struct Agents {
     authority: Arc<Authority>,
     store: Store,
     watches: Watches,
+    rates: Arc<Rates>,
     poll_interval: Duration,
     shutdown: Shutdown,
 }
@@ -40,6 +43,7 @@ impl Agents {
             authority: Arc::new(authority),
             store,
             watches: Watches::default(),
+            rates: Arc::new(Rates::new(config)),
             poll_interval: config.poll_interval(),
             shutdown: Shutdown::new(),
         }
@@ -146,8 +150,15 @@ impl AgentService for Agents {
         request: Request<wire::RegisterRequest>,
     ) -> Result<Response<wire::RegisterResponse>, Status> {
         let span = continued(tracing::info_span!("agent_register"), &request);
-        let remote = request.remote_addr();
-        let origin = remote.map_or_else(String::new, |peer| peer.ip().to_canonical().to_string());
+        let peer = peer(&request)?;
+        self.rates.registration(peer.address)?;
+        if !peer.take_registration() {
+            return Err(Status::failed_precondition(
+                "a connection is good for one registration: make another one",
+            ));
+        }
+        let remote = peer.address;
+        let origin = remote.to_string();
         let answer = self
             .registered(request.into_inner(), &origin)
             .instrument(span)
@@ -160,7 +171,7 @@ impl AgentService for Agents {
         telemetry::counter(Metric::AgentRegistrations, &[("outcome", outcome)]).increment(1);
         if let Err(status) = &answer {
             tracing::warn!(
-                ?remote,
+                %remote,
                 reason = status.message(),
                 "a server may not register"
             );
@@ -173,6 +184,7 @@ impl AgentService for Agents {
         request: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatResponse>, Status> {
         let source_id = caller(&request)?;
+        self.rates.source("heartbeat", &source_id)?;
         let span = continued(tracing::info_span!("agent_heartbeat", %source_id), &request);
         self.beat(&source_id, request.into_inner())
             .instrument(span)
@@ -185,6 +197,7 @@ impl AgentService for Agents {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let source_id = caller(&request)?;
+        self.rates.source("watch", &source_id)?;
         let watch = self.watches.open(source_id);
         // Read after the watch was opened: what changes from here on either wakes it or differs from this.
         let seen = self.version(watch.source_id()).await?;
@@ -257,15 +270,17 @@ impl Nudges {
     }
 }
 
-/// Who calls: the common name of the certificate that the handshake has verified.
+/// The source that calls: the common name of the certificate that the handshake has verified.
 fn caller<T>(request: &Request<T>) -> Result<SourceId, Status> {
-    request
-        .peer_certs()
-        .and_then(|chain| pki::common_name_of(chain.first()?).ok())
-        .and_then(|name| name.parse().ok())
-        .ok_or_else(|| {
-            Status::unauthenticated("this call needs the client certificate that Register gives")
-        })
+    peer(request)?.source_id.clone().ok_or_else(|| {
+        Status::unauthenticated("this call needs the client certificate that Register gives")
+    })
+}
+
+/// The other end of the connection that the call came over.
+fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
+    let peer = request.extensions().get();
+    peer.ok_or_else(|| Status::internal("the call came over no connection"))
 }
 
 fn gone(source_id: &SourceId) -> Status {

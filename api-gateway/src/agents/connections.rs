@@ -1,54 +1,96 @@
-//! Connections of agents, so many and no more.
-//!
-//! A connection is taken from the kernel's queue only when there is room for it. Those that wait there cost this process nothing, and
-//! their agents try again by themselves.
+//! Connections of agents: a handshake in time, and places for those who have a certificate and for those who have none yet.
 
+use std::future::pending;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use domain::SourceId;
 use futures::Stream;
+use service::door::{Door, Place};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
 
 /// Pause after the kernel gave no connection: without file descriptors, say, it would be asked without end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection, and its place among the most that there may be.
-#[derive(Debug)]
-pub(super) struct Connection {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+/// Connections that are past their handshake and wait to be served, which is a moment.
+const QUEUE: usize = 64;
+
+/// The other end of a connection, for the calls that come over it.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub address: IpAddr,
+    /// The common name of the certificate that the handshake has verified.
+    pub source_id: Option<SourceId>,
+    has_registered: Arc<AtomicBool>,
 }
 
-/// The connections that come in, at most `most` at once.
+impl Peer {
+    /// Takes the one registration that a connection is good for. Returns false if it was taken before.
+    pub fn take_registration(&self) -> bool {
+        !self.has_registered.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// A connection past its handshake, in its place.
+pub(super) struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    /// Ends when the connection must.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    has_ended: bool,
+}
+
+/// The connections that come in. One without a certificate lives for `stranger_limit`, handshake included.
 pub(super) fn incoming(
     listener: TcpListener,
-    most: usize,
+    acceptor: TlsAcceptor,
+    door: Door,
+    stranger_limit: Duration,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-    futures::stream::unfold((listener, places), async |(listener, places)| {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let stream = accept(&listener).await;
-        let connection = Connection {
-            stream,
-            _place: place,
-        };
-        Some((Ok(connection), (listener, places)))
-    })
+    let (queue, connections) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener) => accepted,
+                () = queue.closed() => return,
+            };
+            let (stream, address) = accepted;
+            let place = door.enter(address);
+            let (acceptor, queue) = (acceptor.clone(), queue.clone());
+            tokio::spawn(async move {
+                let shaken = place.in_time(stranger_limit, acceptor.accept(stream)).await;
+                match shaken {
+                    Some(Ok(stream)) => {
+                        let connection = Connection::new(stream, address, place, stranger_limit);
+                        // The listener is ending, and so does the connection.
+                        let _gone = queue.send(Ok(connection)).await;
+                    }
+                    Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    None => {}
+                }
+            });
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(connections)
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Without it heartbeats are slower, nothing else.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, peer.ip().to_canonical());
             }
             Err(error) => {
                 tracing::warn!(%error, "an agent's connection could not be taken");
@@ -58,11 +100,45 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+impl Connection {
+    fn new(
+        stream: TlsStream<TcpStream>,
+        address: IpAddr,
+        place: Place,
+        stranger_limit: Duration,
+    ) -> Self {
+        let chain = stream.get_ref().1.peer_certificates();
+        let source_id: Option<SourceId> = chain
+            .and_then(|chain| pki::common_name_of(chain.first()?).ok())
+            .and_then(|name| name.parse().ok());
+        let is_known = source_id
+            .as_ref()
+            .is_some_and(|source_id| place.prove(source_id.as_str()));
+        let end = async move {
+            if is_known {
+                place.given_up().await;
+            } else {
+                place.in_time(stranger_limit, pending::<()>()).await;
+            }
+        };
+        Self {
+            stream,
+            peer: Peer {
+                address,
+                source_id,
+                has_registered: Arc::default(),
+            },
+            end: Box::pin(end),
+            has_ended: false,
+        }
+    }
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 
@@ -72,6 +148,11 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // A connection always waits for what it reads, so this wakes it in time.
+        if self.has_ended || self.end.as_mut().poll(context).is_ready() {
+            self.has_ended = true;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -91,27 +172,5 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::{FutureExt as _, StreamExt as _};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_beyond_the_most_waits_until_another_ends() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut incoming = Box::pin(incoming(listener, 1));
-        let _clients = [
-            TcpStream::connect(address).await.unwrap(),
-            TcpStream::connect(address).await.unwrap(),
-        ];
-        let first = incoming.next().await.unwrap().unwrap();
-        assert!(incoming.next().now_or_never().is_none());
-        drop(first);
-        assert!(incoming.next().await.unwrap().is_ok());
     }
 }

@@ -1,16 +1,25 @@
 //! Binding and serving.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
-use pki::Authority;
+use pki::{Authority, Identity};
 use proto::agent::agent_service_server::AgentServiceServer;
 use rustix::system::uname;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use service::door::Door;
 use service::{Shutdown, bind};
 use store::Store;
 use tokio::net::TcpListener;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::Server;
 
 use super::calls::Agents;
 use super::config::{CALL_TIMEOUT, KEEP_ALIVE, MAX_CALLS_PER_CONNECTION, MAX_MESSAGE_BYTES};
@@ -18,14 +27,21 @@ use super::connections::incoming;
 use super::{Config, Doorbell, Error};
 
 /// A bound listener that does not serve yet.
-#[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    /// Most connections at once.
-    most: usize,
-    tls: ServerTlsConfig,
+    tls: TlsAcceptor,
+    door: Door,
+    stranger_limit: Duration,
     agents: Agents,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Listener {
@@ -39,18 +55,12 @@ impl Listener {
         let names = server_names(config, address);
         let identity = authority.issue_server(&names).map_err(Error::Certificate)?;
         tracing::info!(%address, ?names, "agents may call");
-        // The chain ends with the authority itself: an agent that knows only its fingerprint finds it there.
-        let chain = identity.certificate_pem + authority.certificate_pem();
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(chain, identity.key_pem))
-            .client_ca_root(Certificate::from_pem(authority.certificate_pem()))
-            .client_auth_optional(true)
-            .timeout(CALL_TIMEOUT);
         Ok(Self {
             listener,
             address,
-            most: config.agents_max,
-            tls,
+            tls: tls(&identity, authority.certificate_pem()).map_err(Error::Tls)?,
+            door: config.door(),
+            stranger_limit: config.stranger_limit(),
             agents: Agents::new(authority, store, config),
         })
     }
@@ -72,17 +82,41 @@ impl Listener {
     pub async fn serve(self, shutdown: Shutdown) -> Result<(), Error> {
         let agents = self.agents.ending_with(shutdown.clone());
         let service = AgentServiceServer::new(agents).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let incoming = incoming(self.listener, self.tls, self.door, self.stranger_limit);
         Server::builder()
-            .tls_config(self.tls)?
             .timeout(CALL_TIMEOUT)
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
             .add_service(service)
-            .serve_with_incoming_shutdown(incoming(self.listener, self.most), shutdown.draining())
+            .serve_with_incoming_shutdown(incoming, shutdown.draining())
             .await?;
         Ok(())
     }
+}
+
+/// TLS with a client certificate for whoever has one: an agent that registers has none yet.
+fn tls(
+    identity: &Identity,
+    authority_pem: &str,
+) -> Result<TlsAcceptor, Box<dyn std::error::Error + Send + Sync>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let authority = pki::certificate_der(authority_pem)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone())?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()?;
+    // The chain ends with the authority itself: an agent that knows only its fingerprint finds it there.
+    let chain = vec![pki::certificate_der(&identity.certificate_pem)?, authority];
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(tls)))
 }
 
 /// The names in the listener's certificate.
@@ -125,10 +159,8 @@ mod tests {
     #[test]
     fn names_are_given_once() {
         let config = Config {
-            agents: ([127, 0, 0, 1], 8701).into(),
             agents_name: vec!["localhost".to_owned(), "gateway.example".to_owned()],
-            agents_poll_secs: 1,
-            agents_max: 1,
+            ..Config::for_tests()
         };
         let names = server_names(&config, config.agents);
         assert_eq!(names[..2], ["localhost", "gateway.example"]);

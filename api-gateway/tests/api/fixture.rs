@@ -53,6 +53,7 @@ pub struct Fixture {
     pub pool: PgPool,
     pub address: SocketAddr,
     pub tls_address: Option<SocketAddr>,
+    pub agents_address: SocketAddr,
     pub health: SocketAddr,
     pub image_store: TempDir,
     flags: Vec<String>,
@@ -108,6 +109,7 @@ impl Fixture {
             .expect("a gateway that can start");
         let address = server.api_address();
         let tls_address = server.api_tls_address();
+        let agents_address = server.agents_address();
         let health = server.health_address().expect("it was asked for");
         let shutdown = Shutdown::new();
         let serving = server.serve(shutdown.clone());
@@ -118,6 +120,7 @@ impl Fixture {
             store,
             address,
             tls_address,
+            agents_address,
             health,
             image_store,
             flags,

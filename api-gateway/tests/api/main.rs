@@ -4,6 +4,7 @@ mod access_tokens;
 mod audit;
 mod authentication;
 mod client_tokens;
+mod connections;
 mod create_job;
 mod fixture;
 mod images;

@@ -8,6 +8,7 @@ mod exit_code;
 mod shutdown;
 mod signals;
 
+pub mod door;
 pub mod health;
 pub mod local_socket;
 pub mod task;

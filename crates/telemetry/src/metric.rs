@@ -171,6 +171,17 @@ metrics! {
     StorageSizeBytes: Kind::Gauge, "wherry_storage_size_bytes", { store: "`instances` or `images`" },
         "Size of the file system where instances or images lie.";
 
+    // Connections.
+    Connections: Kind::Gauge, "wherry_connections",
+        { listener: "`api`, `agents` or `receiver`", caller: "`stranger` or `known`, by a certificate or a valid signature" },
+        "Connections that are open at a listener. A receiver shows its own where its health address is set.";
+    ConnectionsEnded: Kind::Counter, "wherry_connections_ended_total",
+        { listener: "`api`, `agents` or `receiver`",
+          reason: "`crowded`, `address`, `caller`, `silent`, `idle` or `slow`; docs/security.md says what each means" },
+        "Connections that a listener ended by itself. Workers count for their receivers.";
+    AgentCallsDeferred: Kind::Counter, "wherry_agent_calls_deferred_total", { call: "`register`, `heartbeat` or `watch`" },
+        "Calls of agents that came too early and were told when to come again.";
+
     // The process and what it needs.
     DependencyUp: Kind::Gauge, "wherry_dependency_up", { dependency: "`postgres` or `nats`" },
         "1 while this process reaches it, else 0.";

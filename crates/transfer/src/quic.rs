@@ -68,7 +68,7 @@ pub(crate) fn server(
 ///
 /// # Errors
 /// [`TransferError::Identity`], and [`TransferError::Connection`] when no socket can be made.
-fn client(
+pub(crate) fn client(
     remote: SocketAddr,
     identity: &Identity,
 ) -> Result<(Endpoint, ClientConfig), TransferError> {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use domain::disk::DiskIndex;
 use domain::{Epoch, Failure, JobId, Run};
+use service::door::{Door, Reason};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,7 @@ use crate::plan::Extent;
 use crate::work::blocking;
 use crate::{CHUNK_BYTES, Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
+pub use door::DoorLimits;
 
 /// What a server is made with.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct ServerConfig {
     pub flush_interval: Duration,
     /// Bytes of a chunk. Senders take what they are told.
     pub chunk_bytes: u32,
+    /// Places for connections, and the patience with strangers.
+    pub door: DoorLimits,
 }
 
 impl ServerConfig {
@@ -72,6 +76,7 @@ impl ServerConfig {
             flush_bytes: 64 << 20,
             flush_interval: Duration::from_secs(1),
             chunk_bytes: CHUNK_BYTES,
+            door: DoorLimits::default(),
         }
     }
 }
@@ -273,6 +278,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     config: ServerConfig,
+    door: Door,
     files: Box<dyn Files>,
     fence: crate::fence::Fence,
     admitted: Mutex<Option<Arc<Disks>>>,
@@ -305,6 +311,7 @@ impl Server {
         let fence = crate::fence::Fence::open(&config.directory)?;
         let (status, _) = watch::channel(ReceiveStatus::default());
         let shared = Arc::new(Shared {
+            door: Door::new("receiver", config.door.places),
             config,
             files,
             fence,
@@ -324,6 +331,11 @@ impl Server {
     /// The operating system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.address()
+    }
+
+    /// How many connections its door has ended, by reason.
+    pub fn ended(&self) -> Vec<(Reason, u64)> {
+        self.shared.door.ended()
     }
 
     /// The epoch at which the fence stands.

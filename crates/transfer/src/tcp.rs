@@ -138,6 +138,14 @@ pub(crate) struct Incoming {
     groups: Groups<Reader>,
 }
 
+/// A connection whose peer has proved that it has the run's certificate.
+pub(crate) struct Proved {
+    stream: TlsStream,
+    groups: Groups<Reader>,
+}
+
+type TlsStream = tokio_rustls::server::TlsStream<Socket>;
+
 /// What a connection is.
 pub(crate) enum Arrived {
     /// A control stream, and where its data streams will arrive.
@@ -180,11 +188,11 @@ impl Incoming {
         self.address
     }
 
-    /// The handshake, and what the connection says that it is. The caller bounds the time.
-    pub(crate) async fn arrive(self) -> io::Result<Arrived> {
+    /// The handshake. The caller bounds the time.
+    pub(crate) async fn prove(self) -> io::Result<Proved> {
         set_up(&self.stream)?;
         let stream = BufReader::with_capacity(READ_BUFFER, self.stream);
-        let mut stream = self.acceptor.accept(stream).await?;
+        let stream = self.acceptor.accept(stream).await?;
         // rustls insists on a common protocol over QUIC, and over TCP only with those who name one.
         if stream.get_ref().1.alpn_protocol().is_none() {
             return Err(io::Error::new(
@@ -192,6 +200,17 @@ impl Incoming {
                 "the sender names no protocol",
             ));
         }
+        Ok(Proved {
+            stream,
+            groups: self.groups,
+        })
+    }
+}
+
+impl Proved {
+    /// Reads from the connection what it is. The caller bounds the time.
+    pub(crate) async fn arrive(self) -> io::Result<Arrived> {
+        let mut stream = self.stream;
         let mut kind = [0];
         stream.read_exact(&mut kind).await?;
         let mut name = [0; NAME_BYTES];

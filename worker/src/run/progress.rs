@@ -1,11 +1,12 @@
 //! What a run shows of itself: bytes, rate, time left, and a sentence.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use domain::InstanceId;
 use domain::status_info::{CopiedFreeSpace, StatusInfo};
 use proto::receiver::StatusResponse;
+use service::door::Reason;
 use store::run::{Observation, RunFacts};
 use telemetry::Metric;
 
@@ -25,6 +26,8 @@ pub(super) struct Progress {
     /// Wire bytes of the run's receivers that are gone, also of those under earlier leases.
     wire_before: u64,
     wire_now: u64,
+    /// Connections that this receiver's door has ended, by reason, as last seen.
+    ended: HashMap<String, u64>,
     samples: VecDeque<(Instant, u64)>,
     /// Whether the receiver has been looked at; the first look may show fewer bytes than an earlier run.
     has_looked: bool,
@@ -47,6 +50,7 @@ impl Progress {
             bytes_durable: 0,
             wire_before: facts.bytes_wire,
             wire_now: 0,
+            ended: HashMap::new(),
             samples: VecDeque::new(),
             has_looked: false,
             first_written: false,
@@ -66,6 +70,7 @@ impl Progress {
     /// A new receiver counts its bytes from zero.
     pub(super) fn new_receiver(&mut self) {
         self.wire_before += std::mem::take(&mut self.wire_now);
+        self.ended.clear();
     }
 
     /// Takes over what the receiver says.
@@ -75,6 +80,7 @@ impl Progress {
             count("durable", durable.saturating_sub(self.bytes_durable));
         }
         count("wire", status.bytes_wire.saturating_sub(self.wire_now));
+        self.count_ended(status);
         self.has_looked = true;
         self.bytes_durable = durable;
         self.wire_now = status.bytes_wire;
@@ -98,6 +104,19 @@ impl Progress {
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.carrier = text(&status.carrier);
         self.info.carrier_reason = text(&status.carrier_reason);
+    }
+
+    fn count_ended(&mut self, status: &StatusResponse) {
+        for ended in &status.ended {
+            // Whatever a receiver says, the label is one of a small fixed set.
+            let Some(reason) = Reason::named(&ended.reason) else {
+                continue;
+            };
+            let before = self.ended.insert(ended.reason.clone(), ended.connections);
+            let new = ended.connections.saturating_sub(before.unwrap_or(0));
+            let labels = [("listener", "receiver"), ("reason", reason.as_str())];
+            telemetry::counter(Metric::ConnectionsEnded, &labels).increment(new);
+        }
     }
 
     /// Bytes that are durable, as last seen.

@@ -20,7 +20,14 @@ const WAITING: usize = MOST_STREAMS;
 
 /// The groups that stand, by name.
 #[derive(Debug)]
-pub(crate) struct Groups<S>(Arc<Mutex<HashMap<Name, mpsc::Sender<S>>>>);
+pub(crate) struct Groups<S>(Arc<Mutex<HashMap<Name, Group<S>>>>);
+
+#[derive(Debug)]
+struct Group<S> {
+    streams: mpsc::Sender<S>,
+    /// Connections that have joined.
+    joined: usize,
+}
 
 impl<S> Clone for Groups<S> {
     fn clone(&self) -> Self {
@@ -45,7 +52,11 @@ impl<S> Groups<S> {
                 "another connection has this name",
             ));
         }
-        standing.insert(name, sender);
+        let group = Group {
+            streams: sender,
+            joined: 0,
+        };
+        standing.insert(name, group);
         drop(standing);
         Ok(Arriving {
             groups: self.clone(),
@@ -56,10 +67,23 @@ impl<S> Groups<S> {
 
     /// Where the data streams of a group go; `None` if it does not stand.
     pub(crate) fn find(&self, name: &Name) -> Option<mpsc::Sender<S>> {
-        self.lock().get(name).cloned()
+        let standing = self.lock();
+        Some(standing.get(name)?.streams.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, mpsc::Sender<S>>> {
+    /// The same for a connection that stays and brings several streams. `None` also if as many have joined as there may be streams:
+    /// each has a window of its own, and what comes over it waits in memory.
+    pub(crate) fn join(&self, name: &Name) -> Option<mpsc::Sender<S>> {
+        let mut standing = self.lock();
+        let group = standing.get_mut(name)?;
+        if group.joined == MOST_STREAMS {
+            return None;
+        }
+        group.joined += 1;
+        Some(group.streams.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Group<S>>> {
         self.0.lock().expect("no holder of this lock can panic")
     }
 }
@@ -83,5 +107,25 @@ impl<S> Arriving<S> {
 impl<S> Drop for Arriving<S> {
     fn drop(&mut self) {
         self.groups.lock().remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_join_a_group_than_it_may_have_streams() {
+        let groups = Groups::<u8>::default();
+        let name = [1; NAME_BYTES];
+        assert!(groups.join(&name).is_none(), "it does not stand yet");
+        let group = groups.begin(name).unwrap();
+        let joined: Vec<_> = (0..MOST_STREAMS + 3)
+            .filter_map(|_| groups.join(&name))
+            .collect();
+        assert_eq!(joined.len(), MOST_STREAMS);
+        assert!(groups.find(&name).is_some());
+        drop(group);
+        assert!(groups.find(&name).is_none());
     }
 }

@@ -128,10 +128,25 @@ pub(crate) enum Incoming {
     Simulated(crate::simulation::network::Incoming),
 }
 
+/// A connection whose peer has proved that it has the run's certificate.
+pub(crate) enum Proved {
+    Quic(quinn::Connection, Groups<quinn::RecvStream>),
+    Tcp(tcp::Proved),
+    #[cfg(test)]
+    Simulated(crate::simulation::network::Incoming),
+}
+
 impl Incoming {
-    pub(crate) fn refuse(self) {
-        if let Self::Quic(incoming, _) = self {
-            incoming.refuse();
+    /// Asks a peer that may have written another's address into its datagram to repeat what that address is told (RFC 9000, section
+    /// 8.1.2). Returns the connection if its address is known to be its own.
+    pub(crate) fn check_address(self) -> Option<Self> {
+        match self {
+            Self::Quic(incoming, _) if !incoming.remote_address_validated() => {
+                // It fails only where the address was checked.
+                let _retried = incoming.retry();
+                None
+            }
+            checked => Some(checked),
         }
     }
 
@@ -144,17 +159,29 @@ impl Incoming {
         }
     }
 
-    /// The handshake. `None` is a connection that belongs to another and has gone there.
+    /// The handshake.
+    pub(crate) async fn prove(self) -> io::Result<Proved> {
+        Ok(match self {
+            Self::Quic(incoming, groups) => Proved::Quic((*incoming).await?, groups),
+            Self::Tcp(incoming) => Proved::Tcp(incoming.prove().await?),
+            #[cfg(test)]
+            Self::Simulated(incoming) => Proved::Simulated(incoming),
+        })
+    }
+}
+
+impl Proved {
+    /// What the connection is. `None` is one that belongs to another and has gone there.
     pub(crate) async fn arrive(self) -> io::Result<Option<(Accepted, SendStream, RecvStream)>> {
         match self {
-            Self::Quic(incoming, groups) => match quic::arrive(*incoming, &groups).await? {
+            Self::Quic(connection, groups) => match quic::arrive(connection, &groups).await? {
                 quic::Arrived::Control(streams, send, receive) => {
                     let (send, receive) = (SendStream::Quic(send), RecvStream::Quic(receive));
                     Ok(Some((Accepted::Quic(streams), send, receive)))
                 }
                 quic::Arrived::Data => Ok(None),
             },
-            Self::Tcp(incoming) => match incoming.arrive().await? {
+            Self::Tcp(proved) => match proved.arrive().await? {
                 tcp::Arrived::Control(streams, send, receive) => {
                     let (send, receive) = (SendStream::Tcp(send), RecvStream::Tcp(receive));
                     Ok(Some((Accepted::Tcp(streams), send, receive)))

@@ -140,12 +140,11 @@ pub(crate) enum Arrived {
     Data,
 }
 
-/// The handshake, and what the connection says that it is. The caller bounds the time.
+/// Reads from a connection, after its handshake, what it is. The caller bounds the time.
 pub(crate) async fn arrive(
-    incoming: quinn::Incoming,
+    connection: Connection,
     groups: &Groups<RecvStream>,
 ) -> io::Result<Arrived> {
-    let connection = incoming.await?;
     if !is_joining(&connection) {
         let (send, receive) = connection.accept_bi().await?;
         connection.set_receive_window(VarInt::from_u32(super::CONNECTION_WINDOW));
@@ -162,7 +161,7 @@ pub(crate) async fn arrive(
         .read_exact(&mut name)
         .await
         .map_err(io::Error::other)?;
-    if let Some(group) = groups.find(&name) {
+    if let Some(group) = groups.join(&name) {
         tokio::spawn(forward(connection, group));
     }
     Ok(Arrived::Data)
@@ -228,8 +227,8 @@ mod tests {
     /// Takes connections until one has a control stream.
     async fn next_control(server: &Endpoint, groups: &Groups<RecvStream>) -> DataStreams {
         loop {
-            let incoming = server.accept().await.unwrap();
-            if let Arrived::Control(streams, _, _) = arrive(incoming, groups).await.unwrap() {
+            let connection = server.accept().await.unwrap().await.unwrap();
+            if let Arrived::Control(streams, _, _) = arrive(connection, groups).await.unwrap() {
                 return streams;
             }
         }
@@ -299,7 +298,8 @@ mod tests {
             connection.closed().await;
         };
         let taking = async {
-            let arrived = arrive(server.accept().await.unwrap(), &groups).await;
+            let connection = server.accept().await.unwrap().await.unwrap();
+            let arrived = arrive(connection, &groups).await;
             assert!(matches!(arrived, Ok(Arrived::Data)));
         };
         tokio::select! {
@@ -318,7 +318,8 @@ mod tests {
             end.await;
         };
         let taking = async {
-            let arrived = arrive(server.accept().await.unwrap(), &groups).await;
+            let connection = server.accept().await.unwrap().await.unwrap();
+            let arrived = arrive(connection, &groups).await;
             assert!(matches!(arrived, Ok(Arrived::Data)));
         };
         tokio::join!(joining, taking);

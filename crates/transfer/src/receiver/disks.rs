@@ -76,6 +76,11 @@ impl Disks {
         self.streams.store(streams, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// Bytes of a window. Two are lost in a crash and sent again, and that must not be more than `flush_bytes` for each stream.
     fn window_bytes(&self) -> u64 {
         match self.streams.load(Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
+use service::door::{Limits, Place};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -17,14 +17,38 @@ use crate::protocol::{
 use crate::work::blocking;
 use crate::{Ticket, TransferError, carrier, control};
 
-/// How long a sender may take to say who it is.
+/// How long a sender that has proved its certificate may take to say what it wants: it may be trying the other carrier meanwhile.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the last word may take to arrive.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections at once. One of them sends; others are on their way in or out, or become data streams of another in a moment.
-const MOST_CONNECTIONS: usize = 32;
+/// The places of a receiver, and the patience with those who have not proved that they have the run's certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorLimits {
+    /// Connections at once. One of the known ones sends; others are on their way in or out, or become data streams of another in a moment.
+    pub places: Limits,
+    /// From a connection's beginning to the end of its handshake.
+    pub handshake: Duration,
+    /// Strangers from which on a connection over QUIC must first show that its address is its own.
+    pub unchecked_strangers: usize,
+}
+
+impl Default for DoorLimits {
+    fn default() -> Self {
+        Self {
+            places: Limits {
+                strangers: 64,
+                // A sender over TCP opens all its data streams at once.
+                strangers_per_address: 32,
+                known: 64,
+                known_per_caller: 64,
+            },
+            handshake: Duration::from_secs(5),
+            unchecked_strangers: 4,
+        }
+    }
+}
 
 /// Bytes of the reason for a carrier that are kept.
 const LONGEST_REASON: usize = 200;
@@ -36,7 +60,7 @@ const PROBE_BUFFER: usize = 256 << 10;
 /// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
 /// first that the connection is dead.
 pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let limits = shared.config.door;
     loop {
         let incoming = tokio::select! {
             biased;
@@ -46,17 +70,20 @@ pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
                 None => return,
             },
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            incoming.refuse();
-            continue;
+        let is_crowded = shared.door.strangers() >= limits.unchecked_strangers;
+        let incoming = match is_crowded {
+            true => incoming.check_address(),
+            false => Some(incoming),
         };
+        let Some(incoming) = incoming else { continue };
+        let place = shared.door.enter(incoming.remote_address().ip());
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let _place = place;
             let ended = tokio::select! {
                 biased;
                 () = shared.closing.cancelled() => return,
-                ended = serve(incoming, &shared) => ended,
+                _ = place.given_up() => return,
+                ended = serve(incoming, &place, &shared) => ended,
             };
             if let Err(error) = ended {
                 tracing::info!(%error, "a sender's connection ended");
@@ -65,15 +92,25 @@ pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(incoming: Incoming, shared: &Arc<Shared>) -> Result<(), TransferError> {
+async fn serve(
+    incoming: Incoming,
+    place: &Place,
+    shared: &Arc<Shared>,
+) -> Result<(), TransferError> {
     let address = incoming.remote_address().to_string();
     let lost = |error: &dyn std::fmt::Display| TransferError::Connection {
         address: address.clone(),
         message: error.to_string(),
     };
-    let greeting = tokio::time::timeout(HELLO_TIMEOUT, incoming.arrive())
+    let limit = shared.config.door.handshake;
+    let Some(proved) = place.in_time(limit, incoming.prove()).await else {
+        return Ok(());
+    };
+    let proved = proved.map_err(|error| lost(&error))?;
+    place.trust();
+    let greeting = tokio::time::timeout(HELLO_TIMEOUT, proved.arrive())
         .await
-        .map_err(|_| lost(&"it does not say who it is"))?;
+        .map_err(|_| lost(&"it does not say what it wants"))?;
     let Some((mut connection, mut to_sender, mut from_sender)) =
         greeting.map_err(|error| lost(&error))?
     else {
@@ -306,3 +343,6 @@ fn check_offer(offered: &[OfferedDisk], disks: &Disks) -> Result<(), TransferErr
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use crate::disk::BufferPool;
 use crate::fence::Right;
 use crate::hashes::Hash;
 use crate::protocol::{OfferedDisk, ToReceiver, ToSender};
+use crate::sender::MOST_STREAMS;
 use crate::work::{self, blocking};
 use crate::{Carrier, TransferError, control};
 
@@ -145,6 +146,11 @@ impl Session {
                 () = self.replaced.cancelled() => return Err(TransferError::Replaced),
                 stream = connection.accept_data() => {
                     let stream = stream.map_err(|error| self.lost(&error))?;
+                    if started as usize == MOST_STREAMS {
+                        return Err(TransferError::Protocol(format!(
+                            "a session may have {MOST_STREAMS} data streams, and the sender has opened more"
+                        )));
+                    }
                     streams.spawn(stream::take(stream, Arc::clone(shared), Arc::clone(self)));
                     started += 1;
                     self.disks.has_streams(started);
