@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::allocation::{ToolError, Tools};
 
 const SFDISK: (&str, &str) = ("sfdisk", "fdisk");
+const BLKID: (&str, &str) = ("blkid", "util-linux");
 
 /// Longest look at a table.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,6 +21,17 @@ const CONTAINERS: [&str; 3] = ["5", "f", "85"];
 
 /// The type of an EFI system partition, in tables of both kinds.
 const EFI_SYSTEM: [&str; 2] = ["C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "ef"];
+
+/// A partition table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its kind, as `sfdisk` calls it: `gpt`, `dos` or another.
+    pub kind: String,
+    /// The id that is written in it; `None` where it has none.
+    pub id: Option<String>,
+    /// In its order.
+    pub partitions: Vec<Partition>,
+}
 
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +67,14 @@ impl Partition {
 
 #[derive(Deserialize)]
 struct Output {
-    partitiontable: Table,
+    partitiontable: Listed,
 }
 
 #[derive(Deserialize)]
-struct Table {
+struct Listed {
+    label: String,
+    #[serde(default)]
+    id: String,
     #[serde(default = "usual_sector")]
     sectorsize: u64,
     #[serde(default)]
@@ -82,15 +97,32 @@ struct Row {
     bootable: bool,
 }
 
-/// The partitions of a disk in the order of its table; none where there is no table.
+/// The partition table of a disk; `None` where there is none.
 ///
 /// # Errors
 /// See [`ToolError`].
-pub fn partitions(disk: &Path) -> Result<Vec<Partition>, ToolError> {
-    by(&Tools::within(TIMEOUT), disk)
+pub fn table_of(disk: &Path) -> Result<Option<Table>, ToolError> {
+    table(&Tools::within(TIMEOUT), disk)
+}
+
+/// The UUID of a file system that has the whole disk to itself; `None` where there is none, or more than one.
+///
+/// # Errors
+/// See [`ToolError`].
+pub fn file_system_of(disk: &Path) -> Result<Option<String>, ToolError> {
+    let mut uuid = None;
+    let arguments = ["-p", "-o", "value", "-s", "UUID"].map(AsRef::as_ref);
+    let arguments = [&arguments[..], &[disk.as_os_str()]].concat();
+    let tools = Tools::within(TIMEOUT);
+    let code = tools.run(BLKID, &arguments, |line| uuid = Some(line.to_owned()))?;
+    Ok(uuid.filter(|uuid| code == 0 && !uuid.is_empty()))
 }
 
 pub(super) fn by(tools: &Tools, disk: &Path) -> Result<Vec<Partition>, ToolError> {
+    Ok(table(tools, disk)?.map_or_else(Vec::new, |table| table.partitions))
+}
+
+fn table(tools: &Tools, disk: &Path) -> Result<Option<Table>, ToolError> {
     let mut text = String::new();
     let arguments = ["--json".as_ref(), disk.as_os_str()];
     let code = tools.run(SFDISK, &arguments, |line| text.push_str(line))?;
@@ -99,16 +131,18 @@ pub(super) fn by(tools: &Tools, disk: &Path) -> Result<Vec<Partition>, ToolError
         outcome,
     };
     match code {
-        0 => parse(&text).map_err(|error| failed(format!("said what is no table ({error})"))),
-        NO_TABLE => Ok(Vec::new()),
+        0 => parse(&text)
+            .map(Some)
+            .map_err(|error| failed(format!("said what is no table ({error})"))),
+        NO_TABLE => Ok(None),
         code => Err(failed(format!("ended with exit code {code}"))),
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Partition>, serde_json::Error> {
-    let table = serde_json::from_str::<Output>(text)?.partitiontable;
-    let bytes = |sectors: u64| sectors.saturating_mul(table.sectorsize);
-    Ok(table
+fn parse(text: &str) -> Result<Table, serde_json::Error> {
+    let listed = serde_json::from_str::<Output>(text)?.partitiontable;
+    let bytes = |sectors: u64| sectors.saturating_mul(listed.sectorsize);
+    let partitions = listed
         .partitions
         .into_iter()
         .map(|row| Partition {
@@ -118,7 +152,17 @@ fn parse(text: &str) -> Result<Vec<Partition>, serde_json::Error> {
             kind: row.kind,
             is_active: row.bootable,
         })
-        .collect())
+        .collect();
+    // A table that nobody has marked has zeros for an id.
+    let is_id = |id: &String| {
+        let digits = id.trim_start_matches("0x");
+        digits.bytes().any(|digit| !matches!(digit, b'0' | b'-'))
+    };
+    Ok(Table {
+        kind: listed.label,
+        id: Some(listed.id).filter(is_id),
+        partitions,
+    })
 }
 
 #[cfg(test)]
@@ -131,7 +175,7 @@ mod tests {
         let disk = directory.path().join("disk");
         let file = std::fs::File::create_new(&disk).unwrap();
         file.set_len(64 << 20).unwrap();
-        assert_eq!(partitions(&disk), Ok(Vec::new()));
+        assert_eq!(table_of(&disk), Ok(None));
 
         let table = |script: &str| {
             let mut sfdisk = std::process::Command::new("sfdisk")
@@ -144,15 +188,27 @@ mod tests {
             std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), script.as_bytes())
                 .unwrap();
             assert!(sfdisk.wait().unwrap().success());
-            partitions(&disk).unwrap()
+            table_of(&disk).unwrap().unwrap()
         };
-        let gpt = table("label: gpt\nsize=8MiB, type=U\ntype=L\n");
+        let gpt = table(
+            "label: gpt\nlabel-id: 6F8E5C0A-0000-4000-8000-000000000001\nsize=8MiB, type=U\ntype=L\n",
+        );
+        assert_eq!(gpt.kind, "gpt");
+        let id = "6F8E5C0A-0000-4000-8000-000000000001";
+        assert_eq!(gpt.id.as_deref(), Some(id));
+        let gpt = gpt.partitions;
         assert_eq!(gpt.len(), 2);
         assert_eq!((gpt[0].start_bytes, gpt[0].size_bytes), (1 << 20, 8 << 20));
         assert!(gpt[0].is_for_boot() && !gpt[1].is_for_boot());
         assert!(gpt[1].end_bytes() <= 64 << 20);
 
-        let dos = table("label: dos\nsize=8MiB, type=83, bootable\ntype=5\nsize=4MiB, type=83\n");
+        let unmarked = table("label: dos\nlabel-id: 0x00000000\nsize=8MiB, type=83\n");
+        assert_eq!((unmarked.kind.as_str(), unmarked.id), ("dos", None));
+        let dos = table(
+            "label: dos\nlabel-id: 0x6f8e5c0a\nsize=8MiB, type=83, bootable\ntype=5\nsize=4MiB, type=83\n",
+        );
+        assert_eq!(dos.id.as_deref(), Some("0x6f8e5c0a"));
+        let dos = dos.partitions;
         assert_eq!(
             dos.iter().map(Partition::is_container).collect::<Vec<_>>(),
             [false, true, false]
@@ -161,5 +217,20 @@ mod tests {
         assert!(
             dos[1].start_bytes < dos[2].start_bytes && dos[2].end_bytes() <= dos[1].end_bytes()
         );
+    }
+
+    #[test]
+    fn a_file_system_that_has_the_disk_to_itself_is_known_by_its_uuid() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("disk");
+        std::fs::File::create_new(&disk)
+            .unwrap()
+            .set_len(8 << 20)
+            .unwrap();
+        assert_eq!(file_system_of(&disk), Ok(None));
+        let uuid = "6f8e5c0a-0000-4000-8000-000000000001";
+        super::super::testing::sh(&format!("mkfs.ext4 -q -U {uuid} {}", disk.display()));
+        assert_eq!(file_system_of(&disk).unwrap().as_deref(), Some(uuid));
+        assert_eq!(table_of(&disk), Ok(None));
     }
 }
