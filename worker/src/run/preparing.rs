@@ -168,16 +168,7 @@ impl Run {
             source_id: self.facts.source_id.to_string(),
             image_id: image.id.to_string(),
             image_name: image.name.clone(),
-            disks: self
-                .facts
-                .disks
-                .iter()
-                .map(|disk| receiver::TargetDisk {
-                    index: disk.target.index.0.into(),
-                    source_size_bytes: disk.source_bytes,
-                    target_size_bytes: disk.target.size_bytes(),
-                })
-                .collect(),
+            disks: self.facts.disks.iter().map(target_disk).collect(),
             ticket_secret: secret.as_bytes().to_vec(),
             checksum: self.facts.parameters.checksum,
         }
@@ -266,6 +257,20 @@ impl Run {
     /// Unheard, it costs one heartbeat of the agent.
     async fn nudge_agent(&self) {
         let _heard = self.context.bus.nudge(&self.facts.source_id).await;
+    }
+}
+
+/// A disk of the run for the receiver, with how it is divided today.
+fn target_disk(disk: &RunDisk) -> receiver::TargetDisk {
+    let layout = disk.found.as_ref().map(|found| found.layout.clone());
+    let layout = layout.unwrap_or_default();
+    receiver::TargetDisk {
+        index: disk.target.index.0.into(),
+        source_size_bytes: disk.source_bytes,
+        target_size_bytes: disk.target.size_bytes(),
+        logical_sector_bytes: layout.logical_sector_bytes,
+        physical_sector_bytes: layout.physical_sector_bytes,
+        partition_table: layout.partition_table.unwrap_or_default(),
     }
 }
 
