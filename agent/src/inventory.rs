@@ -2,8 +2,11 @@
 //!
 //! Looked up by a task of its own on a thread of its own: a disk that hangs must not keep the agent from saying so.
 
+mod contents;
 mod discover;
 mod disk;
+mod identity;
+mod layout;
 mod partition;
 mod repeated;
 mod system;
@@ -11,18 +14,21 @@ mod system;
 mod testing;
 mod usage;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIdentity, DiskIndex};
 use domain::{Failure, FailureCode};
 use proto::agent as wire;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
 use crate::Config;
+use contents::LastContents;
 use discover::Sysfs;
+use disk::Measured;
 use system::SystemInfo;
 
 pub(crate) use disk::measure;
@@ -64,6 +70,7 @@ pub(crate) struct Collector {
     named: Vec<PathBuf>,
     sysfs: Sysfs,
     system: SystemInfo,
+    contents: LastContents,
 }
 
 impl Collector {
@@ -72,6 +79,7 @@ impl Collector {
             named: config.disks(),
             sysfs: Sysfs::of_this_machine(),
             system: SystemInfo::new(&config.server),
+            contents: LastContents::default(),
         }
     }
 
@@ -84,7 +92,7 @@ impl Collector {
         }
     }
 
-    fn disks(&self) -> (Vec<wire::Disk>, Option<Failure>) {
+    fn disks(&mut self) -> (Vec<wire::Disk>, Option<Failure>) {
         let paths = match self.named.as_slice() {
             [] => self.sysfs.disks(),
             named => named.to_vec(),
@@ -97,19 +105,43 @@ impl Collector {
         let mut complaints = Vec::new();
         for (index, path) in (0..).zip(&paths) {
             match measure(path) {
-                Ok(measured) => disks.push(wire::Disk {
-                    index,
-                    path: path.display().to_string(),
-                    size_bytes: measured.size_bytes,
-                    used_bytes: usage::of(&measured, &self.sysfs),
-                    partitions: partition::of(path, &self.sysfs),
-                }),
+                Ok(measured) => disks.push(self.disk(index, path, &measured)),
                 Err(failure) => complaints.push(failure.message),
             }
         }
         let failure = (!complaints.is_empty())
             .then(|| Failure::new(FailureCode::SourceDiskUnreadable, complaints.join(" ")));
         (disks, failure)
+    }
+
+    fn disk(&mut self, index: u32, path: &Path, measured: &Measured) -> wire::Disk {
+        let (metadata, sysfs) = (&measured.metadata, &self.sysfs);
+        let contents = self.contents.read(path, metadata);
+        let layout = layout::of(metadata, &contents, sysfs);
+        wire::Disk {
+            index,
+            path: path.display().to_string(),
+            size_bytes: measured.size_bytes,
+            used_bytes: usage::of(measured, sysfs),
+            partitions: partition::on_the_wire(&contents.partitions, sysfs),
+            logical_sector_bytes: layout.logical_sector_bytes,
+            physical_sector_bytes: layout.physical_sector_bytes,
+            partition_table: layout.partition_table.unwrap_or_default(),
+            identity: Some(wire_identity(identity::of(metadata, &contents, sysfs))),
+        }
+    }
+}
+
+/// The facts about a disk as they are now, whatever was found before.
+pub(crate) fn identity_now(path: &Path, measured: &Measured) -> DiskIdentity {
+    let contents = LastContents::default().read(path, &measured.metadata);
+    identity::of(&measured.metadata, &contents, &Sysfs::of_this_machine())
+}
+
+fn wire_identity(identity: DiskIdentity) -> wire::DiskIdentity {
+    let facts: BTreeMap<String, String> = identity.into();
+    wire::DiskIdentity {
+        facts: facts.into_iter().collect(),
     }
 }
 
@@ -214,6 +246,7 @@ mod tests {
             named,
             sysfs: Sysfs::of_this_machine(),
             system: SystemInfo::new(&server),
+            contents: LastContents::default(),
         }
     }
 

@@ -177,6 +177,7 @@ impl Control {
             image_name: work.image_name.clone(),
             job_id: work.admission.job_id.clone(),
             source_id: work.source_id.clone(),
+            layouts: work.layouts.clone(),
             disks,
         })
     }

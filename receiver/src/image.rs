@@ -6,9 +6,11 @@
 
 mod build;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use domain::disk::{DiskIndex, DiskLayout};
 use domain::{Failure, ImageId, JobId, SourceId};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
@@ -40,6 +42,9 @@ pub struct ImageDisk {
     pub size_bytes: u64,
     /// Bytes of the source's disk; zeros lie behind them.
     pub source_bytes: u64,
+    /// Sectors and partition table of the source's disk.
+    #[serde(flatten)]
+    pub layout: DiskLayout,
     /// BLAKE3 root over the source's bytes, in hexadecimal; see the manifest's format.
     pub root_hash: String,
     /// Bytes of a chunk.
@@ -70,6 +75,7 @@ pub(crate) struct Order {
     pub(crate) image_name: String,
     pub(crate) job_id: JobId,
     pub(crate) source_id: SourceId,
+    pub(crate) layouts: BTreeMap<DiskIndex, DiskLayout>,
     pub(crate) disks: Vec<(TargetDisk, PathBuf, Proven)>,
 }
 

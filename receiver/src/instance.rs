@@ -2,10 +2,11 @@
 //!
 //! It is read once, before anything listens. No call can name another job, image or disk than it does.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIndex, DiskLayout};
 use domain::{Epoch, ImageId, Run, SourceId};
 use prost::Message as _;
 use proto::receiver as wire;
@@ -31,6 +32,8 @@ pub(crate) struct Work {
     pub(crate) source_id: SourceId,
     pub(crate) image_id: ImageId,
     pub(crate) image_name: String,
+    /// How the disks are divided on the source.
+    pub(crate) layouts: BTreeMap<DiskIndex, DiskLayout>,
 }
 
 impl Instance {
@@ -86,6 +89,14 @@ impl Work {
                 })
             })
             .collect::<Result<_, String>>()?;
+        let layouts = work.disks.into_iter().filter_map(|disk| {
+            let layout = DiskLayout {
+                logical_sector_bytes: disk.logical_sector_bytes,
+                physical_sector_bytes: disk.physical_sector_bytes,
+                partition_table: Some(disk.partition_table).filter(|kind| !kind.is_empty()),
+            };
+            Some((DiskIndex(u16::try_from(disk.index).ok()?), layout))
+        });
         let job_id = work.job_id.parse();
         let source_id = work.source_id.parse();
         let image_id = work.image_id.parse();
@@ -102,6 +113,7 @@ impl Work {
             source_id: source_id.map_err(|_| unreadable("the source's id"))?,
             image_id: image_id.map_err(|_| unreadable("the image's id"))?,
             image_name: work.image_name,
+            layouts: layouts.collect(),
         })
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::Api;
-use crate::output::{bytes, fields, raw, table, text};
+use crate::output::{self, bytes, fields, raw, table, text};
 use export::Export;
 use verify::Verify;
 
@@ -142,6 +142,7 @@ fn list(images: &[Value]) -> String {
 }
 
 fn show(image: &Value) -> String {
+    let sector = |bytes: Option<u32>| bytes.map(u64::from);
     let mut shown = fields(&[
         ("Id", text(image, "ImageId")),
         ("Name", text(image, "Name")),
@@ -160,6 +161,11 @@ fn show(image: &Value) -> String {
                     disk.index.to_string(),
                     bytes(disk.size_bytes),
                     bytes(disk.source_bytes),
+                    output::sectors(
+                        sector(disk.layout.logical_sector_bytes),
+                        sector(disk.layout.physical_sector_bytes),
+                    ),
+                    disk.layout.partition_table.clone().unwrap_or_default(),
                     disk.root_hash.clone(),
                     match disk.bad_ranges {
                         0 => String::new(),
@@ -175,6 +181,8 @@ fn show(image: &Value) -> String {
                 "DISK",
                 "SIZE",
                 "OF THE SOURCE",
+                "SECTORS",
+                "TABLE",
                 "ROOT HASH (BLAKE3)",
                 "UNREAD",
                 "FILES",

@@ -69,6 +69,15 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Bytes of a disk's sectors, as programs address them and as the disk writes them: `512/4096`. Nothing for a file.
+pub(crate) fn sectors(logical: Option<u64>, physical: Option<u64>) -> String {
+    match (logical, physical) {
+        (Some(logical), Some(physical)) => format!("{logical}/{physical}"),
+        (Some(logical), None) => logical.to_string(),
+        _ => String::new(),
+    }
+}
+
 /// Names and values, one a line.
 pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs

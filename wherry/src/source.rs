@@ -6,7 +6,7 @@ use serde_json::Value;
 use service::ExitCode;
 
 use crate::connection::Api;
-use crate::output::{fields, table, text};
+use crate::output::{self, fields, table, text};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Source {
@@ -109,8 +109,31 @@ fn disks(source: &Value) -> String {
     sizes.join(" + ")
 }
 
+/// The disks of a source with their sectors, which an image must have as well for the server to start from it.
+fn disk_table(source: &Value) -> String {
+    let disks = &source["Disks"];
+    let data = disks["Data"]["Data"].as_array();
+    let rows: Vec<Vec<String>> = std::iter::once(&disks["System"])
+        .filter(|system| system.is_object())
+        .chain(data.into_iter().flatten())
+        .map(|disk| {
+            let sectors = (
+                disk["LogicalSectorBytes"].as_u64(),
+                disk["PhysicalSectorBytes"].as_u64(),
+            );
+            vec![
+                text(disk, "Path"),
+                text(disk, "Size"),
+                output::sectors(sectors.0, sectors.1),
+                text(disk, "PartitionTable"),
+            ]
+        })
+        .collect();
+    table(&["DISK", "SIZE (GiB)", "SECTORS", "PARTITION TABLE"], &rows)
+}
+
 fn show(source: &Value) -> String {
-    fields(&[
+    let mut shown = fields(&[
         ("Id", text(source, "SourceId")),
         ("Name", text(source, "Name")),
         ("Description", text(source, "Description")),
@@ -130,5 +153,30 @@ fn show(source: &Value) -> String {
         ("Latest job", text(source, "JobId")),
         ("Created", text(source, "CreationTime")),
         ("System", text(source, "SystemInfo")),
-    ])
+    ]);
+    shown.push('\n');
+    shown.push_str(&disk_table(source));
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_disks_of_a_source_are_shown_with_sectors_and_table() {
+        let source = json!({ "Disks": {
+            "System": { "Path": "/dev/sda", "Size": 20, "LogicalSectorBytes": 512, "PhysicalSectorBytes": 4096, "PartitionTable": "gpt" },
+            "Data": { "Data": [{ "Path": "/srv/b.raw", "Size": 1 }] },
+        }});
+        let shown = disk_table(&source);
+        let rows: Vec<Vec<&str>> = shown
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows[1], ["/dev/sda", "20", "512/4096", "gpt"]);
+        assert_eq!(rows[2], ["/srv/b.raw", "1"]);
+    }
 }

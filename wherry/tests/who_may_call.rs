@@ -87,6 +87,7 @@ impl Run {
                     index: 0,
                     source_size_bytes: 1 << 20,
                     target_size_bytes: 1 << 20,
+                    ..wire::TargetDisk::default()
                 }],
                 ticket_secret: vec![7; 32],
                 checksum: false,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskChange, DiskIdentity, DiskIndex, DiskRecord, find_again};
 use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Failure, FailureCode};
 use proto::agent as wire;
@@ -37,8 +37,8 @@ pub(super) async fn send(
     broken: Option<Carrier>,
     cancel: CancellationToken,
 ) -> Result<(), Broken> {
-    let wanted = assignment.borrow().clone();
-    check_all(sending, wanted.disks.clone())
+    let mut wanted = assignment.borrow().clone();
+    wanted.disks = find_all(sending, wanted.disks)
         .await
         .map_err(Broken::before_sending)?;
     let receiver = resolve(&wanted.receiver_address)
@@ -112,8 +112,7 @@ fn config(
 
 fn source_disk(assigned: wire::AssignedDisk, free_space: FreeSpace) -> SourceDisk {
     SourceDisk {
-        // An index of the inventory, as `check` has seen.
-        index: DiskIndex(u16::try_from(assigned.index).unwrap_or(u16::MAX)),
+        index: index(assigned.index),
         path: assigned.path.into(),
         size_bytes: assigned.size_bytes,
         candidates: Candidates::All,
@@ -173,14 +172,13 @@ async fn resolve(address: &str) -> Result<SocketAddr, Failure> {
     ))
 }
 
-async fn check_all(sending: &Sending, disks: Vec<wire::AssignedDisk>) -> Result<(), Failure> {
+async fn find_all(
+    sending: &Sending,
+    disks: Vec<wire::AssignedDisk>,
+) -> Result<Vec<wire::AssignedDisk>, Failure> {
     let snapshot = sending.snapshots.borrow().clone();
-    let checked = tokio::task::spawn_blocking(move || {
-        disks
-            .iter()
-            .try_for_each(|assigned| check(assigned, &snapshot))
-    });
-    checked.await.unwrap_or_else(|error| {
+    let found = tokio::task::spawn_blocking(move || find(disks, &snapshot));
+    found.await.unwrap_or_else(|error| {
         Err(Failure::new(
             FailureCode::Internal,
             format!("the disks could not be checked: {error}"),
@@ -188,41 +186,94 @@ async fn check_all(sending: &Sending, disks: Vec<wire::AssignedDisk>) -> Result<
     })
 }
 
-/// A disk that may be sent is one of this source's, can be read, and is what it was when the job was created.
-fn check(assigned: &wire::AssignedDisk, snapshot: &Snapshot) -> Result<(), Failure> {
-    let is_ours = snapshot
-        .inventory
-        .disks
-        .iter()
-        .any(|disk| disk.index == assigned.index && disk.path == assigned.path);
-    if !is_ours {
-        let changed = || {
-            changed(&format!(
-                "This source has no disk {} at {} any more.",
-                assigned.index, assigned.path
-            ))
-        };
-        return Err(snapshot.failure.clone().unwrap_or_else(changed));
+/// The assigned disks at the paths that they have now. A disk that may be sent is one of this source's, can be read, and is what it was when the
+/// job was created.
+fn find(
+    disks: Vec<wire::AssignedDisk>,
+    snapshot: &Snapshot,
+) -> Result<Vec<wire::AssignedDisk>, Failure> {
+    let then: Vec<DiskRecord> = disks.iter().map(record_of_assigned).collect();
+    let now: Vec<DiskRecord> = snapshot.inventory.disks.iter().map(record).collect();
+    let found = find_again(&then, &now);
+    let mut disks = disks;
+    for ((disk, then), found) in disks.iter_mut().zip(&then).zip(found) {
+        let found = found.map(|position| &now[position]);
+        // A disk that can't be read is no other disk.
+        then.check(found)
+            .map_err(|change| snapshot.failure.clone().unwrap_or_else(|| changed(&change)))?;
+        if let Some(found) = found {
+            check_now(then, found)?;
+            if found.path != disk.path {
+                tracing::info!(
+                    disk = disk.index,
+                    path = found.path,
+                    was = disk.path,
+                    "a disk has another name"
+                );
+            }
+            disk.path.clone_from(&found.path);
+        }
     }
-    let size_bytes = inventory::measure(Path::new(&assigned.path))?.size_bytes;
-    if size_bytes != assigned.size_bytes {
-        return Err(changed(&format!(
-            "The disk {} has {size_bytes} bytes and had {} when the job was created.",
-            assigned.path, assigned.size_bytes
-        )));
-    }
-    Ok(())
+    Ok(disks)
 }
 
-fn changed(what: &str) -> Failure {
+/// Looks once more at a disk that was found: another may have taken its name since the inventory was made.
+fn check_now(then: &DiskRecord, found: &DiskRecord) -> Result<(), Failure> {
+    let path = Path::new(&found.path);
+    let measured = inventory::measure(path)?;
+    let mut now = DiskRecord {
+        size_bytes: measured.size_bytes,
+        ..found.clone()
+    };
+    if then.identity.is_some() {
+        let seen = inventory::identity_now(path, &measured);
+        let known = found.identity.clone().unwrap_or_default();
+        // Tools that give no answer now had one before: less is known of the disk then, and nothing else.
+        if matches!(known.same_as(&seen), Err(Some(_))) {
+            now.identity = Some(seen);
+        }
+    }
+    then.check(Some(&now)).map_err(|change| changed(&change))
+}
+
+fn record(disk: &wire::Disk) -> DiskRecord {
+    DiskRecord {
+        index: index(disk.index),
+        path: disk.path.clone(),
+        size_bytes: disk.size_bytes,
+        identity: identity(disk.identity.as_ref()),
+    }
+}
+
+fn record_of_assigned(disk: &wire::AssignedDisk) -> DiskRecord {
+    DiskRecord {
+        index: index(disk.index),
+        path: disk.path.clone(),
+        size_bytes: disk.size_bytes,
+        identity: identity(disk.identity.as_ref()),
+    }
+}
+
+fn index(index: u32) -> DiskIndex {
+    DiskIndex(u16::try_from(index).unwrap_or(u16::MAX))
+}
+
+fn identity(identity: Option<&wire::DiskIdentity>) -> Option<DiskIdentity> {
+    identity.map(|identity| identity.facts.clone().into_iter().collect())
+}
+
+fn changed(change: &DiskChange) -> Failure {
     Failure::new(
         FailureCode::SourceDiskChanged,
-        format!("{what} Delete the job and create a new one."),
+        format!("{change} Delete the job and create a new one."),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
     use super::*;
 
     fn assigned(path: &Path, size_bytes: u64) -> wire::AssignedDisk {
@@ -230,16 +281,30 @@ mod tests {
             index: 0,
             path: path.display().to_string(),
             size_bytes,
+            identity: None,
         }
     }
 
-    fn snapshot(path: &Path) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.inventory.disks.push(wire::Disk {
-            index: 0,
+    fn disk(index: u32, path: &Path) -> wire::Disk {
+        let measured = inventory::measure(path).unwrap();
+        let facts: BTreeMap<_, _> = inventory::identity_now(path, &measured).into();
+        wire::Disk {
+            index,
             path: path.display().to_string(),
+            size_bytes: measured.size_bytes,
+            identity: Some(wire::DiskIdentity {
+                facts: facts.into_iter().collect(),
+            }),
             ..wire::Disk::default()
-        });
+        }
+    }
+
+    fn snapshot(paths: &[&Path]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.inventory.disks = (0..)
+            .zip(paths)
+            .map(|(index, path)| disk(index, path))
+            .collect();
         snapshot
     }
 
@@ -248,20 +313,87 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, [1; 100]).unwrap();
-        assert_eq!(check(&assigned(&path, 100), &snapshot(&path)), Ok(()));
+        let snapshot = snapshot(&[&path]);
+        let check = |path: &Path, size_bytes| find(vec![assigned(path, size_bytes)], &snapshot);
+        assert_eq!(check(&path, 100), Ok(vec![assigned(&path, 100)]));
 
-        let grown = check(&assigned(&path, 99), &snapshot(&path)).unwrap_err();
+        let grown = check(&path, 99).unwrap_err();
         assert_eq!(grown.code, FailureCode::SourceDiskChanged);
         assert!(
             grown.message.contains("100") && grown.message.contains("99"),
             "{grown}"
         );
 
-        let foreign = check(&assigned(Path::new("/etc/shadow"), 100), &snapshot(&path));
+        let foreign = check(Path::new("/etc/shadow"), 100);
         assert_eq!(foreign.unwrap_err().code, FailureCode::SourceDiskChanged);
 
         std::fs::remove_file(&path).unwrap();
-        let lost = check(&assigned(&path, 100), &snapshot(&path)).unwrap_err();
+        let lost = check(&path, 100).unwrap_err();
         assert_eq!(lost.code, FailureCode::SourceDiskUnreadable);
+    }
+
+    /// Disks with partition tables, so that they are known again whatever the file system notes of files.
+    fn disks<const COUNT: usize>(directory: &Path, ids: [&str; COUNT]) -> [PathBuf; COUNT] {
+        ids.map(|id| {
+            let path = directory.join(id);
+            std::fs::File::create_new(&path)
+                .unwrap()
+                .set_len(1 << 20)
+                .unwrap();
+            let made = std::process::Command::new("sh")
+                .args([
+                    "-ec",
+                    "printf 'label: dos\\nlabel-id: %s\\n' \"$1\" | sfdisk -q \"$2\"",
+                    "sh",
+                ])
+                .args([id.as_ref(), path.as_os_str()])
+                .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+                .status()
+                .unwrap();
+            assert!(made.success());
+            path
+        })
+    }
+
+    #[test]
+    fn disks_that_swapped_names_are_not_exchanged_and_another_disk_is_not_sent() {
+        let directory = tempfile::tempdir().unwrap();
+        let [a, b, c] = disks(directory.path(), ["0x0000000a", "0x0000000b", "0x0000000c"]);
+        let before = snapshot(&[&a, &b]);
+        let assigned: Vec<wire::AssignedDisk> = before
+            .inventory
+            .disks
+            .iter()
+            .map(|disk| wire::AssignedDisk {
+                index: disk.index,
+                path: disk.path.clone(),
+                size_bytes: disk.size_bytes,
+                identity: disk.identity.clone(),
+            })
+            .collect();
+        assert_eq!(find(assigned.clone(), &before).unwrap(), assigned);
+
+        let swap = |one: &Path, other: &Path| {
+            let aside = directory.path().join("aside");
+            std::fs::rename(one, &aside).unwrap();
+            std::fs::rename(other, one).unwrap();
+            std::fs::rename(&aside, other).unwrap();
+        };
+        swap(&a, &b);
+        let found = find(assigned.clone(), &snapshot(&[&a, &b])).unwrap();
+        let [first, second] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!((first.index, Path::new(&first.path)), (0, b.as_path()));
+        assert_eq!((second.index, Path::new(&second.path)), (1, a.as_path()));
+        // The agent has not looked since: it looks before it sends.
+        let stale = find(assigned.clone(), &before).unwrap_err();
+        assert_eq!(stale.code, FailureCode::SourceDiskChanged);
+        swap(&a, &b);
+
+        swap(&b, &c);
+        let replaced = find(assigned, &snapshot(&[&a, &b])).unwrap_err();
+        assert_eq!(replaced.code, FailureCode::SourceDiskChanged);
+        assert!(replaced.message.contains("is another disk"), "{replaced}");
     }
 }

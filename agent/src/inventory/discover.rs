@@ -14,7 +14,7 @@ const NO_DISKS_WITHIN: [&str; 2] = ["boot", "rpmb"];
 pub(super) const MOST_LAYERS: usize = 16;
 
 /// How the name begins that multipathd gives a device of its own.
-const MULTIPATH: &str = "mpath-";
+pub(super) const MULTIPATH: &str = "mpath-";
 
 /// The kernel's view of block devices.
 #[derive(Debug)]

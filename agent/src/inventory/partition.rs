@@ -5,22 +5,16 @@ use std::path::Path;
 
 use proto::agent as wire;
 use proto::agent::partition::Purpose;
-use transfer::disk::partitions::{Partition, partitions};
+use transfer::disk::partitions::Partition;
 
 use super::discover::{Mount, Sysfs};
+use super::identity::number;
 
 /// Most partitions that are told of, which is as many as a table of the usual size has.
 const MOST: usize = 128;
 
-/// In the order of the disk's table. None where there is no table, or nothing that can read it: the disk is copied all the same.
-pub(super) fn of(disk: &Path, sysfs: &Sysfs) -> Vec<wire::Partition> {
-    let found = match partitions(disk) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::debug!(disk = %disk.display(), %error, "its partitions are not known");
-            return Vec::new();
-        }
-    };
+/// The partitions of a table for the gateway.
+pub(super) fn on_the_wire(found: &[Partition], sysfs: &Sysfs) -> Vec<wire::Partition> {
     let mounts = sysfs.mounts();
     found
         .iter()
@@ -38,9 +32,7 @@ pub(super) fn of(disk: &Path, sysfs: &Sysfs) -> Vec<wire::Partition> {
 fn devices_on(path: &Path, sysfs: &Sysfs) -> Vec<String> {
     match path.metadata() {
         Ok(metadata) if metadata.file_type().is_block_device() => {
-            let number = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-            sysfs.devices_on(&format!("{major}:{minor}"))
+            sysfs.devices_on(&number(metadata.rdev()))
         }
         _ => Vec::new(),
     }
@@ -111,13 +103,5 @@ mod tests {
         let by_its_name = [mount("0:31", "/", "/dev/vda4")];
         let root = purpose(&partition("/dev/vda4", "83"), &[], &by_its_name);
         assert_eq!(root, Purpose::System);
-    }
-
-    #[test]
-    fn a_disk_without_a_table_has_no_partitions() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = directory.path().join("disk");
-        std::fs::write(&disk, [1; 8192]).unwrap();
-        assert_eq!(of(&disk, &Sysfs::of_this_machine()), Vec::new());
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use domain::{Failure, FailureCode, printable};
 
 use super::discover::{MOST_LAYERS, Sysfs, read};
+use super::identity::number;
 
 /// Bytes of a sector in `/sys`, whatever the disk has.
 const SECTOR: u64 = 512;
@@ -102,9 +103,7 @@ fn spans_of(path: &Path, sysfs: &Sysfs) -> Vec<Span> {
     let mut found = Vec::new();
     if let Ok(metadata) = path.metadata() {
         if metadata.file_type().is_block_device() {
-            let number = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-            let itself = Span::whole(Object::Device(format!("{major}:{minor}")));
+            let itself = Span::whole(Object::Device(number(metadata.rdev())));
             add_below(itself, sysfs, 0, &mut found);
         } else {
             found.push(Span::whole(file(&metadata)));
@@ -178,24 +177,22 @@ fn unique_name(entry: &Path) -> Option<String> {
 /// The file or device of a loop device, where the loop device begins in it, and the most bytes that it has.
 fn behind_loop(entry: &Path) -> Option<(Object, u64, u64)> {
     let backing = read(&entry.join("loop/backing_file"))?;
-    let number = |name| {
+    let bytes = |name| {
         let text = read(&entry.join("loop").join(name));
         text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
     };
     let object = match Path::new(&backing).metadata() {
         Ok(metadata) if metadata.file_type().is_block_device() => {
-            let device = metadata.rdev();
-            let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-            Object::Device(format!("{major}:{minor}"))
+            Object::Device(number(metadata.rdev()))
         }
         Ok(metadata) => file(&metadata),
         Err(_) => Object::LostFile(backing),
     };
-    let length = match number("sizelimit") {
+    let length = match bytes("sizelimit") {
         0 => u64::MAX,
         limit => limit,
     };
-    Some((object, number("offset"), length))
+    Some((object, bytes("offset"), length))
 }
 
 #[cfg(test)]

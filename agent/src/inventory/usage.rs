@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use super::discover::Sysfs;
 use super::disk::Measured;
+use super::identity::number;
 
 /// Bytes of one block of `st_blocks`, whatever the file system.
 const STAT_BLOCK: u64 = 512;
@@ -14,13 +15,7 @@ const STAT_BLOCK: u64 = 512;
 pub(super) fn of(disk: &Measured, sysfs: &Sysfs) -> Option<u64> {
     let metadata = &disk.metadata;
     let used = if metadata.file_type().is_block_device() {
-        let number = metadata.rdev();
-        let device = format!(
-            "{}:{}",
-            rustix::fs::major(number),
-            rustix::fs::minor(number)
-        );
-        mounted(&device, sysfs)?
+        mounted(&number(metadata.rdev()), sysfs)?
     } else {
         metadata.blocks() * STAT_BLOCK
     };

@@ -58,6 +58,7 @@ fn assignment(disk: &Path, size_bytes: u64) -> wire::Assignment {
             index: 0,
             path: disk.display().to_string(),
             size_bytes,
+            identity: None,
         }],
         ..wire::Assignment::default()
     }

@@ -108,3 +108,28 @@ async fn the_agent_of_a_deleted_source_says_so_and_does_not_become_another_sourc
 async fn text_at(url: &str) -> anyhow::Result<String> {
     Ok(reqwest::get(url).await?.text().await?)
 }
+
+#[tokio::test]
+async fn sectors_table_and_identity_of_a_device_are_reported() {
+    let deployment = Deployment::start().await;
+    let file = deployment.disk("disk", &[0; 8 << 20]);
+    let mut sfdisk = Command::new("sfdisk")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .args(["--quiet", "--wipe=always"])
+        .arg(&file)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sfdisk, of the package fdisk");
+    let mut input = sfdisk.stdin.take().expect("a pipe");
+    let script = b"label: dos\nlabel-id: 0x6f8e5c0a\nsize=4MiB, type=83\n";
+    input.write_all(script).expect("sfdisk reads");
+    drop(input);
+    assert!(sfdisk.wait().expect("sfdisk ends").success());
+    let device = testkit::cluster::LoopDevice::over(&file).unwrap();
+    let (agent, _) = deployment.registered_agent(device.path(), &[]).await;
+    let known = r#"select source_id from source_disk
+        where layout = '{"logical_sector_bytes": 512, "physical_sector_bytes": 512, "partition_table": "dos"}'
+          and identity ->> 'partition_table' = 'dos 0x6f8e5c0a' and identity ? 'file'"#;
+    deployment.look("the facts are known", known).await;
+    agent.stop().await;
+}

@@ -50,19 +50,25 @@ async fn a_server_with_a_code_becomes_a_source_with_its_disks() {
 async fn one_disk_under_two_names_keeps_the_agent_from_starting() {
     let deployment = Deployment::start().await;
     let disk = deployment.disk("disk", &[1; 4096]);
-    let link = deployment.directory.path().join("ata-DISK_1");
+    let [link, of_device] =
+        ["ata-DISK_1", "ata-DISK_2"].map(|name| deployment.directory.path().join(name));
+    let attached = testkit::cluster::LoopDevice::over(&disk).unwrap();
+    let device = attached.path().to_owned();
     std::os::unix::fs::symlink(&disk, &link).unwrap();
+    std::os::unix::fs::symlink(&device, &of_device).unwrap();
     let code = deployment.code(Code::default()).await;
-    let [disk, link] = [disk, link].map(|path| path.display().to_string());
-    let flags = ["--activation-code", &code, "--disk", &disk, "--disk", &link];
-    let sentence = match deployment.agent(&flags).ended().await.unwrap_err() {
-        Error::DiskRepeated { message } => message,
-        other => panic!("{other}"),
-    };
-    assert!(
-        sentence.contains(&disk) && sentence.contains(&link),
-        "{sentence}"
-    );
+    for (one, other) in [(&disk, &link), (&device, &of_device), (&disk, &device)] {
+        let [one, other] = [one, other].map(|path| path.display().to_string());
+        let flags = ["--activation-code", &code, "--disk", &one, "--disk", &other];
+        let sentence = match deployment.agent(&flags).ended().await.unwrap_err() {
+            Error::DiskRepeated { message } => message,
+            error => panic!("{error}"),
+        };
+        assert!(
+            sentence.contains(&one) && sentence.contains(&other),
+            "{sentence}"
+        );
+    }
     assert_eq!(deployment.count("select count(*) from source").await, 0);
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use domain::disk::{DiskIndex, PartitionPurpose, SourceDisk, SourcePartition};
+use domain::disk::{
+    DiskIdentity, DiskIndex, DiskLayout, Fact, PartitionPurpose, SourceDisk, SourcePartition,
+};
 use domain::printable::{is_printable, printable};
 use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, FailureCode, Run};
@@ -19,6 +21,10 @@ const MAX_WORD: usize = 128;
 const MAX_PATH: usize = 4096;
 /// Most partitions of a disk: as many as a table of the usual size has.
 const MAX_PARTITIONS: usize = 128;
+/// Longest fact about a disk.
+const MAX_FACT: usize = 1024;
+/// Bytes of the largest sector that is believed.
+const MAX_SECTOR: u32 = 1 << 20;
 /// Longest text of a failure; what is longer is cut.
 const MAX_FAILURE: usize = 2048;
 /// Longest reason why free space of a disk is copied, in characters; what is longer is cut.
@@ -49,7 +55,7 @@ fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
         ));
     }
     let mut seen = BTreeSet::new();
-    disks
+    let disks = disks
         .into_iter()
         .map(|disk| {
             let index = u16::try_from(disk.index)
@@ -65,9 +71,18 @@ fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
                 size_bytes: bytes(disk.size_bytes)?,
                 used_bytes: disk.used_bytes.map(bytes).transpose()?,
                 partitions: partitions(disk.partitions)?,
+                layout: DiskLayout {
+                    logical_sector_bytes: disk.logical_sector_bytes.map(sector).transpose()?,
+                    physical_sector_bytes: disk.physical_sector_bytes.map(sector).transpose()?,
+                    partition_table: Some(word("partition_table", disk.partition_table)?)
+                        .filter(|kind| !kind.is_empty()),
+                },
+                identity: disk.identity.map(identity).transpose()?,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>, Status>>()?;
+    are_apart(&disks)?;
+    Ok(disks)
 }
 
 fn partitions(partitions: Vec<wire::Partition>) -> Result<Vec<SourcePartition>, Status> {
@@ -91,6 +106,39 @@ fn partitions(partitions: Vec<wire::Partition>) -> Result<Vec<SourcePartition>, 
             })
         })
         .collect()
+}
+
+fn sector(bytes: u32) -> Result<u32, Status> {
+    let is_size = bytes.is_power_of_two() && bytes <= MAX_SECTOR;
+    is_size
+        .then_some(bytes)
+        .ok_or_else(|| invalid("the bytes of a sector are a power of two"))
+}
+
+/// Facts of later versions are left out before they are looked at.
+fn identity(identity: wire::DiskIdentity) -> Result<DiskIdentity, Status> {
+    let identity: DiskIdentity = identity.facts.into_iter().collect();
+    for kind in Fact::ALL {
+        if let Some(fact) = identity.get(kind) {
+            text("a fact about a disk", fact.to_owned(), MAX_FACT)?;
+        }
+    }
+    Ok(identity)
+}
+
+/// A disk of which a fact is unique in the world, and that is there twice, would be copied twice.
+fn are_apart(disks: &[SourceDisk]) -> Result<(), Status> {
+    for kind in [Fact::DeviceMapper, Fact::Raid, Fact::File] {
+        let mut facts = BTreeSet::new();
+        let identities = disks.iter().filter_map(|disk| disk.identity.as_ref());
+        let mut known = identities.filter_map(|identity| identity.get(kind));
+        if !known.all(|fact| facts.insert(fact)) {
+            return Err(invalid(
+                "two disks of a source can't be one: name each disk once with --disk",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn bytes(bytes: u64) -> Result<u64, Status> {
@@ -236,13 +284,32 @@ mod tests {
             size_bytes: 1 << 30,
             used_bytes: None,
             partitions: Vec::new(),
+            logical_sector_bytes: Some(512),
+            physical_sector_bytes: Some(4096),
+            partition_table: "gpt".to_owned(),
+            identity: Some(facts(&[("file", &format!("inode {index}"))])),
+        }
+    }
+
+    fn facts(facts: &[(&str, &str)]) -> wire::DiskIdentity {
+        let facts = facts.iter();
+        wire::DiskIdentity {
+            facts: facts
+                .map(|(kind, fact)| ((*kind).to_owned(), (*fact).to_owned()))
+                .collect(),
         }
     }
 
     #[test]
     fn an_inventory_that_postgres_could_not_keep_is_refused() {
         assert_eq!(host_name(&inventory(Some(good())).unwrap()), Some("web-01"));
-        let broken: [fn(&mut wire::Inventory); 11] = [
+        let broken: [fn(&mut wire::Inventory); 15] = [
+            |inventory| inventory.disks[0].logical_sector_bytes = Some(500),
+            |inventory| inventory.disks[0].partition_table = "x".repeat(129),
+            |inventory| inventory.disks[1].identity = inventory.disks[0].identity.clone(),
+            |inventory| {
+                inventory.disks[0].identity = Some(facts(&[("serial", &"x".repeat(1025))]));
+            },
             |inventory| inventory.disks[1].path = inventory.disks[0].path.clone(),
             |inventory| inventory.system_info = "[]".to_owned(),
             |inventory| inventory.system_info = r#"{"a":"\u0000"}"#.to_owned(),

@@ -185,6 +185,26 @@ pub(super) const DESCRIBE: Operation = Operation {
             "GiB, rounded up.",
         ),
         field(
+            "SourceServers.SourceServer[].Disks.System.LogicalSectorBytes",
+            "integer",
+            "Bytes of a sector, as programs address them; absent for a file. Not part of SMC.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.PhysicalSectorBytes",
+            "integer",
+            "Bytes of a sector, as the disk writes them; absent for a file. Not part of SMC.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.PartitionTable",
+            "string",
+            "Kind of its partition table: gpt, dos, none or another name; absent where it is not known. Not part of SMC.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.System.Path",
+            "string",
+            "Where it is on the source. Not part of SMC.",
+        ),
+        field(
             "SourceServers.SourceServer[].Disks.System.Parts.Part[].CanBlock",
             "boolean",
             "Whether it can be copied block by block: always.",
@@ -213,6 +233,26 @@ pub(super) const DESCRIBE: Operation = Operation {
             "SourceServers.SourceServer[].Disks.Data.Data[].Size",
             "integer",
             "GiB, rounded up.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].LogicalSectorBytes",
+            "integer",
+            "Bytes of a sector, as programs address them; absent for a file. Not part of SMC.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].PhysicalSectorBytes",
+            "integer",
+            "Bytes of a sector, as the disk writes them; absent for a file. Not part of SMC.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].PartitionTable",
+            "string",
+            "Kind of its partition table: gpt, dos, none or another name; absent where it is not known. Not part of SMC.",
+        ),
+        field(
+            "SourceServers.SourceServer[].Disks.Data.Data[].Path",
+            "string",
+            "Where it is on the source. Not part of SMC.",
         ),
         field(
             "SourceServers.SourceServer[].Disks.Data.Data[].Parts.Part[].CanBlock",
@@ -372,6 +412,10 @@ fn whole_disk(disk: &SourceDisk) -> Value {
     json!({
         "Offset": partitions::offset(&disk.partitions),
         "Size": gib_rounded_up(disk.size_bytes),
+        "LogicalSectorBytes": disk.layout.logical_sector_bytes,
+        "PhysicalSectorBytes": disk.layout.physical_sector_bytes,
+        "PartitionTable": disk.layout.partition_table,
+        "Path": disk.path,
         "Parts": partitions::of_source_with_types(&disk.partitions),
     })
 }

@@ -51,6 +51,13 @@ async fn partitions_are_shown_with_a_source_and_with_its_job() {
             id.as_str(),
         )
         .await;
+    fixture
+        .execute(
+            r#"update source_disk set layout = '{"logical_sector_bytes":512,"physical_sector_bytes":4096,"partition_table":"gpt"}'
+               where source_id = $1 and index = 0"#,
+            id.as_str(),
+        )
+        .await;
     let job = tenant.job(&id).await;
     let answer = tenant
         .call("DescribeSourceServers", &[("SourceId.1", id.as_str())])
@@ -70,11 +77,11 @@ async fn partitions_are_shown_with_a_source_and_with_its_job() {
     assert_eq!(
         source["Disks"],
         json!({
-            "System": { "Offset": 1_048_576, "Size": 20, "Parts": { "Part": [
+            "System": { "Offset": 1_048_576, "Size": 20, "Path": "/dev/vd0", "LogicalSectorBytes": 512, "PhysicalSectorBytes": 4096, "PartitionTable": "gpt", "Parts": { "Part": [
                 { "CanBlock": true, "Path": "/dev/vda1", "SizeBytes": 134_217_728, "Type": "Boot" },
                 { "CanBlock": true, "Path": "/dev/vda2", "SizeBytes": 21_339_570_176_u64, "Type": "System" },
             ] } },
-            "Data": { "Data": [{ "Offset": 1_048_576, "Size": 1, "Parts": { "Part": [
+            "Data": { "Data": [{ "Offset": 1_048_576, "Size": 1, "Path": "/dev/vd1", "Parts": { "Part": [
                 { "CanBlock": true, "Path": "/dev/vdb1", "SizeBytes": 1_072_693_248, "Type": "Normal" },
             ] } }] },
         })

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+mod identity;
+
+pub use identity::{Difference, DiskChange, DiskIdentity, DiskRecord, Fact, find_again};
+
 use serde::{Deserialize, Serialize};
 
 /// Bytes in a GiB.
@@ -38,6 +42,25 @@ pub struct SourceDisk {
     pub used_bytes: Option<u64>,
     /// Its partitions, in the order of their table; none where it has no table, or where the agent could not find out.
     pub partitions: Vec<SourcePartition>,
+    /// How its bytes are divided.
+    pub layout: DiskLayout,
+    /// What it is, whatever its name; `None` where the agent is of a version that did not ask.
+    pub identity: Option<DiskIdentity>,
+}
+
+/// Sectors and partition table of a disk, as far as they are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskLayout {
+    /// Bytes of a sector, as programs address them. A file has no sectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logical_sector_bytes: Option<u32>,
+    /// Bytes of a sector, as the disk writes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub physical_sector_bytes: Option<u32>,
+    /// Kind of its partition table: `gpt`, `dos`, `none`, or another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition_table: Option<String>,
 }
 
 /// A partition of a source's disk.

@@ -95,6 +95,8 @@ mod tests {
             size_bytes,
             used_bytes: None,
             partitions: Vec::new(),
+            layout: crate::disk::DiskLayout::default(),
+            identity: None,
         }
     }
 

@@ -9,7 +9,7 @@ pub use heartbeat::{Heartbeat, Heartbeated, Report, ReportedState, UnknownReport
 pub use register::{Owner, Refusal, Registered, Registration};
 
 use domain::SourceId;
-use domain::disk::{SourceDisk, SourcePartition};
+use domain::disk::{DiskIdentity, DiskLayout, SourceDisk, SourcePartition};
 use sqlx::types::Json;
 
 use crate::row::signed;
@@ -63,15 +63,22 @@ async fn write_disks(
         .iter()
         .map(|disk| Json(disk.partitions.as_slice()))
         .collect();
+    let layouts: Vec<Json<&DiskLayout>> = disks.iter().map(|disk| Json(&disk.layout)).collect();
+    let identities: Vec<Option<Json<&DiskIdentity>>> = disks
+        .iter()
+        .map(|disk| disk.identity.as_ref().map(Json))
+        .collect();
     sqlx::query!(
         r#"
-        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions)
-        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[]) as disk
+        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions, layout, identity)
+        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[], $7::jsonb[], $8::jsonb[]) as disk
         on conflict (source_id, index) do update set
             path = excluded.path, size_bytes = excluded.size_bytes, used_bytes = excluded.used_bytes,
-            partitions = excluded.partitions
-        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes, source_disk.partitions)
-            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes, excluded.partitions)
+            partitions = excluded.partitions, layout = excluded.layout, identity = excluded.identity
+        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes, source_disk.partitions, source_disk.layout,
+                source_disk.identity)
+            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes, excluded.partitions, excluded.layout,
+                excluded.identity)
         "#,
         source_id.as_str(),
         &indexes,
@@ -79,6 +86,8 @@ async fn write_disks(
         &sizes,
         &used as &[Option<i64>],
         &partitions as &[Json<&[SourcePartition]>],
+        &layouts as &[Json<&DiskLayout>],
+        &identities as &[Option<Json<&DiskIdentity>>],
     )
     .execute(&mut **transaction)
     .await?;

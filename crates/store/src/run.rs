@@ -1,13 +1,15 @@
 //! What a run needs to know, what it observes, and the end of a job.
 
-use domain::disk::{DiskIndex, TargetDisk};
+use domain::disk::{DiskIdentity, DiskRecord, SourceDisk, TargetDisk, find_again};
 use domain::message::TraceHeaders;
 use domain::parameters::ReplicationParameters;
 use domain::status_info::{CopiedFreeSpace, StatusInfo};
 use domain::{Epoch, InstanceId, JobId, SourceId, TenantId};
 use sqlx::types::Json;
 
+use crate::job::create::disks_of_source;
 use crate::row::{parameters, parse, signed, unsigned};
+use crate::source::disk_index;
 use crate::{Store, StoreError, image_build};
 
 /// A disk to copy.
@@ -19,17 +21,22 @@ pub struct RunDisk {
     pub source_bytes: u64,
     /// The disk of the image.
     pub target: TargetDisk,
-    /// What the source has in its place now; `None` when its agent finds no such disk any more.
-    pub found: Option<FoundDisk>,
+    /// What the source's disk was when the job was made; `None` for a job of an earlier version.
+    pub identity: Option<DiskIdentity>,
+    /// The same disk as the source has it now, or another one in its place; `None` when its agent finds neither.
+    pub found: Option<SourceDisk>,
 }
 
-/// A disk of the source as its agent last found it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundDisk {
-    /// Where it is.
-    pub path: String,
-    /// Its bytes.
-    pub size_bytes: u64,
+impl RunDisk {
+    /// Returns the source's disk as it was when the job was made.
+    pub fn as_created(&self) -> DiskRecord {
+        DiskRecord {
+            index: self.target.index,
+            path: self.path.clone(),
+            size_bytes: self.source_bytes,
+            identity: self.identity.clone(),
+        }
+    }
 }
 
 /// Everything that a worker needs to drive a run.
@@ -95,11 +102,11 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let Some(job) = job else { return Ok(None) };
-        let disks = sqlx::query!(
+        let rows = sqlx::query!(
             r#"
             select job_disk.index, job_disk.size_gib, coalesce(job_disk.path, source_disk.path) as path,
                 coalesce(job_disk.source_bytes, source_disk.size_bytes) as source_bytes,
-                source_disk.path as "found_path?", source_disk.size_bytes as "found_bytes?"
+                job_disk.identity as "identity: Json<DiskIdentity>"
             from job_disk left join source_disk on source_disk.source_id = $2 and source_disk.index = job_disk.index
             where job_disk.job_id = $1 order by job_disk.index
             "#,
@@ -108,38 +115,32 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let disks = disks
+        let mut disks = rows
             .into_iter()
             .map(|disk| {
-                let unknown = |column, value: i64| StoreError::UnknownValue {
-                    column,
-                    value: value.to_string(),
-                };
-                let index = u16::try_from(disk.index)
-                    .map_err(|_| unknown("job_disk.index", disk.index.into()))?;
-                let size_gib = u32::try_from(disk.size_gib)
-                    .map_err(|_| unknown("job_disk.size_gib", disk.size_gib.into()))?;
-                let found = match (disk.found_path, disk.found_bytes) {
-                    (Some(path), Some(bytes)) => Some(FoundDisk {
-                        path,
-                        size_bytes: unsigned("source_disk.size_bytes", bytes)?,
-                    }),
-                    _ => None,
-                };
                 Ok(RunDisk {
                     path: disk.path.unwrap_or_default(),
                     source_bytes: unsigned(
                         "job_disk.source_bytes",
                         disk.source_bytes.unwrap_or(0),
                     )?,
-                    found,
+                    identity: disk.identity.map(|Json(identity)| identity),
+                    found: None,
                     target: TargetDisk {
-                        index: DiskIndex(index),
-                        size_gib,
+                        index: disk_index("job_disk.index", disk.index)?,
+                        size_gib: u32::try_from(disk.size_gib).map_err(|_| {
+                            StoreError::UnknownValue {
+                                column: "job_disk.size_gib",
+                                value: disk.size_gib.to_string(),
+                            }
+                        })?,
                     },
                 })
             })
-            .collect::<Result<_, StoreError>>()?;
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let source_disks =
+            disks_of_source(&mut *self.pool.acquire().await?, &job.source_id).await?;
+        find_disks(&mut disks, &source_disks);
         Ok(Some(RunFacts {
             tenant: parse("job.tenant", &job.tenant)?,
             source_id: parse("job.source_id", &job.source_id)?,
@@ -251,6 +252,15 @@ impl Store {
         crate::source::delete::remove_if_over(&mut transaction, &removed.source_id).await?;
         transaction.commit().await?;
         Ok(true)
+    }
+}
+
+/// Finds the disks of a run among those that the source has now.
+fn find_disks(disks: &mut [RunDisk], source_disks: &[SourceDisk]) {
+    let then: Vec<DiskRecord> = disks.iter().map(RunDisk::as_created).collect();
+    let now: Vec<DiskRecord> = source_disks.iter().map(DiskRecord::from).collect();
+    for (disk, found) in disks.iter_mut().zip(find_again(&then, &now)) {
+        disk.found = found.map(|position| source_disks[position].clone());
     }
 }
 

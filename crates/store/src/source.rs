@@ -8,8 +8,9 @@ pub use delete::DeleteSource;
 pub use list::{Source, SourceFilter};
 pub use modify::{ModifySource, SourceChange};
 
-use domain::disk::{DiskIndex, SourceDisk, SourcePartition};
+use domain::disk::{DiskIdentity, DiskIndex, DiskLayout, SourceDisk, SourcePartition};
 use domain::source::OFFLINE_AFTER;
+use sqlx::types::Json;
 
 use crate::StoreError;
 use crate::row::unsigned;
@@ -19,13 +20,20 @@ pub(crate) fn offline_after_secs() -> f64 {
     OFFLINE_AFTER.as_secs_f64()
 }
 
+/// The columns of a row of `source_disk` that are JSON.
+pub(crate) struct DiskFacts {
+    pub(crate) partitions: Json<Vec<SourcePartition>>,
+    pub(crate) layout: Json<DiskLayout>,
+    pub(crate) identity: Option<Json<DiskIdentity>>,
+}
+
 /// A row of `source_disk`.
 pub(crate) fn disk(
     index: i16,
     path: String,
     size_bytes: i64,
     used_bytes: Option<i64>,
-    partitions: Vec<SourcePartition>,
+    facts: DiskFacts,
 ) -> Result<SourceDisk, StoreError> {
     Ok(SourceDisk {
         index: disk_index("source_disk.index", index)?,
@@ -34,7 +42,9 @@ pub(crate) fn disk(
         used_bytes: used_bytes
             .map(|bytes| unsigned("source_disk.used_bytes", bytes))
             .transpose()?,
-        partitions,
+        partitions: facts.partitions.0,
+        layout: facts.layout.0,
+        identity: facts.identity.map(|Json(identity)| identity),
     })
 }
 

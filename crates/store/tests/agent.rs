@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::disk::{DiskIndex, SourceDisk};
+use domain::disk::{DiskIdentity, DiskIndex, DiskLayout, Fact, SourceDisk};
 use domain::name::Name;
 use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, FailureCode, JobId, Run, SourceId, TenantId};
@@ -151,6 +151,13 @@ fn inventory(disks: usize) -> Inventory {
                 size_bytes: 1 << 30,
                 used_bytes: None,
                 partitions: Vec::new(),
+                layout: DiskLayout {
+                    logical_sector_bytes: Some(512),
+                    ..DiskLayout::default()
+                },
+                identity: Some(
+                    DiskIdentity::default().with(Fact::Serial, Some(format!("S{index}"))),
+                ),
             })
             .collect(),
     }

@@ -117,6 +117,7 @@ async fn make(
             index: disk.index.0,
             size_bytes: disk.target_bytes,
             source_bytes: proven.receipt().size_bytes(),
+            layout: order.layouts.get(&disk.index).cloned().unwrap_or_default(),
             root_hash: proven.receipt().root_hex(),
             chunk_bytes: proven.chunk_bytes(),
             bad_ranges: bad.len() as u64,

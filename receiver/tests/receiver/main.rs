@@ -178,6 +178,9 @@ impl Bench {
                 index: 0,
                 source_size_bytes: self.source_bytes,
                 target_size_bytes: self.target_bytes,
+                logical_sector_bytes: Some(512),
+                physical_sector_bytes: Some(4096),
+                partition_table: "gpt".to_owned(),
             }],
             ticket_secret: self.secret.as_bytes().to_vec(),
             checksum: true,
@@ -251,6 +254,10 @@ impl Bench {
             panic!("one disk was sent: {image:?}")
         };
         assert_eq!(described.size_bytes, self.target_bytes);
+        let layout = &described.layout;
+        let sectors = (layout.logical_sector_bytes, layout.physical_sector_bytes);
+        assert_eq!(sectors, (Some(512), Some(4096)));
+        assert_eq!(layout.partition_table.as_deref(), Some("gpt"));
         let raw = location.join(&described.raw);
         disk::check_equal(&self.source(), &raw, self.target_bytes).unwrap();
         let unpacked = self.path("unpacked");

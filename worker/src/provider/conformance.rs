@@ -78,6 +78,7 @@ impl Bench {
                     index: 0,
                     source_size_bytes: DISK_BYTES,
                     target_size_bytes: DISK_BYTES,
+                    ..wire::TargetDisk::default()
                 }],
                 ticket_secret: TicketSecret::generate().as_bytes().to_vec(),
                 checksum: false,

@@ -1,6 +1,7 @@
 //! The disks of a run. What the job was made for is held against what the source has, what has arrived, and what became of it: a
 //! server whose disk is missing in its image is not migrated, and must not look as if it were.
 
+use domain::disk::DiskRecord;
 use domain::{Failure, FailureCode};
 use proto::receiver::StatusResponse;
 use store::run::RunDisk;
@@ -12,7 +13,10 @@ use store::run::RunDisk;
 pub(super) fn are_unchanged(disks: &[RunDisk]) -> Result<(), Failure> {
     disks
         .iter()
-        .find_map(change_of)
+        .find_map(|disk| {
+            let now = disk.found.as_ref().map(DiskRecord::from);
+            disk.as_created().check(now.as_ref()).err()
+        })
         .map_or(Ok(()), |what| {
             Err(Failure::new(
                 FailureCode::SourceDiskChanged,
@@ -21,28 +25,6 @@ pub(super) fn are_unchanged(disks: &[RunDisk]) -> Result<(), Failure> {
                 ),
             ))
         })
-}
-
-fn change_of(disk: &RunDisk) -> Option<String> {
-    let (index, path) = (disk.target.index, &disk.path);
-    let Some(found) = &disk.found else {
-        return Some(format!(
-            "The source has no disk {index} any more; it was {path} when the job was created. Was it detached, or the agent started with \
-             fewer disks?"
-        ));
-    };
-    if found.path != *path {
-        return Some(format!(
-            "Disk {index} of the source is {} and was {path} when the job was created.",
-            found.path
-        ));
-    }
-    (found.size_bytes != disk.source_bytes).then(|| {
-        format!(
-            "Disk {index} of the source ({path}) has {} bytes and had {} when the job was created.",
-            found.size_bytes, disk.source_bytes
-        )
-    })
 }
 
 /// Whether the receiver has given a receipt for every disk of the job, each over all bytes of the source's.
@@ -107,9 +89,8 @@ impl Described {
 
 #[cfg(test)]
 mod tests {
-    use domain::disk::{DiskIndex, GIB, TargetDisk};
+    use domain::disk::{DiskIdentity, DiskIndex, DiskLayout, Fact, GIB, SourceDisk, TargetDisk};
     use proto::receiver::{DiskStatus, Receipt};
-    use store::run::FoundDisk;
 
     use super::*;
 
@@ -122,10 +103,20 @@ mod tests {
                 index: DiskIndex(index),
                 size_gib: 20,
             },
-            found: Some(FoundDisk {
-                path,
-                size_bytes: source_bytes,
-            }),
+            identity: None,
+            found: Some(source_disk(index, &path, source_bytes)),
+        }
+    }
+
+    fn source_disk(index: u16, path: &str, size_bytes: u64) -> SourceDisk {
+        SourceDisk {
+            index: DiskIndex(index),
+            path: path.to_owned(),
+            size_bytes,
+            used_bytes: None,
+            partitions: Vec::new(),
+            layout: DiskLayout::default(),
+            identity: None,
         }
     }
 
@@ -158,14 +149,30 @@ mod tests {
             ),
         ] {
             let mut disks = whole.clone();
-            disks[1].found = found.map(|(path, size_bytes)| FoundDisk {
-                path: path.to_owned(),
-                size_bytes,
-            });
+            disks[1].found = found.map(|(path, size_bytes)| source_disk(1, path, size_bytes));
             let failure = are_unchanged(&disks).unwrap_err();
             assert_eq!(failure.code, FailureCode::SourceDiskChanged);
             assert!(failure.message.contains(said), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_disk_of_another_name_is_the_same_and_another_disk_of_its_name_is_not() {
+        let serial = |serial: &str| {
+            Some(DiskIdentity::default().with(Fact::Serial, Some(serial.to_owned())))
+        };
+        let mut disks = [disk(0, 1000)];
+        disks[0].identity = serial("A");
+        let found = |path, identity| SourceDisk {
+            identity,
+            ..source_disk(3, path, 1000)
+        };
+        disks[0].found = Some(found("/dev/vdd", serial("A")));
+        assert_eq!(are_unchanged(&disks), Ok(()));
+        disks[0].found = Some(found("/dev/vd0", serial("B")));
+        let failure = are_unchanged(&disks).unwrap_err();
+        assert_eq!(failure.code, FailureCode::SourceDiskChanged);
+        assert!(failure.message.contains("is another disk"), "{failure}");
     }
 
     #[test]

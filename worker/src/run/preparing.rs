@@ -1,5 +1,7 @@
 //! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
 
+use std::collections::BTreeMap;
+
 use domain::job::Event;
 use domain::parameters::{BadSectors, FreeSpace};
 use domain::{Failure, FailureCode, ImageId, InstanceId};
@@ -7,6 +9,7 @@ use prost::Message as _;
 use proto::{agent, receiver};
 use store::image_build::BegunImage;
 use store::instance::{Authority, Instance};
+use store::run::RunDisk;
 use transfer::{Ticket, TicketSecret};
 
 use super::{Ended, Run, disks, internal, lost_or_ended, persist};
@@ -165,16 +168,7 @@ impl Run {
             source_id: self.facts.source_id.to_string(),
             image_id: image.id.to_string(),
             image_name: image.name.clone(),
-            disks: self
-                .facts
-                .disks
-                .iter()
-                .map(|disk| receiver::TargetDisk {
-                    index: disk.target.index.0.into(),
-                    source_size_bytes: disk.source_bytes,
-                    target_size_bytes: disk.target.size_bytes(),
-                })
-                .collect(),
+            disks: self.facts.disks.iter().map(target_disk).collect(),
             ticket_secret: secret.as_bytes().to_vec(),
             checksum: self.facts.parameters.checksum,
         }
@@ -208,16 +202,7 @@ impl Run {
             authority_pem: authority.certificate_pem().to_owned(),
             certificate_pem: certificate,
             ticket: ticket.sign(secret),
-            disks: self
-                .facts
-                .disks
-                .iter()
-                .map(|disk| agent::AssignedDisk {
-                    index: disk.target.index.0.into(),
-                    path: disk.path.clone(),
-                    size_bytes: disk.source_bytes,
-                })
-                .collect(),
+            disks: self.facts.disks.iter().map(assigned_disk).collect(),
             bandwidth_limit_bytes_per_sec: limit.unwrap_or(0),
             compress_level: parameters.compress_level,
             zero_bad_sectors: parameters.bad_sectors == BadSectors::Zero,
@@ -272,6 +257,36 @@ impl Run {
     /// Unheard, it costs one heartbeat of the agent.
     async fn nudge_agent(&self) {
         let _heard = self.context.bus.nudge(&self.facts.source_id).await;
+    }
+}
+
+/// A disk of the run for the receiver, with how it is divided today.
+fn target_disk(disk: &RunDisk) -> receiver::TargetDisk {
+    let layout = disk.found.as_ref().map(|found| found.layout.clone());
+    let layout = layout.unwrap_or_default();
+    receiver::TargetDisk {
+        index: disk.target.index.0.into(),
+        source_size_bytes: disk.source_bytes,
+        target_size_bytes: disk.target.size_bytes(),
+        logical_sector_bytes: layout.logical_sector_bytes,
+        physical_sector_bytes: layout.physical_sector_bytes,
+        partition_table: layout.partition_table.unwrap_or_default(),
+    }
+}
+
+/// A disk of the run for the agent: where it is today, and what it is.
+fn assigned_disk(disk: &RunDisk) -> agent::AssignedDisk {
+    let found = disk.found.as_ref();
+    agent::AssignedDisk {
+        index: disk.target.index.0.into(),
+        path: found.map_or(&disk.path, |found| &found.path).clone(),
+        size_bytes: disk.source_bytes,
+        identity: disk.identity.clone().map(|identity| {
+            let facts: BTreeMap<String, String> = identity.into();
+            agent::DiskIdentity {
+                facts: facts.into_iter().collect(),
+            }
+        }),
     }
 }
 

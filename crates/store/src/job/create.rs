@@ -5,20 +5,21 @@
 
 use std::time::Duration;
 
-use domain::disk::{SourceDisk, SourcePartition, TargetDisk};
+use domain::disk::{DiskIdentity, DiskLayout, SourceDisk, SourcePartition, TargetDisk};
 use domain::name::Name;
 use domain::source::SourceState;
 use domain::tag::Tag;
 use domain::target_disks::{self, InvalidTargetDisks};
 use domain::{JobId, SourceId, TenantId, Timestamp};
 use serde_json::json;
+use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 
 use super::{Increments, TIMER_CHANNEL};
 use crate::client_token::{self, Claim, ClientToken};
 use crate::network::{self, JobNetwork, NetworkChange, NetworkRefusal};
 use crate::row::parse;
-use crate::source::{disk, offline_after_secs};
+use crate::source::{DiskFacts, disk, offline_after_secs};
 use crate::tag::{self, TaggedKind};
 use crate::{Store, StoreError, Transaction};
 
@@ -251,19 +252,28 @@ async fn lock_source(
     Ok(Some((state, disks)))
 }
 
-pub(super) async fn disks_of_source(
-    transaction: &mut Transaction<'_>,
+/// The disks of a source as its agent last found them, by index.
+pub(crate) async fn disks_of_source(
+    connection: &mut PgConnection,
     source_id: &str,
 ) -> Result<Vec<SourceDisk>, StoreError> {
     sqlx::query!(
-        r#"select index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+        r#"select index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>",
+            layout as "layout: Json<DiskLayout>", identity as "identity: Json<DiskIdentity>"
         from source_disk where source_id = $1 order by index"#,
         source_id
     )
-    .fetch_all(&mut **transaction)
+    .fetch_all(connection)
     .await?
     .into_iter()
-    .map(|row| disk(row.index, row.path, row.size_bytes, row.used_bytes, row.partitions.0))
+    .map(|row| {
+        let facts = DiskFacts {
+                partitions: row.partitions,
+                layout: row.layout,
+                identity: row.identity,
+            };
+        disk(row.index, row.path, row.size_bytes, row.used_bytes, facts)
+    })
     .collect()
 }
 
@@ -342,12 +352,12 @@ pub(super) async fn insert_disks(
         .map(|disk| i32::try_from(disk.size_gib).unwrap_or(i32::MAX))
         .collect();
     sqlx::query!(
-        "insert into job_disk (job_id, index, size_gib, path, source_bytes)
-         select $1, disk.index, disk.size_gib, source_disk.path, source_disk.size_bytes
+        "insert into job_disk (job_id, index, size_gib, path, source_bytes, identity)
+         select $1, disk.index, disk.size_gib, source_disk.path, source_disk.size_bytes, source_disk.identity
          from unnest($3::smallint[], $4::integer[]) as disk (index, size_gib)
              join source_disk on source_disk.source_id = $2 and source_disk.index = disk.index
          on conflict (job_id, index) do update set
-             size_gib = excluded.size_gib, path = excluded.path, source_bytes = excluded.source_bytes",
+             size_gib = excluded.size_gib, path = excluded.path, source_bytes = excluded.source_bytes, identity = excluded.identity",
         id.as_str(),
         source_id,
         &indexes,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::disk::{SourceDisk, SourcePartition};
+use domain::disk::{DiskIdentity, DiskLayout, SourceDisk, SourcePartition};
 use domain::source::SourceState;
 use domain::tag::TagFilter;
 use domain::{JobId, SourceId, TenantId, Timestamp, WorkgroupId};
@@ -174,7 +174,8 @@ async fn disks_of_sources(
     ids: &[String],
 ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
     let rows = sqlx::query!(
-        r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+        r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>",
+            layout as "layout: Json<DiskLayout>", identity as "identity: Json<DiskIdentity>"
         from source_disk where source_id = any($1) order by index"#,
         ids
     )
@@ -187,7 +188,11 @@ async fn disks_of_sources(
             row.path,
             row.size_bytes,
             row.used_bytes,
-            row.partitions.0,
+            super::DiskFacts {
+                partitions: row.partitions,
+                layout: row.layout,
+                identity: row.identity,
+            },
         )?;
         disks.entry(row.source_id).or_default().push(disk);
     }

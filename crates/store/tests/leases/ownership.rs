@@ -381,3 +381,45 @@ async fn a_disk_that_the_source_has_lost_is_still_one_of_the_runs() {
     assert_eq!(grown.found.as_ref().unwrap().size_bytes, 1500);
     assert_eq!((lost.path.as_str(), &lost.found), ("/dev/vdb", &None));
 }
+
+#[tokio::test]
+async fn a_disk_of_another_name_and_place_is_found_by_what_it_is() {
+    let bench = Bench::new().await;
+    let source = bench.source.as_str();
+    for statement in [
+        r#"insert into source_disk (source_id, index, path, size_bytes, identity) values
+            ($1, 0, '/dev/sda', 1000, '{"serial": "A"}'), ($1, 1, '/dev/sdb', 1000, '{"serial": "B"}')"#,
+        "insert into job_disk (job_id, index, size_gib, path, source_bytes, identity)
+         select job.id, disk.index, 20, disk.path, disk.size_bytes, disk.identity
+         from job join source_disk as disk using (source_id) where source_id = $1",
+        // The machine was started again: one swapped names with the other.
+        r#"update source_disk set identity = case index when 0 then '{"serial": "B"}'::jsonb else '{"serial": "A"}' end
+           where source_id = $1"#,
+    ] {
+        bench.write(statement, &[source]).await;
+    }
+    let facts = bench.store.run_facts(&bench.job).await.unwrap().unwrap();
+    let found: Vec<&str> = facts
+        .disks
+        .iter()
+        .map(|disk| disk.found.as_ref().unwrap().path.as_str())
+        .collect();
+    assert_eq!(found, ["/dev/sdb", "/dev/sda"]);
+
+    // Another disk in the place of one.
+    let other =
+        r#"update source_disk set identity = '{"serial": "C"}' where source_id = $1 and index = 1"#;
+    bench.write(other, &[source]).await;
+    let facts = bench.store.run_facts(&bench.job).await.unwrap().unwrap();
+    let check = |disk: &store::run::RunDisk| {
+        let now = disk.found.as_ref().map(domain::disk::DiskRecord::from);
+        disk.as_created().check(now.as_ref())
+    };
+    assert!(
+        check(&facts.disks[0]).is_err(),
+        "{:?}",
+        facts.disks[0].found
+    );
+    assert_eq!(facts.disks[1].found.as_ref().unwrap().path, "/dev/sda");
+    assert_eq!(check(&facts.disks[1]), Ok(()));
+}

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::allocation::{INPUT, OpenDisk, Tool, ToolError, Tools};
 
 const SFDISK: Tool = Tool::reader("sfdisk", "fdisk");
+const BLKID: Tool = Tool::reader("blkid", "util-linux");
 
 /// Longest look at a table.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub struct Table {
     pub kind: String,
     /// The sectors that it counts in, in bytes.
     pub sector_bytes: u64,
+    /// The id that is written in it; `None` where it has none.
+    pub id: Option<String>,
     /// In its order.
     pub partitions: Vec<Partition>,
 }
@@ -82,6 +85,8 @@ struct Output {
 #[derive(Deserialize)]
 struct Listed {
     label: String,
+    #[serde(default)]
+    id: String,
     #[serde(default = "usual_sector")]
     sectorsize: u64,
     #[serde(default)]
@@ -104,17 +109,33 @@ struct Row {
     bootable: bool,
 }
 
-/// The partitions of a disk in the order of its table; none where there is no table.
+/// The partition table of a disk; `None` where there is none.
 ///
 /// # Errors
 /// See [`ToolError`].
-pub fn partitions(disk: &Path) -> Result<Vec<Partition>, ToolError> {
-    let open = OpenDisk::open(disk).map_err(|error| ToolError::Failed {
-        command: format!("sfdisk --json {}", disk.display()),
+pub fn table_of(disk: &Path) -> Result<Option<Table>, ToolError> {
+    table(&Tools::within(TIMEOUT), &open("sfdisk --json", disk)?)
+}
+
+/// The UUID of a file system that has the whole disk to itself; `None` where there is none, or more than one.
+///
+/// # Errors
+/// See [`ToolError`].
+pub fn file_system_of(disk: &Path) -> Result<Option<String>, ToolError> {
+    let mut uuid = None;
+    let arguments = ["-p", "-o", "value", "-s", "UUID", INPUT];
+    let ended =
+        Tools::within(TIMEOUT).run(BLKID, &open("blkid -p", disk)?, &arguments, |line| {
+            uuid = Some(line.to_owned());
+        })?;
+    Ok(uuid.filter(|uuid| ended.code == 0 && !uuid.is_empty()))
+}
+
+fn open(command: &str, disk: &Path) -> Result<OpenDisk, ToolError> {
+    OpenDisk::open(disk).map_err(|error| ToolError::Failed {
+        command: format!("{command} {}", disk.display()),
         outcome: format!("can't be given the disk ({error})"),
-    })?;
-    let table = table(&Tools::within(TIMEOUT), &open)?;
-    Ok(table.map_or_else(Vec::new, |table| table.partitions))
+    })
 }
 
 /// The table of a disk; `None` where there is none, or the disk can't be read.
@@ -148,8 +169,14 @@ fn parse(text: &str, disk: &Path) -> Option<Table> {
             is_active: row.bootable,
         })
     });
+    // A table that nobody has marked has zeros for an id.
+    let is_id = |id: &String| {
+        let digits = id.trim_start_matches("0x");
+        digits.bytes().any(|digit| !matches!(digit, b'0' | b'-'))
+    };
     Some(Table {
         kind: listed.label,
+        id: Some(listed.id).filter(is_id),
         sector_bytes: listed.sectorsize,
         partitions: partitions.collect::<Option<_>>()?,
     })
@@ -185,7 +212,7 @@ mod tests {
         let disk = directory.path().join("disk");
         let file = std::fs::File::create_new(&disk).unwrap();
         file.set_len(64 << 20).unwrap();
-        assert_eq!(partitions(&disk), Ok(Vec::new()));
+        assert_eq!(table_of(&disk), Ok(None));
 
         let table = |script: &str| {
             let mut sfdisk = std::process::Command::new("sfdisk")
@@ -198,9 +225,15 @@ mod tests {
             std::io::Write::write_all(&mut sfdisk.stdin.take().unwrap(), script.as_bytes())
                 .unwrap();
             assert!(sfdisk.wait().unwrap().success());
-            partitions(&disk).unwrap()
+            table_of(&disk).unwrap().unwrap()
         };
-        let gpt = table("label: gpt\nsize=8MiB, type=U\ntype=L\n");
+        let gpt = table(
+            "label: gpt\nlabel-id: 6F8E5C0A-0000-4000-8000-000000000001\nsize=8MiB, type=U\ntype=L\n",
+        );
+        assert_eq!(gpt.kind, "gpt");
+        let id = "6F8E5C0A-0000-4000-8000-000000000001";
+        assert_eq!(gpt.id.as_deref(), Some(id));
+        let gpt = gpt.partitions;
         assert_eq!(gpt.len(), 2);
         assert_eq!(gpt[1].path, directory.path().join("disk2"));
         assert_eq!(
@@ -211,7 +244,13 @@ mod tests {
         assert!(gpt[0].is_for_boot() && !gpt[1].is_for_boot());
         assert!(gpt[1].end_bytes() <= 64 << 20);
 
-        let dos = table("label: dos\nsize=8MiB, type=83, bootable\ntype=5\nsize=4MiB, type=83\n");
+        let unmarked = table("label: dos\nlabel-id: 0x00000000\nsize=8MiB, type=83\n");
+        assert_eq!((unmarked.kind.as_str(), unmarked.id), ("dos", None));
+        let dos = table(
+            "label: dos\nlabel-id: 0x6f8e5c0a\nsize=8MiB, type=83, bootable\ntype=5\nsize=4MiB, type=83\n",
+        );
+        assert_eq!(dos.id.as_deref(), Some("0x6f8e5c0a"));
+        let dos = dos.partitions;
         assert_eq!(
             dos.iter().map(Partition::is_container).collect::<Vec<_>>(),
             [false, true, false]
@@ -220,5 +259,20 @@ mod tests {
         assert!(
             dos[1].start_bytes < dos[2].start_bytes && dos[2].end_bytes() <= dos[1].end_bytes()
         );
+    }
+
+    #[test]
+    fn a_file_system_that_has_the_disk_to_itself_is_known_by_its_uuid() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("disk");
+        std::fs::File::create_new(&disk)
+            .unwrap()
+            .set_len(8 << 20)
+            .unwrap();
+        assert_eq!(file_system_of(&disk), Ok(None));
+        let uuid = "6f8e5c0a-0000-4000-8000-000000000001";
+        super::super::testing::sh(&format!("mkfs.ext4 -q -U {uuid} {}", disk.display()));
+        assert_eq!(file_system_of(&disk).unwrap().as_deref(), Some(uuid));
+        assert_eq!(table_of(&disk), Ok(None));
     }
 }
