@@ -8,7 +8,8 @@ use domain::{Epoch, Failure, JobId, Run, SourceId};
 use sqlx::types::Json;
 
 use super::{Inventory, system_info, write_disks};
-use crate::{Store, StoreError, Transaction};
+use crate::source::offline_after_secs;
+use crate::{Store, StoreError, Transaction, parking};
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -122,8 +123,11 @@ impl Store {
         heartbeat: Heartbeat<'_>,
     ) -> Result<Heartbeated, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        if !touch(&mut transaction, source_id, &heartbeat).await? {
+        let Some(was_offline) = touch(&mut transaction, source_id, &heartbeat).await? else {
             return Ok(Heartbeated::Gone);
+        };
+        if was_offline {
+            parking::resume_now(&mut transaction, source_id).await?;
         }
         let disks = &heartbeat.inventory.disks;
         write_disks(
@@ -164,16 +168,20 @@ impl Store {
     }
 }
 
+/// `None` if the source is gone; else whether it was offline before.
 async fn touch(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,
     heartbeat: &Heartbeat<'_>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<bool>, StoreError> {
     let inventory = heartbeat.inventory;
-    let touched = sqlx::query!(
-        "update source set agent_version = $2, architecture = $3, platform = $4, kernel_level = $5, system_info = $6,
+    let touched = sqlx::query_scalar!(
+        r#"
+         update source set agent_version = $2, architecture = $3, platform = $4, kernel_level = $5, system_info = $6,
                 heartbeat_secs = $7, failure_code = $8, failure_message = $9, last_seen_at = now()
-         where id = $1 and not deleting",
+         from (select last_seen_at from source where id = $1 for no key update) as before
+         where id = $1 and not deleting
+         returning before.last_seen_at <= now() - make_interval(secs => $10) as "was_offline!""#,
         source_id.as_str(),
         inventory.agent_version,
         inventory.architecture,
@@ -183,10 +191,11 @@ async fn touch(
         heartbeat.interval_secs,
         heartbeat.failure.map(|failure| failure.code.as_str()),
         heartbeat.failure.map(|failure| failure.message.as_str()),
+        offline_after_secs(),
     )
-    .execute(&mut **transaction)
+    .fetch_optional(&mut **transaction)
     .await?;
-    Ok(touched.rows_affected() == 1)
+    Ok(touched)
 }
 
 /// A report of another run or epoch, or of somebody else's assignment, finds no row: it comes too late to matter.

@@ -278,11 +278,11 @@ mod tests {
             .states()
         };
         assert_eq!(states(None, None), None);
-        let running = ["preparing", "syncing", "processing", "cleaning"];
+        let running = ["preparing", "syncing", "parked", "processing", "cleaning"];
         assert_eq!(states(Some(Status::Running), None), Some(running.to_vec()));
         assert_eq!(
             states(None, Some(BusinessStatus::Syncing)),
-            Some(vec!["syncing"])
+            Some(vec!["syncing", "parked"])
         );
         assert_eq!(
             states(Some(Status::Ready), Some(BusinessStatus::Syncing)),

@@ -60,7 +60,8 @@ impl Store {
                 job_lease.worker as "worker?", job_lease.expires_at > now() as lease_is_live,
                 (select due_at from timer where timer.job_id = job.id and kind = 'start') as start_at,
                 (select due_at from timer where timer.job_id = job.id and kind = 'run') as run_at,
-                (select due_at from timer where timer.job_id = job.id and kind = 'purge') as purge_at
+                (select due_at from timer where timer.job_id = job.id and kind = 'purge') as purge_at,
+                (select due_at from timer where timer.job_id = job.id and kind = 'resume') as resume_at
             from job
             join source on source.id = job.source_id
             join tenant on tenant.id = job.tenant
@@ -104,6 +105,7 @@ impl Store {
             bytes_total: unsigned("job.bytes_total", row.bytes_total)?,
             leases_lost: row.leases_lost,
             scheduled_start: row.start_at.map(Timestamp::from),
+            resumes: row.resume_at.map(Timestamp::from),
             next_run: row.run_at.map(Timestamp::from),
             valid_until: row.valid_until.into(),
             purge_at: row.purge_at.map(Timestamp::from),
