@@ -20,6 +20,7 @@ alter table timer add constraint timer_kind_check check (kind in ('start', 'expi
 -- The holder is asked to give its place to another tenant, and reads so when it renews.
 alter table job_lease add column yields boolean not null default false;
 alter table job_lease add column since  timestamptz not null default now();
+create index job_lease_yields on job_lease (job_id) where yields;
 
 create table worker (
     id         text        primary key,

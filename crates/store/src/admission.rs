@@ -73,18 +73,23 @@ impl Store {
                 from (select distinct tenant from job where state = 'preparing' and admitted_at is null) as queued
                 join tenant on tenant.id = queued.tenant left join held on held.tenant = queued.tenant
                 where coalesce(held.slots, 0) < tenant.max_running
-            )
-            update job_lease set yields = true where job_id = (
-                select job.id from job join job_lease on job_lease.job_id = job.id join held on held.tenant = job.tenant
-                where job.state = 'syncing' and job.intent = 'run' and job_lease.expires_at > now()
-                  and job_lease.since <= now() - make_interval(secs => $1)
-                  and held.slots > (select slots from waiting) + 1
-                  and (select count(*) from job where admitted_at is not null) >=
-                      (select sum(slots) from worker where expires_at > now())
+            ), most as (
+                select tenant from held
+                where slots > (select slots from waiting) + 1
+                  and (select sum(slots) from held) >= (select sum(slots) from worker where expires_at > now())
                   and not exists (
-                      select 1 from job_lease as other join job as yielding on yielding.id = other.job_id
-                      where other.yields and other.expires_at > now() and yielding.state = 'syncing')
-                order by held.slots desc, job_lease.since limit 1)
+                      select 1 from job_lease join job on job.id = job_lease.job_id
+                      where job_lease.yields and job_lease.expires_at > now() and job.state = 'syncing')
+                order by slots desc limit 1
+            ), longest as (
+                select job.id, run.since from job cross join lateral (
+                    select since, expires_at from job_lease where job_lease.job_id = job.id limit 1) as run
+                where job.tenant = (select tenant from most) and job.admitted_at is not null
+                  and job.state = 'syncing' and job.intent = 'run' and run.expires_at > now()
+                  and run.since <= now() - make_interval(secs => $1)
+                order by run.since limit 1
+            )
+            update job_lease set yields = true where job_id = (select id from longest)
             returning job_id
             "#,
             at_least.as_secs_f64(),
