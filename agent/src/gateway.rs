@@ -1,5 +1,6 @@
 //! Calling the gateway: registration once, then one connection that is kept open for ever.
 
+mod clock;
 mod link;
 mod pin;
 mod register;
@@ -52,6 +53,12 @@ fn tls_failed(server: &Uri) -> impl FnOnce(tonic::transport::Error) -> Error {
         server,
         source: source.into(),
     }
+}
+
+/// Why a connection could not be made, in one line: the clock where it is to blame, and all causes.
+fn unconnected(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = chain(error);
+    clock::blamed(error).map_or(causes.clone(), |clock| format!("{clock} ({causes})"))
 }
 
 /// An error and all its causes in one line.

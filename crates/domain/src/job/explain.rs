@@ -57,6 +57,8 @@ pub struct SourceFacts {
     pub last_seen: Timestamp,
     /// What its agent complains of.
     pub failure: Option<String>,
+    /// What its owner must know of it although it works.
+    pub warning: Option<String>,
 }
 
 /// A job's place in its tenant's queue.
@@ -223,6 +225,9 @@ fn reasons(facts: &Facts) -> Vec<String> {
     if agent_matters && let Some(failure) = &facts.source.failure {
         reasons.push(format!("The agent of the source reports: {failure}"));
     }
+    if agent_matters && let Some(warning) = &facts.source.warning {
+        reasons.push(warning.clone());
+    }
     if let Some(worker) = &facts.worker
         && facts.state.is_running()
     {
@@ -276,6 +281,7 @@ mod tests {
                 online: true,
                 last_seen: moment,
                 failure: None,
+                warning: None,
             },
             queue: None,
             worker: None,

@@ -46,7 +46,9 @@ impl Store {
             select job.state, job.intent, job.run, job.failure_code, job.failure_message,
                 job.observed as "observed: Json<StatusInfo>", job.bytes_durable, job.bytes_total, job.leases_lost,
                 job.valid_until, job.image_id,
-                source.last_seen_at, source.failure_message as source_failure,
+                source.last_seen_at, source.failure_message as source_failure, source.clock_ahead_ms,
+                case when source.cloned_at is not null and source.rival_seen_at > now() - make_interval(secs => $4)
+                    then coalesce(source.rival_host, '') end as rival_host,
                 source.last_seen_at > now() - make_interval(secs => $3) as "source_online!",
                 job.state = 'preparing' and job.admitted_at is null as "is_queued!",
                 (select count(*) from job as ahead
@@ -71,6 +73,7 @@ impl Store {
             tenant.as_str(),
             id.as_str(),
             offline_after_secs(),
+            domain::seat::TOLD_FOR.as_secs_f64(),
         )
         .fetch_optional(&mut *self.connection_as(tenant).await?)
         .await?
@@ -88,6 +91,7 @@ impl Store {
                 online: row.source_online,
                 last_seen: row.last_seen_at.into(),
                 failure: row.source_failure,
+                warning: domain::seat::warning(row.rival_host.as_deref(), row.clock_ahead_ms),
             },
             queue: row.is_queued.then_some(QueueFacts {
                 position: row.position,

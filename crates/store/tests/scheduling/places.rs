@@ -253,6 +253,8 @@ async fn an_agent_that_comes_back_resumes_its_run_and_one_that_never_left_does_n
         failure: None,
         interval_secs: 30,
         reports: &[],
+        caller: None,
+        clock_ahead_ms: None,
     };
     let beat = async || {
         let beat = world.store.agent_heartbeat(&source, heartbeat).await;
