@@ -1,5 +1,6 @@
 //! Calling the gateway: registration once, then one connection that is kept open for ever.
 
+mod clock;
 mod link;
 mod pin;
 mod register;
@@ -63,6 +64,12 @@ fn retry_after(status: &Status) -> Option<Duration> {
     let seconds = status.metadata().get("retry-after")?.to_str().ok()?;
     let wait = Duration::from_secs(seconds.parse().ok()?);
     (status.code() == Code::ResourceExhausted).then_some(wait.min(LONGEST_WAIT))
+}
+
+/// Why a connection could not be made, in one line: the clock where it is to blame, and all causes.
+fn unconnected(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = chain(error);
+    clock::blamed(error).map_or(causes.clone(), |clock| format!("{clock} ({causes})"))
 }
 
 /// An error and all its causes in one line.

@@ -10,6 +10,7 @@ mod assignment;
 mod config;
 mod error;
 mod gateway;
+mod instance;
 mod inventory;
 mod role;
 mod state_dir;

@@ -10,6 +10,7 @@ use transfer::limits::SharedLimit;
 
 use crate::assignment::{Assignments, Board, Sending};
 use crate::gateway::{self, Link};
+use crate::instance;
 use crate::inventory::{self, Collector, Snapshot};
 use crate::state_dir::{Registration, StateDir};
 use crate::{Config, Error};
@@ -69,7 +70,9 @@ async fn live(
         snapshots,
         assignments: Assignments::new(tasks.clone(), sending),
         board,
+        instance: instance::of_this_process(&config.state_dir),
         connected,
+        is_clock_off: false,
     };
     tasks.start_once("link", link.hold(shutdown.clone()));
     tasks.join(config.drain_timeout()).await?;

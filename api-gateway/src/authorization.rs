@@ -175,7 +175,7 @@ impl Regions {
             regions.stored = gateway.store.regions_of(tenant, &ids).await?;
         }
         let lists_all = |touched: &Touched| match touched.place {
-            Place::Own => false,
+            Place::Own | Place::AskedOrOwn => false,
             Place::Asked => regions.asked.is_empty(),
             Place::Stored => touched.id == ANY,
         };
@@ -189,8 +189,9 @@ impl Regions {
     fn of_touched(&self, touched: &Touched) -> &[String] {
         match touched.place {
             Place::Own => slice::from_ref(&self.own),
+            Place::AskedOrOwn if self.asked.is_empty() => slice::from_ref(&self.own),
             Place::Asked if self.asked.is_empty() => &self.all,
-            Place::Asked => &self.asked,
+            Place::Asked | Place::AskedOrOwn => &self.asked,
             Place::Stored if touched.id == ANY => &self.all,
             Place::Stored => slice::from_ref(self.stored.get(&touched.id).unwrap_or(&self.own)),
         }

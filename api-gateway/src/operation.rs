@@ -72,6 +72,8 @@ pub enum Place {
     Own,
     /// The one that `RegionId` names; without it, every one that the account has.
     Asked,
+    /// The one that `RegionId` names; without it, the gateway's own.
+    AskedOrOwn,
     /// The one in which it lies; for all of a kind, every one that the account has.
     Stored,
 }
@@ -111,6 +113,14 @@ impl Resource {
     pub const fn in_asked_region(self) -> Self {
         Self {
             place: Place::Asked,
+            ..self
+        }
+    }
+
+    /// In the region that the call names, or in the gateway's own.
+    pub const fn in_asked_or_own_region(self) -> Self {
+        Self {
+            place: Place::AskedOrOwn,
             ..self
         }
     }

@@ -192,7 +192,7 @@ impl<'a> Replay<'a> {
                 seq,
             });
         }
-        if row.event == "lease_lost" {
+        if matches!(row.event.as_str(), "lease_lost" | "parked") {
             job.lost_epoch = row.epoch;
         }
         job.epoch = row.epoch;

@@ -213,6 +213,7 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
             .map_or_else(String::new, |carrier| carrier.to_string()),
         carrier_reason: receive.carrier_reason,
         bytes_free: receive.bytes_free,
+        bytes_covered: receive.bytes_covered,
         failure: failure.map(|Failure { code, message }| wire::Failure {
             code: code.to_string(),
             message,

@@ -1,4 +1,5 @@
-//! Admission: rounds in which each tenant gets at most one slot, until nobody gets one.
+//! Admission: rounds in which the tenants that hold the fewest slots get one each, until nobody gets one. Then a run of the tenant that holds the
+//! most may be asked to make room.
 
 use std::sync::Arc;
 
@@ -19,6 +20,13 @@ pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Err
             tracing::info!(job_id = %job.job_id, run = %job.run, "a job has a slot");
         }
         if admitted.is_empty() {
+            let asked = scheduler
+                .store
+                .ask_for_place(scheduler.config.place())
+                .await?;
+            if let Some(job_id) = asked {
+                tracing::info!(%job_id, "a run is asked to give its place to another account");
+            }
             wake.wait(scheduler.config.poll()).await;
         }
     }

@@ -33,6 +33,10 @@ pub struct Config {
     /// jobs can't stand in front of the others.
     #[arg(long, env = "WHERRY_ADMISSION_WINDOW", default_value_t = 32, value_parser = value_parser!(i64).range(1..=100_000))]
     pub admission_window: i64,
+    /// Seconds that a run keeps its worker's place at least when an account that holds fewer waits for one. Then it stands in the queue again, and
+    /// goes on from what was copied.
+    #[arg(long, env = "WHERRY_PLACE_SECS", default_value_t = 600, value_parser = value_parser!(u64).range(1..=604_800))]
+    pub place_secs: u64,
     /// Seconds between looks at the database when nothing wakes a task earlier.
     #[arg(long, env = "WHERRY_POLL_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=300))]
     pub poll_secs: u64,
@@ -56,5 +60,9 @@ pub struct Config {
 impl Config {
     pub(crate) fn poll(&self) -> Duration {
         Duration::from_secs(self.poll_secs)
+    }
+
+    pub(crate) fn place(&self) -> Duration {
+        Duration::from_secs(self.place_secs)
     }
 }

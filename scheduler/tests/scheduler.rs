@@ -39,6 +39,7 @@ impl World {
             nats_timeout_secs: 5,
             health: None,
             admission_window: 32,
+            place_secs: 600,
             poll_secs: 1,
             sweep_secs: 1,
             reconcile_secs: 1,

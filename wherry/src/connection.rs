@@ -54,7 +54,7 @@ pub(crate) struct Connection {
         help_heading = "Connection"
     )]
     ca_file: Option<PathBuf>,
-    /// Region of the service.
+    /// Region of the service. Without it, the one of the endpoint.
     #[arg(
         long,
         env = "WHERRY_REGION_ID",
@@ -137,12 +137,12 @@ impl Connection {
                 known.security_token,
             ),
         };
-        let region = setting(
-            "--region",
+        let region = found(
             &self.region,
             Some("ALIBABA_CLOUD_REGION_ID"),
             known.region_id,
-        )?;
+        )
+        .unwrap_or_default();
         let authority = match self.ca_file.as_ref().or(known.ca_file.as_ref()) {
             Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
                 UsageError(format!("--ca-file: can't read {}: {error}", path.display()))

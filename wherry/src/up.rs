@@ -42,12 +42,13 @@ pub(crate) struct Up {
     /// Address of the SMC API. Port 0 takes a free one, and keeps it in later starts.
     #[arg(long, env = "WHERRY_API", default_value = "127.0.0.1:8700")]
     api: SocketAddr,
-    /// Address that agents call. Port 0 takes a free one, and keeps it in later starts.
-    #[arg(long, env = "WHERRY_AGENTS", default_value = "127.0.0.1:8701")]
-    agents: SocketAddr,
-    /// Address of /healthz, /readyz and /metrics of all roles.
-    #[arg(long, env = "WHERRY_HEALTH", default_value = "127.0.0.1:8702")]
-    health: SocketAddr,
+    /// Address that agents call. Port 0 takes a free one, and keeps it in later starts. Without it, 127.0.0.1:8701, or a free port where --api
+    /// takes one.
+    #[arg(long, env = "WHERRY_AGENTS")]
+    agents: Option<SocketAddr>,
+    /// Address of /healthz, /readyz and /metrics of all roles. Without it, 127.0.0.1:8702, or a free port where --api takes one.
+    #[arg(long, env = "WHERRY_HEALTH")]
+    health: Option<SocketAddr>,
     /// Postgres to use instead of a private one, as postgres://user:password@host:port/database.
     #[arg(long, env = "WHERRY_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
@@ -71,6 +72,22 @@ pub(crate) struct Up {
     region: String,
     #[command(flatten)]
     pub(crate) telemetry: TelemetryConfig,
+}
+
+impl Up {
+    fn agents(&self) -> SocketAddr {
+        self.agents.unwrap_or_else(|| self.beside_api(8701))
+    }
+
+    fn health(&self) -> SocketAddr {
+        self.health.unwrap_or_else(|| self.beside_api(8702))
+    }
+
+    /// Where an address that was not given is: its usual port, or any where the API takes any too, as it does beside another `wherry up`.
+    fn beside_api(&self, port: u16) -> SocketAddr {
+        let port = if self.api.port() == 0 { 0 } else { port };
+        SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port))
+    }
 }
 
 /// The servers that `up` runs itself, as long as this lives.
@@ -140,7 +157,7 @@ async fn run_roles(
     let before = Bootstrap::read(directory)?;
     let readiness = Readiness::new();
     let health = service::bind(
-        kept_port(up.health, before.as_ref().and_then(Bootstrap::health)),
+        kept_port(up.health(), before.as_ref().and_then(Bootstrap::health)),
         "--health",
     )
     .await?;
@@ -155,7 +172,7 @@ async fn run_roles(
     } = roles.with(shared);
 
     gateway.api = kept_port(up.api, before.as_ref().and_then(Bootstrap::api));
-    gateway.agents.agents = kept_port(up.agents, before.as_ref().and_then(Bootstrap::agents));
+    gateway.agents.agents = kept_port(up.agents(), before.as_ref().and_then(Bootstrap::agents));
     gateway.region.clone_from(&up.region);
     gateway.image_store = Some(
         up.image_store

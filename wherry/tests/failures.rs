@@ -266,3 +266,40 @@ async fn usable(source: &Source) -> anyhow::Result<()> {
     .await
     .with_context(|| format!("last seen: {last:#}"))
 }
+
+#[tokio::test]
+async fn silent_agents_that_hold_every_place_keep_no_other_account_waiting_and_are_met_again()
+-> anyhow::Result<()> {
+    let cluster = cluster(&[
+        ("WHERRY_WORKER_SLOTS", "2"),
+        ("WHERRY_AGENT_PARK_SECS", "2"),
+    ])
+    .await?;
+    let evil = cluster.tenant("evil").await?;
+    let mut silent = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut source = evil.source(&cluster, name, &[MIB]).await?;
+        source.agent.kill()?;
+        let options = JobOptions::default();
+        let job = source.create_job(&cluster, name, &options).await?;
+        job.start().await?;
+        silent.push((source, job));
+    }
+    let (source, right, _) = prepared(&cluster, &[4 * MIB], "").await?;
+    right.start().await?;
+    right.wait_for(PATIENCE, &["Finished"]).await?;
+    right.check_image().await?;
+    drop(source);
+
+    let shell = evil.shell(&cluster)?;
+    wait::until(PATIENCE, "it is said what is waited for", async || {
+        let said = unfolded(&shell.says("job explain one")?);
+        Ok(said.contains("waits without a worker") && said.contains("waiting for the agent of"))
+    })
+    .await?;
+    let (source, job) = &mut silent[0];
+    source.let_silence_be_long(&cluster).await?;
+    source.agent.restart()?;
+    job.wait_for(PATIENCE, &["Finished"]).await?;
+    job.check_image().await
+}

@@ -40,8 +40,11 @@ fn arguments(data: &Path) -> Vec<String> {
 
 /// Starts it and waits for its line.
 async fn start(folder: &Path, name: &str) -> anyhow::Result<Process> {
-    let arguments = arguments(&folder.join("data"));
-    let mut up = Process::start(Path::new(WHERRY), folder, name, &arguments, &[])?;
+    start_with(folder, name, &arguments(&folder.join("data"))).await
+}
+
+async fn start_with(folder: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Process> {
+    let mut up = Process::start(Path::new(WHERRY), folder, name, arguments, &[])?;
     wait::until(PATIENCE, "wherry up is ready", async || {
         ensure!(up.is_running(), "it ended: {}", up.log());
         Ok(up.log().contains("wherry is ready: "))
@@ -138,6 +141,39 @@ async fn a_second_start_finds_everything_as_it_was() -> anyhow::Result<()> {
         "the key of the first start still works: {listed:?}"
     );
     second.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_run_on_one_machine_and_are_called_without_a_region() -> anyhow::Result<()> {
+    let (one, other) = (folder()?, folder()?);
+    let mut running = Vec::new();
+    for folder in [&one, &other] {
+        let data = folder.path().join("data").display().to_string();
+        let arguments = ["up", "--data-dir", &data, "--api", "127.0.0.1:0"].map(str::to_owned);
+        running.push(start_with(folder.path(), "up", &arguments).await?);
+    }
+    let (first, second) = (bootstrap(one.path())?, bootstrap(other.path())?);
+    for url in ["endpoint", "agent_endpoint", "metrics_url"] {
+        ensure!(first[url] != second[url], "both have {}", first[url]);
+        let said = running[0].log();
+        ensure!(said.contains(&first[url]), "{url} is not printed: {said}");
+    }
+    let mut list = program::command(Path::new(WHERRY));
+    let list = list
+        .args(["job", "list", "--output", "json"])
+        .env("HOME", one.path())
+        .env("WHERRY_ENDPOINT", &first["endpoint"])
+        .env("WHERRY_ACCESS_KEY_ID", &first["access_key_id"])
+        .env("WHERRY_ACCESS_KEY_SECRET", &first["access_key_secret"]);
+    let listed = list.output()?;
+    ensure!(
+        listed.status.success() && listed.stdout == b"[]\n",
+        "the endpoint knows its region: {listed:?}"
+    );
+    for up in &mut running {
+        up.stop().await?;
+    }
     Ok(())
 }
 

@@ -82,6 +82,18 @@ pub struct Config {
     /// Seconds that a run waits for an agent that is silent or can't reach the receiver before it fails.
     #[arg(long, env = "WHERRY_AGENT_PATIENCE_SECS", default_value_t = 3600, value_parser = value_parser!(u64).range(1..=604_800))]
     pub agent_patience_secs: u64,
+    /// Seconds without an agent at its receiver after which a run gives its place back. What was copied is kept; the run looks for its agent again
+    /// after a minute, and then ever less often, and at once when the agent comes back.
+    #[arg(long, env = "WHERRY_AGENT_PARK_SECS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=604_800))]
+    pub agent_park_secs: u64,
+    /// Seconds that an agent may be connected to its receiver without sending a byte before the run gives its place back. Reading a disk's layout,
+    /// and a disk that fails, take their time.
+    #[arg(long, env = "WHERRY_AGENT_STILL_SECS", default_value_t = 600, value_parser = value_parser!(u64).range(1..=604_800))]
+    pub agent_still_secs: u64,
+    /// MiB of its disks that an agent must deal with in an hour; with less the run fails. Where a job's or the worker's limit holds it back, half of
+    /// that limit is enough. 0 asks for nothing.
+    #[arg(long, env = "WHERRY_LEAST_MIB_PER_HOUR", default_value_t = 64, value_parser = value_parser!(u64).range(0..=1_048_576))]
+    pub least_mib_per_hour: u64,
     /// Seconds that a receiver may take to start, and any one answer of it.
     #[arg(long, env = "WHERRY_RECEIVER_TIMEOUT_SECS", default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
     pub receiver_timeout_secs: u64,
@@ -145,6 +157,14 @@ impl Config {
 
     pub(crate) fn agent_patience(&self) -> Duration {
         Duration::from_secs(self.agent_patience_secs)
+    }
+
+    pub(crate) fn agent_park(&self) -> Duration {
+        Duration::from_secs(self.agent_park_secs)
+    }
+
+    pub(crate) fn agent_still(&self) -> Duration {
+        Duration::from_secs(self.agent_still_secs)
     }
 
     pub(crate) fn receiver_host(&self) -> String {

@@ -36,6 +36,7 @@ struct Kept {
     epoch: Epoch,
     trusted_until: Instant,
     intent: watch::Sender<Intent>,
+    yields: CancellationToken,
     lost: CancellationToken,
 }
 
@@ -45,6 +46,7 @@ pub(crate) struct Held {
     job_id: JobId,
     epoch: Epoch,
     intent: watch::Receiver<Intent>,
+    yields: CancellationToken,
     lost: CancellationToken,
     leases: Leases,
 }
@@ -65,11 +67,12 @@ impl Leases {
     /// Keeps a lease that was claimed; the claim began at `since`.
     pub(crate) fn keep(&self, job_id: &JobId, epoch: Epoch, since: Instant) -> Held {
         let (intent, asked) = watch::channel(Intent::Run);
-        let lost = CancellationToken::new();
+        let (yields, lost) = (CancellationToken::new(), CancellationToken::new());
         let kept = Kept {
             epoch,
             trusted_until: self.trusted_until(since),
             intent,
+            yields: yields.clone(),
             lost: lost.clone(),
         };
         self.lock().insert(job_id.clone(), kept);
@@ -78,6 +81,7 @@ impl Leases {
             job_id: job_id.clone(),
             epoch,
             intent: asked,
+            yields,
             lost,
             leases: self.clone(),
         }
@@ -173,6 +177,9 @@ impl Leases {
                 kept.intent.send_if_modified(|intent| {
                     std::mem::replace(intent, lease.intent) != lease.intent
                 });
+                if lease.yields {
+                    kept.yields.cancel();
+                }
             }
         }
         for (job_id, epoch) in asked {
@@ -243,6 +250,11 @@ impl Held {
         // The sender lives as long as this lease is kept.
         let _kept = intent.wait_for(|intent| *intent == Intent::Stop).await;
     }
+
+    /// Ends when the run's place is wanted for another tenant.
+    pub(crate) async fn yield_asked(&self) {
+        self.yields.cancelled().await;
+    }
 }
 
 impl Drop for Held {
@@ -295,6 +307,7 @@ mod tests {
             job_id: kept,
             epoch: Epoch(1),
             intent: Intent::Stop,
+            yields: true,
         }];
         leases.renewed(&asked, &answer, Instant::now());
         assert!(!kept_lease.lost.is_cancelled() && lost_lease.lost.is_cancelled());
@@ -303,6 +316,7 @@ mod tests {
             Intent::Stop,
             "a lost stop hint costs one renewal at most"
         );
+        assert!(kept_lease.yields.is_cancelled());
         drop((kept_lease, lost_lease));
         assert_eq!(leases.count(), 0);
     }

@@ -97,6 +97,10 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     renewal.start("renew_leases", Policy::restart().finishes(), move || {
         renew(Arc::clone(&renewing), kept.clone())
     });
+    let living = Arc::clone(&context);
+    tasks.start("show_places", Policy::restart().finishes(), move || {
+        show_places(Arc::clone(&living))
+    });
     let sweeping = Arc::clone(&context);
     tasks.start("sweep_orphans", Policy::restart(), move || {
         sweep(Arc::clone(&sweeping))
@@ -159,6 +163,41 @@ async fn renew(context: Arc<Context>, leases: Leases) -> Result<(), Error> {
             leases.renew(&context.store).await;
         }
         leases.give_up_untrusted();
+    }
+}
+
+/// Tells admission of this worker's places, for as long as it takes runs.
+async fn show_places(context: Arc<Context>) -> Result<(), Error> {
+    loop {
+        let (slots, ttl) = (context.config.slots, context.config.lease_ttl());
+        let told = context
+            .store
+            .worker_lives(&context.worker, slots, ttl)
+            .await;
+        if let Err(error) = told {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the places of this worker could not be renewed"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(context.config.lease_renewal()) => {}
+            () = context.shutdown.draining() => {
+                leave(&context).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Its places go when the worker begins to drain: what it hands over is for others.
+async fn leave(context: &Context) {
+    let left = context.store.worker_leaves(&context.worker).await;
+    if let Err(error) = left {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the places of this worker run out by themselves"
+        );
     }
 }
 

@@ -9,6 +9,7 @@ mod losses;
 mod preparing;
 mod processing;
 mod progress;
+mod silence;
 mod syncing;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use service::Shutdown;
 use store::instance::Instance;
 use store::job::{Change, Guard, Transitioned};
 use store::lease::Lease;
+use store::parking::Parking;
 use store::run::RunFacts;
 use store::{ErrorKind, Store, StoreError};
 use telemetry::Metric;
@@ -35,6 +37,9 @@ use preparing::Site;
 
 /// Pause before something that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Shown of a run that gave its place to another tenant.
+const YIELDED: &str = "waiting for a worker: another account's job has the place";
 
 /// What all runs of a worker share.
 #[derive(Debug)]
@@ -69,6 +74,8 @@ enum Ended {
     Fenced,
     /// The tenant has stopped it.
     Stopped,
+    /// It gives its place back and waits, for what the sentence says.
+    Parked(Parking, String),
 }
 
 impl From<Failure> for Ended {
@@ -185,6 +192,7 @@ impl Run {
             let site = tokio::select! {
                 copied = self.copied() => copied?,
                 () = held.stop_asked() => return Err(Ended::Stopped),
+                () = held.yield_asked() => return Err(Ended::Parked(Parking::Yields, YIELDED.to_owned())),
             };
             started = Instant::now();
             self.process(site).await?;
@@ -277,8 +285,9 @@ impl Run {
         match ended {
             Ok(()) => "finished",
             Err(Ended::Fenced) => "lease_lost",
+            Err(Ended::Parked(parking, doing)) => self.give_place_back(parking, &doing).await,
             Err(Ended::Stopped) => {
-                self.halt_receiver().await;
+                self.halt_receiver("").await;
                 match self.event(Event::Halted, None).await {
                     Ok(()) => "stopped",
                     Err(_) => "lease_lost",
@@ -289,7 +298,7 @@ impl Run {
                     job_id = %self.lease.job_id, run = %self.lease.run, epoch = %self.lease.epoch, tenant = %self.facts.tenant,
                     %failure, "a run has failed"
                 );
-                self.halt_receiver().await;
+                self.halt_receiver("").await;
                 match self.event(Event::Fail, Some(&failure)).await {
                     Ok(()) => {
                         telemetry::counter(Metric::RunFailures, &[("code", failure.code.as_str())])
@@ -302,8 +311,8 @@ impl Run {
         }
     }
 
-    /// Flushes what was received and writes down how much that is. What can't be flushed is sent again.
-    async fn halt_receiver(&mut self) {
+    /// Flushes what was received and writes down how much that is, and what is being done. What can't be flushed is sent again.
+    async fn halt_receiver(&mut self, doing: &str) {
         let Some(client) = self.progress.client.clone() else {
             return;
         };
@@ -312,7 +321,7 @@ impl Run {
                 if let Ok(status) = client.status(self.lease.epoch.0).await {
                     self.progress.look(&status);
                 }
-                self.progress.doing("");
+                self.progress.doing(doing);
                 let _fenced = self.write_observation().await;
             }
             Err(error) => {
@@ -321,9 +330,34 @@ impl Run {
         }
     }
 
+    /// Ends what runs here, and then the lease: whoever takes the run up again finds nothing of this epoch.
+    async fn give_place_back(&mut self, parking: Parking, doing: &str) -> &'static str {
+        self.progress.copied();
+        self.halt_receiver(doing).await;
+        self.park().await;
+        let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
+        let store = &self.context.store;
+        let parked = persist(|| store.park_run(job_id, epoch, &self.context.worker, parking)).await;
+        match parked {
+            Ok(Transitioned::Moved(_)) => {
+                tracing::info!(%job_id, %epoch, ?parking, "a run has given its place back");
+                let _heard = self.context.bus.nudge(&self.facts.source_id).await;
+                match parking {
+                    Parking::Silent { .. } => "parked",
+                    Parking::Yields => "yielded",
+                }
+            }
+            Ok(_) => "lease_lost",
+            Err(error) => {
+                tracing::error!(%job_id, error = &error as &dyn std::error::Error, "a run was not parked");
+                "lease_lost"
+            }
+        }
+    }
+
     /// Gives the run to another worker: this one drains.
     async fn hand_over(&mut self) -> &'static str {
-        self.halt_receiver().await;
+        self.halt_receiver("").await;
         self.park().await;
         let handed = self
             .context

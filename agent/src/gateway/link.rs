@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{chain, retry_after};
+use super::{clock, retry_after, unconnected};
 use crate::Config;
 use crate::assignment::{Assignments, Board};
 use crate::inventory::Snapshot;
@@ -43,14 +43,20 @@ pub(crate) struct Link {
     pub snapshots: watch::Receiver<Snapshot>,
     pub assignments: Assignments,
     pub board: Board,
+    /// Which agent this is.
+    pub instance: wire::Instance,
     /// Whether the last heartbeat was answered.
     pub connected: Condition,
+    /// Whether this server's clock was off at the last heartbeat.
+    pub is_clock_off: bool,
 }
 
 /// Why a connection ended.
 enum Ended {
     /// The gateway is gone, or can't answer now.
     Lost(String),
+    /// Another agent with this one's key is listened to, and the gateway says which.
+    Other(String),
     /// The gateway does not know the source, and says why.
     Deleted(String),
     /// The gateway asks to call later.
@@ -88,6 +94,14 @@ impl Link {
                     pauses.next()
                 }
                 Ended::Early(pause) => pause,
+                Ended::Other(reason) => {
+                    if complaint.replace(reason.clone()).is_none() {
+                        tracing::error!(source_id = %self.source_id, server = %self.config.server, reason, "another agent has the key of this one");
+                    }
+                    // Nothing may be sent by two.
+                    self.assignments.drop_all();
+                    pauses.next()
+                }
                 Ended::Deleted(reason) => {
                     if complaint.replace(reason.clone()).as_ref() != Some(&reason) {
                         tracing::error!(source_id = %self.source_id, server = %self.config.server, reason, "this server is a source no longer");
@@ -106,12 +120,14 @@ impl Link {
             .endpoint
             .connect()
             .await
-            .map_err(|error| Ended::Lost(chain(&error)))?;
+            .map_err(|error| Ended::Lost(unconnected(&error)))?;
         let mut client =
             AgentServiceClient::with_interceptor(channel, (|call| Ok(traced(call))) as Interceptor);
         // Opened before the first heartbeat, so that no change falls between the two.
         let mut nudges = self
-            .in_time(client.watch(wire::WatchRequest {}))
+            .in_time(client.watch(wire::WatchRequest {
+                instance: Some(self.instance.clone()),
+            }))
             .await?
             .into_inner();
         self.heartbeat(&mut client).await?;
@@ -146,6 +162,8 @@ impl Link {
             }),
             interval_secs: self.config.heartbeat_secs,
             reports: self.board.reports(),
+            instance: Some(self.instance.clone()),
+            unix_millis: clock::unix_millis(),
         };
         let span = tracing::info_span!("heartbeat", source_id = %self.source_id);
         let answer = loop {
@@ -158,7 +176,23 @@ impl Link {
             }
         };
         self.assignments.become_those(answer.assignments);
+        self.compare_clocks(answer.clock_ahead_millis);
         Ok(())
+    }
+
+    /// Says once that the clocks differ, and once that they don't any more.
+    fn compare_clocks(&mut self, ahead_millis: Option<i64>) {
+        let off = ahead_millis.and_then(domain::seat::clock_off);
+        match (&off, self.is_clock_off) {
+            (Some(clock), false) => {
+                tracing::warn!(source_id = %self.source_id, clock, "this server and the gateway don't agree on the time");
+            }
+            (None, true) => {
+                tracing::info!(source_id = %self.source_id, "this server and the gateway agree on the time again");
+            }
+            _ => {}
+        }
+        self.is_clock_off = off.is_some();
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Ended> {
@@ -177,6 +211,7 @@ fn ended(status: Status) -> Ended {
         Code::NotFound | Code::Unauthenticated | Code::PermissionDenied => {
             Ended::Deleted(status.message().to_owned())
         }
+        Code::AlreadyExists => Ended::Other(status.message().to_owned()),
         code => Ended::Lost(format!("{code}: {}", status.message())),
     }
 }

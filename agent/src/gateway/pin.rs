@@ -159,6 +159,29 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_two_hours_behind_is_blamed_and_nobody_is_an_impostor() {
+        use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+        let ours = authority();
+        let verifier = PinVerifier::new(&ours.fingerprint());
+        let behind = SystemTime::now() - Duration::from_secs(7200);
+        let refused = verifier.verify_server_cert(
+            &der(&server(&ours).certificate_pem),
+            &[der(ours.certificate_pem())],
+            &ServerName::try_from("localhost").unwrap(),
+            &[],
+            UnixTime::since_unix_epoch(behind.duration_since(UNIX_EPOCH).unwrap()),
+        );
+        let told = super::super::clock::blamed(&refused.unwrap_err()).expect("the clock is blamed");
+        assert!(
+            told.contains("the clock of this server is at least 1 h 0 min behind")
+                || told.contains("the clock of this server is at least 59 min"),
+            "{told}"
+        );
+        assert!(!verifier.has_refused());
+    }
+
+    #[test]
     fn the_name_counts_as_well_but_a_wrong_one_is_no_impostor() {
         let ours = authority();
         let verifier = PinVerifier::new(&ours.fingerprint());

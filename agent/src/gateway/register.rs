@@ -11,7 +11,7 @@ use tonic::transport::ClientTlsConfig;
 use tonic::{Code, Request, Status};
 
 use super::pin::PinVerifier;
-use super::{chain, plain_endpoint, retry_after, tls_failed};
+use super::{clock, plain_endpoint, retry_after, tls_failed, unconnected};
 use crate::state_dir::Registration;
 use crate::{ActivationCode, Config, Error};
 
@@ -40,6 +40,7 @@ pub(crate) async fn register(
         certificate_request_pem: key.certificate_request("agent").map_err(Error::Key)?,
         name: config.name.clone().unwrap_or_default(),
         inventory: Some(inventory),
+        unix_millis: None,
     };
     let mut pauses = config.pauses();
     let mut has_complained = false;
@@ -85,16 +86,27 @@ async fn attempt(
                     server: server.clone(),
                 })
             } else {
-                Failed::ForNow(chain(&error))
+                Failed::ForNow(unconnected(&error))
             }
         })?;
     let mut client = AgentServiceClient::with_interceptor(channel, |call| Ok(traced(call)));
-    let call = client.register(Request::new(request.clone()));
+    let request = wire::RegisterRequest {
+        unix_millis: clock::unix_millis(),
+        ..request.clone()
+    };
+    let call = client.register(Request::new(request));
     let answer = tokio::time::timeout(config.request_timeout(), call)
         .await
         .map_err(|_| Failed::ForNow("the gateway did not answer in time".to_owned()))?
         .map_err(|status| refused(server.clone(), &status))?
         .into_inner();
+    if let Some(clock) = answer.clock_ahead_millis.and_then(domain::seat::clock_off) {
+        tracing::warn!(
+            server,
+            clock,
+            "this server and the gateway don't agree on the time"
+        );
+    }
     registration(answer).map_err(|reason| Failed::ForGood(Error::Refused { server, reason }))
 }
 

@@ -191,8 +191,10 @@ impl Deployment {
     pub fn config(&self, flags: &[&str]) -> agent::Config {
         let server = format!("https://{}", self.address);
         let state_dir = self.state_dir().display().to_string();
-        let always = ["agent", "--server", &server, "--state-dir", &state_dir];
-        let mut all: Vec<&str> = always.to_vec();
+        let mut all = vec!["agent", "--server", &server];
+        if !flags.contains(&"--state-dir") {
+            all.extend(["--state-dir", &state_dir]);
+        }
         if !flags.contains(&"--heartbeat-secs") {
             all.extend(["--heartbeat-secs", "1"]);
         }

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{RequestId, SourceId};
+use domain::{Clock as _, RequestId, SourceId};
 use futures::Stream;
 use pki::Authority;
 use prost::Message as _;
 use proto::agent as wire;
 use proto::agent::agent_service_server::AgentService;
 use service::Shutdown;
-use store::agent::{Heartbeat, Heartbeated, Registered, Registration};
+use store::agent::{Caller, Heartbeat, Heartbeated, Registered, Registration, Seated};
 use store::{ErrorKind, Store, StoreError};
 use telemetry::Metric;
 use tonic::{Request, Response, Status};
@@ -63,6 +63,7 @@ impl Agents {
         origin: &str,
     ) -> Result<wire::RegisterResponse, Status> {
         let inventory = inventory::inventory(request.inventory)?;
+        let clock_ahead_millis = request.unix_millis.map(clock_ahead);
         let public_key =
             pki::public_key_of_request(&request.certificate_request_pem).map_err(|error| {
                 inventory::invalid(&format!("the certificate request is refused: {error}"))
@@ -99,6 +100,7 @@ impl Agents {
             source_id: owner.source_id.into(),
             certificate_pem,
             authority_pem: self.authority.certificate_pem().to_owned(),
+            clock_ahead_millis,
         })
     }
 
@@ -110,6 +112,8 @@ impl Agents {
         let inventory = inventory::inventory(request.inventory)?;
         let failure = inventory::failure(request.failure);
         let reports = inventory::reports(request.reports)?;
+        let caller = inventory::caller(request.instance)?;
+        let clock_ahead_millis = request.unix_millis.map(clock_ahead);
         let interval_secs = i32::try_from(request.interval_secs)
             .ok()
             .filter(|_| HEARTBEAT_SECS.contains(&request.interval_secs))
@@ -119,6 +123,8 @@ impl Agents {
             failure: failure.as_ref(),
             interval_secs,
             reports: &reports,
+            caller: caller.as_ref(),
+            clock_ahead_ms: clock_ahead_millis,
         };
         match self
             .store
@@ -127,7 +133,13 @@ impl Agents {
             .map_err(store_failed)?
         {
             Heartbeated::Gone => Err(gone(source_id)),
+            Heartbeated::Other {
+                host,
+                silent,
+                is_clone,
+            } => Err(not_listened_to(source_id, &host, silent, is_clone)),
             Heartbeated::Recorded { assignments } => Ok(wire::HeartbeatResponse {
+                clock_ahead_millis,
                 assignments: assignments
                     .iter()
                     .map(|message| wire::Assignment::decode(message.as_slice()))
@@ -198,6 +210,8 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let source_id = caller(&request)?;
         self.rates.source("watch", &source_id)?;
+        let caller = inventory::caller(request.into_inner().instance)?;
+        self.seat(&source_id, caller.as_ref()).await?;
         let watch = self.watches.open(source_id);
         // Read after the watch was opened: what changes from here on either wakes it or differs from this.
         let seen = self.version(watch.source_id()).await?;
@@ -214,6 +228,20 @@ impl AgentService for Agents {
 }
 
 impl Agents {
+    /// Lets only the agent watch that is listened to: another's watch would end the first one's.
+    async fn seat(&self, source_id: &SourceId, caller: Option<&Caller>) -> Result<(), Status> {
+        let seated = self.store.seat_agent(source_id, caller).await;
+        match seated.map_err(store_failed)? {
+            Seated::Listened { .. } => Ok(()),
+            Seated::Other {
+                host,
+                silent,
+                is_clone,
+            } => Err(not_listened_to(source_id, &host, silent, is_clone)),
+            Seated::Gone => Err(gone(source_id)),
+        }
+    }
+
     async fn version(&self, source_id: &SourceId) -> Result<String, Status> {
         self.store
             .agent_assignments_version(source_id)
@@ -281,6 +309,27 @@ fn caller<T>(request: &Request<T>) -> Result<SourceId, Status> {
 fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
     let peer = request.extensions().get();
     peer.ok_or_else(|| Status::internal("the call came over no connection"))
+}
+
+/// The agent's clock less this gateway's.
+fn clock_ahead(agent_unix_millis: i64) -> i64 {
+    let now = domain::clock::SystemClock.now();
+    agent_unix_millis.saturating_sub(now.unix_seconds().saturating_mul(1000))
+}
+
+fn not_listened_to(source_id: &SourceId, host: &str, silent: Duration, is_clone: bool) -> Status {
+    let silent = domain::seat::spoken(silent);
+    let remedy = "If this server is to be a source of its own, end this agent, remove its state directory (--state-dir) and register it anew";
+    Status::already_exists(if is_clone {
+        tracing::warn!(%source_id, host, "two servers call with one key: the second is refused");
+        format!(
+            "two servers have the key of {source_id}, as clones of one server do. The other, on host {host:?}, is the source. {remedy}"
+        )
+    } else {
+        format!(
+            "another agent with the key of {source_id} was heard {silent} ago, on host {host:?}: waiting whether it is gone. {remedy}"
+        )
+    })
 }
 
 fn gone(source_id: &SourceId) -> Status {

@@ -10,9 +10,11 @@ use domain::printable::{is_printable, printable};
 use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, FailureCode, Run};
 use proto::agent as wire;
-use store::agent::{Inventory, Report, ReportedState};
+use store::agent::{Caller, Inventory, Report, ReportedState};
 use tonic::Status;
 
+/// Longest text of an instance.
+const MAX_INSTANCE_TEXT: usize = 256;
 /// Longest `SystemInfo` in bytes (SMC API §1.1).
 const MAX_SYSTEM_INFO: usize = 1024;
 /// Longest name of a version, platform or architecture.
@@ -174,6 +176,28 @@ fn has_printable_texts(value: &serde_json::Value) -> bool {
             .all(|(name, value)| is_printable(name) && has_printable_texts(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
+}
+
+/// Which agent calls; `None` from one that does not say so.
+pub(super) fn caller(instance: Option<wire::Instance>) -> Result<Option<Caller>, Status> {
+    let Some(wire::Instance { id, place, host }) = instance else {
+        return Ok(None);
+    };
+    for text in [&id, &place, &host] {
+        if text.len() > MAX_INSTANCE_TEXT || !is_printable(text) {
+            return Err(invalid(
+                "the texts of an instance must have at most 256 bytes and no control characters",
+            ));
+        }
+    }
+    if id.is_empty() || place.is_empty() {
+        return Err(invalid("an instance must have an id and a place"));
+    }
+    Ok(Some(Caller {
+        instance: id,
+        place,
+        host,
+    }))
 }
 
 /// The host name that an inventory speaks of.

@@ -25,10 +25,10 @@ pub(super) const CREATE: Operation = Operation {
     name: NAME,
     summary: "Makes a job that migrates a source to an image, once or again and again. It is started by StartReplicationJob, or by itself at ScheduledStartTime.",
     parameters: &[
-        Parameter::required(
+        Parameter::optional(
             "RegionId",
             Rule::Text(64),
-            "The region of the image: the one of this service, or another that its operator has given to the account.",
+            "The region of the image: the one of this service, which is the default, or another that its operator has given to the account.",
         ),
         Parameter::required(
             "SourceId",
@@ -148,8 +148,8 @@ pub(super) const CREATE: Operation = Operation {
     ],
     effect: Effect::Writes,
     resources: &[
-        Resource::one("sourceServer", "SourceId").in_asked_region(),
-        Resource::any("replicationJob").in_asked_region(),
+        Resource::one("sourceServer", "SourceId").in_asked_or_own_region(),
+        Resource::any("replicationJob").in_asked_or_own_region(),
     ],
     handler: |call, arguments| Box::pin(create(call, arguments)),
 };
@@ -162,7 +162,9 @@ async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
     let digest = arguments.digest();
     let new = NewJob {
         source_id: &source_id,
-        region_id: arguments.required_text("RegionId"),
+        region_id: arguments
+            .text("RegionId")
+            .unwrap_or(&call.gateway.region_id),
         own_region: &call.gateway.region_id,
         name: arguments.name("Name"),
         description: arguments.text("Description").unwrap_or_default(),

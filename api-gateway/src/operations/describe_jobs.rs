@@ -303,7 +303,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, carrier, carrier_reason.",
+            "JSON text with what is known of: error_code, error_msg, doing, warning, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, carrier, carrier_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",
@@ -450,6 +450,7 @@ fn status_info(job: &Job) -> Option<String> {
     if job.state == State::Preparing && info.doing.is_none() {
         info.doing = Some("waiting for a worker".to_owned());
     }
+    info.warning.clone_from(&job.source_warning);
     if job.bytes_total > 0 {
         info.bytes_durable = Some(job.bytes_durable);
         info.bytes_total = Some(job.bytes_total);

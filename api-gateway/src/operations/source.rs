@@ -292,7 +292,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "SourceServers.SourceServer[].StatusInfo",
             "string",
-            "JSON text with error_code and error_msg, when it is Unavailable.",
+            "JSON text with error_code and error_msg, when it is Unavailable, and with warning: a second server with its key, a clock that is off.",
         ),
         field(
             "SourceServers.SourceServer[].SystemInfo",
@@ -397,11 +397,7 @@ fn show(source: Source, tags: &tag::Shown) -> Value {
         "HeartbeatRate": source.heartbeat_secs,
         "KernelLevel": source.kernel_level,
         "ErrorCode": trouble.as_ref().map_or("", |(code, _)| code),
-        "StatusInfo": trouble.as_ref().map(|(code, message)| StatusInfo {
-            error_code: Some(code.clone()),
-            error_msg: Some(message.clone()),
-            ..StatusInfo::default()
-        }.to_json()),
+        "StatusInfo": status_info(trouble, source.warning),
         "SystemInfo": source.system_info.to_string(),
         "WorkgroupId": source.workgroup_id,
         "Tags": tags.of(source.id.as_str()),
@@ -418,6 +414,18 @@ fn whole_disk(disk: &SourceDisk) -> Value {
         "Path": disk.path,
         "Parts": partitions::of_source_with_types(&disk.partitions),
     })
+}
+
+/// What keeps the source from working, and what its owner must know all the same.
+fn status_info(trouble: Option<(String, String)>, warning: Option<String>) -> Option<String> {
+    let (error_code, error_msg) = trouble.unzip();
+    let info = StatusInfo {
+        error_code,
+        error_msg,
+        warning,
+        ..StatusInfo::default()
+    };
+    (info != StatusInfo::default()).then(|| info.to_json())
 }
 
 /// Why the source is Unavailable, if it is.

@@ -121,6 +121,23 @@ async fn everything_that_can_be_said_is_kept() {
 }
 
 #[tokio::test]
+async fn without_a_region_a_job_is_made_in_the_gateways() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let given = [
+        ("SourceId", source.as_str()),
+        ("SystemDiskSize", "20"),
+        ("RegionId", ""),
+    ];
+    let answer = tenant.call(CREATE, &given).await;
+    let job = answer["JobId"].as_str().expect("a job").parse();
+    let shown = tenant.describe(&job.expect("a job's id")).await;
+    assert_eq!(shown["RegionId"], "local");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn sizes_can_be_given_as_disks() {
     let fixture = Fixture::start().await;
     let tenant = fixture.tenant("one").await;

@@ -23,7 +23,7 @@ async fn each_operation_is_allowed_exactly_where_the_contract_says() {
             ),
             (
                 "StopReplicationJob",
-                matches!(state, State::Syncing | State::Waiting),
+                matches!(state, State::Syncing | State::Parked | State::Waiting),
                 if state.is_running() {
                     "ReplicationJob.InvalidBusinessStatus"
                 } else {

@@ -364,3 +364,33 @@ async fn a_validity_ends_behind_the_scheduled_start_however_it_is_changed() {
     tenant.call(MODIFY, &[id, ("ValidTime", &eight)]).await;
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_clone_and_a_clock_that_is_off_are_told_where_the_owner_looks() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let job = tenant.job(&source).await;
+    sqlx::query(
+        "update source set cloned_at = now(), rival_seen_at = now(), rival_host = 'twin', clock_ahead_ms = -7200000 where id = $1",
+    )
+    .bind(source.as_str())
+    .execute(&fixture.pool)
+    .await
+    .expect("updated");
+    let listed = tenant.call("DescribeSourceServers", &[]).await;
+    let shown = tenant.describe(&job).await;
+    let explained = tenant
+        .call("ExplainReplicationJob", &[("JobId", job.as_str())])
+        .await;
+    for told in [
+        listed["SourceServers"]["SourceServer"][0]["StatusInfo"].to_string(),
+        shown["StatusInfo"].to_string(),
+        explained.to_string(),
+    ] {
+        for part in ["Two servers call", "twin", "2 h 0 min behind the gateway's"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+    fixture.stop().await;
+}

@@ -422,6 +422,17 @@ async fn what_a_user_may_do_depends_on_the_region_of_what_it_touches() {
                 assert_eq!(outcome, wanted, "{name} {action} {parameters:?}");
             }
         }
+        let here = [
+            ("SourceId", "s-none"),
+            ("SystemDiskSize", "20"),
+            ("RegionId", ""),
+        ];
+        let created = outcome(&user, "CreateReplicationJob", &here).await;
+        assert_eq!(
+            created,
+            Some("InvalidSourceId.NotFound".to_owned()),
+            "{name}: without a region a job is made where the gateway is"
+        );
         // A list of all regions is of north too. Clients of SDKs send theirs; this one is made to send none.
         let all = outcome(&user, "DescribeReplicationJobs", &[("RegionId", "")]).await;
         assert_eq!(all, no_permission(), "{name}");

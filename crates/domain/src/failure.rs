@@ -69,6 +69,8 @@ failure_codes! {
     SourceDiskChanged = "SourceServer.DiskChanged", false;
     /// The agent can't reach the receiver.
     ReceiverUnreachable = "ReplicationJob.ReceiverUnreachable", true;
+    /// The agent sends less than a run must come further in an hour.
+    TooSlow = "ReplicationJob.TooSlow", false;
     /// The receiver is gone, or does not answer.
     ReceiverLost = "ReplicationJob.ReceiverLost", true;
     /// No room for the disks or the image.

@@ -13,6 +13,7 @@ pub mod parameters;
 pub mod policy;
 pub mod printable;
 pub mod rate;
+pub mod seat;
 pub mod source;
 pub mod status_info;
 pub mod tag;

@@ -25,6 +25,9 @@ pub struct StatusInfo {
     /// What the run is doing or waiting for, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
+    /// What the owner must know of the source although it works: a second server with its key, a clock that is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// Place in the tenant's queue, from 1, while the job waits for a slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<i64>,

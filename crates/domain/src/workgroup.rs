@@ -85,9 +85,11 @@ impl Member {
     fn is_delivered(&self) -> bool {
         self.job.is_some_and(|state| match state {
             State::Finished | State::Waiting => true,
-            State::Preparing | State::Syncing | State::Processing | State::Cleaning => {
-                self.is_cut_over
-            }
+            State::Preparing
+            | State::Syncing
+            | State::Parked
+            | State::Processing
+            | State::Cleaning => self.is_cut_over,
             State::Ready | State::Stopped | State::InError | State::Expired | State::Deleting => {
                 false
             }

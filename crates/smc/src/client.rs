@@ -85,7 +85,7 @@ pub struct Client {
 
 impl Client {
     /// A client for the gateway at `endpoint` (`https://host:port`, `http://host:port`, or `host:port` for the latter), signing V1.
-    /// `region_id` goes with every call.
+    /// `region_id` goes with every call; without one, the gateway takes its own.
     ///
     /// # Errors
     /// [`InvalidClient`].
@@ -160,7 +160,7 @@ impl Client {
         &self.region_id
     }
 
-    /// Calls `action` and returns the answer's JSON object, which has a `RequestId`. `RegionId` is added when `parameters` have
+    /// Calls `action` and returns the answer's JSON object, which has a `RequestId`. The client's region is added when `parameters` have
     /// none.
     ///
     /// # Errors
@@ -232,7 +232,8 @@ impl Client {
     }
 
     fn request(&self, action: &str, mut parameters: Pairs) -> reqwest::RequestBuilder {
-        if !parameters.iter().any(|(name, _)| name == "RegionId") {
+        let has_region = parameters.iter().any(|(name, _)| name == "RegionId");
+        if !has_region && !self.region_id.is_empty() {
             parameters.push(("RegionId".to_owned(), self.region_id.clone()));
         }
         match self.signature {

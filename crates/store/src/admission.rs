@@ -1,7 +1,11 @@
 //! Admission: which started job gets a slot next.
 //!
-//! A slot is a running job with `admitted_at` set (`docs/decisions/0001-slots-are-counted.md`). One call admits at most one job of each tenant, so tenants take
-//! turns; within a tenant priority decides, then age. The tenant's row is the lock under which its slots are counted.
+//! A slot is a running job with `admitted_at` set (`docs/decisions/0001-slots-are-counted.md`). It is one of its tenant's, of which a quota says how
+//! many there are, and a place of a worker, of which there are as many as live workers have. Places are shared max-min fairly: the next free one goes
+//! to the waiting tenant that holds the fewest, so no tenant gets one more while another waits that holds fewer. Within a tenant priority decides,
+//! then age. Where nothing becomes free, a run of the tenant that holds the most is asked to give its place up ([`Store::ask_for_place`]).
+
+use std::time::Duration;
 
 use domain::message::{Command, Message, TraceHeaders};
 use domain::{JobId, Run};
@@ -19,20 +23,25 @@ pub struct Admitted {
     pub run: Run,
 }
 
+/// Taken by whoever admits, until its transaction ends.
+const ADMISSION_LOCK: i64 = 0x7768_6572_7279;
+
 impl Store {
-    /// Gives slots to at most one queued job of each tenant, and no more than `window` jobs in all that wait for a worker, so that a
-    /// tenant with many jobs can't fill the work queue in front of the others. Tenants with the fewest slots come first, so that places
-    /// that become free one at a time do not all go to the tenant with the oldest jobs.
+    /// Gives slots to one queued job of each tenant that holds the fewest, as long as workers have free places, and to no more than `window` jobs
+    /// in all that wait for a worker. Without a live worker the window alone bounds what waits for the first.
     ///
     /// # Errors
     /// The database fails.
     pub async fn admit_round(&self, window: i64) -> Result<Vec<Admitted>, StoreError> {
         let tenants = sqlx::query_scalar!(
             r#"
-            select queued.tenant as "tenant!" from (
-                select tenant, min(queued_at) as since from job where state = 'preparing' and admitted_at is null
-                group by tenant) as queued
-            order by (select count(*) from job where job.tenant = queued.tenant and admitted_at is not null), queued.since
+            select tenant as "tenant!" from (
+                select queued.tenant, queued.since, rank() over (order by slots) as rank from (
+                    select tenant, min(queued_at) as since,
+                        (select count(*) from job as held where held.tenant = job.tenant and held.admitted_at is not null) as slots
+                    from job where state = 'preparing' and admitted_at is null group by tenant) as queued
+                join tenant on tenant.id = queued.tenant and queued.slots < tenant.max_running) as ranked
+            where rank = 1 order by since
             "#
         )
         .fetch_all(&self.pool)
@@ -42,14 +51,60 @@ impl Store {
             match self.admit_one(&tenant, window).await? {
                 Turn::Admitted(job) => admitted.push(job),
                 Turn::NoSlot => {}
-                Turn::WindowFull => break,
+                Turn::Full => break,
             }
         }
         Ok(admitted)
     }
 
+    /// Asks the run that has had its worker's place longest, of the tenant that holds the most, to give it up: no place is free, and a tenant waits
+    /// that would still hold no more than the other when it had it. Runs in the middle of their copy are asked only, once they had their
+    /// place for `at_least`, and one at a time. Answers with the job that was asked.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn ask_for_place(&self, at_least: Duration) -> Result<Option<JobId>, StoreError> {
+        let asked = sqlx::query_scalar!(
+            r#"
+            with held as (
+                select tenant, count(*) as slots from job where admitted_at is not null group by tenant
+            ), waiting as (
+                select min(coalesce(held.slots, 0)) as slots
+                from (select distinct tenant from job where state = 'preparing' and admitted_at is null) as queued
+                join tenant on tenant.id = queued.tenant left join held on held.tenant = queued.tenant
+                where coalesce(held.slots, 0) < tenant.max_running
+            ), most as (
+                select tenant from held
+                where slots > (select slots from waiting) + 1
+                  and (select sum(slots) from held) >= (select sum(slots) from worker where expires_at > now())
+                  and not exists (
+                      select 1 from job_lease join job on job.id = job_lease.job_id
+                      where job_lease.yields and job_lease.expires_at > now() and job.state = 'syncing')
+                order by slots desc limit 1
+            ), longest as (
+                select job.id, run.since from job cross join lateral (
+                    select since, expires_at from job_lease where job_lease.job_id = job.id limit 1) as run
+                where job.tenant = (select tenant from most) and job.admitted_at is not null
+                  and job.state = 'syncing' and job.intent = 'run' and run.expires_at > now()
+                  and run.since <= now() - make_interval(secs => $1)
+                order by run.since limit 1
+            )
+            update job_lease set yields = true where job_id = (select id from longest)
+            returning job_id
+            "#,
+            at_least.as_secs_f64(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        asked.map(|id| parse("job.id", &id)).transpose()
+    }
+
     async fn admit_one(&self, tenant: &str, window: i64) -> Result<Turn, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        // Free places are counted over all tenants: one admission at a time.
+        sqlx::query!("select pg_advisory_xact_lock($1)", ADMISSION_LOCK)
+            .execute(&mut *transaction)
+            .await?;
         let limit = sqlx::query_scalar!(
             "select max_running from tenant where id = $1 for no key update",
             tenant
@@ -64,14 +119,16 @@ impl Store {
             select
                 (select count(*) from job where tenant = $1 and admitted_at is not null) as "slots!",
                 (select count(*) from job where state = 'preparing' and admitted_at is not null
-                    and not exists (select 1 from job_lease where job_lease.job_id = job.id)) as "unleased!"
+                    and not exists (select 1 from job_lease where job_lease.job_id = job.id)) as "unleased!",
+                (select count(*) from job where admitted_at is not null) as "taken!",
+                (select sum(slots) from worker where expires_at > now()) as places
             "#,
             tenant
         )
         .fetch_one(&mut *transaction)
         .await?;
-        if counts.unleased >= window {
-            return Ok(Turn::WindowFull);
+        if counts.unleased >= window || counts.places.is_some_and(|places| counts.taken >= places) {
+            return Ok(Turn::Full);
         }
         if counts.slots >= i64::from(limit) {
             return Ok(Turn::NoSlot);
@@ -124,5 +181,6 @@ impl Store {
 enum Turn {
     Admitted(Admitted),
     NoSlot,
-    WindowFull,
+    /// No place is free, or enough jobs wait for a worker.
+    Full,
 }

@@ -4,9 +4,11 @@
 
 mod heartbeat;
 mod register;
+mod seat;
 
 pub use heartbeat::{Heartbeat, Heartbeated, Report, ReportedState, UnknownReportedState};
 pub use register::{Owner, Refusal, Registered, Registration};
+pub use seat::{Caller, Seated};
 
 use domain::SourceId;
 use domain::disk::{DiskIdentity, DiskLayout, SourceDisk, SourcePartition};

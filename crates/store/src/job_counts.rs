@@ -7,9 +7,9 @@ use crate::{Store, StoreError};
 pub struct Figures {
     /// Jobs by state.
     pub jobs: Vec<(String, i64)>,
-    /// Started jobs without a slot, and the age of the oldest in seconds.
+    /// Started jobs of tenants without a free slot, and the age of the oldest in seconds.
     pub waiting_for_slot: (i64, f64),
-    /// Jobs with a slot and without a worker, and the age of the oldest in seconds.
+    /// Other jobs without a worker, and the age of the oldest in seconds.
     pub waiting_for_worker: (i64, f64),
     /// Jobs that a worker drives.
     pub leased: i64,
@@ -30,16 +30,20 @@ impl Store {
             .await?;
         let row = sqlx::query!(
             r#"
-            with queued as (
-                select queued_at, admitted_at,
+            with held as (
+                select tenant, count(*) as slots from job where admitted_at is not null group by tenant
+            ), queued as (
+                select coalesce(admitted_at, queued_at) as since,
+                    admitted_at is null and coalesce(held.slots, 0) >= tenant.max_running as is_at_limit,
                     exists (select 1 from job_lease where job_lease.job_id = job.id) as is_leased
-                from job where state in ('preparing', 'syncing', 'processing', 'cleaning')
+                from job join tenant on tenant.id = job.tenant left join held on held.tenant = job.tenant
+                where state in ('preparing', 'syncing', 'processing', 'cleaning')
             )
             select
-                count(*) filter (where admitted_at is null) as "slot!",
-                coalesce(extract(epoch from now() - min(queued_at) filter (where admitted_at is null)), 0)::float8 as "slot_secs!",
-                count(*) filter (where admitted_at is not null and not is_leased) as "worker!",
-                coalesce(extract(epoch from now() - min(admitted_at) filter (where not is_leased)), 0)::float8 as "worker_secs!",
+                count(*) filter (where is_at_limit) as "slot!",
+                coalesce(extract(epoch from now() - min(since) filter (where is_at_limit)), 0)::float8 as "slot_secs!",
+                count(*) filter (where not is_at_limit and not is_leased) as "worker!",
+                coalesce(extract(epoch from now() - min(since) filter (where not is_at_limit and not is_leased)), 0)::float8 as "worker_secs!",
                 count(*) filter (where is_leased) as "leased!",
                 (select count(*) from outbox) as "outbox!",
                 coalesce((select extract(epoch from now() - min(created_at)) from outbox), 0)::float8 as "outbox_secs!",

@@ -46,6 +46,8 @@ pub struct Renewed {
     pub epoch: Epoch,
     /// What the API asks of the job now.
     pub intent: Intent,
+    /// Whether its place is wanted for another tenant.
+    pub yields: bool,
 }
 
 impl Store {
@@ -117,7 +119,7 @@ impl Store {
             from job, unnest($1::text[], $2::bigint[]) as held (job_id, epoch)
             where job_lease.job_id = held.job_id and job_lease.epoch = held.epoch and job_lease.worker = $3
               and job_lease.expires_at > now() and job.id = job_lease.job_id
-            returning job_lease.job_id, job_lease.epoch, job.intent
+            returning job_lease.job_id, job_lease.epoch, job_lease.yields, job.intent
             "#,
             &jobs,
             &epochs,
@@ -132,6 +134,7 @@ impl Store {
                     job_id: parse("job_lease.job_id", &row.job_id)?,
                     epoch: Epoch(row.epoch),
                     intent: parse("job.intent", &row.intent)?,
+                    yields: row.yields,
                 })
             })
             .collect()
@@ -264,7 +267,8 @@ async fn grant(
         insert into job_lease (job_id, run, epoch, worker, expires_at)
         values ($1, $2, $3, $4, now() + make_interval(secs => $5))
         on conflict (job_id) do update set
-            run = excluded.run, epoch = excluded.epoch, worker = excluded.worker, expires_at = excluded.expires_at
+            run = excluded.run, epoch = excluded.epoch, worker = excluded.worker, expires_at = excluded.expires_at,
+            yields = false, since = now()
         "#,
         job_id.as_str(),
         job.run.0,

@@ -32,6 +32,7 @@ pub mod network;
 pub mod nonce;
 pub mod operator;
 pub mod outbox;
+pub mod parking;
 pub mod policy;
 pub mod run;
 pub mod source;
@@ -40,6 +41,7 @@ pub mod tag;
 pub mod tenant;
 pub mod timer;
 pub mod user;
+pub mod worker;
 pub mod workgroup;
 
 pub use error::{ErrorKind, StoreError};

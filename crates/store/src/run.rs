@@ -1,5 +1,7 @@
 //! What a run needs to know, what it observes, and the end of a job.
 
+use std::time::Duration;
+
 use domain::disk::{DiskIdentity, DiskRecord, SourceDisk, TargetDisk, find_again};
 use domain::message::TraceHeaders;
 use domain::parameters::ReplicationParameters;
@@ -52,6 +54,8 @@ pub struct RunFacts {
     pub rests: bool,
     /// How the copy is tuned.
     pub parameters: ReplicationParameters,
+    /// How long the agent had been silent when this was read, since the run last made progress.
+    pub silent_for: Duration,
     /// Bytes that crossed the wire in this run under earlier leases, as far as they were written down.
     pub bytes_wire: u64,
     /// Disks whose free space this run copies although the job would leave it out, as far as it was written down.
@@ -93,6 +97,7 @@ impl Store {
         let job = sqlx::query!(
             r#"
             select job.tenant, job.source_id, job.replication_parameters, source.public_key, job.run,
+                coalesce(extract(epoch from now() - job.silent_since), 0)::float8 as "silent_secs!",
                 job.observed as "observed: Json<StatusInfo>",
                 job.frequency_hours is not null and not job.cut_over as "rests!"
             from job join source on source.id = job.source_id where job.id = $1
@@ -147,6 +152,7 @@ impl Store {
             public_key: job.public_key,
             rests: job.rests,
             parameters: parameters(&job.replication_parameters)?,
+            silent_for: Duration::try_from_secs_f64(job.silent_secs).unwrap_or_default(),
             bytes_wire: of_this_run(&job.observed.0, job.run)
                 .and_then(|observed| observed.bytes_wire)
                 .unwrap_or(0),
@@ -190,7 +196,9 @@ impl Store {
                 bytes_durable = case when $7 then $4 else greatest(bytes_durable, $4) end,
                 bytes_total = $5,
                 instance_id = $6,
-                leases_lost = case when not $7 and $4 > bytes_durable then 0 else leases_lost end
+                leases_lost = case when not $7 and $4 > bytes_durable then 0 else leases_lost end,
+                silent_since = case when not $7 and $4 > bytes_durable then null else silent_since end,
+                parks = case when not $7 and $4 > bytes_durable then 0 else parks end
             where id = $1 and epoch = $2 and exists (
                 select 1 from job_lease where job_id = $1 and job_lease.epoch = $2 and expires_at > now())
             returning replication_parameters,

@@ -175,7 +175,7 @@ impl Store {
                     -- Begun by a run that has ended: whoever held it was late.
                     or state = 'creating' and not exists (
                         select 1 from job where job.id = image.job_id and job.run = image.run
-                            and job.state in ('preparing', 'syncing', 'processing', 'cleaning')))
+                            and job.state in ('preparing', 'syncing', 'parked', 'processing', 'cleaning')))
                 order by id limit 500 for update skip locked)
              returning id",
             age_secs

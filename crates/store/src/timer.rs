@@ -24,6 +24,8 @@ pub enum TimerKind {
     Expire,
     /// Deletes it, after its time as an expired job.
     Purge,
+    /// Brings its parked run back to the queue.
+    Resume,
 }
 
 impl TimerKind {
@@ -34,6 +36,7 @@ impl TimerKind {
             Self::Run => "run",
             Self::Expire => "expire",
             Self::Purge => "purge",
+            Self::Resume => "resume",
         }
     }
 
@@ -42,6 +45,7 @@ impl TimerKind {
             Self::Start | Self::Run => Event::Start,
             Self::Expire => Event::Expire,
             Self::Purge => Event::Delete,
+            Self::Resume => Event::Resumed,
         }
     }
 }
@@ -50,10 +54,16 @@ impl std::str::FromStr for TimerKind {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Start, Self::Run, Self::Expire, Self::Purge]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or(())
+        [
+            Self::Start,
+            Self::Run,
+            Self::Expire,
+            Self::Purge,
+            Self::Resume,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
+        .ok_or(())
     }
 }
 
@@ -94,7 +104,7 @@ impl Store {
         let row = sqlx::query!(
             r#"
             select timer.job_id, timer.kind, extract(epoch from now() - timer.due_at)::float8 as "late_secs!",
-                job.state in ('preparing', 'syncing', 'processing', 'cleaning') as "is_running!",
+                job.state in ('preparing', 'syncing', 'parked', 'processing', 'cleaning') as "is_running!",
                 source.last_seen_at > now() - make_interval(secs => $1) and source.failure_code is null as "is_online!",
                 exists (select 1 from job_lease where job_lease.job_id = job.id and job_lease.expires_at > now()) as "is_held!"
             from timer join job on job.id = timer.job_id join source on source.id = job.source_id
@@ -117,6 +127,7 @@ impl Store {
             // Running at ValidTime: nothing happens now. A run that ends without an image expires then.
             TimerKind::Expire => row.is_running || row.is_held,
             TimerKind::Purge => row.is_held,
+            TimerKind::Resume => false,
         };
         if waits {
             sqlx::query!(

@@ -91,6 +91,8 @@ impl Account {
                     failure,
                     interval_secs: 30,
                     reports,
+                    caller: None,
+                    clock_ahead_ms: None,
                 },
             )
             .await

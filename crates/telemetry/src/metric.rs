@@ -100,7 +100,7 @@ metrics! {
     JobStartSeconds: Kind::Histogram(WAIT_SECONDS), "wherry_job_start_seconds", {},
         "Time from a job's start being asked for to a worker holding its first lease of that run.";
     RunSeconds: Kind::Histogram(RUN_SECONDS), "wherry_run_seconds",
-        { outcome: "`finished`, `stopped`, `failed`, `removed`, `handed_over` (its worker drained) or `lease_lost`" },
+        { outcome: "`finished`, `stopped`, `failed`, `removed`, `handed_over` (its worker drained), `parked` (its agent is silent), `yielded` (another account had fewer places) or `lease_lost`" },
         "Time that a worker spent with a run, from its claim to its end here.";
     RunPhaseSeconds: Kind::Histogram(RUN_SECONDS), "wherry_run_phase_seconds",
         { phase: "`preparing`, `syncing`, `processing` or `cleaning`" },

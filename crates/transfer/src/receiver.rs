@@ -241,6 +241,8 @@ pub struct ReceiveStatus {
     pub bytes_free: u64,
     /// Bytes that came over the data streams since the server started.
     pub bytes_wire: u64,
+    /// Bytes of the sender's disks that its frames stood for since the server started: sent, empty, or here already.
+    pub bytes_covered: u64,
     /// What ended the transfer for good, if anything.
     pub failure: Option<Failure>,
 }

@@ -224,7 +224,7 @@ impl Run {
     }
 
     /// Most bytes a second of this run as it is now: its job's limit, or less where runs share the host's.
-    fn limit(&mut self) -> Option<u64> {
+    pub(super) fn limit(&mut self) -> Option<u64> {
         let (shares, job_id) = (&self.context.shares, &self.lease.job_id);
         let share = self.share.get_or_insert_with(|| shares.join(job_id));
         share.limit(self.facts.parameters.bandwidth_limit_bytes_per_sec)

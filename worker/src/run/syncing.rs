@@ -7,10 +7,12 @@ use domain::{Failure, FailureCode};
 use proto::receiver::StatusResponse;
 use store::agent::ReportedState;
 use store::assignment::AgentReport;
+use store::parking::Parking;
 use telemetry::Metric;
 
 use super::losses::Losses;
 use super::preparing::Site;
+use super::silence::{Limits, Seen, Silence, Verdict};
 use super::{Ended, Run, disks, internal, lost_or_ended, persist};
 
 /// Between two looks at the receiver.
@@ -29,7 +31,7 @@ impl Run {
 
     /// Waits until the receiver has given a receipt for every disk, in `site` or in the one that replaces it.
     pub(super) async fn receive_all(&mut self, mut site: Site) -> Result<Site, Ended> {
-        let mut heard_at = Instant::now();
+        let mut silence = Silence::new(self.facts.silent_for, Instant::now());
         let mut answered_at = Instant::now();
         let mut losses = Losses::default();
         let mut mended = 0;
@@ -55,18 +57,20 @@ impl Run {
                         self.observe("sending again what did not arrive whole")
                             .await?;
                         site = self.open_site(site.instance, site.image).await?;
-                        (heard_at, answered_at) = (Instant::now(), Instant::now());
+                        answered_at = Instant::now();
+                        silence.new_receiver(answered_at);
                         continue;
                     }
                     if disks::have_arrived(&self.facts.disks, &status) {
                         self.share = None;
                         return Ok(site);
                     }
+                    silence.look(&seen(&status), answered_at);
+                    let verdict = silence.verdict(&self.limits_of_silence(), answered_at);
                     if status.agent_connected {
-                        heard_at = Instant::now();
-                        self.observe("copying").await?;
+                        self.hear_agent(verdict).await?;
                     } else {
-                        self.wait_for_agent(heard_at, mended > 0).await?;
+                        self.wait_for_agent(verdict, mended > 0).await?;
                     }
                     self.keep_to_the_limit(&mut site).await?;
                 }
@@ -83,6 +87,7 @@ impl Run {
                             .await?;
                         site = self.open_site(site.instance, site.image).await?;
                         answered_at = Instant::now();
+                        silence.new_receiver(answered_at);
                     }
                 }
             }
@@ -90,9 +95,62 @@ impl Run {
         }
     }
 
-    /// No agent is connected: says what is waited for, and gives up when that takes too long or can't end. While a copy is mended, the agent
-    /// may still repeat what the receiver before said of it.
-    async fn wait_for_agent(&mut self, heard_at: Instant, is_mending: bool) -> Result<(), Ended> {
+    fn limits_of_silence(&mut self) -> Limits {
+        // A copy that is held back by a limit is measured by half of that.
+        let limit = self
+            .limit()
+            .map_or(u64::MAX, |limit| limit.saturating_mul(3600 / 2));
+        let config = &self.context.config;
+        Limits {
+            patience: config.agent_patience(),
+            park_after: config.agent_park(),
+            still_after: config.agent_still(),
+            least_per_hour: (config.least_mib_per_hour << 20).min(limit),
+        }
+    }
+
+    /// An agent is connected: shows that, unless nothing comes, or too little.
+    async fn hear_agent(&mut self, verdict: Verdict) -> Result<(), Ended> {
+        let source_id = self.facts.source_id.clone();
+        match verdict {
+            Verdict::GoOn => self.observe("copying").await,
+            Verdict::Park(silent) => {
+                let sentence = format!(
+                    "waiting for the agent of {source_id}, which is connected and sends nothing"
+                );
+                Err(self.park_until_heard(silent, sentence))
+            }
+            Verdict::GiveUp => {
+                let patience = spoken(self.context.config.agent_patience());
+                let sentence = format!(
+                    "The agent of {source_id} was connected and sent nothing for {patience}. Look at its log and at its disks, restart it, then \
+                     start the job again; what was copied is kept."
+                );
+                Err(Failure::new(FailureCode::ReceiverUnreachable, sentence).into())
+            }
+            Verdict::TooSlow(bytes) => {
+                let least = self.context.config.least_mib_per_hour;
+                let sentence = format!(
+                    "The agent of {source_id} dealt with {bytes} bytes of its disks in an hour; a run must come {least} MiB further. Look at the \
+                     network and at the disks of the source, then start the job again; what was copied is kept."
+                );
+                Err(Failure::new(FailureCode::TooSlow, sentence).into())
+            }
+        }
+    }
+
+    fn park_until_heard(&self, silent: Duration, sentence: String) -> Ended {
+        let left = self.context.config.agent_patience().saturating_sub(silent);
+        let parking = Parking::Silent {
+            since: silent,
+            at_most: left.max(Duration::from_secs(1)),
+        };
+        Ended::Parked(parking, sentence)
+    }
+
+    /// No agent is connected: says what is waited for, and parks or gives up when that takes too long, or can't end. While a copy is mended, the
+    /// agent may still repeat what the receiver before said of it.
+    async fn wait_for_agent(&mut self, verdict: Verdict, is_mending: bool) -> Result<(), Ended> {
         let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
         let report = persist(|| self.context.store.agent_report(job_id, epoch)).await;
         let report = report.map_err(|error| internal(&error))?;
@@ -117,7 +175,10 @@ impl Run {
             (true, Some(trouble)) => format!("waiting for the agent of {source_id}: {trouble}"),
             (true, None) => format!("waiting for the agent of {source_id} to connect"),
         };
-        if heard_at.elapsed() > self.context.config.agent_patience() {
+        if let Verdict::Park(silent) = verdict {
+            return Err(self.park_until_heard(silent, sentence));
+        }
+        if verdict == Verdict::GiveUp {
             let code = if online {
                 FailureCode::ReceiverUnreachable
             } else {
@@ -139,6 +200,18 @@ impl Run {
         let total: u64 = self.facts.disks.iter().map(|disk| disk.source_bytes).sum();
         let seconds = started.elapsed().as_secs_f64().max(0.001);
         telemetry::histogram(Metric::TransferBytesPerSecond, &[]).record(total as f64 / seconds);
+    }
+}
+
+fn seen(status: &StatusResponse) -> Seen {
+    Seen {
+        is_connected: status.agent_connected,
+        bytes_wire: status.bytes_wire,
+        bytes_covered: status.bytes_covered,
+        is_complete: status
+            .disks
+            .iter()
+            .all(|disk| disk.bytes_durable >= disk.size_bytes),
     }
 }
 

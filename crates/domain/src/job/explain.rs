@@ -36,6 +36,8 @@ pub struct Facts {
     pub leases_lost: i32,
     /// When it starts by itself.
     pub scheduled_start: Option<Timestamp>,
+    /// When its parked run looks for its agent again, at the latest.
+    pub resumes: Option<Timestamp>,
     /// When its next run starts by itself.
     pub next_run: Option<Timestamp>,
     /// When it expires.
@@ -55,6 +57,8 @@ pub struct SourceFacts {
     pub last_seen: Timestamp,
     /// What its agent complains of.
     pub failure: Option<String>,
+    /// What its owner must know of it although it works.
+    pub warning: Option<String>,
 }
 
 /// A job's place in its tenant's queue.
@@ -105,6 +109,10 @@ fn now(facts: &Facts) -> String {
         },
         State::Preparing => preparing(facts),
         State::Syncing => doing(facts, "The disks are being copied"),
+        State::Parked => doing(
+            facts,
+            "The copy waits without a worker, and what was copied is kept",
+        ),
         State::Processing => doing(facts, "The disks are copied; the image is being made"),
         State::Cleaning => doing(
             facts,
@@ -130,6 +138,10 @@ fn now(facts: &Facts) -> String {
 
 fn preparing(facts: &Facts) -> String {
     match (&facts.queue, &facts.worker) {
+        (Some(queue), _) if queue.running < queue.limit => format!(
+            "The job is started and waits for a free place of a worker: it is number {} in the queue of this account.",
+            queue.position
+        ),
         (Some(queue), _) => format!(
             "The job is started and waits for a slot: it is number {} in the queue, and {} of {} slots are taken.",
             queue.position, queue.running, queue.limit
@@ -158,6 +170,11 @@ fn next(facts: &Facts) -> String {
         State::Preparing | State::Syncing if facts.intent == Intent::Stop => {
             "A stop was asked for: its worker stops the copy at its next renewal, within seconds.".to_owned()
         }
+        State::Preparing if facts.queue.is_some_and(|queue| queue.running < queue.limit) => {
+            "It is given the next place of a worker that becomes free, unless an account with fewer runs waits too. If this lasts, check that \
+             workers run."
+                .to_owned()
+        }
         State::Preparing if facts.queue.is_some() => {
             "It is given a slot when another job of this account ends its run.".to_owned()
         }
@@ -166,6 +183,12 @@ fn next(facts: &Facts) -> String {
         }
         State::Preparing => "The agent is told where to send, and the copy starts.".to_owned(),
         State::Syncing => "When every disk is copied and proven, the image is made.".to_owned(),
+        State::Parked => match facts.resumes {
+            Some(at) => format!(
+                "It goes on when its agent comes back, and looks for it at {at}; StopReplicationJob ends it sooner."
+            ),
+            None => "It goes back to the queue now.".to_owned(),
+        },
         State::Processing => "The image goes to the image store, and the intermediate instance is released.".to_owned(),
         State::Cleaning => "The job is finished when the intermediate instance is gone.".to_owned(),
         State::Stopped => format!("StartReplicationJob goes on from what was copied; {expiry}."),
@@ -201,6 +224,9 @@ fn reasons(facts: &Facts) -> Vec<String> {
     }
     if agent_matters && let Some(failure) = &facts.source.failure {
         reasons.push(format!("The agent of the source reports: {failure}"));
+    }
+    if agent_matters && let Some(warning) = &facts.source.warning {
+        reasons.push(warning.clone());
     }
     if let Some(worker) = &facts.worker
         && facts.state.is_running()
@@ -255,6 +281,7 @@ mod tests {
                 online: true,
                 last_seen: moment,
                 failure: None,
+                warning: None,
             },
             queue: None,
             worker: None,
@@ -265,6 +292,7 @@ mod tests {
             copied_free_space: Vec::new(),
             leases_lost: 0,
             scheduled_start: None,
+            resumes: None,
             next_run: None,
             valid_until: moment,
             purge_at: None,
@@ -301,6 +329,33 @@ mod tests {
         assert_eq!(
             explanation.next,
             "It is given a slot when another job of this account ends its run."
+        );
+    }
+
+    #[test]
+    fn a_job_that_waits_for_a_worker_and_a_parked_one_say_what_they_wait_for() {
+        let mut queued = facts(State::Preparing);
+        queued.queue = Some(QueueFacts {
+            position: 1,
+            running: 0,
+            limit: 5,
+        });
+        assert_eq!(
+            explain(&queued).now,
+            "The job is started and waits for a free place of a worker: it is number 1 in the queue of this account."
+        );
+        let mut parked = facts(State::Parked);
+        parked.doing = Some("waiting for the agent of s-1, which is offline".to_owned());
+        parked.resumes = Some(parked.valid_until);
+        let explanation = explain(&parked);
+        assert_eq!(
+            explanation.now,
+            "The copy waits without a worker, and what was copied is kept: waiting for the agent of s-1, which is offline."
+        );
+        assert!(
+            explanation.next.contains("2027-01-15T08:00:00Z"),
+            "{}",
+            explanation.next
         );
     }
 

@@ -25,6 +25,7 @@ pub fn progress(state: State, furthest: State, bytes_durable: u64, bytes_total: 
         // The bytes of an earlier run don't count until this run has found them again.
         State::Ready
         | State::Preparing
+        | State::Parked
         | State::Stopped
         | State::InError
         | State::Finished

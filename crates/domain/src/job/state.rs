@@ -15,6 +15,8 @@ pub enum State {
     Preparing,
     /// Disks are being copied.
     Syncing,
+    /// In the middle of the copy, without a worker: the agent is silent. What was copied is kept.
+    Parked,
     /// The image is being made.
     Processing,
     /// The instance is being released.
@@ -38,7 +40,7 @@ pub enum State {
 pub enum Status {
     /// See [`State::Ready`].
     Ready,
-    /// One of the four running states.
+    /// One of the five running states.
     Running,
     /// See [`State::Stopped`].
     Stopped,
@@ -74,10 +76,11 @@ pub struct UnknownState(pub String);
 
 impl State {
     /// Every state, in the order of a job's life.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ready,
         Self::Preparing,
         Self::Syncing,
+        Self::Parked,
         Self::Processing,
         Self::Cleaning,
         Self::Stopped,
@@ -94,6 +97,7 @@ impl State {
             Self::Ready => "ready",
             Self::Preparing => "preparing",
             Self::Syncing => "syncing",
+            Self::Parked => "parked",
             Self::Processing => "processing",
             Self::Cleaning => "cleaning",
             Self::Stopped => "stopped",
@@ -109,7 +113,9 @@ impl State {
     pub fn status(self) -> Status {
         match self {
             Self::Ready => Status::Ready,
-            Self::Preparing | Self::Syncing | Self::Processing | Self::Cleaning => Status::Running,
+            Self::Preparing | Self::Syncing | Self::Parked | Self::Processing | Self::Cleaning => {
+                Status::Running
+            }
             Self::Stopped => Status::Stopped,
             Self::InError => Status::InError,
             Self::Waiting => Status::Waiting,
@@ -123,7 +129,7 @@ impl State {
     pub fn business_status(self) -> Option<BusinessStatus> {
         match self {
             Self::Preparing => Some(BusinessStatus::Preparing),
-            Self::Syncing => Some(BusinessStatus::Syncing),
+            Self::Syncing | Self::Parked => Some(BusinessStatus::Syncing),
             Self::Processing => Some(BusinessStatus::Processing),
             Self::Cleaning => Some(BusinessStatus::Cleaning),
             Self::Ready

@@ -39,6 +39,10 @@ pub enum Event {
     Fail,
     /// The lease ran out. The run goes back to the queue and keeps its number.
     LeaseLost,
+    /// The lease holder gives its place back in the middle of the copy: the agent is silent. The run keeps its number and its copy.
+    Parked,
+    /// A parked run goes back to the queue: its agent has come back, or it is time to look for it again.
+    Resumed,
     /// The validity is over.
     Expire,
     /// The tenant deletes it, or its time after expiry is over.
@@ -86,7 +90,7 @@ impl Reason {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Start,
         Self::Prepared,
         Self::Synced,
@@ -98,6 +102,8 @@ impl Event {
         Self::Halted,
         Self::Fail,
         Self::LeaseLost,
+        Self::Parked,
+        Self::Resumed,
         Self::Expire,
         Self::Delete,
         Self::Removed,
@@ -117,6 +123,8 @@ impl Event {
             Self::Halted => "halted",
             Self::Fail => "fail",
             Self::LeaseLost => "lease_lost",
+            Self::Parked => "parked",
+            Self::Resumed => "resumed",
             Self::Expire => "expire",
             Self::Delete => "delete",
             Self::Removed => "removed",
@@ -162,6 +170,7 @@ pub fn next(state: State, event: Event) -> Outcome {
             S::Ready | S::Stopped | S::InError | S::Waiting => To(S::Preparing),
             S::Preparing
             | S::Syncing
+            | S::Parked
             | S::Processing
             | S::Cleaning
             | S::Finished
@@ -171,7 +180,8 @@ pub fn next(state: State, event: Event) -> Outcome {
         Event::Prepared => match state {
             S::Preparing => To(S::Syncing),
             S::Syncing => Ignored(Repeated),
-            S::Processing
+            S::Parked
+            | S::Processing
             | S::Cleaning
             | S::Stopped
             | S::InError
@@ -184,6 +194,7 @@ pub fn next(state: State, event: Event) -> Outcome {
             S::Syncing => To(S::Processing),
             S::Processing => Ignored(Repeated),
             S::Preparing
+            | S::Parked
             | S::Cleaning
             | S::Stopped
             | S::InError
@@ -197,6 +208,7 @@ pub fn next(state: State, event: Event) -> Outcome {
             S::Cleaning => Ignored(Repeated),
             S::Preparing
             | S::Syncing
+            | S::Parked
             | S::Stopped
             | S::InError
             | S::Waiting
@@ -207,17 +219,25 @@ pub fn next(state: State, event: Event) -> Outcome {
         Event::Finish => match state {
             S::Cleaning => To(S::Finished),
             S::Finished => Ignored(Repeated),
-            S::Preparing | S::Syncing | S::Processing | S::Stopped | S::InError | S::Deleting => {
-                Ignored(Late)
-            }
+            S::Preparing
+            | S::Syncing
+            | S::Parked
+            | S::Processing
+            | S::Stopped
+            | S::InError
+            | S::Deleting => Ignored(Late),
             S::Ready | S::Waiting | S::Expired => Ignored(Impossible),
         },
         Event::Rest => match state {
             S::Cleaning => To(S::Waiting),
             S::Waiting => Ignored(Repeated),
-            S::Preparing | S::Syncing | S::Processing | S::Stopped | S::InError | S::Deleting => {
-                Ignored(Late)
-            }
+            S::Preparing
+            | S::Syncing
+            | S::Parked
+            | S::Processing
+            | S::Stopped
+            | S::InError
+            | S::Deleting => Ignored(Late),
             S::Ready | S::Finished | S::Expired => Ignored(Impossible),
         },
         Event::CutOver => match state {
@@ -225,6 +245,7 @@ pub fn next(state: State, event: Event) -> Outcome {
             S::Ready
             | S::Preparing
             | S::Syncing
+            | S::Parked
             | S::Processing
             | S::Cleaning
             | S::Stopped
@@ -235,7 +256,8 @@ pub fn next(state: State, event: Event) -> Outcome {
         },
         Event::Stop => match state {
             S::Syncing => Recorded,
-            S::Waiting => To(S::Stopped),
+            // Nobody holds it, so nobody has to be told.
+            S::Parked | S::Waiting => To(S::Stopped),
             S::Ready
             | S::Preparing
             | S::Processing
@@ -247,13 +269,13 @@ pub fn next(state: State, event: Event) -> Outcome {
             | S::Deleting => Refused,
         },
         Event::Halted => match state {
-            S::Preparing | S::Syncing | S::Processing | S::Cleaning => To(S::Stopped),
+            S::Preparing | S::Syncing | S::Parked | S::Processing | S::Cleaning => To(S::Stopped),
             S::Stopped => Ignored(Repeated),
             S::InError | S::Waiting | S::Finished | S::Expired | S::Deleting => Ignored(Late),
             S::Ready => Ignored(Impossible),
         },
         Event::Fail => match state {
-            S::Preparing | S::Syncing | S::Processing | S::Cleaning => To(S::InError),
+            S::Preparing | S::Syncing | S::Parked | S::Processing | S::Cleaning => To(S::InError),
             S::InError => Ignored(Repeated),
             S::Stopped | S::Waiting | S::Finished | S::Expired | S::Deleting => Ignored(Late),
             S::Ready => Ignored(Impossible),
@@ -261,29 +283,68 @@ pub fn next(state: State, event: Event) -> Outcome {
         Event::LeaseLost => match state {
             S::Syncing | S::Processing | S::Cleaning => To(S::Preparing),
             S::Preparing => Ignored(Repeated),
-            S::Stopped | S::InError | S::Waiting | S::Finished | S::Expired | S::Deleting => {
-                Ignored(Late)
-            }
+            S::Parked
+            | S::Stopped
+            | S::InError
+            | S::Waiting
+            | S::Finished
+            | S::Expired
+            | S::Deleting => Ignored(Late),
+            S::Ready => Ignored(Impossible),
+        },
+        Event::Parked => match state {
+            S::Syncing => To(S::Parked),
+            S::Parked => Ignored(Repeated),
+            S::Preparing
+            | S::Processing
+            | S::Cleaning
+            | S::Stopped
+            | S::InError
+            | S::Waiting
+            | S::Finished
+            | S::Expired
+            | S::Deleting => Ignored(Late),
+            S::Ready => Ignored(Impossible),
+        },
+        Event::Resumed => match state {
+            S::Parked => To(S::Preparing),
+            S::Preparing => Ignored(Repeated),
+            S::Syncing
+            | S::Processing
+            | S::Cleaning
+            | S::Stopped
+            | S::InError
+            | S::Waiting
+            | S::Finished
+            | S::Expired
+            | S::Deleting => Ignored(Late),
             S::Ready => Ignored(Impossible),
         },
         Event::Expire => match state {
             S::Ready | S::Stopped | S::InError | S::Waiting => To(S::Expired),
             S::Expired => Ignored(Repeated),
-            S::Preparing | S::Syncing | S::Processing | S::Cleaning | S::Finished | S::Deleting => {
-                Ignored(Late)
-            }
+            S::Preparing
+            | S::Syncing
+            | S::Parked
+            | S::Processing
+            | S::Cleaning
+            | S::Finished
+            | S::Deleting => Ignored(Late),
         },
         Event::Delete => match state {
             S::Ready | S::Stopped | S::InError | S::Waiting | S::Finished | S::Expired => {
                 To(S::Deleting)
             }
-            S::Preparing | S::Syncing | S::Processing | S::Cleaning | S::Deleting => Refused,
+            S::Preparing | S::Syncing | S::Parked | S::Processing | S::Cleaning | S::Deleting => {
+                Refused
+            }
         },
         Event::Removed => match state {
             S::Deleting => Gone,
             S::Ready
             | S::Preparing
             | S::Syncing
+            | S::Parked
             | S::Processing
             | S::Cleaning
             | S::Stopped
@@ -358,7 +419,10 @@ mod tests {
             .into_iter()
             .filter(|&state| next(state, Event::Stop) != Outcome::Refused)
             .collect();
-        assert_eq!(stoppable, [State::Syncing, State::Waiting].into());
+        assert_eq!(
+            stoppable,
+            [State::Syncing, State::Parked, State::Waiting].into()
+        );
     }
 
     #[test]
@@ -371,6 +435,7 @@ mod tests {
             Event::Rest,
             Event::Halted,
             Event::Fail,
+            Event::Parked,
         ];
         for event in of_a_holder {
             for state in State::ALL.into_iter().filter(|state| !state.is_running()) {
@@ -430,7 +495,13 @@ mod tests {
 
     #[test]
     fn a_slot_is_only_left_by_the_events_that_end_a_run() {
-        let ends_a_run = [Event::Finish, Event::Rest, Event::Halted, Event::Fail];
+        let ends_a_run = [
+            Event::Finish,
+            Event::Rest,
+            Event::Halted,
+            Event::Fail,
+            Event::Stop,
+        ];
         for event in Event::ALL {
             for (from, to) in event.moves() {
                 if from.is_running() && !to.is_running() {

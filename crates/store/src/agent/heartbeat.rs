@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, JobId, Run, SourceId};
 use sqlx::types::Json;
 
+use super::seat::{self, Caller, Seated};
 use super::{Inventory, system_info, write_disks};
-use crate::{Store, StoreError, Transaction};
+use crate::{Store, StoreError, Transaction, parking};
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,10 @@ pub struct Heartbeat<'a> {
     pub interval_secs: i32,
     /// What became of its assignments.
     pub reports: &'a [Report],
+    /// Who it is; `None` from agents that don't say so.
+    pub caller: Option<&'a Caller>,
+    /// Its clock less the gateway's, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// What became of one assignment.
@@ -110,6 +116,15 @@ pub enum Heartbeated {
         /// All current assignments of the source, each an encoded `wherry.agent.v1.Assignment`.
         assignments: Vec<Vec<u8>>,
     },
+    /// Another agent with the same key is listened to. Nothing was written but that this one called.
+    Other {
+        /// Name of the other's host.
+        host: String,
+        /// How long the other is silent.
+        silent: Duration,
+        /// Whether two servers are known to have one key.
+        is_clone: bool,
+    },
     /// The source is gone, or going. Nothing was written.
     Gone,
 }
@@ -122,8 +137,28 @@ impl Store {
         heartbeat: Heartbeat<'_>,
     ) -> Result<Heartbeated, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        if !touch(&mut transaction, source_id, &heartbeat).await? {
-            return Ok(Heartbeated::Gone);
+        let is_back = match seat::take(&mut transaction, source_id, heartbeat.caller).await? {
+            Seated::Listened {
+                was_offline,
+                is_new,
+            } => was_offline || is_new,
+            Seated::Other {
+                host,
+                silent,
+                is_clone,
+            } => {
+                transaction.commit().await?;
+                return Ok(Heartbeated::Other {
+                    host,
+                    silent,
+                    is_clone,
+                });
+            }
+            Seated::Gone => return Ok(Heartbeated::Gone),
+        };
+        touch(&mut transaction, source_id, &heartbeat).await?;
+        if is_back {
+            parking::resume_now(&mut transaction, source_id).await?;
         }
         let disks = &heartbeat.inventory.disks;
         write_disks(
@@ -154,7 +189,9 @@ impl Store {
         Ok(sqlx::query_scalar!(
             r#"
             select (select coalesce(string_agg(job_id || '/' || epoch || '/' || md5(message), ' ' order by job_id), '')
-                    from assignment where source_id = source.id) as "version!"
+                    from assignment where source_id = source.id)
+                -- Another agent with the same key makes the one that is listened to say that it lives.
+                || ' ' || coalesce(rival_instance, '') as "version!"
             from source where id = $1 and not deleting
             "#,
             source_id.as_str()
@@ -168,12 +205,12 @@ async fn touch(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,
     heartbeat: &Heartbeat<'_>,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     let inventory = heartbeat.inventory;
-    let touched = sqlx::query!(
+    sqlx::query!(
         "update source set agent_version = $2, architecture = $3, platform = $4, kernel_level = $5, system_info = $6,
-                heartbeat_secs = $7, failure_code = $8, failure_message = $9, last_seen_at = now()
-         where id = $1 and not deleting",
+                heartbeat_secs = $7, failure_code = $8, failure_message = $9, last_seen_at = now(), clock_ahead_ms = $10
+         where id = $1",
         source_id.as_str(),
         inventory.agent_version,
         inventory.architecture,
@@ -183,10 +220,11 @@ async fn touch(
         heartbeat.interval_secs,
         heartbeat.failure.map(|failure| failure.code.as_str()),
         heartbeat.failure.map(|failure| failure.message.as_str()),
+        heartbeat.clock_ahead_ms,
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(touched.rows_affected() == 1)
+    Ok(())
 }
 
 /// A report of another run or epoch, or of somebody else's assignment, finds no row: it comes too late to matter.

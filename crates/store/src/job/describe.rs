@@ -72,6 +72,8 @@ pub struct Job {
     pub scheduled_start_at: Option<Timestamp>,
     /// When it expires.
     pub valid_until: Timestamp,
+    /// What its owner must know of its source although it works.
+    pub source_warning: Option<String>,
     /// The workgroup that its source is in.
     pub workgroup_id: Option<WorkgroupId>,
     /// How it delivers again and again; `None` for a job that delivers once.
@@ -189,12 +191,14 @@ impl Store {
         .await?;
         let mut disks = disks_of_jobs(&mut connection, &ids).await?;
         let mut runs = super::runs::of_jobs(&mut connection, &ids).await?;
+        let mut warnings = warnings_of_jobs(&mut connection, &ids).await?;
         let rows = rows
             .into_iter()
             .map(|row| {
                 Ok(Job {
                     disks: disks.remove(&row.id).unwrap_or_default(),
                     runs: runs.remove(&row.id).unwrap_or_default(),
+                    source_warning: warnings.remove(&row.id),
                     increments: Increments::from_columns(row.frequency_hours, row.images_to_keep),
                     id: parse("job.id", &row.id)?,
                     source_id: parse("job.source_id", &row.source_id)?,
@@ -231,6 +235,31 @@ impl Store {
             .collect::<Result<_, StoreError>>()?;
         Ok(Listed { rows, total })
     }
+}
+
+/// What the owners of these jobs must know of the sources, by job. Only of jobs to which it matters.
+async fn warnings_of_jobs(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<HashMap<String, String>, StoreError> {
+    let rows = sqlx::query!(
+        "select job.id, source.clock_ahead_ms,
+            case when source.cloned_at is not null and source.rival_seen_at > now() - make_interval(secs => $2)
+                then coalesce(source.rival_host, '') end as rival_host
+         from job join source on source.id = job.source_id
+         where job.id = any($1) and job.state not in ('finished', 'expired', 'deleting')",
+        ids,
+        domain::seat::TOLD_FOR.as_secs_f64(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let warning = |rival_host: Option<String>, clock_ahead_ms| {
+        domain::seat::warning(rival_host.as_deref(), clock_ahead_ms)
+    };
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Some((row.id, warning(row.rival_host, row.clock_ahead_ms)?)))
+        .collect())
 }
 
 async fn disks_of_jobs(
@@ -278,11 +307,11 @@ mod tests {
             .states()
         };
         assert_eq!(states(None, None), None);
-        let running = ["preparing", "syncing", "processing", "cleaning"];
+        let running = ["preparing", "syncing", "parked", "processing", "cleaning"];
         assert_eq!(states(Some(Status::Running), None), Some(running.to_vec()));
         assert_eq!(
             states(None, Some(BusinessStatus::Syncing)),
-            Some(vec!["syncing"])
+            Some(vec!["syncing", "parked"])
         );
         assert_eq!(
             states(Some(Status::Ready), Some(BusinessStatus::Syncing)),

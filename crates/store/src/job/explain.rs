@@ -46,7 +46,9 @@ impl Store {
             select job.state, job.intent, job.run, job.failure_code, job.failure_message,
                 job.observed as "observed: Json<StatusInfo>", job.bytes_durable, job.bytes_total, job.leases_lost,
                 job.valid_until, job.image_id,
-                source.last_seen_at, source.failure_message as source_failure,
+                source.last_seen_at, source.failure_message as source_failure, source.clock_ahead_ms,
+                case when source.cloned_at is not null and source.rival_seen_at > now() - make_interval(secs => $4)
+                    then coalesce(source.rival_host, '') end as rival_host,
                 source.last_seen_at > now() - make_interval(secs => $3) as "source_online!",
                 job.state = 'preparing' and job.admitted_at is null as "is_queued!",
                 (select count(*) from job as ahead
@@ -60,7 +62,8 @@ impl Store {
                 job_lease.worker as "worker?", job_lease.expires_at > now() as lease_is_live,
                 (select due_at from timer where timer.job_id = job.id and kind = 'start') as start_at,
                 (select due_at from timer where timer.job_id = job.id and kind = 'run') as run_at,
-                (select due_at from timer where timer.job_id = job.id and kind = 'purge') as purge_at
+                (select due_at from timer where timer.job_id = job.id and kind = 'purge') as purge_at,
+                (select due_at from timer where timer.job_id = job.id and kind = 'resume') as resume_at
             from job
             join source on source.id = job.source_id
             join tenant on tenant.id = job.tenant
@@ -70,6 +73,7 @@ impl Store {
             tenant.as_str(),
             id.as_str(),
             offline_after_secs(),
+            domain::seat::TOLD_FOR.as_secs_f64(),
         )
         .fetch_optional(&mut *self.connection_as(tenant).await?)
         .await?
@@ -87,6 +91,7 @@ impl Store {
                 online: row.source_online,
                 last_seen: row.last_seen_at.into(),
                 failure: row.source_failure,
+                warning: domain::seat::warning(row.rival_host.as_deref(), row.clock_ahead_ms),
             },
             queue: row.is_queued.then_some(QueueFacts {
                 position: row.position,
@@ -104,6 +109,7 @@ impl Store {
             bytes_total: unsigned("job.bytes_total", row.bytes_total)?,
             leases_lost: row.leases_lost,
             scheduled_start: row.start_at.map(Timestamp::from),
+            resumes: row.resume_at.map(Timestamp::from),
             next_run: row.run_at.map(Timestamp::from),
             valid_until: row.valid_until.into(),
             purge_at: row.purge_at.map(Timestamp::from),

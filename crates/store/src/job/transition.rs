@@ -118,7 +118,7 @@ pub(crate) async fn apply(
             if changed.from.is_running() && !changed.to.is_running() {
                 image_build::abandon_images(transaction, job_id, change.headers).await?;
             }
-            if changed.to == State::Preparing
+            if matches!(changed.to, State::Preparing | State::Parked)
                 || changed.from.is_running() && !changed.to.is_running()
             {
                 sqlx::query!("select pg_notify($1, '')", super::QUEUE_CHANNEL)
@@ -151,13 +151,14 @@ async fn move_job(
         with moves as (
             select * from unnest($2::text[], $3::text[]) as moves (from_state, to_state)
         ), running (state) as (
-            values ('preparing'), ('syncing'), ('processing'), ('cleaning')
+            values ('preparing'), ('syncing'), ('parked'), ('processing'), ('cleaning')
         )
         update job set
             state = moves.to_state,
             state_since = now(),
             run = job.run + case when $4 = 'start' then 1 else 0 end,
-            queued_at = case when $4 = 'start' then now() else job.queued_at end,
+            -- A run that was parked stands behind those that have waited.
+            queued_at = case when $4 in ('start', 'resumed') then now() else job.queued_at end,
             start_headers = case when $4 = 'start' then $10 else job.start_headers end,
             asked_at = null,
             started_at = case when $4 = 'start' then now() else job.started_at end,
@@ -167,7 +168,7 @@ async fn move_job(
                 else job.ended_at end,
             -- The instance of the run before is gone, and what was copied into it.
             bytes_durable = case when moves.from_state = 'waiting' then 0 else job.bytes_durable end,
-            admitted_at = case when moves.to_state in (select state from running) and $4 <> 'start'
+            admitted_at = case when moves.to_state in (select state from running) and moves.to_state <> 'parked' and $4 <> 'start'
                 then job.admitted_at end,
             intent = case
                 when $4 = 'start' then 'run'
@@ -176,6 +177,8 @@ async fn move_job(
                 else job.intent end,
             intent_version = job.intent_version + 1,
             leases_lost = case when $4 = 'start' then 0 else job.leases_lost end,
+            silent_since = case when $4 = 'start' then null else job.silent_since end,
+            parks = case when $4 = 'start' then 0 else job.parks end,
             failure_code = case when $4 = 'fail' then $5 when $4 = 'start' then null else job.failure_code end,
             failure_message = case when $4 = 'fail' then $6 when $4 = 'start' then null else job.failure_message end
         from moves
@@ -321,14 +324,15 @@ async fn set_timers(
     changed: &JobChanged,
 ) -> Result<(), StoreError> {
     let over: &[&str] = match changed.to {
-        State::Finished | State::Expired | State::Deleting => &["start", "expire", "run"],
-        State::Preparing => &["start", "run"],
-        State::Stopped => &["run"],
+        State::Finished | State::Expired | State::Deleting => &["start", "expire", "run", "resume"],
+        State::Preparing => &["start", "run", "resume"],
+        State::Stopped => &["run", "resume"],
+        State::InError => &["resume"],
         State::Ready
         | State::Syncing
+        | State::Parked
         | State::Processing
         | State::Cleaning
-        | State::InError
         | State::Waiting => &[],
     };
     if changed.to == State::Waiting {

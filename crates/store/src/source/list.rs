@@ -43,6 +43,8 @@ pub struct Source {
     pub heartbeat_secs: i32,
     /// Code and sentence of what its agent complains of.
     pub failure: Option<(String, String)>,
+    /// What its owner must know although it works.
+    pub warning: Option<String>,
     /// When it registered.
     pub created_at: Timestamp,
     /// When its agent was last heard.
@@ -125,12 +127,15 @@ impl Store {
                 (select job.id from job where job.source_id = source.id
                     order by job.created_at desc, job.id desc limit 1) as job_id,
                 agent_version, architecture, platform, kernel_level, system_info, heartbeat_secs, failure_code, failure_message,
-                created_at, last_seen_at, workgroup_id
+                created_at, last_seen_at, workgroup_id, clock_ahead_ms,
+                case when cloned_at is not null and rival_seen_at > now() - make_interval(secs => $3) then coalesce(rival_host, '') end
+                    as rival_host
             from source where id = any($1)
             order by created_at desc, id desc
             "#,
             &ids,
             super::offline_after_secs(),
+            domain::seat::TOLD_FOR.as_secs_f64(),
         )
         .fetch_all(&mut *connection)
         .await?;
@@ -159,6 +164,7 @@ impl Store {
                     failure: row
                         .failure_code
                         .map(|code| (code, row.failure_message.unwrap_or_default())),
+                    warning: domain::seat::warning(row.rival_host.as_deref(), row.clock_ahead_ms),
                     created_at: row.created_at.into(),
                     last_seen_at: row.last_seen_at.into(),
                     workgroup_id: parse_opt("source.workgroup_id", row.workgroup_id.as_deref())?,

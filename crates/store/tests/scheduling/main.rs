@@ -2,6 +2,7 @@
 
 mod admission;
 mod losses;
+mod places;
 mod relay;
 mod timers;
 

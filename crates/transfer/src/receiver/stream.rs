@@ -72,11 +72,24 @@ async fn read_frames(
         shared.status.send_if_modified(|status| {
             // Counted without waking anybody: flushes do that.
             status.bytes_wire += bytes as u64;
+            let chunk_bytes = u64::from(session.disks.chunk_bytes);
+            status.bytes_covered = status
+                .bytes_covered
+                .saturating_add(chunks_of(&frame).saturating_mul(chunk_bytes));
             false
         });
         if queue.send((frame, payload)).await.is_err() {
             return Err(TransferError::Cancelled);
         }
+    }
+}
+
+/// Chunks that a frame stands for.
+fn chunks_of(frame: &Frame) -> u64 {
+    match frame {
+        Frame::Zeros { count, .. } | Frame::Same { count, .. } => *count,
+        Frame::Data { .. } => 1,
+        Frame::Bad { .. } => 0,
     }
 }
 

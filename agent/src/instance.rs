@@ -1,0 +1,46 @@
+//! Which agent this is, as the gateway tells one from another that has a copy of its state directory.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use domain::RequestId;
+use proto::agent as wire;
+
+/// What this process is called from its start to its end.
+pub(crate) fn of_this_process(state_dir: &Path) -> wire::Instance {
+    wire::Instance {
+        id: RequestId::generate().to_string(),
+        place: place(state_dir),
+        host: sysinfo::System::host_name().unwrap_or_default(),
+    }
+}
+
+/// The same for every start since the machine's boot with this state directory, which one process has locked at a time. A fingerprint: the
+/// machine's id is no one's business.
+fn place(state_dir: &Path) -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let directory = std::fs::metadata(state_dir)
+        .map(|found| format!("{}:{}", found.dev(), found.ino()))
+        .unwrap_or_default();
+    let facts = [
+        read("/proc/sys/kernel/random/boot_id"),
+        read("/etc/machine-id"),
+        directory,
+    ];
+    pki::fingerprint(facts.join("\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_has_an_id_and_each_directory_a_place() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let first = of_this_process(one.path());
+        let again = of_this_process(one.path());
+        assert_ne!(first.id, again.id);
+        assert_eq!(first.place, again.place);
+        assert_ne!(first.place, of_this_process(other.path()).place);
+    }
+}
