@@ -3,9 +3,11 @@
 mod link;
 mod pin;
 mod register;
+mod renewal;
 
 pub(crate) use link::Link;
 pub(crate) use register::register;
+pub(crate) use renewal::{Renewal, has_expired};
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{chain, retry_after};
+use super::{Renewal, chain, retry_after};
 use crate::Config;
 use crate::assignment::{Assignments, Board};
 use crate::inventory::Snapshot;
@@ -40,6 +40,7 @@ pub(crate) struct Link {
     pub config: Config,
     pub source_id: SourceId,
     pub endpoint: Endpoint,
+    pub renewal: Renewal,
     pub snapshots: watch::Receiver<Snapshot>,
     pub assignments: Assignments,
     pub board: Board,
@@ -120,6 +121,7 @@ impl Link {
         tracing::info!(source_id = %self.source_id, was_lost, "connected to the gateway");
         let mut reports = self.board.subscribe();
         loop {
+            self.renew(&mut client).await;
             let last = Instant::now();
             tokio::select! {
                 nudge = nudges.message() => {
@@ -159,6 +161,30 @@ impl Link {
         };
         self.assignments.become_those(answer.assignments);
         Ok(())
+    }
+
+    /// Asks for a new certificate when that is due. If there is none, the old one still counts for a long time.
+    async fn renew(&mut self, client: &mut Client) {
+        if !self.renewal.is_due() {
+            return;
+        }
+        let renewed = match self.in_time(client.renew(wire::RenewRequest {})).await {
+            Ok(answer) => self
+                .renewal
+                .renewed(&self.config, answer.into_inner())
+                .map_err(|error| chain(&error)),
+            Err(Ended::Lost(reason) | Ended::Deleted(reason)) => Err(reason),
+        };
+        match renewed {
+            Ok(endpoint) => {
+                self.endpoint = endpoint;
+                tracing::info!(source_id = %self.source_id, "the agent's certificate is renewed");
+            }
+            Err(reason) => {
+                self.renewal.put_off();
+                tracing::warn!(source_id = %self.source_id, reason, "the agent's certificate is not renewed yet: it is tried again in an hour");
+            }
+        }
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Ended> {
