@@ -57,10 +57,12 @@ impl Verify {
     pub(super) async fn of_the_api(self, api: &Api) -> anyhow::Result<()> {
         let image = find(api, &self.image.unwrap_or_default()).await?;
         let description = description(&image)?;
-        let (image_store, id) = (self.image_store, text(&image, "ImageId"));
+        let image_store = self.image_store;
+        // A false server must not lead out of the store.
+        let id: domain::ImageId = text(&image, "ImageId").parse()?;
         let folder = self
             .path
-            .or_else(|| Some(image_store?.join(&id)))
+            .or_else(|| Some(image_store?.join(id.as_str())))
             .filter(|folder| folder.is_dir())
             .with_context(|| {
                 format!(
