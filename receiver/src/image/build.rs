@@ -84,7 +84,9 @@ impl BuildError {
                 format!("can't {doing} a file of it: {}", source.kind())
             }
             Self::NotOurs { .. } => {
-                "something in the image store is in its way. Tell the operator, then start the job again; what was copied is kept".to_owned()
+                "something is in the way in the image store, and the receiver's log names it. Tell the operator. Move it out of the image store, then start the \
+                 job again; what was copied is kept"
+                    .to_owned()
             }
             Self::NoQemuImg { .. } => {
                 "the program that makes it can't be run. Tell the operator, then start the job again".to_owned()
