@@ -174,6 +174,7 @@ impl Link {
                 .renewed(&self.config, answer.into_inner())
                 .map_err(|error| chain(&error)),
             Err(Ended::Lost(reason) | Ended::Deleted(reason)) => Err(reason),
+            Err(Ended::Early(_)) => Err("the gateway asks to call later".to_owned()),
         };
         match renewed {
             Ok(endpoint) => {
