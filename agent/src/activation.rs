@@ -3,7 +3,11 @@
 //! The second half lets an agent check whom it is talking to before it gives away the first.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::str::FromStr;
+
+use crate::Error;
 
 /// Hexadecimal digits of a SHA-256.
 const PIN_LENGTH: usize = 64;
@@ -19,6 +23,34 @@ pub struct ActivationCode {
 impl fmt::Debug for ActivationCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ActivationCode(…)")
+    }
+}
+
+impl ActivationCode {
+    /// Reads the code from a file, or from standard input if the path is `-`.
+    ///
+    /// # Errors
+    /// [`Error::ReadingCode`] and [`Error::InvalidCode`].
+    pub(crate) async fn read(path: &Path) -> Result<Self, Error> {
+        let from = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            if from == Path::new("-") {
+                io::read_to_string(io::stdin())
+            } else {
+                std::fs::read_to_string(from)
+            }
+        });
+        let text = read
+            .await
+            .unwrap_or_else(|died| Err(io::Error::other(died)))
+            .map_err(|source| Error::ReadingCode {
+                path: path.to_owned(),
+                source,
+            })?;
+        text.parse().map_err(|source| Error::InvalidCode {
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 
@@ -48,6 +80,22 @@ impl FromStr for ActivationCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_without_a_code_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("code");
+        let error = ActivationCode::read(&path).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&path.display().to_string()),
+            "{error}"
+        );
+        std::fs::write(&path, "").unwrap();
+        let error = ActivationCode::read(&path).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidCode { .. }), "{error}");
+        std::fs::write(&path, format!("secret.{}\n", "ab".repeat(32))).unwrap();
+        assert_eq!(ActivationCode::read(&path).await.unwrap().secret, "secret");
+    }
 
     #[test]
     fn a_code_has_a_secret_and_a_pin_and_does_not_print() {

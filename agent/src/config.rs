@@ -20,8 +20,12 @@ pub struct Config {
     /// Where the gateway listens for agents, such as `https://gateway.example:8701`.
     #[arg(long, env = "WHERRY_SERVER", value_parser = server)]
     pub server: Uri,
-    /// Activation code (`AccessTokenCode`) that makes this server a source. Needed once; a registered agent ignores it.
-    #[arg(long, env = "WHERRY_ACTIVATION_CODE", hide_env_values = true)]
+    /// File with the activation code (`AccessTokenCode`) that makes this server a source; `-` is standard input. Needed once: a
+    /// registered agent does not read it. WHERRY_ACTIVATION_CODE may have the code itself.
+    #[arg(long, env = "WHERRY_ACTIVATION_CODE_FILE", value_name = "FILE")]
+    pub activation_code_file: Option<PathBuf>,
+    /// The code itself. No flag for people: every account of a server sees its command lines.
+    #[arg(long, hide = true)]
     pub activation_code: Option<ActivationCode>,
     /// Directory of the agent's key and certificate; made with mode 0700. Who has it is this source.
     #[arg(

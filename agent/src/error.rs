@@ -8,9 +8,27 @@ use std::path::PathBuf;
 pub enum Error {
     /// The server is not registered, and there is no code to register it with.
     #[error(
-        "this server is not registered yet: give an activation code with --activation-code (CreateAccessToken makes one)"
+        "this server is not registered yet: give a file with an activation code with --activation-code-file (CreateAccessToken makes one)"
     )]
     NotRegistered,
+    /// The file of the activation code can't be read.
+    #[error(
+        "can't read the activation code from {path}: give its file with --activation-code-file, or - for standard input"
+    )]
+    ReadingCode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file of the activation code has something else.
+    #[error("{path} must hold an activation code")]
+    InvalidCode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: crate::InvalidActivationCode,
+    },
     /// The gateway's certificate does not come from the authority that the activation code names.
     #[error(
         "{server} is not the deployment of this activation code: its certificate does not come from the authority with the code's fingerprint. \

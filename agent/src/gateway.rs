@@ -4,9 +4,11 @@ mod clock;
 mod link;
 mod pin;
 mod register;
+mod renewal;
 
 pub(crate) use link::Link;
 pub(crate) use register::register;
+pub(crate) use renewal::{Renewal, has_expired};
 
 use std::time::Duration;
 

@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use transfer::limits::SharedLimit;
 
 use crate::assignment::{Assignments, Board, Sending};
-use crate::gateway::{self, Link};
+use crate::gateway::{self, Link, Renewal};
 use crate::instance;
 use crate::inventory::{self, Collector, Snapshot};
 use crate::state_dir::{Registration, StateDir};
-use crate::{Config, Error};
+use crate::{ActivationCode, Config, Error};
 
 /// Longest pause between two looks at the disks: a heartbeat may be rare, a disk that fails is to be known soon.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ async fn live(
     connected: health::Condition,
 ) -> Result<(), Error> {
     refuse_repeated_disks(config).await?;
-    let state = StateDir::open(&config.state_dir)?;
+    let state = Arc::new(StateDir::open(&config.state_dir)?);
     let key = state.key()?;
     let tasks = TaskGroup::new(shutdown.clone());
     let snapshots = look_at_the_disks(config, &tasks).await;
@@ -67,6 +67,7 @@ async fn live(
         config: config.clone(),
         source_id: registration.source_id.clone(),
         endpoint: gateway::endpoint(config, &registration, &key)?,
+        renewal: Renewal::new(Arc::clone(&state), key, registration),
         snapshots,
         assignments: Assignments::new(tasks.clone(), sending),
         board,
@@ -110,14 +111,23 @@ async fn registration(
     snapshots: &watch::Receiver<Snapshot>,
 ) -> Result<Registration, Error> {
     if let Some(registration) = state.registration()? {
-        return Ok(registration);
+        let has_code = config.activation_code.is_some() || config.activation_code_file.is_some();
+        if !gateway::has_expired(&registration) {
+            return Ok(registration);
+        }
+        // The same key again: the gateway answers with the source that it is.
+        tracing::warn!(source_id = %registration.source_id, has_code, "the agent's certificate has expired: an activation code is needed to register it again");
+        if !has_code {
+            return Ok(registration);
+        }
     }
-    let code = config
-        .activation_code
-        .as_ref()
-        .ok_or(Error::NotRegistered)?;
+    let code = match (&config.activation_code, &config.activation_code_file) {
+        (Some(code), _) => code.clone(),
+        (None, Some(path)) => ActivationCode::read(path).await?,
+        (None, None) => return Err(Error::NotRegistered),
+    };
     let inventory = snapshots.borrow().inventory.clone();
-    let registration = gateway::register(config, code, key, inventory).await?;
+    let registration = gateway::register(config, &code, key, inventory).await?;
     state.keep(&registration)?;
     Ok(registration)
 }

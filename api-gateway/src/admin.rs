@@ -11,6 +11,7 @@ mod log;
 mod network;
 mod peer;
 mod policy;
+mod seal;
 mod socket;
 mod tenant;
 mod token;

@@ -64,7 +64,7 @@ pub async fn respond(
     telemetry::trace_context::extract(&span, &trace_of(request.headers()));
     let host = host(&request);
     let origin = origin.behind(&gateway.trusted_proxies, request.headers());
-    span.record("from", tracing::field::display(origin.address));
+    span.record("from", tracing::field::display(origin));
     let _in_flight = InFlight::enter();
     let mut known = Known {
         place: request.extensions().get().cloned(),

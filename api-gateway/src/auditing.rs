@@ -43,7 +43,7 @@ pub async fn carry_out(
         return (operation.handler)(call, arguments?).await;
     }
     let store = call.gateway.store.clone();
-    let (origin, request_id) = (incoming.origin.address.to_string(), request_id.to_string());
+    let (origin, request_id) = (incoming.origin.to_string(), request_id.to_string());
     let resources = named(operation, &incoming.pairs);
     let entry = NewEntry {
         actor: Actor::Tenant,

@@ -99,7 +99,7 @@ pub async fn authorize(
     let circumstances = Circumstances {
         current_time: Some(gateway.clock.now()),
         is_secure: Some(incoming.origin.is_secure),
-        source_ip: Some(incoming.origin.address),
+        source_ip: incoming.origin.address,
         has_mfa: Some(false),
         source_vpc: None,
     };

@@ -60,8 +60,9 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let origin = Origin::peer(peer, tls.is_some());
-                let place = door.enter(origin.address);
-                if gateway.is_trusted_proxy(origin.address) {
+                let address = peer.ip().to_canonical();
+                let place = door.enter(address);
+                if gateway.is_trusted_proxy(address) {
                     place.trust();
                 }
                 let conversation = Conversation {

@@ -1,5 +1,6 @@
 //! Where a call came from.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
@@ -8,8 +9,8 @@ use ipnet::IpNet;
 /// Where a call came from, as far as this gateway knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// The caller's address.
-    pub address: IpAddr,
+    /// The caller's address; `None` behind a trusted proxy that does not say it.
+    pub address: Option<IpAddr>,
     /// Whether the call came over TLS.
     pub is_secure: bool,
 }
@@ -19,29 +20,27 @@ impl Origin {
     pub fn peer(peer: SocketAddr, is_secure: bool) -> Self {
         Self {
             // A dual-stack listener sees IPv4 callers under mapped addresses; policies and people name them plainly.
-            address: peer.ip().to_canonical(),
+            address: Some(peer.ip().to_canonical()),
             is_secure,
         }
     }
 
     /// Who stands behind a reverse proxy that is trusted: the last address of `X-Forwarded-For` that is no trusted proxy itself, and
-    /// what `X-Forwarded-Proto` says. Anybody else's headers count for nothing.
+    /// what `X-Forwarded-Proto` says. Anybody else's headers count for nothing. Where a trusted proxy says nothing, or nothing that can be
+    /// read, the address is unknown: the proxy's own would let strangers pass for it.
     pub fn behind(self, trusted: &[IpNet], headers: &HeaderMap) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-        if !is_trusted(&self.address) {
+        if !self.address.as_ref().is_some_and(is_trusted) {
             return self;
         }
         let mut origin = Self {
-            is_secure: self.is_secure || forwarded_proto(headers) == Some("https"),
-            ..self
+            is_secure: self.is_secure || is_https(headers),
+            address: None,
         };
         for address in forwarded_for(headers).into_iter().rev() {
-            let Ok(address) = address.parse::<IpAddr>() else {
-                // Whoever wrote this is no proxy: what stands further left is the word of a stranger.
-                break;
-            };
-            origin.address = address.to_canonical();
-            if !is_trusted(&origin.address) {
+            origin.address = parsed(address);
+            // Whoever wrote what can't be read is no proxy: what stands further left is the word of a stranger.
+            if !origin.address.as_ref().is_some_and(is_trusted) {
                 break;
             }
         }
@@ -59,10 +58,32 @@ fn forwarded_for(headers: &HeaderMap) -> Vec<&str> {
         .collect()
 }
 
-fn forwarded_proto(headers: &HeaderMap) -> Option<&str> {
+/// Reads an address as proxies write it: plain, in brackets, and with a port behind it.
+fn parsed(text: &str) -> Option<IpAddr> {
+    let plain = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = plain
+        .parse()
+        .or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+    address.ok().map(|address: IpAddr| address.to_canonical())
+}
+
+fn is_https(headers: &HeaderMap) -> bool {
     // Of several, the last proxy's is the one that this gateway trusts.
-    let last = headers.get_all("x-forwarded-proto").iter().next_back()?;
-    last.to_str().ok()?.rsplit(',').next().map(str::trim)
+    let last = headers.get_all("x-forwarded-proto").iter().next_back();
+    last.and_then(|value| value.to_str().ok()?.rsplit(',').next())
+        .is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unknown"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -80,14 +101,25 @@ mod tests {
         }
         let peer = SocketAddr::new(peer.parse().unwrap(), 1);
         let origin = Origin::peer(peer, false).behind(&trusted, &headers);
-        (origin.address.to_string(), origin.is_secure)
+        (origin.to_string(), origin.is_secure)
     }
 
     #[test]
     fn only_a_trusted_proxy_says_who_stands_behind_it() {
         for (peer, forwarded_for, wanted) in [
             ("203.0.113.9", &["198.51.100.1"][..], "203.0.113.9"),
-            ("10.0.0.1", &[][..], "10.0.0.1"),
+            ("10.0.0.1", &[][..], "unknown"),
+            ("10.0.0.1", &[""][..], "unknown"),
+            ("10.0.0.1", &["unknown"][..], "unknown"),
+            ("10.0.0.1", &["198.51.100.1:4711"][..], "198.51.100.1"),
+            ("10.0.0.1", &["[2001:db8::1]:443"][..], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"][..], "2001:db8::1"),
+            (
+                "10.0.0.1",
+                &["198.51.100.1, 10.0.0.2:80"][..],
+                "198.51.100.1",
+            ),
+            ("10.0.0.1", &["10.0.0.2"][..], "10.0.0.2"),
             ("10.0.0.1", &["198.51.100.1"][..], "198.51.100.1"),
             // What the caller itself wrote into the header stands on the left and is not believed.
             ("10.0.0.1", &["127.0.0.1, 198.51.100.1"][..], "198.51.100.1"),
@@ -97,7 +129,7 @@ mod tests {
                 &["198.51.100.1", "10.0.0.2"][..],
                 "198.51.100.1",
             ),
-            ("10.0.0.1", &["198.51.100.1, nonsense"][..], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1, nonsense"][..], "unknown"),
             ("::ffff:10.0.0.1", &["2001:db8::1"][..], "2001:db8::1"),
         ] {
             assert_eq!(
@@ -111,6 +143,7 @@ mod tests {
     #[test]
     fn only_a_trusted_proxy_says_that_it_spoke_tls() {
         assert!(seen("10.0.0.1", &[], Some("https")).1);
+        assert!(seen("10.0.0.1", &[], Some("http, HTTPS")).1);
         assert!(!seen("10.0.0.1", &[], Some("https, http")).1);
         assert!(!seen("203.0.113.9", &[], Some("https")).1);
     }

@@ -27,6 +27,8 @@ pub(crate) struct Deployment {
     pub(crate) endpoint: String,
     pub(crate) agent_endpoint: String,
     pub(crate) region: String,
+    /// Where images lie, if that is known here.
+    pub(crate) image_store: Option<PathBuf>,
     admin_socket: PathBuf,
     /// Of one of our own.
     database: Option<Database>,
@@ -70,6 +72,7 @@ impl Deployment {
             endpoint: given.endpoint,
             agent_endpoint: given.agent_endpoint,
             region: given.region,
+            image_store: None,
             admin_socket: given.admin_socket,
             database: None,
             up: None,
@@ -118,6 +121,7 @@ impl Deployment {
             endpoint: bootstrap.endpoint,
             agent_endpoint: bootstrap.agent_endpoint,
             region: bootstrap.region_id,
+            image_store: Some(data_dir.join("images")),
             admin_socket: operator.admin_socket,
             database: Some(operator.database),
             up: Some(up),

@@ -282,7 +282,9 @@ async fn enrol(
         let (disk, agent) =
             load::start_agent(deployment, &name, code, config.disk_mib, seed, folder)?;
         agents.push(agent);
-        enrolling.insert(number, load::enrolled(client.clone(), name, disk));
+        let image_store = deployment.image_store.clone();
+        let enrolled = load::enrolled(client.clone(), name, disk, image_store);
+        enrolling.insert(number, enrolled);
     }
     let mut sources = Vec::new();
     for source in enrolling.into_values() {

@@ -148,7 +148,13 @@ impl Builder {
                     location,
                     description,
                 },
-                Err(error) => Progress::Failed(error.failure()),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the image can't be made"
+                    );
+                    Progress::Failed(error.failure())
+                }
             };
         };
         tokio::spawn(building.instrument(span));

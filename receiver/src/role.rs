@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ fn lock(directory: &Path) -> Result<File, Error> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(directory.join("lock"))
         .map_err(no_instance)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked {

@@ -6,6 +6,7 @@ mod history;
 mod key;
 mod network;
 mod policy;
+mod seal;
 mod socket;
 mod tenant;
 mod token;
@@ -57,6 +58,9 @@ enum Command {
     /// Messages between Wherry's processes that nobody could read or do.
     #[command(subcommand)]
     DeadLetter(dead_letter::DeadLetterCommand),
+    /// The key of secrets at rest.
+    #[command(subcommand)]
+    Seal(seal::SealCommand),
     /// Who changed what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -77,6 +81,7 @@ impl Admin {
             Command::Token(command) => command.run(client).await?,
             Command::Network(command) => command.run(client).await?,
             Command::DeadLetter(command) => command.run(client).await?,
+            Command::Seal(command) => command.run(client).await?,
             Command::Audit(command) => command.run(client).await?,
             Command::History(history) => history.run(client).await?,
         };

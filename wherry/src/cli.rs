@@ -28,7 +28,7 @@ enum Command {
     Worker(Box<roles::Worker>),
     /// Runs the agent on a server that is to be migrated.
     #[command(after_help = "Example, as root on the source:\n  \
-        wherry agent --server https://migrate.example:8701 --activation-code CODE --state-dir /var/lib/wherry-agent")]
+        wherry agent --server https://migrate.example:8701 --activation-code-file FILE --state-dir /var/lib/wherry-agent")]
     Agent(Box<roles::Agent>),
     /// Runs the receiver of an instance. Workers start it; people have no need to.
     Receiver(Box<roles::Receiver>),
@@ -94,7 +94,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 
 const START_HERE: &str = "Start here:
   wherry up --data-dir ./data
-  wherry agent --server URL --activation-code CODE --state-dir DIR
+  wherry agent --server URL --activation-code-file FILE --state-dir DIR
   export WHERRY_BOOTSTRAP=./data/bootstrap.json
   wherry source list
   wherry job create --source NAME --start

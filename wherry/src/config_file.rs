@@ -11,6 +11,7 @@ use clap::{Arg, Command, ValueHint};
 use toml::Value;
 
 use crate::failure::UsageError;
+use crate::secrets;
 
 const FLAG: &str = "config";
 
@@ -42,12 +43,14 @@ pub(crate) fn declared(command: Command) -> Command {
     })
 }
 
-/// The arguments with those of the file that `--config` names.
+/// The arguments with those of the file that `--config` names, and with secrets that come from files.
 pub(crate) fn merged(
     arguments: impl Iterator<Item = OsString>,
     command: &Command,
+    activation_code: Option<OsString>,
 ) -> anyhow::Result<Vec<OsString>> {
     let mut arguments: Vec<OsString> = arguments.collect();
+    secrets::check(&arguments)?;
     let Some(role) = arguments
         .get(1)
         .and_then(|name| command.find_subcommand(name.to_str()?))
@@ -55,7 +58,10 @@ pub(crate) fn merged(
     else {
         return Ok(arguments);
     };
-    let Some(path) = config_flag(&arguments) else {
+    let path = config_flag(&arguments);
+    let secrets = secrets::flags(role, activation_code, |name| std::env::var_os(name))?;
+    arguments.splice(2..2, secrets);
+    let Some(path) = path else {
         return Ok(arguments);
     };
     let path = Path::new(&path);
@@ -183,7 +189,7 @@ mod tests {
             let help = help.clone().render_help().to_string();
             assert!(help.contains("--config <FILE>"), "{role}: {help}");
             let line = ["wherry", role, "--config", path.to_str().unwrap()];
-            let arguments = merged(line.into_iter().map(OsString::from), &command).unwrap();
+            let arguments = merged(line.into_iter().map(OsString::from), &command, None).unwrap();
             assert!(
                 arguments.contains(&"--health=127.0.0.1:9".into()),
                 "{arguments:?}"

@@ -332,10 +332,102 @@ fn the_build_is_sent_everything_but_what_git_ignores() {
     }
 }
 
+const UNITS: [&str; 3] = [
+    "wherry@.service",
+    "wherry-worker.service",
+    "wherry-agent.service",
+];
+
+/// The secrets of a role: flag and variable.
+fn secrets_of(role: &clap::Command) -> Vec<(String, String)> {
+    role.get_arguments()
+        .filter(|argument| argument.is_hide_env_values_set())
+        .filter_map(|argument| {
+            let variable = argument.get_env()?.to_str()?;
+            Some((argument.get_long()?.to_owned(), variable.to_owned()))
+        })
+        .collect()
+}
+
+/// Sentences about how a unit treats the secrets of the role that it starts.
+fn faults_of_secrets(unit: &str, role: &clap::Command) -> Vec<String> {
+    let mut faults = Vec::new();
+    let credentials: BTreeSet<&str> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("LoadCredential=")?.split(':').next())
+        .collect();
+    let secrets = secrets_of(role);
+    for (flag, variable) in &secrets {
+        if !credentials.contains(flag.as_str()) {
+            faults.push(format!("{flag} is no credential"));
+        }
+        if unit.contains(variable.as_str()) {
+            faults.push(format!("{variable} is in the environment"));
+        }
+    }
+    for name in credentials {
+        if !secrets.iter().any(|(flag, _)| flag == name) {
+            faults.push(format!("{name} is no secret of {}", role.get_name()));
+        }
+    }
+    for line in ["ProtectProc=invisible", "UMask=0077", "NoNewPrivileges=yes"] {
+        if !unit.lines().any(|found| found == line) {
+            faults.push(format!("{line} is missing"));
+        }
+    }
+    if unit.contains("WHERRY_ACTIVATION_CODE=") || unit.contains("--activation-code ") {
+        faults.push("the activation code is not in a file".to_owned());
+    }
+    faults
+}
+
+#[test]
+fn a_unit_that_gives_secrets_away_is_found_out() {
+    let command = crate::cli::command();
+    let sound = read("deploy/systemd/wherry@.service");
+    let gateway = command.find_subcommand("gateway").expect("a role");
+    for (from, to, says) in [
+        (
+            "LoadCredential=seal-key:",
+            "LoadCredential=seal:",
+            "seal-key is no credential",
+        ),
+        (
+            "LoadCredential=seal-key:",
+            "LoadCredential=seal:",
+            "seal is no secret",
+        ),
+        (
+            "ExecStart=",
+            "Environment=WHERRY_SEAL_KEY=00\nExecStart=",
+            "in the environment",
+        ),
+        ("ProtectProc=invisible\n", "", "ProtectProc"),
+    ] {
+        let broken = sound.replacen(from, to, 1);
+        assert_ne!(broken, sound, "{from} is not in the file any more");
+        let faults = faults_of_secrets(&broken, gateway);
+        assert!(
+            faults.iter().any(|fault| fault.contains(says)),
+            "{to}: {faults:?}"
+        );
+    }
+}
+
+#[test]
+fn the_worker_runs_as_a_user_of_its_own() {
+    let user = |unit: &str| {
+        let text = read(&format!("deploy/systemd/{unit}"));
+        let user = text.lines().find_map(|line| line.strip_prefix("User="));
+        user.expect("a user").to_owned()
+    };
+    assert_ne!(user("wherry-worker.service"), user("wherry@.service"));
+}
+
 #[test]
 fn systemd_units_run_commands_with_settings_that_exist() {
     let known = known_variables();
-    for unit in ["wherry@.service", "wherry-agent.service"] {
+    for unit in UNITS {
         let text = read(&format!("deploy/systemd/{unit}"));
         let start = text
             .lines()
@@ -344,13 +436,16 @@ fn systemd_units_run_commands_with_settings_that_exist() {
         let mut words = start.split_whitespace();
         assert_eq!(words.next(), Some("/usr/local/bin/wherry"), "{unit}");
         let roles = match words.next() {
-            Some("%i") => vec!["gateway", "scheduler", "worker"],
+            Some("%i") => vec!["gateway", "scheduler"],
             Some(role) => vec![role],
             None => panic!("{unit} names no command"),
         };
         let command = crate::cli::command();
         for role in roles {
-            assert!(command.find_subcommand(role).is_some(), "{unit}: {role}");
+            let role = command
+                .find_subcommand(role)
+                .unwrap_or_else(|| panic!("{unit}: {role}"));
+            assert_eq!(faults_of_secrets(&text, role), [""; 0], "{unit}");
         }
         for name in text
             .lines()
@@ -365,5 +460,11 @@ fn systemd_units_run_commands_with_settings_that_exist() {
     }
     for name in settings_in(&read("deploy/systemd/wherry.env.example")).into_keys() {
         assert!(known.contains(&name), "wherry.env.example: {name}");
+        let command = crate::cli::command();
+        let is_secret = command
+            .get_subcommands()
+            .flat_map(secrets_of)
+            .any(|(_, variable)| variable == name);
+        assert!(!is_secret, "wherry.env.example: {name} is a secret");
     }
 }

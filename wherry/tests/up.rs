@@ -244,3 +244,92 @@ async fn killed_with_sigkill_it_takes_its_servers_along_and_starts_again_also_wi
     ensure!(left.is_empty(), "half-written files are left: {left:?}");
     Ok(())
 }
+
+/// Everything below `root` that an account other than its owner may do something with.
+fn open_to_others(root: &Path) -> anyhow::Result<Vec<String>> {
+    let mut open = Vec::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(path) = left.pop() {
+        // Servers remove files of theirs meanwhile.
+        let Ok(metadata) = path.symlink_metadata() else {
+            continue;
+        };
+        let mode = metadata.permissions().mode() & 0o777;
+        if !metadata.is_symlink() && mode & 0o077 != 0 {
+            open.push(format!("{mode:o} {}", path.display()));
+        }
+        if metadata.is_dir() {
+            for entry in std::fs::read_dir(&path).into_iter().flatten() {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(open)
+}
+
+#[tokio::test]
+async fn nothing_that_a_migration_leaves_is_open_to_other_accounts() -> anyhow::Result<()> {
+    // As most shells have it.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let folder = folder()?;
+    let (disk, code) = (folder.path().join("disk"), folder.path().join("code"));
+    std::fs::write(&disk, vec![7; 3 << 20])?;
+    let mut up = start(folder.path(), "up").await?;
+    let settings = bootstrap(folder.path())?;
+    std::fs::write(&code, &settings["activation_code"])?;
+    let agent: Vec<String> = [
+        "agent",
+        "--server",
+        &settings["agent_endpoint"],
+        "--activation-code-file",
+        &code.display().to_string(),
+        "--state-dir",
+        &folder.path().join("agent").display().to_string(),
+        "--name",
+        "web",
+        "--disk",
+        &disk.display().to_string(),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut agent = Process::start(Path::new(WHERRY), folder.path(), "web", &agent, &[])?;
+    wait::until(PATIENCE, "the source is there", async || {
+        ensure!(agent.is_running(), "it ended: {}", agent.log());
+        let listed = run(folder.path(), &["source", "list"])?;
+        Ok(String::from_utf8_lossy(&listed.stdout).contains("Available"))
+    })
+    .await?;
+    let export = folder.path().join("export").display().to_string();
+    for command in [
+        &[
+            "job",
+            "create",
+            "--source",
+            "web",
+            "--name",
+            "move",
+            "--image-name",
+            "moved",
+            "--start",
+        ][..],
+        &["job", "watch", "move"],
+        &[
+            "image", "export", "moved", "--to", &export, "--format", "raw",
+        ],
+        &[
+            "image", "export", "moved", "--to", &export, "--format", "qcow2",
+        ],
+    ] {
+        let done = run(folder.path(), command)?;
+        ensure!(done.status.success(), "{command:?}: {done:?}");
+    }
+    for made in ["data", "agent", "export"] {
+        let open = open_to_others(&folder.path().join(made))?;
+        ensure!(open.is_empty(), "others may reach {open:#?}");
+    }
+    let images = std::fs::read_dir(folder.path().join("data/images"))?.count();
+    ensure!(images == 1, "the image is among them");
+    agent.stop().await?;
+    up.stop().await?;
+    Ok(())
+}

@@ -1,14 +1,15 @@
 //! The worker's process: pulls commands while it has slots, keeps its leases, sweeps orphans.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{Bus, BusConfig};
 use rand::RngExt as _;
-use rustix::process::DumpableBehavior;
 use secrecy::ExposeSecret as _;
-use service::{Dependency, Policy, Shutdown, TaskGroup, health, show_connections};
+use service::{Dependency, Policy, Readiness, Shutdown, TaskGroup, health, show_connections};
 use store::{ConnectConfig, Store};
 use telemetry::Metric;
 
@@ -36,12 +37,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 }
 
 async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
-    close_to_receivers();
     let ready = config.readiness.condition("worker");
     let [postgres, nats] =
         ["postgres", "nats"].map(|name| Dependency::new(&config.readiness, "worker", name));
     make_directory(&config.worker_dir.join("instances"), "--worker-dir")?;
     make_directory(&config.image_store, "--image-store")?;
+    warn_if_open(&config.worker_dir, "--worker-dir", &config.readiness);
+    warn_if_open(&config.image_store, "--image-store", &config.readiness);
     // New at every start: a worker that comes back is another one, and can't take its own old leases for live.
     let worker = format!("w-{:012x}", rand::rng().random::<u64>() >> 16);
     let mut connect = ConnectConfig::new(config.database_url.expose_secret(), "wherry worker");
@@ -126,24 +128,31 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     Ok(ended?)
 }
 
-/// A receiver runs as the worker's user. Its secrets, in its environment and its memory, are not for that user to read all the same
-/// (`docs/decisions/0007-receivers-user.md`).
-fn close_to_receivers() {
-    let closed = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    if let Err(error) = closed {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "receivers could read this process's memory"
-        );
-    }
+fn make_directory(path: &Path, flag: &'static str) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::Directory {
+            path: path.to_owned(),
+            flag,
+            source,
+        })
 }
 
-fn make_directory(path: &Path, flag: &'static str) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Directory {
-        path: path.to_owned(),
-        flag,
-        source,
-    })
+/// Warns of a directory that other accounts may enter: what lies in it are the disks of servers. It may be meant, so it is no error.
+fn warn_if_open(path: &Path, flag: &'static str, readiness: &Readiness) {
+    let Ok(metadata) = path.metadata() else {
+        return;
+    };
+    let mode = metadata.mode() & 0o777;
+    // A group that may read is one that the operator has chosen: that of a gateway under another user.
+    if mode & 0o027 != 0 {
+        tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "other accounts of this host may open the directory of {flag}: chmod o= closes it");
+        readiness.warn(format!(
+            "other accounts of the worker's host may open the directory of {flag} (mode {mode:o})"
+        ));
+    }
 }
 
 /// Renews leases in time, and gives up those whose trust runs out in between.
@@ -240,4 +249,32 @@ async fn watch_postgres(context: Arc<Context>, postgres: Dependency) -> Result<(
 async fn watch_nats(context: Arc<Context>, nats: Dependency) -> Result<(), Error> {
     let never = nats.watch(|| std::future::ready(context.bus.is_connected()));
     match never.await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_store_is_made_closed_and_an_open_one_is_warned_of() {
+        let root = tempfile::tempdir().unwrap();
+        let store = root.path().join("a/b");
+        make_directory(&store, "--image-store").unwrap();
+        let readiness = Readiness::new();
+        warn_if_open(&store, "--image-store", &readiness);
+        assert_eq!(readiness.warnings(), [] as [String; 0]);
+        for mode in [0o720, 0o770, 0o701, 0o704, 0o755] {
+            let readiness = Readiness::new();
+            std::fs::set_permissions(&store, Permissions::from_mode(mode)).unwrap();
+            warn_if_open(&store, "--image-store", &readiness);
+            let warnings = readiness.warnings();
+            assert!(
+                warnings[0].contains("--image-store (mode 7"),
+                "{warnings:?}"
+            );
+        }
+    }
 }

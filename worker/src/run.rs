@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bus::Bus;
 use domain::job::{Event, State};
 use domain::message::TraceHeaders;
-use domain::{Failure, FailureCode};
+use domain::{Failure, FailureCode, InstanceId};
 use service::Shutdown;
 use store::instance::Instance;
 use store::job::{Change, Guard, Transitioned};
@@ -86,12 +86,14 @@ impl From<Failure> for Ended {
 
 impl Ended {
     /// The provider could not do something with the instance.
-    fn by_provider(what: &str, error: &ProviderError) -> Self {
+    fn by_provider(what: &str, error: &ProviderError, instance_id: &InstanceId) -> Self {
         if let ProviderError::Fenced { .. } = error {
             return Self::Fenced;
         }
+        // Paths and lines of logs are the operator's, and the sentence is the tenant's.
+        tracing::error!(%instance_id, %error, "the intermediate instance can't be {what}");
         let sentence = format!(
-            "The intermediate instance can't be {what}: {error}. Tell the operator, then start the job again."
+            "The intermediate instance {instance_id} can't be {what}; the worker's log has the cause. Tell the operator, then start the job again."
         );
         Self::Failed(Failure::new(FailureCode::InstanceFailed, sentence))
     }

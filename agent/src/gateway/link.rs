@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{clock, retry_after, unconnected};
+use super::{Renewal, chain, clock, retry_after, unconnected};
 use crate::Config;
 use crate::assignment::{Assignments, Board};
 use crate::inventory::Snapshot;
@@ -40,6 +40,7 @@ pub(crate) struct Link {
     pub config: Config,
     pub source_id: SourceId,
     pub endpoint: Endpoint,
+    pub renewal: Renewal,
     pub snapshots: watch::Receiver<Snapshot>,
     pub assignments: Assignments,
     pub board: Board,
@@ -136,6 +137,7 @@ impl Link {
         tracing::info!(source_id = %self.source_id, was_lost, "connected to the gateway");
         let mut reports = self.board.subscribe();
         loop {
+            self.renew(&mut client).await;
             let last = Instant::now();
             tokio::select! {
                 nudge = nudges.message() => {
@@ -193,6 +195,31 @@ impl Link {
             _ => {}
         }
         self.is_clock_off = off.is_some();
+    }
+
+    /// Asks for a new certificate when that is due. If there is none, the old one still counts for a long time.
+    async fn renew(&mut self, client: &mut Client) {
+        if !self.renewal.is_due() {
+            return;
+        }
+        let renewed = match self.in_time(client.renew(wire::RenewRequest {})).await {
+            Ok(answer) => self
+                .renewal
+                .renewed(&self.config, answer.into_inner())
+                .map_err(|error| chain(&error)),
+            Err(Ended::Lost(reason) | Ended::Other(reason) | Ended::Deleted(reason)) => Err(reason),
+            Err(Ended::Early(_)) => Err("the gateway asks to call later".to_owned()),
+        };
+        match renewed {
+            Ok(endpoint) => {
+                self.endpoint = endpoint;
+                tracing::info!(source_id = %self.source_id, "the agent's certificate is renewed");
+            }
+            Err(reason) => {
+                self.renewal.put_off();
+                tracing::warn!(source_id = %self.source_id, reason, "the agent's certificate is not renewed yet: it is tried again in an hour");
+            }
+        }
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Ended> {

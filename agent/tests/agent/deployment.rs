@@ -214,7 +214,10 @@ impl Deployment {
     pub async fn registered_agent(&self, disk: &Path, flags: &[&str]) -> (Agent, String) {
         let code = self.code(Code::default()).await;
         let disk = disk.display().to_string();
-        let mut all = vec!["--activation-code", &code, "--disk", &disk];
+        let file = self.directory.path().join("code");
+        std::fs::write(&file, code + "\n").unwrap();
+        let file = file.display().to_string();
+        let mut all = vec!["--activation-code-file", &file, "--disk", &disk];
         all.extend(flags);
         let agent = self.agent(&all);
         let source = self.the_source().await;

@@ -1,12 +1,15 @@
 //! Who becomes a source, and what the others are told.
 
+use std::time::Duration;
+
 use agent::Error;
 use api_gateway::agents;
 use proto::agent as wire;
 use proto::agent::agent_service_client::AgentServiceClient;
+use testkit::wait;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use crate::deployment::{Code, Deployment};
+use crate::deployment::{Code, Deployment, SOON};
 
 /// Starts an agent with this code and returns the sentence that it ends with.
 async fn refusal(deployment: &Deployment, code: &str) -> String {
@@ -149,11 +152,9 @@ async fn an_agent_that_lost_the_answer_registers_again_as_the_same_source() {
     let kept = deployment.state_dir().join("registration.json");
     std::fs::remove_file(&kept).unwrap();
     let second = deployment.agent(&flags);
-    let registered = testkit::wait::some(
-        crate::deployment::SOON,
-        "it has registered again",
-        async || Ok(std::fs::read_to_string(&kept).ok()),
-    );
+    let registered = wait::some(SOON, "it has registered again", async || {
+        Ok(std::fs::read_to_string(&kept).ok())
+    });
     assert!(registered.await.unwrap().contains(&source));
     second.stop().await;
     assert_eq!(deployment.count("select count(*) from source").await, 1);
@@ -252,4 +253,59 @@ async fn a_call_without_a_certificate_of_this_deployment_is_refused() {
         Err(error) => Err(error.to_string()),
     };
     assert!(outcome.is_err(), "a forged certificate must not be taken");
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_at_half_of_its_life_without_a_new_registration() {
+    let deployment = Deployment::start().await;
+    let disk = deployment.disk("disk", &[1; 4096]);
+    let (first, source) = deployment.registered_agent(&disk, &[]).await;
+    first.stop().await;
+    let kept = deployment.state_dir().join("registration.json");
+    let read = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&kept).unwrap()).unwrap()
+    };
+    let certificate = |registration: &serde_json::Value| {
+        pki::certificate_der(registration["certificate_pem"].as_str().unwrap()).unwrap()
+    };
+    let registered = certificate(&read());
+    let (begin, end) = pki::validity_of(&registered).unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert!(
+        end.duration_since(begin).unwrap() < 367 * day,
+        "it lives for a year"
+    );
+
+    // Certificates begin an hour before they are made: this one has half an hour left.
+    let authority = agents::authority(&deployment.store).await.unwrap();
+    let key = pki::public_key_der_of(&registered).unwrap();
+    let mut short = read();
+    short["certificate_pem"] = authority
+        .issue_client_for(&source, &key, day / 48)
+        .unwrap()
+        .into();
+    std::fs::write(&kept, short.to_string()).unwrap();
+
+    let disk = disk.display().to_string();
+    let second = deployment.agent(&["--disk", &disk]);
+    let renewed = wait::some(SOON, "the certificate is another", async || {
+        let now = read();
+        Ok((now["certificate_pem"] != short["certificate_pem"]).then_some(now))
+    });
+    let renewed = certificate(&renewed.await.unwrap());
+    let (_, end) = pki::validity_of(&renewed).unwrap();
+    assert!(end.duration_since(std::time::SystemTime::now()).unwrap() > 300 * day);
+    assert_eq!(pki::public_key_der_of(&renewed).unwrap(), key);
+    assert_eq!(pki::common_name_of(&renewed).unwrap(), source);
+    second.stop().await;
+
+    // What it keeps lets it in again.
+    let third = deployment.agent(&["--disk", &disk]);
+    sqlx::query("update source set last_seen_at = now() - interval '1 hour'")
+        .execute(&deployment.pool)
+        .await
+        .unwrap();
+    let seen = "select id from source where last_seen_at > now() - interval '1 minute'";
+    assert_eq!(deployment.look("it is heard from", seen).await, source);
+    third.stop().await;
 }

@@ -4,7 +4,7 @@ use proto::admin as wire;
 use proto::admin::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, dead_letter, key, log, network, policy, tenant, token, user};
+use super::{Admin, dead_letter, key, log, network, policy, seal, tenant, token, user};
 
 #[tonic::async_trait]
 impl AdminService for Admin {
@@ -317,6 +317,20 @@ impl AdminService for Admin {
             request,
             |request| vec![&request.tenant, &request.id],
             |request| network::delete(store, request),
+        )
+        .await
+    }
+
+    async fn rotate_seal(
+        &self,
+        request: Request<wire::RotateSealRequest>,
+    ) -> Result<Response<wire::RotateSealResponse>, Status> {
+        let store = &self.gateway.store;
+        self.changes(
+            "RotateSeal",
+            request,
+            |_| Vec::new(),
+            |_| seal::rotate(store),
         )
         .await
     }

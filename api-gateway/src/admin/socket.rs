@@ -44,7 +44,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Others could put a socket of their own there.
-    #[error("others may write to {}: operators' sockets need a directory that only its owner can write to (chmod o-w), or another one with --admin", directory.display())]
+    #[error("others may write to {}: operators' sockets need a directory that only its owner can write to (chmod go-w), or another one with --admin", directory.display())]
     Directory {
         /// The directory.
         directory: PathBuf,
@@ -142,7 +142,7 @@ impl Socket {
 }
 
 fn check_directory(path: &Path) -> io::Result<Result<(), Error>> {
-    const OTHERS_MAY_WRITE: u32 = 0o002;
+    const OTHERS_MAY_WRITE: u32 = 0o022;
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -209,12 +209,13 @@ mod tests {
     #[tokio::test]
     async fn a_directory_that_others_may_write_to_is_refused() {
         let directory = directory();
-        let open = Permissions::from_mode(0o777);
-        std::fs::set_permissions(directory.path(), open).unwrap();
-        let path = directory.path().join("admin.sock");
-        let error = Socket::bind(&path).unwrap_err();
-        assert!(matches!(error, Error::Directory { .. }), "{error}");
-        assert!(!path.exists());
+        for mode in [0o777, 0o770, 0o720, 0o702, 0o1777] {
+            std::fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+            let path = directory.path().join("admin.sock");
+            let error = Socket::bind(&path).unwrap_err();
+            assert!(matches!(error, Error::Directory { .. }), "{error}");
+            assert!(!path.exists());
+        }
     }
 
     #[tokio::test]

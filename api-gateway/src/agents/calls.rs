@@ -1,4 +1,4 @@
-//! The three calls.
+//! The four calls.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use domain::{Clock as _, RequestId, SourceId};
 use futures::Stream;
-use pki::Authority;
+use pki::{AGENT_VALIDITY, Authority};
 use prost::Message as _;
 use proto::agent as wire;
 use proto::agent::agent_service_server::AgentService;
@@ -94,7 +94,7 @@ impl Agents {
         };
         let certificate_pem = self
             .authority
-            .issue_client_over_public_key(owner.source_id.as_str(), &public_key)
+            .issue_client_for(owner.source_id.as_str(), &public_key, AGENT_VALIDITY)
             .map_err(|error| inventory::invalid(&format!("the agent's key is refused: {error}")))?;
         Ok(wire::RegisterResponse {
             source_id: owner.source_id.into(),
@@ -189,6 +189,25 @@ impl AgentService for Agents {
             );
         }
         answer.map(Response::new)
+    }
+
+    async fn renew(
+        &self,
+        request: Request<wire::RenewRequest>,
+    ) -> Result<Response<wire::RenewResponse>, Status> {
+        let source_id = caller(&request)?;
+        let public_key = request
+            .peer_certs()
+            .and_then(|chain| pki::public_key_der_of(chain.first()?).ok())
+            .ok_or_else(|| Status::unauthenticated("this call needs a client certificate"))?;
+        // Only of a source that is there.
+        self.version(&source_id).await?;
+        let certificate_pem = self
+            .authority
+            .issue_client_for(source_id.as_str(), &public_key, AGENT_VALIDITY)
+            .map_err(|error| inventory::invalid(&format!("the agent's key is refused: {error}")))?;
+        tracing::info!(%source_id, "an agent has renewed its certificate");
+        Ok(Response::new(wire::RenewResponse { certificate_pem }))
     }
 
     async fn heartbeat(

@@ -65,7 +65,7 @@ impl ThrottledCalls {
                 .as_ref()
                 .map(|user| user.name.clone())
                 .unwrap_or_default(),
-            origin: incoming.origin.address.to_string(),
+            origin: incoming.origin.to_string(),
             request_id: request_id.to_string(),
             outcome: refusal.code.to_string(),
             count: 0,

@@ -98,7 +98,8 @@ fn show(image: &Image) -> Value {
         "JobId": image.job_id,
         "SourceId": image.source_id,
         "RegionId": image.region_id,
-        "Location": image.location,
+        // Where the store is on its host is the operator's.
+        "Location": image.location.rsplit('/').next(),
         "Description": image.description.to_string(),
         "CreationTime": image.created_at,
     })

@@ -9,7 +9,7 @@ async fn image(fixture: &Fixture, tenant: &Tenant, name: &str, state: &str) -> I
     let id = ImageId::generate();
     sqlx::query(
         "insert into image (id, tenant, job_id, source_id, run, epoch, region_id, name, state, location, description)
-         values ($1, $2, $3, 's-1', 1, 1, 'local', $4, $5, 'here', '{\"disks\":[]}')",
+         values ($1, $2, $3, 's-1', 1, 1, 'local', $4, $5, '/srv/images/here', '{\"disks\":[]}')",
     )
     .bind(id.as_str())
     .bind(tenant.id.as_str())

@@ -17,6 +17,9 @@ use crate::{Error, KeyPair};
 /// Ten years: how long the deployment's authority lives.
 pub const DEPLOYMENT_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+/// A year: how long the certificate of an agent lives, unless it is renewed.
+pub const AGENT_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Thirty days: how long the authority of a run lives, and so the longest run.
 pub const RUN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -150,7 +153,23 @@ impl Authority {
     ) -> Result<String, Error> {
         let public_key = SubjectPublicKeyInfo::from_der(public_key_der)
             .map_err(Error::read("the public key"))?;
-        self.issue(client(common_name)?, common_name, &public_key)
+        self.issue(client(common_name)?, common_name, &public_key, None)
+    }
+
+    /// The same, for `valid_for` at most. For certificates that are renewed.
+    ///
+    /// # Errors
+    /// [`Error::Read`] for what is no public key, and [`Error::Make`].
+    pub fn issue_client_for(
+        &self,
+        common_name: &str,
+        public_key_der: &[u8],
+        valid_for: Duration,
+    ) -> Result<String, Error> {
+        let public_key = SubjectPublicKeyInfo::from_der(public_key_der)
+            .map_err(Error::read("the public key"))?;
+        let end = SystemTime::now() + valid_for;
+        self.issue(client(common_name)?, common_name, &public_key, Some(end))
     }
 
     /// A client certificate (PEM) over the key of a certificate request, after the request has proved that its sender has that
@@ -164,13 +183,13 @@ impl Authority {
         common_name: &str,
     ) -> Result<String, Error> {
         let request = verified(request_pem)?;
-        self.issue(client(common_name)?, common_name, &request.public_key)
+        self.issue(client(common_name)?, common_name, &request.public_key, None)
     }
 
     fn issue_identity(&self, params: CertificateParams, name: &str) -> Result<Identity, Error> {
         let key = KeyPair::generate()?;
         Ok(Identity {
-            certificate_pem: self.issue(params, name, &key.0)?,
+            certificate_pem: self.issue(params, name, &key.0, None)?,
             key_pem: key.to_pem(),
         })
     }
@@ -180,9 +199,11 @@ impl Authority {
         mut params: CertificateParams,
         name: &str,
         public_key: &impl PublicKeyData,
+        end: Option<SystemTime>,
     ) -> Result<String, Error> {
         params.not_before = (SystemTime::now() - CLOCK_SKEW).into();
-        params.not_after = parse(&self.certificate)?.validity().not_after.to_datetime();
+        let own_end = parse(&self.certificate)?.validity().not_after.to_datetime();
+        params.not_after = end.map_or(own_end, |end| own_end.min(end.into()));
         params.serial_number = Some(serial_number());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;

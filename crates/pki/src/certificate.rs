@@ -1,9 +1,11 @@
 //! What can be read from a certificate.
 
+use std::time::{Duration, SystemTime};
+
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use crate::Error;
 
@@ -40,6 +42,21 @@ pub fn common_name_of(certificate_der: &[u8]) -> Result<String, Error> {
 /// [`Error::Read`].
 pub fn public_key_der_of(certificate_der: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(parse(certificate_der)?.public_key().raw.to_vec())
+}
+
+/// The first moment at which a certificate counts, and the last.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn validity_of(certificate_der: &[u8]) -> Result<(SystemTime, SystemTime), Error> {
+    let certificate = parse(certificate_der)?;
+    let validity = certificate.validity();
+    let time = |time: ASN1Time| -> Result<SystemTime, Error> {
+        let secs =
+            u64::try_from(time.timestamp()).map_err(Error::read("the certificate's time"))?;
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
+    };
+    Ok((time(validity.not_before)?, time(validity.not_after)?))
 }
 
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {

@@ -10,9 +10,11 @@ mod certificate;
 mod key;
 
 pub use authority::{
-    Authority, DEPLOYMENT_VALIDITY, Identity, RUN_VALIDITY, public_key_of_request,
+    AGENT_VALIDITY, Authority, DEPLOYMENT_VALIDITY, Identity, RUN_VALIDITY, public_key_of_request,
 };
-pub use certificate::{certificate_der, common_name_of, fingerprint, public_key_der_of};
+pub use certificate::{
+    certificate_der, common_name_of, fingerprint, public_key_der_of, validity_of,
+};
 pub use key::KeyPair;
 
 /// What could not be made or read.

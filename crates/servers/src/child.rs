@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child as Process, Command, Stdio};
@@ -232,6 +233,7 @@ fn launch_process(launch: &Launch) -> io::Result<Process> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(&launch.log)?;
     let mut command = Command::new(&launch.program);
     command

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ const READY_PATIENCE: Duration = Duration::from_secs(60);
 const STARTS: usize = 3;
 /// User and database that `wherry` works with.
 const NAME: &str = "wherry";
+/// Role that the cluster is made with.
+const SUPERUSER: &str = "postgres";
 
 /// What survives a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,7 +237,7 @@ fn initialise(
         .arg(directory.path().join("password"))
         .args([
             "-U",
-            NAME,
+            SUPERUSER,
             "-A",
             "scram-sha-256",
             "-E",
@@ -249,13 +252,19 @@ fn initialise(
         .arg("-D")
         .arg(&partial)
         .arg("postgres");
-    run(
-        single,
-        identity,
-        &log,
-        Some(&format!("create database {NAME};\n")),
-    )?;
+    run(single, identity, &log, Some(&owner(&directory.password()?)))?;
     fs::rename(&partial, data).map_err(preparing("name", data))
+}
+
+/// Statements, one a line, that make the role and the database that the server is for. The role owns its database and makes roles and
+/// databases; it runs no programs and reads no files, as a superuser could. Nobody can log in as the superuser.
+fn owner(password: &str) -> String {
+    let password = password.replace('\'', "''");
+    format!(
+        "create role {NAME} login createrole createdb password '{password}';\n\
+         create database {NAME} owner {NAME};\n\
+         alter role {SUPERUSER} nologin password null;\n"
+    )
 }
 
 /// Runs a program to its end.
@@ -275,6 +284,7 @@ fn run(
     let output = fs::OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(log)
         .map_err(preparing("open", log))?;
     command

@@ -328,3 +328,43 @@ fn a_missing_server_is_named_with_the_three_ways_out() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn the_role_of_a_private_postgres_owns_its_database_and_is_no_superuser() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let server = Postgres::start(directory.path(), Durability::Test).await?;
+    let mut connection = PgConnection::connect(&server.url()).await?;
+    let able: Vec<String> = sqlx::query_scalar(
+        "select rolname::text from pg_roles where rolcanlogin and (rolsuper or rolreplication or rolbypassrls)",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    assert_eq!(
+        able,
+        [] as [String; 0],
+        "nobody can log in as more than an owner"
+    );
+    for statement in [
+        "copy (select 1) to program 'true'",
+        "select pg_read_file('/etc/hostname')",
+        "alter system set log_statement = 'all'",
+        "alter role wherry superuser",
+    ] {
+        let refused = sqlx::raw_sql(statement).execute(&mut connection).await;
+        assert!(refused.is_err(), "{statement}");
+    }
+    // As the migrations do it.
+    for statement in [
+        "create role wherry_tenant nologin",
+        "grant wherry_tenant to wherry",
+        "create table t (n int)",
+        "set role wherry_tenant",
+    ] {
+        sqlx::raw_sql(statement)
+            .execute(&mut connection)
+            .await
+            .context(statement)?;
+    }
+    server.stop().await;
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics` of a process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,7 @@ const END: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<BTreeMap<String, Arc<AtomicBool>>>>,
+    warnings: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// One named condition; see [`Readiness::condition`].
@@ -51,6 +52,21 @@ impl Readiness {
             .filter(|(_, holds)| !holds.load(Ordering::Acquire))
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// Adds a sentence for `/readyz` that a person should read; the process is ready all the same.
+    pub fn warn(&self, sentence: impl Into<String>) {
+        self.lock_warnings().insert(sentence.into());
+    }
+
+    /// What [`Self::warn`] was given.
+    pub fn warnings(&self) -> Vec<String> {
+        self.lock_warnings().iter().cloned().collect()
+    }
+
+    fn lock_warnings(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // The set is whole after any panic: nothing is done to it in steps.
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether all conditions hold.
@@ -152,11 +168,23 @@ async fn ready(State((readiness, shutdown)): State<(Readiness, Shutdown)>) -> Re
         missing.push("draining".to_owned());
     }
     if missing.is_empty() {
-        "ready\n".into_response()
+        format!("{}ready\n", warnings(&readiness)).into_response()
     } else {
-        let text = format!("not ready: {}\n", missing.join(", "));
+        let text = format!(
+            "{}not ready: {}\n",
+            warnings(&readiness),
+            missing.join(", ")
+        );
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
+}
+
+fn warnings(readiness: &Readiness) -> String {
+    let warnings = readiness.warnings();
+    warnings
+        .iter()
+        .map(|sentence| format!("warning: {sentence}\n"))
+        .collect()
 }
 
 async fn metrics() -> Response {

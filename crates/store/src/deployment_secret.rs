@@ -39,6 +39,6 @@ impl Store {
     }
 }
 
-fn purpose(name: &str) -> String {
+pub(crate) fn purpose(name: &str) -> String {
     format!("deployment_secret/{name}")
 }

@@ -41,7 +41,7 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-fn purpose(id: &str) -> String {
+pub(crate) fn purpose(id: &str) -> String {
     format!("instance/{id}")
 }
 

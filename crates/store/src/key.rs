@@ -390,7 +390,7 @@ fn lasting_id() -> String {
 }
 
 /// A sealed secret opens for its own key only.
-fn purpose(id: &str) -> String {
+pub(crate) fn purpose(id: &str) -> String {
     format!("access_key/{id}")
 }
 

@@ -10,6 +10,7 @@ mod pool;
 mod row;
 mod schema;
 mod seal;
+mod seal_rotation;
 
 pub mod access_token;
 pub mod admission;
@@ -51,6 +52,7 @@ pub use pool::{ConnectConfig, Connections, Store, migrate};
 pub use serde_json::Value as JsonValue;
 
 pub use seal::{InvalidSealKey, SealKey};
+pub use seal_rotation::Resealed;
 
 /// The transaction type that operations of one step share.
 pub(crate) type Transaction<'c> = sqlx::Transaction<'c, sqlx::Postgres>;

@@ -5,13 +5,18 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::StoreError;
 
-/// The key that seals secrets. Does not print.
+/// The key that seals secrets, and older ones that still open what they have sealed. Does not print.
 #[derive(Clone)]
-pub struct SealKey(LessSafeKey);
+pub struct SealKey {
+    key: LessSafeKey,
+    older: Vec<LessSafeKey>,
+}
 
 /// The text is no seal key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a seal key is 64 hexadecimal digits (32 random bytes): `openssl rand -hex 32` makes one")]
+#[error(
+    "a seal key must be 64 hexadecimal digits (32 random bytes), older keys behind commas: `openssl rand -hex 32` makes one"
+)]
 pub struct InvalidSealKey;
 
 impl std::fmt::Debug for SealKey {
@@ -21,11 +26,17 @@ impl std::fmt::Debug for SealKey {
 }
 
 impl SealKey {
-    /// The key of 64 hexadecimal digits.
+    /// The key of 64 hexadecimal digits; behind commas, older keys that open too.
     pub fn from_hex(text: &str) -> Result<Self, InvalidSealKey> {
-        let bytes = hex::decode(text.trim()).map_err(|_| InvalidSealKey)?;
-        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidSealKey)?;
-        Ok(Self(LessSafeKey::new(key)))
+        let mut keys = text.split(',').map(|text| {
+            let bytes = hex::decode(text.trim()).map_err(|_| InvalidSealKey)?;
+            let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidSealKey)?;
+            Ok(LessSafeKey::new(key))
+        });
+        Ok(Self {
+            key: keys.next().ok_or(InvalidSealKey)??,
+            older: keys.collect::<Result<_, _>>()?,
+        })
     }
 
     /// A new key, as the hexadecimal text to keep.
@@ -44,7 +55,7 @@ impl SealKey {
             .fill(&mut nonce)
             .expect("the operating system gives randomness");
         let mut sealed = plain.to_vec();
-        self.0
+        self.key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(purpose.as_bytes()),
@@ -54,25 +65,57 @@ impl SealKey {
         [nonce.as_slice(), &sealed].concat()
     }
 
-    /// Opens what [`SealKey::seal`] made with the same purpose.
+    /// Opens what [`SealKey::seal`] made with the same purpose, with this key or one of the older ones.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let (nonce, body) = sealed
-            .split_at_checked(NONCE_LEN)
-            .ok_or(StoreError::Unseal)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| StoreError::Unseal)?;
-        let mut body = body.to_vec();
-        let plain = self
-            .0
-            .open_in_place(nonce, Aad::from(purpose.as_bytes()), &mut body);
-        plain
-            .map(|plain| plain.to_vec())
-            .map_err(|_| StoreError::Unseal)
+        [&self.key]
+            .into_iter()
+            .chain(&self.older)
+            .find_map(|key| opened(key, purpose, sealed))
+            .ok_or(StoreError::Unseal)
     }
+
+    /// Seals anew what an older key has sealed; `None` if this key has sealed it.
+    pub(crate) fn reseal(
+        &self,
+        purpose: &str,
+        sealed: &[u8],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        if opened(&self.key, purpose, sealed).is_some() {
+            return Ok(None);
+        }
+        let plain = self.open(purpose, sealed)?;
+        Ok(Some(self.seal(purpose, &plain)))
+    }
+}
+
+fn opened(key: &LessSafeKey, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, body) = sealed.split_at_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut body = body.to_vec();
+    let plain = key.open_in_place(nonce, Aad::from(purpose.as_bytes()), &mut body);
+    plain.ok().map(|plain| plain.to_vec())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_key_opens_and_the_first_one_seals() {
+        let (old, new) = (SealKey::generate_hex(), SealKey::generate_hex());
+        let [before, after] = [&old, &new].map(|key| SealKey::from_hex(key).unwrap());
+        let both = SealKey::from_hex(&format!("{new}, {old}\n")).unwrap();
+        let sealed = before.seal("a", b"secret");
+        assert_eq!(both.open("a", &sealed).unwrap(), b"secret");
+        assert!(after.reseal("a", &sealed).is_err());
+        let anew = both.reseal("a", &sealed).unwrap().unwrap();
+        assert_eq!(after.open("a", &anew).unwrap(), b"secret");
+        assert!(before.open("a", &anew).is_err());
+        assert_eq!(both.reseal("a", &anew).unwrap(), None);
+        for bad in ["", ",", &format!("{new},"), &format!("{new},{}", &old[1..])] {
+            assert!(SealKey::from_hex(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_sealed_secret_opens_with_its_own_key_and_purpose_only() {

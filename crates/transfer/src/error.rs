@@ -67,17 +67,20 @@ pub enum TransferError {
     )]
     Scratch(#[source] io::Error),
     /// The target has no room.
-    #[error("no space left at {}: free some, then start the job again; what was copied is kept", path.display())]
+    #[error(
+        "no space left at {}: free some, then start the job again; what was copied is kept",
+        named(path)
+    )]
     TargetFull {
-        /// The file that was written.
+        /// The file that was written. Tenants read its name, and not where the operator keeps it.
         path: PathBuf,
     },
     /// The target refuses a write, a flush or a read.
-    #[error("can't {doing} {}: {source}", path.display())]
+    #[error("can't {doing} {}: {source}", named(path))]
     Target {
         /// What was being done.
         doing: &'static str,
-        /// To which file.
+        /// To which file. Tenants read its name, and not where the operator keeps it.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -132,6 +135,11 @@ pub enum TransferError {
     /// The TLS material can't be used.
     #[error("the certificates of the run can't be used: {0}")]
     Identity(String),
+}
+
+/// The name of a file, without its directories.
+fn named(path: &Path) -> impl std::fmt::Display {
+    path.file_name().unwrap_or_default().display()
 }
 
 /// An error as it crosses the wire.
@@ -219,6 +227,23 @@ impl TransferError {
             code: self.code(),
             message: self.to_string(),
             retryable: self.is_retryable(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tenant_reads_of_a_target_has_no_path_of_the_operator() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied] {
+            let path = Path::new("/srv/wherry/instances/i-1/disk-0.raw");
+            let error = TransferError::target("write", path, kind.into());
+            for message in [error.failure().message, error.to_remote().message] {
+                assert!(!message.contains('/'), "{message}");
+                assert!(message.contains("disk-0.raw"), "{message}");
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct Source {
     pub(super) name: String,
     disk: PathBuf,
     client: smc::Client,
+    image_store: Option<PathBuf>,
 }
 
 /// What the sources have done so far, as their client saw it.
@@ -69,17 +70,19 @@ pub(super) fn start_agent(
     std::fs::create_dir_all(&folder)?;
     let disk = folder.join("disk.raw");
     disk::make(&disk, mib, seed)?;
+    let code_file = folder.join("activation-code");
+    std::fs::write(&code_file, code)?;
     let mut command = process::wherry()?;
     command.args([
         "agent",
         "--server",
         &deployment.agent_endpoint,
-        "--activation-code",
-        code,
         "--name",
         name,
     ]);
     command
+        .arg("--activation-code-file")
+        .arg(&code_file)
         .arg("--state-dir")
         .arg(folder.join("state"))
         .arg("--disk")
@@ -93,6 +96,7 @@ pub(super) async fn enrolled(
     client: smc::Client,
     name: String,
     disk: PathBuf,
+    image_store: Option<PathBuf>,
 ) -> anyhow::Result<Source> {
     let began = Instant::now();
     loop {
@@ -108,6 +112,7 @@ pub(super) async fn enrolled(
                 name,
                 disk,
                 client,
+                image_store,
             });
         }
         if began.elapsed() > ENROL_TIMEOUT {
@@ -277,8 +282,8 @@ impl Source {
             "job {id} names image {}, it delivered {image_id}",
             job["ImageId"]
         );
-        let location = PathBuf::from(image["Location"].as_str().unwrap_or_default());
-        if location.is_dir() {
+        let location = self.image_store.as_ref().map(|store| store.join(image_id));
+        if let Some(location) = location {
             let description: Value =
                 serde_json::from_str(image["Description"].as_str().unwrap_or_default())
                     .with_context(|| format!("image {image_id} has no description"))?;

@@ -1,7 +1,10 @@
 //! Making one image.
 
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -48,6 +51,7 @@ pub(super) enum BuildError {
 }
 
 impl BuildError {
+    /// The failure that the tenant reads: without the operator's paths and what programs print, which are in the log.
     pub(super) fn failure(&self) -> Failure {
         let code = match self {
             Self::NoRoom { .. } | Self::Filled { .. } => FailureCode::TargetFull,
@@ -64,7 +68,38 @@ impl BuildError {
                 FailureCode::ImageFailed
             }
         };
-        Failure::new(code, format!("The image can't be made: {self}."))
+        Failure::new(
+            code,
+            format!("The image can't be made: {}.", self.for_tenant()),
+        )
+    }
+
+    fn for_tenant(&self) -> String {
+        match self {
+            Self::NoRoom { free, needed, .. } => format!(
+                "the image store has {free} bytes free, the image may need {needed}. Tell the operator, then start the job again; what was \
+                 copied is kept"
+            ),
+            Self::File { doing, source, .. } => {
+                format!("can't {doing} a file of it: {}", source.kind())
+            }
+            Self::NotOurs { .. } => {
+                "something is in the way in the image store, and the receiver's log names it. Tell the operator. Move it out of the image store, then start the \
+                 job again; what was copied is kept"
+                    .to_owned()
+            }
+            Self::NoQemuImg { .. } => {
+                "the program that makes it can't be run. Tell the operator, then start the job again".to_owned()
+            }
+            Self::QemuImg { .. } => {
+                "the program that makes it failed. Tell the operator, then start the job again".to_owned()
+            }
+            Self::Filled { .. } => {
+                "the image store became full while it was written. The operator must free some or add space; then start the job again: what was copied is \
+                 kept"
+                    .to_owned()
+            }
+        }
     }
 }
 
@@ -107,7 +142,11 @@ async fn make(
     // Before the room is measured: what an attempt that fell has left is room for this one.
     clear_partial(partial, &order.image_id, &order.job_id)?;
     check_room(store, &order)?;
-    std::fs::create_dir_all(partial).map_err(failed("make", partial))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(partial)
+        .map_err(failed("make", partial))?;
 
     let count = order.disks.len() as f64;
     let mut disks = Vec::new();
@@ -150,21 +189,37 @@ async fn make(
         .expect("a struct of strings and integers has a JSON form");
     // Renamed when it is whole: one that can't be read would keep the next attempt out.
     let (new, written) = (partial.join("image.json.new"), partial.join("image.json"));
-    std::fs::write(&new, &text)
-        .and_then(|()| std::fs::File::open(&new)?.sync_all())
+    private_file(&new)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
         .and_then(|()| std::fs::rename(&new, &written))
         .map_err(failed("write", &written))?;
-    let (from, to) = (partial.to_owned(), location.clone());
-    let published = tokio::task::spawn_blocking(move || publish(&from, &to)).await;
+    let (store, from, to) = (store.to_owned(), partial.to_owned(), location.clone());
+    let published = tokio::task::spawn_blocking(move || {
+        open_to_group(&store, &from)?;
+        publish(&from, &to)
+    })
+    .await;
     published
         .unwrap_or_else(|died| Err(io::Error::other(died)))
         .map_err(failed("publish", &location))?;
     Ok((location.display().to_string(), text))
 }
 
+/// Makes a file that only this account may read: what becomes an image is a server's disk.
+fn private_file(path: &Path) -> io::Result<File> {
+    File::options()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
 async fn write_manifest(proven: Proven, path: PathBuf) -> io::Result<()> {
     let writing = tokio::task::spawn_blocking(move || {
-        let file = std::fs::File::create(path)?;
+        let file = private_file(&path)?;
         proven.write_manifest(io::BufWriter::new(file))
     });
     writing
@@ -304,6 +359,8 @@ async fn convert(
     to: &Path,
     mut tell: impl FnMut(f64),
 ) -> Result<(), BuildError> {
+    // qemu-img writes into a file that is there, and leaves its mode.
+    private_file(to).map_err(failed("make", to))?;
     let mut child = tokio::process::Command::new(qemu_img)
         .args(["convert", "-p", "-f", "raw", "-O", "qcow2"])
         .arg(disk)
@@ -371,17 +428,35 @@ fn last_percentage(output: &[u8]) -> Option<f64> {
     Some(number.trim().parse::<f64>().ok()? / 100.0)
 }
 
+/// Lets the group of the store read the image, if the operator lets it read the store: a gateway that runs as another user than the worker
+/// hands images out.
+fn open_to_group(store: &Path, partial: &Path) -> io::Result<()> {
+    let found = std::fs::metadata(store)?;
+    // One that everybody may read was not meant for a group.
+    if found.mode() & 0o057 != 0o050 {
+        return Ok(());
+    }
+    let group = Some(found.gid());
+    for entry in std::fs::read_dir(partial)? {
+        let path = entry?.path();
+        chown(&path, None, group)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640))?;
+    }
+    chown(partial, None, group)?;
+    std::fs::set_permissions(partial, Permissions::from_mode(0o750))
+}
+
 /// Flushes everything and gives the directory its name.
 fn publish(partial: &Path, location: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(partial)? {
-        std::fs::File::open(entry?.path())?.sync_all()?;
+        File::open(entry?.path())?.sync_all()?;
     }
-    std::fs::File::open(partial)?.sync_all()?;
+    File::open(partial)?.sync_all()?;
     std::fs::rename(partial, location)?;
     let store: PathBuf = location
         .parent()
         .map_or_else(|| PathBuf::from("."), Path::to_owned);
-    std::fs::File::open(store)?.sync_all()
+    File::open(store)?.sync_all()
 }
 
 #[cfg(test)]
@@ -395,6 +470,68 @@ mod tests {
         ));
         assert!(is_full("cp: error writing 'x': Disk quota exceeded"));
         assert!(!is_full("qemu-img: Could not open 'x': Permission denied"));
+    }
+
+    #[test]
+    fn an_image_is_its_owner_s_unless_the_store_is_a_group_s() {
+        let root = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+        for (store_mode, directory_mode, file_mode) in [
+            (0o700, 0o700, 0o600),
+            (0o755, 0o700, 0o600),
+            (0o750, 0o750, 0o640),
+        ] {
+            let store = root.path().join(format!("{store_mode:o}"));
+            let image = store.join("image");
+            std::fs::create_dir_all(&image).unwrap();
+            std::fs::set_permissions(&image, Permissions::from_mode(0o700)).unwrap();
+            std::fs::set_permissions(&store, Permissions::from_mode(store_mode)).unwrap();
+            private_file(&image.join("disk")).unwrap();
+            open_to_group(&store, &image).unwrap();
+            assert_eq!(mode(&image), directory_mode, "{store_mode:o}");
+            assert_eq!(mode(&image.join("disk")), file_mode, "{store_mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_a_tenant_reads_of_a_failed_image_has_no_path_and_no_output_of_a_program() {
+        let path = || "/srv/images/m-1".to_owned();
+        let source = || io::Error::other("/srv/secret");
+        for error in [
+            BuildError::NoRoom {
+                store: path(),
+                free: 1,
+                needed: 2,
+            },
+            BuildError::File {
+                doing: "write",
+                path: path(),
+                source: source(),
+            },
+            BuildError::NotOurs {
+                path: path(),
+                why: "/srv".to_owned(),
+            },
+            BuildError::NoQemuImg {
+                program: path(),
+                source: source(),
+            },
+            BuildError::QemuImg {
+                path: path(),
+                message: "Could not open '/srv/images'".to_owned(),
+            },
+            BuildError::Filled { path: path() },
+        ] {
+            let message = error.failure().message;
+            assert!(
+                !message.contains('/') && !message.contains("Could"),
+                "{message}"
+            );
+            assert!(
+                error.to_string().contains("/srv"),
+                "the log has it: {error}"
+            );
+        }
     }
 
     #[test]

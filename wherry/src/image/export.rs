@@ -3,8 +3,9 @@
 //! The server may be a false one, and the store another's than it was. So no name of a file leads out of the directory, nothing that is there
 //! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -53,7 +54,10 @@ impl Export {
         if self.format == Format::Qcow2 {
             qcow2::check_program(&self.qemu_img)?;
         }
-        std::fs::create_dir_all(&self.to)
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.to)
             .with_context(|| format!("can't make {}", self.to.display()))?;
         let about = self.to.join("image.json");
         check_directory(&about, &id)?;
@@ -62,7 +66,13 @@ impl Export {
             fetched.fetch(api).await?;
             line(fetched.file.display());
         }
-        std::fs::write(about, raw(&image, "Description"))?;
+        File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(about)?
+            .write_all(raw(&image, "Description").as_bytes())?;
         Ok(())
     }
 }
@@ -181,6 +191,7 @@ async fn fetch(api: &Api, image_id: &ImageId, name: &str, to: &Path) -> anyhow::
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&partial)
         .with_context(|| format!("can't write {}", partial.display()))?;
     let mut length = file.metadata()?.len().saturating_sub(1);

@@ -10,7 +10,7 @@ use transfer::plan::Extent;
 
 use super::{check_names, description, find};
 use crate::connection::Api;
-use crate::output::{bytes, line, lines, raw};
+use crate::output::{bytes, line, lines, text};
 
 /// Ranges that are listed at most.
 const LISTED: usize = 100;
@@ -20,9 +20,12 @@ pub(crate) struct Verify {
     /// Its id or name.
     #[arg(required_unless_present_any = ["path", "disk"], conflicts_with = "disk")]
     image: Option<String>,
-    /// Directory with the image, as it was exported or as the store has it. Without it, where the store has it on this machine.
+    /// Directory with the image, as it was exported or as the store has it. Without it, the image is looked for in --image-store.
     #[arg(long, value_name = "DIR", conflicts_with = "disk")]
     path: Option<PathBuf>,
+    /// Directory of the image store, on the machine where the worker has it.
+    #[arg(long, env = "WHERRY_IMAGE_STORE", value_name = "DIR")]
+    image_store: Option<PathBuf>,
     /// One disk, a raw file or a block device.
     #[arg(long, value_name = "FILE", requires = "manifest")]
     disk: Option<PathBuf>,
@@ -54,14 +57,19 @@ impl Verify {
     pub(super) async fn of_the_api(self, api: &Api) -> anyhow::Result<()> {
         let image = find(api, &self.image.unwrap_or_default()).await?;
         let description = description(&image)?;
+        let image_store = self.image_store;
+        // A false server must not lead out of the store.
+        let id: domain::ImageId = text(&image, "ImageId").parse()?;
         let folder = self
             .path
-            .unwrap_or_else(|| PathBuf::from(raw(&image, "Location")));
-        ensure!(
-            folder.is_dir(),
-            "the image's files are not on this machine: fetch them with `wherry image export {} --format raw --to DIR`, then give --path DIR",
-            description.image_id
-        );
+            .or_else(|| Some(image_store?.join(id.as_str())))
+            .filter(|folder| folder.is_dir())
+            .with_context(|| {
+                format!(
+                    "the image's files are not here: name the directory that has {id} with --image-store, or fetch it with \
+                     `wherry image export {id} --format raw --to DIR` and give --path DIR"
+                )
+            })?;
         check_all(&folder, &description).await
     }
 }
@@ -91,7 +99,7 @@ async fn check_all(folder: &Path, description: &ImageDescription) -> anyhow::Res
         ensure!(
             raw.exists() || !folder.join(&disk.qcow2).exists(),
             "{} has disk {} only as {}, and a manifest is over the bytes as they are: export it with --format raw, or unpack it with \
-             `qemu-img convert -O raw {} FILE` and check that with --disk FILE --manifest {}",
+             `qemu-img convert -f qcow2 -O raw {} FILE` and check that with --disk FILE --manifest {}",
             folder.display(),
             disk.index,
             disk.qcow2,

@@ -1,8 +1,8 @@
 //! The data directory of `wherry up`.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -20,13 +20,18 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        in_directory(std::fs::create_dir_all(path), "make", path)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        in_directory(made, "make", path)?;
         let root = in_directory(path.canonicalize(), "open", path)?;
+        // It may have been made by an earlier version, or by hand.
+        let closed = std::fs::set_permissions(&root, Permissions::from_mode(0o700));
+        in_directory(closed, "close to other accounts", &root)?;
         let lock_path = root.join("lock");
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&lock_path);
         let lock = in_directory(lock, "write", &lock_path)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {

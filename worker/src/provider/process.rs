@@ -182,6 +182,7 @@ impl ProcessProvider {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(&log_path)
             .map_err(failed("write", &log_path))?;
         let also_log = log.try_clone().map_err(failed("write", &log_path))?;

@@ -16,7 +16,7 @@ impl Run {
         let instance = persist(|| self.context.store.instance_of(&job_id)).await;
         if let Some(id) = instance.map_err(|error| internal(&error))? {
             let destroyed = self.context.provider.destroy(&id, epoch).await;
-            destroyed.map_err(|error| Ended::by_provider("released", &error))?;
+            destroyed.map_err(|error| Ended::by_provider("released", &error, &id))?;
             let removed = persist(|| self.context.store.remove_instance(&id, epoch)).await;
             removed.map_err(|error| internal(&error))?;
         }

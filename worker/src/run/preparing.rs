@@ -100,8 +100,11 @@ impl Run {
                     tracing::warn!(job_id = %self.lease.job_id, instance_id = %instance.id, message, "a receiver is started again");
                 }
                 Err(Opening::Lost(message)) => {
+                    let instance_id = &instance.id;
+                    tracing::error!(job_id = %self.lease.job_id, %instance_id, message, "a receiver does not come up");
                     let sentence = format!(
-                        "The receiver does not come up: {message}. Tell the operator, then start the job again."
+                        "The receiver of instance {instance_id} does not come up; the worker's log has the cause. Tell the operator, then start \
+                         the job again."
                     );
                     return Err(Failure::new(FailureCode::ReceiverLost, sentence).into());
                 }
@@ -139,7 +142,7 @@ impl Run {
             ProviderError::Ended { .. } | ProviderError::NotReady { .. } => {
                 Opening::Lost(error.to_string())
             }
-            _ => Opening::Ended(Ended::by_provider("made", &error)),
+            _ => Opening::Ended(Ended::by_provider("made", &error, &instance.id)),
         })?;
         let timeout = self.context.config.receiver_timeout();
         let client = ReceiverClient::new(&address, authority.certificate_pem(), &worker, timeout)

@@ -80,7 +80,8 @@ impl Run {
                     if is_gone || answered_at.elapsed() > self.context.config.receiver_silence() {
                         let lost = losses.another(self.progress.bytes_durable());
                         if lost > self.context.config.receiver_losses {
-                            return Err(given_up(lost, &message).into());
+                            tracing::error!(job_id = %self.lease.job_id, message, lost, "the receiver was lost too often");
+                            return Err(given_up(lost).into());
                         }
                         tracing::warn!(job_id = %self.lease.job_id, message, lost, "the receiver is lost and is replaced");
                         self.observe("starting a new receiver: the last one was lost")
@@ -222,10 +223,10 @@ fn spoken(time: Duration) -> String {
     }
 }
 
-fn given_up(lost: u32, message: &str) -> Failure {
+fn given_up(lost: u32) -> Failure {
     let sentence = format!(
-        "The receiver was lost {lost} times without progress, the last time thus: {message}. Tell the operator, then start the job again; what \
-         was copied is kept."
+        "The receiver was lost {lost} times without progress; the worker's log has the cause. Tell the operator, then start the job again; \
+         what was copied is kept."
     );
     Failure::new(FailureCode::ReceiverLost, sentence)
 }

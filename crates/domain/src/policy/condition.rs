@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::document::Effect;
 use super::operator::{Operator, Relation, Value};
 use crate::Timestamp;
 
@@ -63,7 +64,8 @@ impl Key {
     }
 }
 
-/// What is known of a call. What is not known is `None`: positive operators don't match it, negative ones do.
+/// What is known of a call. What is not known is `None`: positive operators don't match it, negative ones do. An address that is not known
+/// is the exception: it could be any, so it meets each condition of a Deny and none of an Allow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Circumstances {
     /// When it is decided.
@@ -103,7 +105,10 @@ pub(super) struct Condition {
 
 impl Condition {
     /// Whether it is met. A negative operator is met when none of its values applies.
-    pub(super) fn is_met(&self, circumstances: &Circumstances) -> bool {
+    pub(super) fn is_met(&self, effect: Effect, circumstances: &Circumstances) -> bool {
+        if self.key == Key::SourceIp && circumstances.source_ip.is_none() {
+            return effect == Effect::Deny;
+        }
         let holds_for_any = circumstances.fact(self.key).is_some_and(|fact| {
             self.values.iter().any(|value| {
                 self.operator

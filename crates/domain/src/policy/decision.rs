@@ -51,7 +51,7 @@ impl Statement {
             && self
                 .conditions
                 .iter()
-                .all(|condition| condition.is_met(request.circumstances))
+                .all(|condition| condition.is_met(self.effect, request.circumstances))
     }
 
     /// The case of what stands before the id, the kind above all, means nothing; that of the id does.

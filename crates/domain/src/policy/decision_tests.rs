@@ -194,7 +194,9 @@ fn every_operator_compares_and_knows_what_an_absent_key_means() {
         let unknown = Circumstances::default();
         assert!(says(&one(met), &known), "{operator} {met}");
         assert!(!says(&one(unmet), &known), "{operator} {unmet}");
-        assert_eq!(says(&one(met), &unknown), is_negative, "{operator} absent");
+        // An address that nobody knows could be any.
+        let allows = is_negative && key != "acs:SourceIp";
+        assert_eq!(says(&one(met), &unknown), allows, "{operator} absent");
         // Values are ORed; a negative operator is met when none applies.
         let both = allow_if(&format!(
             r#"{{"{operator}":{{"{key}":["{unmet}","{met}"]}}}}"#
@@ -205,6 +207,32 @@ fn every_operator_compares_and_knows_what_an_absent_key_means() {
     named.sort_unstable();
     named.dedup();
     assert_eq!(named.len(), operator::ALL.len(), "each once");
+}
+
+#[test]
+fn an_unknown_address_passes_no_condition_on_addresses() {
+    let request = Request {
+        action: "smc:A",
+        resource: SOURCE,
+        circumstances: &Circumstances::default(),
+    };
+    for operator in operator::ALL {
+        if !Key::SourceIp.can_be(operator.relation) {
+            continue;
+        }
+        let name = operator.name;
+        for value in ["0.0.0.0/0", "10.0.0.0/8", "127.0.0.1"] {
+            let condition = format!(r#"{{"{name}":{{"acs:SourceIp":"{value}"}}}}"#);
+            let allows = [allow_if(&condition)];
+            assert_ne!(decide(&allows, &request), Decision::Allow, "{condition}");
+            let denies = policy(&format!(
+                r#"{{"Effect":"Allow","Action":"*","Resource":"*"}},
+                   {{"Effect":"Deny","Action":"*","Resource":"*","Condition":{condition}}}"#
+            ));
+            let decision = decide(&[denies], &request);
+            assert_eq!(decision, Decision::ExplicitDeny, "{condition}");
+        }
+    }
 }
 
 #[test]

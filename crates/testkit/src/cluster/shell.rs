@@ -15,6 +15,7 @@ use crate::program;
 pub struct Shell {
     binary: PathBuf,
     home: PathBuf,
+    images: PathBuf,
 }
 
 impl Shell {
@@ -32,6 +33,7 @@ impl Shell {
         Ok(Self {
             binary: cluster.binary().to_owned(),
             home,
+            images: cluster.images(),
         })
     }
 
@@ -40,6 +42,7 @@ impl Shell {
         Ok(program::command(&self.binary)
             .args(line.split(' '))
             .env("HOME", &self.home)
+            .env("WHERRY_IMAGE_STORE", &self.images)
             .output()?)
     }
 

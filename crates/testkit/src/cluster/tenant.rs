@@ -132,12 +132,14 @@ impl Tenant {
         let directory = cluster.path(name);
         std::fs::create_dir_all(&directory)?;
         let state = directory.join("state").display().to_string();
+        let code = directory.join("activation-code");
+        std::fs::write(&code, &self.activation_code)?;
         let mut arguments: Vec<String> = [
             "agent",
             "--server",
             &cluster.agents_endpoint(),
-            "--activation-code",
-            &self.activation_code,
+            "--activation-code-file",
+            &code.display().to_string(),
             "--state-dir",
             &state,
             "--name",

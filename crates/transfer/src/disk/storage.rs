@@ -59,6 +59,7 @@ impl FileStorage {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(path)?;
         if is_new {
             super::sync_parent(path)?;
