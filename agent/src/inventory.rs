@@ -4,6 +4,7 @@
 
 mod discover;
 mod disk;
+mod in_use;
 mod partition;
 mod repeated;
 mod system;
@@ -103,6 +104,7 @@ impl Collector {
                     size_bytes: measured.size_bytes,
                     used_bytes: usage::of(&measured, &self.sysfs),
                     partitions: partition::of(path, &self.sysfs),
+                    in_use: in_use::of(path, &measured, &self.sysfs),
                 }),
                 Err(failure) => complaints.push(failure.message),
             }

@@ -165,6 +165,7 @@ fn show(image: &Value) -> String {
                         0 => String::new(),
                         ranges => format!("{} in {ranges} ranges", bytes(disk.bad_bytes)),
                     },
+                    disk.consistency.as_str().to_owned(),
                     format!("{}, {}", disk.raw, disk.qcow2),
                 ]
             })
@@ -177,6 +178,7 @@ fn show(image: &Value) -> String {
                 "OF THE SOURCE",
                 "ROOT HASH (BLAKE3)",
                 "UNREAD",
+                "CONSISTENCY",
                 "FILES",
             ],
             &rows,

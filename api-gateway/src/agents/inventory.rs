@@ -17,6 +17,8 @@ const MAX_SYSTEM_INFO: usize = 1024;
 const MAX_WORD: usize = 128;
 /// Longest path of a disk.
 const MAX_PATH: usize = 4096;
+/// Longest text on what uses a disk.
+const MAX_IN_USE: usize = 1024;
 /// Most partitions of a disk: as many as a table of the usual size has.
 const MAX_PARTITIONS: usize = 128;
 /// Longest text of a failure; what is longer is cut.
@@ -65,6 +67,7 @@ fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
                 size_bytes: bytes(disk.size_bytes)?,
                 used_bytes: disk.used_bytes.map(bytes).transpose()?,
                 partitions: partitions(disk.partitions)?,
+                in_use: text("in_use", disk.in_use, MAX_IN_USE)?,
             })
         })
         .collect()
@@ -236,6 +239,7 @@ mod tests {
             size_bytes: 1 << 30,
             used_bytes: None,
             partitions: Vec::new(),
+            in_use: String::new(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! DescribeReplicationJobs.
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskInUse, DiskIndex};
 use domain::job::State;
 use domain::job::progress::progress;
+use domain::parameters::{Consistency, ReplicationParameters};
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
 use store::job::describe::{Job, JobDisk, JobFilter};
@@ -303,7 +304,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, carrier, carrier_reason.",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, consistency (of what was copied: one moment in time, not one moment in time, or unknown), warnings (sentences, such as that a disk is used for writing on its source), carrier, carrier_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",
@@ -424,6 +425,17 @@ fn show(job: &Job, tags: &tag::Shown) -> Value {
     })
 }
 
+/// What a run that has not copied everything yet may fail of.
+fn warnings(job: &Job) -> Vec<String> {
+    let parameters = ReplicationParameters::parse(&job.replication_parameters);
+    let matters = parameters.is_ok_and(|asked| asked.consistency == Consistency::Crash);
+    let in_use = job.disks.iter().filter_map(|disk| disk.in_use.as_ref());
+    in_use
+        .filter(|_| matters && job.state.may_copy())
+        .map(DiskInUse::warning)
+        .collect()
+}
+
 /// What is known of the run, and why it failed. What an earlier run reported does not count.
 fn status_info(job: &Job) -> Option<String> {
     let is_of_this_run = job.observed.run.is_none_or(|run| run == job.run.0);
@@ -457,5 +469,6 @@ fn status_info(job: &Job) -> Option<String> {
     if job.run.0 > 0 {
         info.run = Some(job.run.0);
     }
+    info.warnings = warnings(job);
     (info != StatusInfo::default()).then(|| info.to_json())
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::DiskIndex;
+use crate::disk::{DiskIndex, Moment};
 
 /// Free space of a disk that is copied although the job would leave it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,12 @@ pub struct StatusInfo {
     /// Their bytes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_bytes: Option<u64>,
+    /// Says whether what was copied is what the disks held at one moment, once everything is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Moment>,
+    /// What may keep the next run from its end, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Which transport carries the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,

@@ -95,6 +95,7 @@ mod tests {
             size_bytes,
             used_bytes: None,
             partitions: Vec::new(),
+            in_use: String::new(),
         }
     }
 

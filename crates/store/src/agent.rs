@@ -63,15 +63,16 @@ async fn write_disks(
         .iter()
         .map(|disk| Json(disk.partitions.as_slice()))
         .collect();
+    let in_use: Vec<String> = disks.iter().map(|disk| disk.in_use.clone()).collect();
     sqlx::query!(
         r#"
-        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions)
-        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[]) as disk
+        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions, in_use)
+        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[], $7::text[]) as disk
         on conflict (source_id, index) do update set
             path = excluded.path, size_bytes = excluded.size_bytes, used_bytes = excluded.used_bytes,
-            partitions = excluded.partitions
-        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes, source_disk.partitions)
-            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes, excluded.partitions)
+            partitions = excluded.partitions, in_use = excluded.in_use
+        where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes, source_disk.partitions, source_disk.in_use)
+            is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes, excluded.partitions, excluded.in_use)
         "#,
         source_id.as_str(),
         &indexes,
@@ -79,6 +80,7 @@ async fn write_disks(
         &sizes,
         &used as &[Option<i64>],
         &partitions as &[Json<&[SourcePartition]>],
+        &in_use,
     )
     .execute(&mut **transaction)
     .await?;

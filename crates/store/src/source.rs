@@ -26,6 +26,7 @@ pub(crate) fn disk(
     size_bytes: i64,
     used_bytes: Option<i64>,
     partitions: Vec<SourcePartition>,
+    in_use: String,
 ) -> Result<SourceDisk, StoreError> {
     Ok(SourceDisk {
         index: disk_index("source_disk.index", index)?,
@@ -35,6 +36,7 @@ pub(crate) fn disk(
             .map(|bytes| unsigned("source_disk.used_bytes", bytes))
             .transpose()?,
         partitions,
+        in_use,
     })
 }
 

@@ -151,6 +151,7 @@ fn inventory(disks: usize) -> Inventory {
                 size_bytes: 1 << 30,
                 used_bytes: None,
                 partitions: Vec::new(),
+                in_use: String::new(),
             })
             .collect(),
     }

@@ -1,7 +1,7 @@
 //! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
 
 use domain::job::Event;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Failure, FailureCode, ImageId, InstanceId};
 use prost::Message as _;
 use proto::{agent, receiver};
@@ -224,6 +224,7 @@ impl Run {
             streams: parameters.efficiency_level.streams(),
             tcp_only: parameters.tunnel,
             copy_free_space: parameters.free_space == FreeSpace::Copy,
+            fuzzy: parameters.consistency == Consistency::Fuzzy,
         })
     }
 

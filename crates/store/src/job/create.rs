@@ -256,14 +256,14 @@ pub(super) async fn disks_of_source(
     source_id: &str,
 ) -> Result<Vec<SourceDisk>, StoreError> {
     sqlx::query!(
-        r#"select index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+        r#"select index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>", in_use
         from source_disk where source_id = $1 order by index"#,
         source_id
     )
     .fetch_all(&mut **transaction)
     .await?
     .into_iter()
-    .map(|row| disk(row.index, row.path, row.size_bytes, row.used_bytes, row.partitions.0))
+    .map(|row| disk(row.index, row.path, row.size_bytes, row.used_bytes, row.partitions.0, row.in_use))
     .collect()
 }
 

@@ -174,7 +174,7 @@ async fn disks_of_sources(
     ids: &[String],
 ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
     let rows = sqlx::query!(
-        r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>"
+        r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>", in_use
         from source_disk where source_id = any($1) order by index"#,
         ids
     )
@@ -188,6 +188,7 @@ async fn disks_of_sources(
             row.size_bytes,
             row.used_bytes,
             row.partitions.0,
+            row.in_use,
         )?;
         disks.entry(row.source_id).or_default().push(disk);
     }
