@@ -6,6 +6,7 @@ mod contents;
 mod discover;
 mod disk;
 mod identity;
+mod in_use;
 mod layout;
 mod partition;
 mod repeated;
@@ -128,6 +129,7 @@ impl Collector {
             physical_sector_bytes: layout.physical_sector_bytes,
             partition_table: layout.partition_table.unwrap_or_default(),
             identity: Some(wire_identity(identity::of(metadata, &contents, sysfs))),
+            in_use: in_use::of(path, measured, sysfs),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIndex, Moment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use transfer::chunk_map::{ChunkMap, Opened, Written};
@@ -14,7 +14,7 @@ use transfer::manifest;
 use transfer::packing::{Packer, Unpacker};
 use transfer::plan::Extent;
 use transfer::protocol::{
-    self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, ToReceiver, ToSender, VERSION,
+    self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION,
 };
 use transfer::{ChunkHashes, Version};
 
@@ -236,7 +236,11 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     let sent = ToReceiver::Sent {
         streams: 2,
-        roots: vec![(disk, hash(b"root"))],
+        disks: vec![SentDisk {
+            index: disk,
+            root: hash(b"root"),
+            moment: Moment::One,
+        }],
     };
     let zeros = Frame::Zeros {
         disk,

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use domain::disk::Moment;
 use domain::{Epoch, Failure, FailureCode};
 use proto::receiver as wire;
 use proto::receiver::receiver_service_server::ReceiverService;
@@ -197,6 +198,7 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
                 root_hash: receipt.root().to_vec(),
                 size_bytes: receipt.size_bytes(),
                 chunks: receipt.chunks(),
+                moment: moment(receipt.moment()).into(),
             }),
         })
         .collect();
@@ -220,6 +222,14 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
         }),
         image: Some(image_status(image)),
         ended: Vec::new(),
+    }
+}
+
+fn moment(moment: Moment) -> wire::receipt::Moment {
+    match moment {
+        Moment::One => wire::receipt::Moment::One,
+        Moment::Several => wire::receipt::Moment::Several,
+        Moment::Unknown => wire::receipt::Moment::Unspecified,
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use domain::disk::{DiskIndex, DiskLayout};
+use domain::disk::{DiskIndex, DiskLayout, Moment};
 use domain::{Failure, ImageId, JobId, SourceId};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
@@ -55,6 +55,9 @@ pub struct ImageDisk {
     /// Their bytes together.
     #[serde(default, skip_serializing_if = "is_none")]
     pub bad_bytes: u64,
+    /// Says whether the disk is what the source held at one moment. Images of earlier versions don't say.
+    #[serde(default)]
+    pub consistency: Moment,
     /// File with the disk as it is.
     pub raw: String,
     /// File with the disk as qcow2.

@@ -171,6 +171,7 @@ fn show(image: &Value) -> String {
                         0 => String::new(),
                         ranges => format!("{} in {ranges} ranges", bytes(disk.bad_bytes)),
                     },
+                    disk.consistency.as_str().to_owned(),
                     format!("{}, {}", disk.raw, disk.qcow2),
                 ]
             })
@@ -185,6 +186,7 @@ fn show(image: &Value) -> String {
                 "TABLE",
                 "ROOT HASH (BLAKE3)",
                 "UNREAD",
+                "CONSISTENCY",
                 "FILES",
             ],
             &rows,

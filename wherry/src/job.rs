@@ -7,6 +7,7 @@ mod watch;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use domain::disk::Moment;
 use domain::parameters::ReplicationParameters;
 use domain::printable;
 use domain::status_info::StatusInfo;
@@ -181,6 +182,9 @@ impl Named {
         let id = text(&find(api, &self.job).await?, "JobId");
         let answer = api.client.call(action, &[("JobId", id.as_str())]).await?;
         api.show(&answer, |_| format!("Job {id}: {done}.\n"));
+        if action == "StartReplicationJob" {
+            warn(api, &id).await?;
+        }
         Ok(())
     }
 }
@@ -228,7 +232,7 @@ impl Create {
             (false, Some(at)) => format!("Job {id} starts at {at}.\n"),
             (false, None) => format!("Job {id} is created. Start it: wherry job start {id}\n"),
         });
-        Ok(())
+        warn(api, &id).await
     }
 
     fn system_disk_gib(&self, source: &Value) -> u64 {
@@ -317,6 +321,26 @@ fn unread(info: &StatusInfo) -> String {
     }
 }
 
+/// Whether what was copied is one moment in time, where that is not so or not known.
+fn consistency(info: &StatusInfo) -> String {
+    match info.consistency {
+        Some(Moment::Several) => "not one moment in time: the disks were written meanwhile",
+        Some(Moment::Unknown) => "it is not known whether the copy is one moment in time",
+        Some(Moment::One) => "one moment in time",
+        None => "",
+    }
+    .to_owned()
+}
+
+/// Says on standard error what may keep the job's run from its end.
+async fn warn(api: &Api, id: &str) -> anyhow::Result<()> {
+    let job = find(api, id).await?;
+    for sentence in info(&job).warnings {
+        output::warning(&sentence);
+    }
+    Ok(())
+}
+
 fn list(jobs: &[Value]) -> String {
     if jobs.is_empty() {
         return "No jobs yet. `wherry job create --source NAME` makes one.\n".to_owned();
@@ -364,6 +388,8 @@ fn show(job: &Value) -> String {
         ("Free space", free_space(&info)),
         ("Carrier", carrier(&info)),
         ("Unread", unread(&info)),
+        ("Consistency", consistency(&info)),
+        ("Warning", info.warnings.join(" ")),
         ("Error", text(job, "ErrorCode")),
         ("What happened", info.error_msg.clone().unwrap_or_default()),
         ("Source", text(job, "SourceId")),
@@ -488,6 +514,21 @@ mod tests {
         let shown = show(&job);
         let says = "that the source can't read, in 2 ranges; the copy has zeros there";
         assert!(shown.contains("Unread") && shown.contains(says), "{shown}");
+    }
+
+    #[test]
+    fn a_copy_that_is_not_one_moment_and_a_disk_in_use_are_shown() {
+        let mut job = running();
+        let status = StatusInfo {
+            consistency: Some(Moment::Several),
+            warnings: vec!["The disk /dev/vda is used for writing.".to_owned()],
+            ..StatusInfo::default()
+        };
+        job["StatusInfo"] = json!(status.to_json());
+        let shown = show(&job);
+        for says in ["not one moment in time", "/dev/vda is used for writing"] {
+            assert!(shown.contains(says), "{says}\n{shown}");
+        }
     }
 
     #[test]

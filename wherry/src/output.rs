@@ -34,6 +34,12 @@ pub(crate) fn json(text: impl Display) {
     println!("{text}");
 }
 
+/// Prints what should be known before it costs time.
+#[expect(clippy::print_stderr, reason = "the place that prints")]
+pub(crate) fn warning(text: &str) {
+    eprintln!("warning: {}", printable(text));
+}
+
 /// Prints why the command failed.
 #[expect(clippy::print_stderr, reason = "the place that prints")]
 pub(crate) fn error(text: &str) {

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -183,6 +185,62 @@ async fn the_end_of_a_disk_cannot_be_read() -> anyhow::Result<()> {
     ensure!(lost.iter().all(|byte| *byte == 0), "the rest is zeros");
     let sentence = ["128 KiB that the source can't read"];
     has(&unfolded(&shell.says("job show salvage")?), &sentence)
+}
+
+/// Writes to a disk all the time, until it is dropped.
+struct Writer(mpsc::Sender<()>);
+
+impl Writer {
+    fn of(disk: &Path) -> anyhow::Result<Self> {
+        let disk = File::options().write(true).open(disk)?;
+        let (held, ends) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            for number in 0_u64.. {
+                let written = disk.write_all_at(&number.to_le_bytes(), number % 1000 * 4096);
+                let pause = Duration::from_millis(20);
+                if written.is_err()
+                    || ends.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Disconnected)
+                {
+                    return;
+                }
+            }
+        });
+        Ok(Self(held))
+    }
+
+    fn ends(self) {
+        drop(self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_is_written_all_the_time() -> anyhow::Result<()> {
+    let cluster = cluster(&[]).await?;
+    let (source, job, shell) = prepared(&cluster, &[16 * MIB, 8 * MIB], "").await?;
+    let writer = Writer::of(&source.disks[0])?;
+    job.start().await?;
+    let path = source.disks[0].display().to_string();
+    let sentence = [
+        path.as_str(),
+        "was written while it was copied",
+        "Stop what writes to the disk",
+    ];
+    fails(&job, &shell, "SourceServer.DiskChanged", &sentence).await?;
+
+    shell.says("job modify failing --consistency fuzzy")?;
+    has(&shell.says("job start failing")?, &["started"])?;
+    let done = job.wait_for(PATIENCE, &["Finished"]).await?;
+    writer.ends();
+    let words = ["not one moment in time"];
+    let image = done["ImageId"].as_str().context("an image")?;
+    let description = cluster.images().join(image).join("image.json");
+    has(&std::fs::read_to_string(description)?, &words)?;
+    has(&done["StatusInfo"].to_string(), &words)?;
+    for line in ["job show failing", "job explain failing"] {
+        has(&unfolded(&shell.says(line)?), &words)?;
+    }
+    let shown = shell.says(&format!("image show {image}"))?;
+    has(&shown, &["not one moment in time", "one moment in time"])
 }
 
 #[tokio::test]

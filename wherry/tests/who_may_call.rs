@@ -257,7 +257,7 @@ fn sender_tls(run: &Run, identity: Option<&Identity>) -> anyhow::Result<rustls::
 fn not_hello() -> Vec<u8> {
     let body = encode_control(&ToReceiver::Sent {
         streams: 0,
-        roots: Vec::new(),
+        disks: Vec::new(),
     });
     [control_header(&body).as_slice(), &body].concat()
 }

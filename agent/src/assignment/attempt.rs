@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::{DiskChange, DiskIdentity, DiskIndex, DiskRecord, find_again};
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Failure, FailureCode};
 use proto::agent as wire;
 use proto::agent::assignment_report::State;
@@ -28,13 +28,22 @@ use crate::inventory::{self, Snapshot};
 /// Longest wait for the address of a receiver's name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What an attempt should know of those before it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    /// The carrier that broke under the last one.
+    pub broken_carrier: Option<Carrier>,
+    /// Whether a disk was written under one of them.
+    pub was_written: bool,
+}
+
 /// Sends the disks until the receiver has given its receipts. When it is cancelled it takes leave of the receiver, which keeps
 /// what it has; the outcome is without meaning then.
 pub(super) async fn send(
     sending: &Sending,
     key: &Key,
     assignment: watch::Receiver<wire::Assignment>,
-    broken: Option<Carrier>,
+    before: Before,
     cancel: CancellationToken,
 ) -> Result<(), Broken> {
     let mut wanted = assignment.borrow().clone();
@@ -46,7 +55,7 @@ pub(super) async fn send(
         .map_err(Broken::before_sending)?;
     let (limits, limit) = watch::channel(limit_of(&wanted));
     let (progress, seen) = watch::channel(SendProgress::default());
-    let config = config(sending, wanted, receiver, broken, limit);
+    let config = config(sending, wanted, receiver, before, limit);
     let outcome = tokio::select! {
         outcome = transfer::sender::send(config, cancel, progress) => outcome,
         never = follow(sending, key, assignment, limits, seen.clone()) => match never {},
@@ -60,7 +69,7 @@ fn config(
     sending: &Sending,
     wanted: wire::Assignment,
     receiver: SocketAddr,
-    broken: Option<Carrier>,
+    before: Before,
     bandwidth_limit: watch::Receiver<Option<u64>>,
 ) -> SendConfig {
     let free_space = if wanted.copy_free_space {
@@ -73,7 +82,9 @@ fn config(
         carrier: if wanted.tcp_only {
             Preference::Pinned(Carrier::Tcp)
         } else {
-            Preference::Probe { broken }
+            Preference::Probe {
+                broken: before.broken_carrier,
+            }
         },
         server_name: wanted.receiver_name,
         identity: Identity {
@@ -94,6 +105,12 @@ fn config(
         } else {
             BadSectors::Fail
         },
+        consistency: if wanted.fuzzy {
+            Consistency::Fuzzy
+        } else {
+            Consistency::Crash
+        },
+        ends_at_a_write: before.was_written,
         compression: match wanted.compress_level {
             None => Compression::Auto,
             Some(0) => Compression::Off,

@@ -93,17 +93,10 @@ impl Sending {
     ) {
         let mut pauses = Pauses::new(self.reconnect_most);
         let mut trouble: Option<Instant> = None;
-        let mut broken_carrier = None;
+        let mut before = attempt::Before::default();
         self.board.say(key, State::Connecting, None);
         loop {
-            let sent = attempt::send(
-                self,
-                key,
-                assignment.clone(),
-                broken_carrier,
-                cancel.clone(),
-            )
-            .await;
+            let sent = attempt::send(self, key, assignment.clone(), before, cancel.clone()).await;
             match sent {
                 _ if cancel.is_cancelled() => return,
                 Ok(()) => {
@@ -111,8 +104,12 @@ impl Sending {
                     self.board.say(key, State::Sent, None);
                     return cancel.cancelled().await;
                 }
-                Err(broken) if broken.is_retryable => {
-                    broken_carrier = broken.broken_carrier;
+                // What was written during one pass may have been the last of it. What is written during the next as well goes on.
+                Err(broken)
+                    if broken.is_retryable && !(before.was_written && broken.was_written) =>
+                {
+                    before.broken_carrier = broken.broken_carrier;
+                    before.was_written |= broken.was_written;
                     if broken.has_sent {
                         trouble = None;
                         pauses.reset();

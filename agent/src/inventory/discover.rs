@@ -21,6 +21,7 @@ pub(super) const MULTIPATH: &str = "mpath-";
 pub(super) struct Sysfs {
     pub(super) sys: PathBuf,
     pub(super) mountinfo: PathBuf,
+    pub(super) swaps: PathBuf,
 }
 
 /// A mounted file system.
@@ -32,6 +33,17 @@ pub(super) struct Mount {
     pub point: PathBuf,
     /// What was mounted, such as `/dev/vda1`.
     pub source: String,
+    /// Whether the file system may be written, wherever it is mounted.
+    pub is_writable: bool,
+}
+
+/// Which layers on a disk are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layers {
+    /// Those that lie on this disk only.
+    OfOneDisk,
+    /// Those over several disks as well.
+    All,
 }
 
 impl Sysfs {
@@ -39,6 +51,7 @@ impl Sysfs {
         Self {
             sys: PathBuf::from("/sys"),
             mountinfo: PathBuf::from("/proc/self/mountinfo"),
+            swaps: PathBuf::from("/proc/swaps"),
         }
     }
 
@@ -65,9 +78,38 @@ impl Sysfs {
     pub fn devices_on(&self, device: &str) -> Vec<String> {
         let mut found = Vec::new();
         if let Some(entry) = self.entry_of(device) {
-            self.add_with_layers(&entry, 0, &mut found);
+            self.add_with_layers(&entry, 0, Layers::OfOneDisk, &mut found);
         }
         found
+    }
+
+    /// The same, and what lies on it and on other devices as well: a write to any of them may reach it.
+    pub fn devices_that_reach(&self, device: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(entry) = self.entry_of(device) {
+            self.add_with_layers(&entry, 0, Layers::All, &mut found);
+        }
+        found
+    }
+
+    /// `major:minor` of the loop devices over a file.
+    pub fn loops_over(&self, file: &Path) -> Vec<String> {
+        let block = self.sys.join("block");
+        let entries = self.entries(&block).into_iter();
+        let over = entries.filter_map(|name| {
+            let entry = block.join(name);
+            let backing = read(&entry.join("loop/backing_file"))?;
+            (Path::new(&backing) == file).then(|| read(&entry.join("dev")))?
+        });
+        over.collect()
+    }
+
+    /// What the server swaps to: devices and files.
+    pub fn swaps(&self) -> Vec<PathBuf> {
+        let table = fs::read_to_string(&self.swaps).unwrap_or_default();
+        let rows = table.lines().skip(1);
+        rows.filter_map(|row| Some(PathBuf::from(unescaped(row.split_whitespace().next()?))))
+            .collect()
     }
 
     /// The mounted file systems.
@@ -140,7 +182,7 @@ impl Sysfs {
         None
     }
 
-    fn add_with_layers(&self, entry: &Path, depth: usize, found: &mut Vec<String>) {
+    fn add_with_layers(&self, entry: &Path, depth: usize, layers: Layers, found: &mut Vec<String>) {
         if depth > MOST_LAYERS {
             return;
         }
@@ -150,14 +192,14 @@ impl Sysfs {
                 continue;
             };
             // A volume over several disks can't be told apart by disk.
-            if self.entries(&holder.join("slaves")).len() == 1 {
-                self.add_with_layers(&holder, depth + 1, found);
+            if layers == Layers::All || self.entries(&holder.join("slaves")).len() == 1 {
+                self.add_with_layers(&holder, depth + 1, layers, found);
             }
         }
         for name in self.entries(entry) {
             let part = entry.join(name);
             if part.join("partition").exists() {
-                self.add_with_layers(&part, depth + 1, found);
+                self.add_with_layers(&part, depth + 1, layers, found);
             }
         }
     }
@@ -190,10 +232,12 @@ pub(super) fn read(path: &Path) -> Option<String> {
 fn mount(line: &str) -> Option<Mount> {
     let (fields, filesystem) = line.split_once(" - ")?;
     let mut fields = fields.split(' ');
+    let mut filesystem = filesystem.split(' ').skip(1);
     Some(Mount {
         device: fields.nth(2)?.to_owned(),
         point: PathBuf::from(unescaped(fields.nth(1)?)),
-        source: unescaped(filesystem.split(' ').nth(1)?),
+        source: unescaped(filesystem.next()?),
+        is_writable: filesystem.next()?.split(',').any(|option| option == "rw"),
     })
 }
 
@@ -209,6 +253,24 @@ fn unescaped(text: &str) -> String {
 mod tests {
     use super::super::testing::Machine;
     use super::*;
+
+    #[test]
+    fn loop_devices_are_known_by_their_file_and_swaps_by_their_table() {
+        let machine = Machine::new("");
+        let file = machine.path("disk");
+        assert_eq!(machine.sysfs.loops_over(&file), Vec::<String>::new());
+        let entry = machine.path("sys/devices/loop0/loop");
+        fs::create_dir(&entry).unwrap();
+        fs::write(entry.join("backing_file"), format!("{}\n", file.display())).unwrap();
+        assert_eq!(machine.sysfs.loops_over(&file), ["7:0"]);
+        assert_eq!(
+            machine.sysfs.loops_over(&machine.path("other")),
+            Vec::<String>::new()
+        );
+        let table = "Filename\tType\tSize\tUsed\tPriority\n/dev/dm-0 partition 1 0 -2\n/swap\\040file file 1 0 -3\n";
+        fs::write(&machine.sysfs.swaps, table).unwrap();
+        assert_eq!(machine.sysfs.swaps(), paths(&["/dev/dm-0", "/swap file"]));
+    }
 
     fn paths(names: &[&str]) -> Vec<PathBuf> {
         names.iter().map(PathBuf::from).collect()
@@ -253,6 +315,9 @@ mod tests {
             ["252:0", "252:1", "252:2"],
             "a volume over two disks"
         );
+        let mut found = machine.sysfs.devices_that_reach("8:16");
+        found.sort();
+        assert_eq!(found, ["253:0", "8:16"]);
     }
 
     #[test]
@@ -264,8 +329,13 @@ mod tests {
                 device: "8:17".to_owned(),
                 point: PathBuf::from("/mnt/a b"),
                 source: "/dev/sdb1".to_owned(),
+                is_writable: true,
             })
         );
+        let read_only = "36 35 8:17 / /mnt rw - ext4 /dev/sdb1 ro,errors=rw";
+        assert!(!mount(read_only).unwrap().is_writable);
+        let bound = "36 35 8:17 / /mnt ro - ext4 /dev/sdb1 rw,discard";
+        assert!(mount(bound).unwrap().is_writable);
         assert_eq!(mount("nonsense"), None);
     }
 }

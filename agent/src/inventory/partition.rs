@@ -78,6 +78,7 @@ mod tests {
             device: device.to_owned(),
             point: PathBuf::from(point),
             source: source.to_owned(),
+            is_writable: true,
         }
     }
 

@@ -20,6 +20,7 @@ impl Machine {
         let sysfs = Sysfs {
             sys: directory.path().join("sys"),
             mountinfo: directory.path().join("mountinfo"),
+            swaps: directory.path().join("swaps"),
         };
         fs::write(&sysfs.mountinfo, mountinfo).unwrap();
         for kind in ["sys/block", "sys/dev/block", "sys/class/block"] {

@@ -21,6 +21,8 @@ const MAX_SYSTEM_INFO: usize = 1024;
 const MAX_WORD: usize = 128;
 /// Longest path of a disk.
 const MAX_PATH: usize = 4096;
+/// Longest text on what uses a disk.
+const MAX_IN_USE: usize = 1024;
 /// Most partitions of a disk: as many as a table of the usual size has.
 const MAX_PARTITIONS: usize = 128;
 /// Longest fact about a disk.
@@ -80,6 +82,7 @@ fn disks(disks: Vec<wire::Disk>) -> Result<Vec<SourceDisk>, Status> {
                         .filter(|kind| !kind.is_empty()),
                 },
                 identity: disk.identity.map(identity).transpose()?,
+                in_use: text("in_use", disk.in_use, MAX_IN_USE)?,
             })
         })
         .collect::<Result<Vec<_>, Status>>()?;
@@ -312,6 +315,7 @@ mod tests {
             physical_sector_bytes: Some(4096),
             partition_table: "gpt".to_owned(),
             identity: Some(facts(&[("file", &format!("inode {index}"))])),
+            in_use: String::new(),
         }
     }
 

@@ -75,7 +75,7 @@ pub(super) const CREATE: Operation = Operation {
         Parameter::optional(
             "ReplicationParameters",
             Rule::ReplicationParameters,
-            "JSON text of at most 2048 characters: bandwidth_limit (Kbit/s, 0 for none), compress_level (0 to 19), checksum (re-read and compare the copied disks), bad_sectors (fail, or zero to copy what can't be read as zeros), use_ssh_tunnel (copy over TLS on TCP only, encrypted as always), efficiency_level (1, 2 or 3: one, two or four threads of the source read and send; 2 without it), free_space (skip, the default: what the file systems of a disk that nobody uses call free stays behind, and the image has zeros there; copy: every byte).",
+            "JSON text of at most 2048 characters: bandwidth_limit (Kbit/s, 0 for none), compress_level (0 to 19), checksum (re-read and compare the copied disks), bad_sectors (fail, or zero to copy what can't be read as zeros), use_ssh_tunnel (copy over TLS on TCP only, encrypted as always), efficiency_level (1, 2 or 3: one, two or four threads of the source read and send; 2 without it), free_space (skip, the default: what the file systems of a disk that nobody uses call free stays behind, and the image has zeros there; copy: every byte), consistency (crash, the default: the image is what the disks held at one moment, and a disk that is written while it is copied ends the run with SourceServer.DiskChanged; fuzzy: the image is delivered all the same, and said to be not one moment in time).",
         ),
         Parameter::optional(
             "ScheduledStartTime",

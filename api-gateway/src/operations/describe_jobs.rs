@@ -1,8 +1,9 @@
 //! DescribeReplicationJobs.
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskInUse, DiskIndex};
 use domain::job::State;
 use domain::job::progress::progress;
+use domain::parameters::{Consistency, ReplicationParameters};
 use domain::status_info::StatusInfo;
 use serde_json::{Value, json};
 use store::job::describe::{Job, JobDisk, JobFilter};
@@ -303,7 +304,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, warning, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, carrier, carrier_reason.",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, consistency (of what was copied: one moment in time, not one moment in time, or unknown), warnings (sentences, such as that a disk is used for writing on its source, that a second server has its key, or that its clock is off), carrier, carrier_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",
@@ -424,6 +425,18 @@ fn show(job: &Job, tags: &tag::Shown) -> Value {
     })
 }
 
+/// What a run that has not copied everything yet may fail of, and what the owner must know of the source although it works.
+fn warnings(job: &Job) -> Vec<String> {
+    let parameters = ReplicationParameters::parse(&job.replication_parameters);
+    let matters = parameters.is_ok_and(|asked| asked.consistency == Consistency::Crash);
+    let in_use = job.disks.iter().filter_map(|disk| disk.in_use.as_ref());
+    in_use
+        .filter(|_| matters && job.state.may_copy())
+        .map(DiskInUse::warning)
+        .chain(job.source_warning.clone())
+        .collect()
+}
+
 /// What is known of the run, and why it failed. What an earlier run reported does not count.
 fn status_info(job: &Job) -> Option<String> {
     let is_of_this_run = job.observed.run.is_none_or(|run| run == job.run.0);
@@ -450,7 +463,6 @@ fn status_info(job: &Job) -> Option<String> {
     if job.state == State::Preparing && info.doing.is_none() {
         info.doing = Some("waiting for a worker".to_owned());
     }
-    info.warning.clone_from(&job.source_warning);
     if job.bytes_total > 0 {
         info.bytes_durable = Some(job.bytes_durable);
         info.bytes_total = Some(job.bytes_total);
@@ -458,5 +470,6 @@ fn status_info(job: &Job) -> Option<String> {
     if job.run.0 > 0 {
         info.run = Some(job.run.0);
     }
+    info.warnings = warnings(job);
     (info != StatusInfo::default()).then(|| info.to_json())
 }

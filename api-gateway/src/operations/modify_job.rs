@@ -20,7 +20,7 @@ const OTHER_TAGS: &str = "Tags are changed with TagResources and UntagResources:
 
 pub(super) const MODIFY: Operation = Operation {
     name: "ModifyReplicationJobAttribute",
-    summary: "Changes a job: Name and Description for all its life, ValidTime and bandwidth_limit in ReplicationParameters until it has delivered or expired, Frequency and MaxNumberOfImageToKeep in Ready and Waiting, the rest in Ready only. What is not given stays.",
+    summary: "Changes a job: Name and Description for all its life, ValidTime and bandwidth_limit in ReplicationParameters until it has delivered or expired, consistency there as well while it does not run, Frequency and MaxNumberOfImageToKeep in Ready and Waiting, the rest in Ready only. What is not given stays.",
     parameters: &[
         Parameter::required("JobId", Rule::Text(128), "The job."),
         Parameter::optional("Name", Rule::Name, "The new name, unique in the account."),
@@ -51,7 +51,7 @@ pub(super) const MODIFY: Operation = Operation {
         Parameter::optional(
             "ReplicationParameters",
             Rule::ReplicationParameters,
-            "As for CreateReplicationJob; takes the place of what the job has. After the first start only bandwidth_limit may differ from that: a run takes it up within seconds, without beginning anew.",
+            "As for CreateReplicationJob; takes the place of what the job has. After the first start only bandwidth_limit may differ from that, which a run takes up within seconds, without beginning anew; and, while the job does not run, consistency.",
         ),
         network::NET_MODE,
         network::VSWITCH_ID,

@@ -292,7 +292,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "SourceServers.SourceServer[].StatusInfo",
             "string",
-            "JSON text with error_code and error_msg, when it is Unavailable, and with warning: a second server with its key, a clock that is off.",
+            "JSON text with error_code and error_msg, when it is Unavailable, and with warnings: a second server with its key, a clock that is off.",
         ),
         field(
             "SourceServers.SourceServer[].SystemInfo",
@@ -422,7 +422,7 @@ fn status_info(trouble: Option<(String, String)>, warning: Option<String>) -> Op
     let info = StatusInfo {
         error_code,
         error_msg,
-        warning,
+        warnings: warning.into_iter().collect(),
         ..StatusInfo::default()
     };
     (info != StatusInfo::default()).then(|| info.to_json())

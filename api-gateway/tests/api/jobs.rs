@@ -394,3 +394,56 @@ async fn a_clone_and_a_clock_that_is_off_are_told_where_the_owner_looks() {
     }
     fixture.stop().await;
 }
+
+#[tokio::test]
+async fn a_disk_in_use_is_warned_of_until_it_is_copied_or_a_fuzzy_image_is_asked_for() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[20 * GIB, GIB]).await;
+    let job = tenant.job(&source).await;
+    let id = ("JobId", job.as_str());
+    let told = async || {
+        let text = tenant.describe(&job).await["StatusInfo"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let explained = tenant.call("ExplainReplicationJob", &[id]).await;
+        let reasons = explained["Reasons"]["Reason"].to_string();
+        let warnings = StatusInfo::from_json(&text).unwrap().warnings;
+        assert_eq!(
+            warnings.is_empty(),
+            !reasons.contains("is used for writing")
+        );
+        warnings
+    };
+    assert!(told().await.is_empty());
+    let used =
+        "update source_disk set in_use = 'mounted at /srv' where source_id = $1 and index = 1";
+    fixture.execute(used, source.as_str()).await;
+    for state in State::ALL {
+        fixture.set_state(&job, state).await;
+        let warnings = told().await.join(" ");
+        let is_named = warnings.contains("/dev/vd1 is used for writing (mounted at /srv)");
+        assert_eq!(is_named, state.may_copy(), "{state}: {warnings}");
+    }
+    // What a run takes up at its start may change while there is none.
+    let parameters = |consistency: &str| format!(r#"{{"consistency":"{consistency}"}}"#);
+    for state in State::ALL {
+        fixture.set_state(&job, State::Ready).await;
+        let crash = parameters("crash");
+        tenant
+            .call(MODIFY, &[id, ("ReplicationParameters", &crash)])
+            .await;
+        fixture.set_state(&job, state).await;
+        let fuzzy = parameters("fuzzy");
+        let change = [id, ("ReplicationParameters", fuzzy.as_str())];
+        if has_still_to_deliver(state) && !state.is_running() {
+            tenant.call(MODIFY, &change).await;
+            assert!(told().await.is_empty(), "{state}");
+        } else {
+            let code = tenant.code(MODIFY, &change).await;
+            assert_eq!(code, "ReplicationJob.InvalidStatus", "{state}");
+        }
+    }
+    fixture.stop().await;
+}

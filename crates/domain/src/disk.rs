@@ -46,6 +46,8 @@ pub struct SourceDisk {
     pub layout: DiskLayout,
     /// What it is, whatever its name; `None` where the agent is of a version that did not ask.
     pub identity: Option<DiskIdentity>,
+    /// What uses the disk for writing, such as `mounted at /`; empty for nothing that the agent knows of.
+    pub in_use: String,
 }
 
 /// Sectors and partition table of a disk, as far as they are known.
@@ -119,4 +121,79 @@ impl TargetDisk {
 /// Whole GiB that hold `bytes`, rounded up: how the API shows the size of a disk.
 pub fn gib_rounded_up(bytes: u64) -> u64 {
     bytes.div_ceil(GIB)
+}
+
+/// Says whether a copy of a disk is what the disk held at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moment {
+    /// Nothing was written between the first read and the last.
+    #[serde(rename = "one moment in time")]
+    One,
+    /// The disk was written meanwhile: one part of the copy is older than another.
+    #[serde(rename = "not one moment in time")]
+    Several,
+    /// The source can't tell.
+    #[default]
+    #[serde(rename = "unknown")]
+    Unknown,
+}
+
+impl Moment {
+    /// The words of image descriptions and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::One => "one moment in time",
+            Self::Several => "not one moment in time",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The moment of an image whose disks have these.
+    pub fn of_all(moments: impl IntoIterator<Item = Self>) -> Self {
+        let worse = |one, other| match (one, other) {
+            (Self::Several, _) | (_, Self::Several) => Self::Several,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::One, Self::One) => Self::One,
+        };
+        moments.into_iter().reduce(worse).unwrap_or_default()
+    }
+}
+
+/// A disk that its source uses for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskInUse {
+    /// Where it is on the source.
+    pub path: String,
+    /// What uses it, such as `mounted at /`.
+    pub by: String,
+}
+
+impl DiskInUse {
+    /// The sentence for whoever wants an image of it that is one moment in time.
+    pub fn warning(&self) -> String {
+        format!(
+            "The disk {} is used for writing ({}). If it is written while it is copied, the run ends with SourceServer.DiskChanged: stop what writes to it, \
+             or give the agent a snapshot of it, or ask for consistency \"fuzzy\".",
+            self.path, self.by
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Moment::{One, Several, Unknown};
+    use super::*;
+
+    #[test]
+    fn an_image_is_of_one_moment_if_each_of_its_disks_is() {
+        for (disks, image) in [
+            (vec![], Unknown),
+            (vec![One], One),
+            (vec![One, One], One),
+            (vec![One, Unknown], Unknown),
+            (vec![Unknown, Several, One], Several),
+        ] {
+            assert_eq!(Moment::of_all(disks.clone()), image, "{disks:?}");
+        }
+    }
 }

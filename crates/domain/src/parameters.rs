@@ -28,6 +28,44 @@ pub struct ReplicationParameters {
     /// What becomes of free space.
     #[serde(default)]
     pub free_space: FreeSpace,
+    /// What becomes of a copy of a disk that was written meanwhile.
+    #[serde(default)]
+    pub consistency: Consistency,
+}
+
+/// What becomes of a copy whose disk was written between the first read and the last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// It is not delivered. An image is what the disks held at one moment, as after a crash of the server.
+    #[default]
+    Crash,
+    /// It is delivered, and said to be not one moment in time.
+    Fuzzy,
+}
+
+impl Consistency {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Crash, Self::Fuzzy];
+
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Fuzzy => "fuzzy",
+        }
+    }
+}
+
+impl FromStr for Consistency {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|what| text.eq_ignore_ascii_case(what.as_str()))
+            .ok_or("crash or fuzzy")
+    }
 }
 
 /// What becomes of space that the file systems of a disk do not use. What is certain to be free when nobody writes to the disk can stay behind: the image
@@ -200,18 +238,22 @@ impl ReplicationParameters {
         say("efficiency_level", level.map(|level| level.number().into()));
         let free_space = Some(self.free_space).filter(|what| *what != FreeSpace::default());
         say("free_space", free_space.map(|what| what.as_str().into()));
+        let consistency = Some(self.consistency).filter(|what| *what != Consistency::default());
+        say("consistency", consistency.map(|what| what.as_str().into()));
         say("use_ssh_tunnel", self.tunnel.then_some(Value::Bool(true)));
         Value::Object(pairs).to_string()
     }
 
-    /// Whether they differ from others in nothing but the limit, which a run takes up while it copies.
+    /// Whether a job that was started may have these in place of others: the limit may differ, which a run takes up while it copies, and the
+    /// consistency, which the next run does.
     #[must_use]
-    pub fn are_those_but_for_the_limit(&self, others: &Self) -> bool {
-        let limited = Self {
+    pub fn may_replace_those_of_a_started_job(&self, others: &Self) -> bool {
+        let changed = Self {
             bandwidth_limit_bytes_per_sec: self.bandwidth_limit_bytes_per_sec,
+            consistency: self.consistency,
             ..others.clone()
         };
-        *self == limited
+        *self == changed
     }
 
     fn set(&mut self, key: &str, value: &Value) -> Result<(), InvalidParameters> {
@@ -251,6 +293,10 @@ impl ReplicationParameters {
             "freespace" => {
                 let text = value.as_str().unwrap_or_default();
                 self.free_space = text.parse().map_err(invalid)?;
+            }
+            "consistency" => {
+                let text = value.as_str().unwrap_or_default();
+                self.consistency = text.parse().map_err(invalid)?;
             }
             _ => return Err(InvalidParameters::UnknownKey(key.to_owned())),
         }
@@ -336,6 +382,24 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_one_moment_unless_a_fuzzy_one_is_asked_for() {
+        let consistency = |text| ReplicationParameters::parse(text).map(|found| found.consistency);
+        assert_eq!(consistency(""), Ok(Consistency::Crash));
+        assert_eq!(
+            consistency(r#"{"consistency":"crash"}"#),
+            Ok(Consistency::Crash)
+        );
+        let fuzzy = ReplicationParameters::parse(r#"{"Consistency":"Fuzzy"}"#).unwrap();
+        assert_eq!(fuzzy.consistency, Consistency::Fuzzy);
+        assert_eq!(ReplicationParameters::parse(&fuzzy.to_json()), Ok(fuzzy));
+        let refused = consistency(r#"{"consistency":"application"}"#).unwrap_err();
+        assert!(
+            refused.to_string().contains("must be crash or fuzzy"),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn a_tunnel_and_an_efficiency_level_are_read() {
         let text = r#"{"use_ssh_tunnel":true,"efficiency_level":3}"#;
         let parameters = ReplicationParameters::parse(text).unwrap();
@@ -346,12 +410,13 @@ mod tests {
     }
 
     #[test]
-    fn only_another_limit_is_nothing_but_another_limit() {
+    fn a_started_job_takes_another_limit_and_consistency_and_nothing_else() {
         let parse = |text| ReplicationParameters::parse(text).unwrap();
         let present = parse(r#"{"bandwidth_limit":1000,"checksum":true}"#);
         for (text, is_so) in [
             (r#"{"bandwidth_limit":2000,"checksum":true}"#, true),
             (r#"{"Checksum":true}"#, true),
+            (r#"{"checksum":true,"consistency":"fuzzy"}"#, true),
             (r#"{"bandwidth_limit":1000}"#, false),
             (
                 r#"{"bandwidth_limit":1000,"checksum":true,"compress_level":3}"#,
@@ -359,7 +424,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                parse(text).are_those_but_for_the_limit(&present),
+                parse(text).may_replace_those_of_a_started_job(&present),
                 is_so,
                 "{text}"
             );

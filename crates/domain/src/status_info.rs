@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::DiskIndex;
+use crate::disk::{DiskIndex, Moment};
 
 /// Free space of a disk that is copied although the job would leave it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +25,6 @@ pub struct StatusInfo {
     /// What the run is doing or waiting for, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
-    /// What the owner must know of the source although it works: a second server with its key, a clock that is off.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warning: Option<String>,
     /// Place in the tenant's queue, from 1, while the job waits for a slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<i64>,
@@ -61,6 +58,12 @@ pub struct StatusInfo {
     /// Their bytes together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_bytes: Option<u64>,
+    /// Says whether what was copied is what the disks held at one moment, once everything is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<Moment>,
+    /// What may keep the next run from its end, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Which transport carries the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,

@@ -97,6 +97,7 @@ mod tests {
             partitions: Vec::new(),
             layout: crate::disk::DiskLayout::default(),
             identity: None,
+            in_use: String::new(),
         }
     }
 

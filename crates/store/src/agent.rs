@@ -70,17 +70,19 @@ async fn write_disks(
         .iter()
         .map(|disk| disk.identity.as_ref().map(Json))
         .collect();
+    let in_use: Vec<String> = disks.iter().map(|disk| disk.in_use.clone()).collect();
     sqlx::query!(
         r#"
-        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions, layout, identity)
-        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[], $7::jsonb[], $8::jsonb[]) as disk
+        insert into source_disk (source_id, index, path, size_bytes, used_bytes, partitions, layout, identity, in_use)
+        select $1, disk.* from unnest($2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::jsonb[], $7::jsonb[], $8::jsonb[],
+            $9::text[]) as disk
         on conflict (source_id, index) do update set
             path = excluded.path, size_bytes = excluded.size_bytes, used_bytes = excluded.used_bytes,
-            partitions = excluded.partitions, layout = excluded.layout, identity = excluded.identity
+            partitions = excluded.partitions, layout = excluded.layout, identity = excluded.identity, in_use = excluded.in_use
         where (source_disk.path, source_disk.size_bytes, source_disk.used_bytes, source_disk.partitions, source_disk.layout,
-                source_disk.identity)
+                source_disk.identity, source_disk.in_use)
             is distinct from (excluded.path, excluded.size_bytes, excluded.used_bytes, excluded.partitions, excluded.layout,
-                excluded.identity)
+                excluded.identity, excluded.in_use)
         "#,
         source_id.as_str(),
         &indexes,
@@ -90,6 +92,7 @@ async fn write_disks(
         &partitions as &[Json<&[SourcePartition]>],
         &layouts as &[Json<&DiskLayout>],
         &identities as &[Option<Json<&DiskIdentity>>],
+        &in_use,
     )
     .execute(&mut **transaction)
     .await?;

@@ -20,11 +20,12 @@ pub(crate) fn offline_after_secs() -> f64 {
     OFFLINE_AFTER.as_secs_f64()
 }
 
-/// The columns of a row of `source_disk` that are JSON.
+/// The columns of a row of `source_disk` that say what the disk is and what uses it.
 pub(crate) struct DiskFacts {
     pub(crate) partitions: Json<Vec<SourcePartition>>,
     pub(crate) layout: Json<DiskLayout>,
     pub(crate) identity: Option<Json<DiskIdentity>>,
+    pub(crate) in_use: String,
 }
 
 /// A row of `source_disk`.
@@ -45,6 +46,7 @@ pub(crate) fn disk(
         partitions: facts.partitions.0,
         layout: facts.layout.0,
         identity: facts.identity.map(|Json(identity)| identity),
+        in_use: facts.in_use,
     })
 }
 

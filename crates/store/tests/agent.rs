@@ -160,6 +160,7 @@ fn inventory(disks: usize) -> Inventory {
                 identity: Some(
                     DiskIdentity::default().with(Fact::Serial, Some(format!("S{index}"))),
                 ),
+                in_use: String::new(),
             })
             .collect(),
     }

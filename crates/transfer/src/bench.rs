@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::disk::DiskIndex;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -199,6 +199,9 @@ pub async fn run(
         sources: Arc::new(Files),
         change_tracking: true,
         bad_sectors: BadSectors::Fail,
+        // A measurement is one, whoever writes meanwhile.
+        consistency: Consistency::Fuzzy,
+        ends_at_a_write: false,
         compression: match settings.level {
             None => Compression::Auto,
             Some(0) => Compression::Off,

@@ -61,6 +61,16 @@ pub enum TransferError {
         /// Where it is.
         path: PathBuf,
     },
+    /// A disk was written while it was copied, and the image was to be one moment in time.
+    #[error(
+        "the disk {} was written while it was copied: the copy is not one moment in time. Stop what writes to the disk, or give the agent a snapshot of it \
+         (--disk with an LVM snapshot), then start the job again; what was copied is kept. To have an image that is not one moment in time, create the job \
+         with consistency \"fuzzy\"", path.display()
+    )]
+    Written {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// What is known of a large disk does not fit memory, and can't be kept on the sender's disk.
     #[error(
         "can't use {0}. Free some space there, then start the job again; what was copied is kept"
@@ -176,7 +186,7 @@ impl TransferError {
             Self::OpenSource { .. } | Self::ReadSource { .. } | Self::TooManyBadSectors { .. } => {
                 FailureCode::SourceDiskUnreadable
             }
-            Self::SourceResized { .. } | Self::AllocationChanged { .. } => {
+            Self::SourceResized { .. } | Self::AllocationChanged { .. } | Self::Written { .. } => {
                 FailureCode::SourceDiskChanged
             }
             Self::TargetFull { .. } => FailureCode::TargetFull,
@@ -198,6 +208,7 @@ impl TransferError {
         match self {
             Self::Connection { .. }
             | Self::AllocationChanged { .. }
+            | Self::Written { .. }
             | Self::Ticket(_)
             | Self::Fenced { .. }
             | Self::Replaced

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIndex, Moment};
 use serde::{Deserialize, Serialize};
 
 use crate::bad::MOST_BAD_RANGES;
@@ -16,7 +16,7 @@ use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use crate::plan::Extent;
 
 /// Version of the protocol. Both sides must speak the same.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"wherry/1";
@@ -61,8 +61,8 @@ pub enum ToReceiver {
     Sent {
         /// How many data streams there were.
         streams: u32,
-        /// The root of each disk.
-        roots: Vec<(DiskIndex, Hash)>,
+        /// Each disk as the sender has found it.
+        disks: Vec<SentDisk>,
     },
     /// Before Hello, once: one data stream of nothing in particular follows, and the receiver says how fast it came.
     Probe {
@@ -85,6 +85,17 @@ pub struct OfferedDisk {
     pub size_bytes: u64,
     /// What it has as long as nothing is written to it, if it can tell.
     pub version: Option<Version>,
+}
+
+/// A disk that was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentDisk {
+    /// Which disk.
+    pub index: DiskIndex,
+    /// Its root.
+    pub root: Hash,
+    /// Says whether it was written while it was read.
+    pub moment: Moment,
 }
 
 /// From the receiver, on the control stream.
@@ -519,7 +530,7 @@ mod tests {
         assert_eq!(version_of_hello(&encode_control(&hello)), Some(300));
         let sent = ToReceiver::Sent {
             streams: 1,
-            roots: Vec::new(),
+            disks: Vec::new(),
         };
         assert_eq!(version_of_hello(&encode_control(&sent)), None);
         assert_eq!(version_of_hello(&[]), None);

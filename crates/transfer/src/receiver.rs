@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIndex, Moment};
 use domain::{Epoch, Failure, JobId, Run};
 use service::door::{Door, Reason};
 use tokio::sync::watch;
@@ -34,6 +34,7 @@ use crate::error::RemoteFailure;
 use crate::hashes::{ChunkHashes, Hash};
 use crate::manifest;
 use crate::plan::Extent;
+use crate::protocol::SentDisk;
 use crate::work::blocking;
 use crate::{CHUNK_BYTES, Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
@@ -115,17 +116,18 @@ pub struct Receipt {
     root: Hash,
     size_bytes: u64,
     chunks: u64,
+    moment: Moment,
 }
 
 impl Receipt {
     /// Compares the roots of a disk; that of what is durable exists when every chunk is.
     fn of(
-        index: DiskIndex,
         durable: &ChunkHashes,
         root: Option<Hash>,
-        sent: Hash,
+        sent: &SentDisk,
     ) -> Result<Self, TransferError> {
-        let corrupt = |what: String| TransferError::Corrupt { disk: index, what };
+        let disk = sent.index;
+        let corrupt = |what: String| TransferError::Corrupt { disk, what };
         let root = root.ok_or_else(|| {
             corrupt(format!(
                 "{} of {} chunks arrived",
@@ -133,13 +135,14 @@ impl Receipt {
                 durable.chunks()
             ))
         })?;
-        if root != sent {
+        if root != sent.root {
             return Err(corrupt("its root hash is not the source's".to_owned()));
         }
         Ok(Self {
             root,
             size_bytes: durable.size_bytes(),
             chunks: durable.chunks(),
+            moment: sent.moment,
         })
     }
 
@@ -161,6 +164,11 @@ impl Receipt {
     /// Number of chunks.
     pub fn chunks(&self) -> u64 {
         self.chunks
+    }
+
+    /// Says whether the source's disk was written while it was read.
+    pub fn moment(&self) -> Moment {
+        self.moment
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,10 @@ pub struct SendConfig {
     pub change_tracking: bool,
     /// What becomes of sectors that can't be read.
     pub bad_sectors: BadSectors,
+    /// What becomes of the copy of a disk that is written meanwhile.
+    pub consistency: Consistency,
+    /// Whether a write is looked for all the time, and not only at the end: after a pass that was in vain another need not take as long.
+    pub ends_at_a_write: bool,
     /// How payloads are packed.
     pub compression: Compression,
     /// Parallel streams, 1 to [`MOST_STREAMS`].

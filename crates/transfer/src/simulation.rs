@@ -10,6 +10,7 @@ pub(crate) mod network;
 
 mod checks;
 mod disks;
+mod moments;
 mod pace;
 mod passes;
 mod plan;

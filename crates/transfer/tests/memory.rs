@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::disk::DiskIndex;
-use domain::parameters::BadSectors;
+use domain::parameters::{BadSectors, Consistency};
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -143,6 +143,8 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
         sources: Arc::new(Files),
         change_tracking: true,
         bad_sectors: BadSectors::Fail,
+        consistency: Consistency::Crash,
+        ends_at_a_write: false,
         compression: Compression::Level(if task.sends_all { 19 } else { 1 }),
         streams: if task.sends_all { MOST_STREAMS } else { 2 },
         connections: 4,

@@ -161,6 +161,7 @@ async fn make(
             chunk_bytes: proven.chunk_bytes(),
             bad_ranges: bad.len() as u64,
             bad_bytes: transfer::bad::bytes(&bad),
+            consistency: proven.receipt().moment(),
             raw: format!("disk-{}.raw", disk.index),
             qcow2: format!("disk-{}.qcow2", disk.index),
             manifest: format!("disk-{}.manifest", disk.index),

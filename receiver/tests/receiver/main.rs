@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Epoch, ImageId, InstanceId, JobId, Run};
 use hyper_util::rt::TokioIo;
 use pki::Authority;
@@ -222,6 +222,8 @@ impl Bench {
             sources: Arc::clone(&self.sources),
             change_tracking: true,
             bad_sectors: BadSectors::Zero,
+            consistency: Consistency::Crash,
+            ends_at_a_write: false,
             compression: Compression::Auto,
             streams: 2,
             connections: 1,

@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
-use domain::parameters::{BadSectors, EfficiencyLevel, FreeSpace, ReplicationParameters};
+use domain::parameters::{
+    BadSectors, Consistency, EfficiencyLevel, FreeSpace, ReplicationParameters,
+};
 use domain::rate::{InvalidRate, Rate};
 
 #[derive(Debug, Args)]
@@ -29,6 +31,10 @@ pub(super) struct Tuning {
     /// skip: leave out what the file systems of a disk that nobody uses call free, as without it; copy: every byte.
     #[arg(long, value_name = "WHAT")]
     free_space: Option<FreeSpace>,
+    /// crash: the image is one moment in time, and a disk that is written while it is copied fails the run, as without it; fuzzy: it is delivered all the
+    /// same, and says so.
+    #[arg(long, value_name = "crash|fuzzy")]
+    consistency: Option<Consistency>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +94,10 @@ impl Tuning {
             set(true);
             parameters.free_space = what;
         }
+        if let Some(what) = self.consistency {
+            set(true);
+            parameters.consistency = what;
+        }
         is_given.then(|| parameters.to_json())
     }
 }
@@ -134,6 +144,11 @@ mod tests {
             applied("--bad-sectors zero", "").as_deref(),
             Some(r#"{"bad_sectors":"zero"}"#)
         );
+        assert_eq!(
+            applied("--consistency fuzzy", "").as_deref(),
+            Some(r#"{"consistency":"fuzzy"}"#)
+        );
+        assert!(Only::try_parse_from(["only", "--consistency", "vss"]).is_err());
         assert!(Only::try_parse_from(["only", "--bandwidth-limit", "9"]).is_err());
         assert!(Only::try_parse_from(["only", "--bad-sectors", "skip"]).is_err());
     }

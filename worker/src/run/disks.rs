@@ -1,9 +1,10 @@
 //! The disks of a run. What the job was made for is held against what the source has, what has arrived, and what became of it: a
 //! server whose disk is missing in its image is not migrated, and must not look as if it were.
 
-use domain::disk::DiskRecord;
+use domain::disk::{DiskRecord, Moment};
+use domain::parameters::Consistency;
 use domain::{Failure, FailureCode};
-use proto::receiver::StatusResponse;
+use proto::receiver::{StatusResponse, receipt};
 use store::run::RunDisk;
 
 /// Whether each disk of the source is still the one that the job was made for.
@@ -39,6 +40,49 @@ pub(super) fn have_arrived(disks: &[RunDisk], status: &StatusResponse) -> bool {
         })
     };
     !disks.is_empty() && status.disks.len() == disks.len() && disks.iter().all(has_receipt)
+}
+
+/// The moment of the copy, once every disk has its receipt.
+pub(super) fn moment_of(status: &StatusResponse) -> Option<Moment> {
+    let receipts = status.disks.iter().map(|disk| disk.receipt.as_ref());
+    let receipts: Option<Vec<_>> = receipts.collect();
+    let moments = receipts?.into_iter().map(|receipt| match receipt.moment() {
+        receipt::Moment::One => Moment::One,
+        receipt::Moment::Several => Moment::Several,
+        receipt::Moment::Unspecified => Moment::Unknown,
+    });
+    Some(Moment::of_all(moments))
+}
+
+/// Whether a copy that has arrived is as consistent as the job asks for. The agent looks first; this is for one that does not.
+///
+/// # Errors
+/// A disk was written meanwhile, with the sentence for the tenant.
+pub(super) fn are_consistent(
+    disks: &[RunDisk],
+    wanted: Consistency,
+    status: &StatusResponse,
+) -> Result<(), Failure> {
+    if wanted == Consistency::Fuzzy {
+        return Ok(());
+    }
+    let is_written = |disk: &&RunDisk| {
+        status.disks.iter().any(|received| {
+            let receipt = received.receipt.as_ref();
+            received.index == u32::from(disk.target.index.0)
+                && receipt.is_some_and(|receipt| receipt.moment() == receipt::Moment::Several)
+        })
+    };
+    disks.iter().find(is_written).map_or(Ok(()), |disk| {
+        Err(Failure::new(
+            FailureCode::SourceDiskChanged,
+            format!(
+                "The disk {} was written while it was copied: the copy is not one moment in time. Stop what writes to the disk, then start the job \
+                 again; what was copied is kept.",
+                disk.path
+            ),
+        ))
+    })
 }
 
 /// Whether the image's description has every disk of the job, each of the size that was asked for.
@@ -117,6 +161,7 @@ mod tests {
             partitions: Vec::new(),
             layout: DiskLayout::default(),
             identity: None,
+            in_use: String::new(),
         }
     }
 
@@ -203,6 +248,45 @@ mod tests {
             !have_arrived(&[], &status(vec![])),
             "no disk is no migration"
         );
+    }
+
+    #[test]
+    fn a_copy_of_a_disk_that_was_written_is_delivered_only_where_a_fuzzy_one_is_wanted() {
+        let disks = [disk(0, 1000), disk(1, 2000)];
+        let of = |moment: receipt::Moment| {
+            let mut second = received(1, 2000);
+            let receipt = second.receipt.as_mut().unwrap();
+            receipt.set_moment(moment);
+            let mut first = received(0, 1000);
+            first
+                .receipt
+                .as_mut()
+                .unwrap()
+                .set_moment(receipt::Moment::One);
+            StatusResponse {
+                disks: vec![first, second],
+                ..StatusResponse::default()
+            }
+        };
+        for (moment, is_of) in [
+            (receipt::Moment::One, Moment::One),
+            (receipt::Moment::Several, Moment::Several),
+            (receipt::Moment::Unspecified, Moment::Unknown),
+        ] {
+            let status = of(moment);
+            assert_eq!(moment_of(&status), Some(is_of));
+            assert_eq!(are_consistent(&disks, Consistency::Fuzzy, &status), Ok(()));
+            let wanted = are_consistent(&disks, Consistency::Crash, &status);
+            assert_eq!(wanted.is_err(), is_of == Moment::Several, "{wanted:?}");
+        }
+        let failure = are_consistent(&disks, Consistency::Crash, &of(receipt::Moment::Several));
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.code, FailureCode::SourceDiskChanged);
+        assert!(
+            failure.message.contains("/dev/vd1 was written"),
+            "{failure}"
+        );
+        assert_eq!(moment_of(&StatusResponse::default()), Some(Moment::Unknown));
     }
 
     #[test]

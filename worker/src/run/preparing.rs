@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::job::Event;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Failure, FailureCode, ImageId, InstanceId};
 use prost::Message as _;
 use proto::{agent, receiver};
@@ -212,6 +212,7 @@ impl Run {
             streams: parameters.efficiency_level.streams(),
             tcp_only: parameters.tunnel,
             copy_free_space: parameters.free_space == FreeSpace::Copy,
+            fuzzy: parameters.consistency == Consistency::Fuzzy,
         })
     }
 

@@ -10,6 +10,7 @@ use service::door::Reason;
 use store::run::{Observation, RunFacts};
 use telemetry::Metric;
 
+use super::disks;
 use crate::receiver_client::ReceiverClient;
 
 /// The rate is that of this last while.
@@ -101,6 +102,7 @@ impl Progress {
         let bad = |bytes: u64| (bytes > 0).then_some(bytes);
         self.info.bad_ranges = bad(status.disks.iter().map(|disk| disk.bad_ranges).sum());
         self.info.bad_bytes = bad(status.disks.iter().map(|disk| disk.bad_bytes).sum());
+        self.info.consistency = disks::moment_of(status);
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.carrier = text(&status.carrier);
         self.info.carrier_reason = text(&status.carrier_reason);

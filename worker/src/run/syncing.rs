@@ -62,6 +62,8 @@ impl Run {
                         continue;
                     }
                     if disks::have_arrived(&self.facts.disks, &status) {
+                        let wanted = self.facts.parameters.consistency;
+                        disks::are_consistent(&self.facts.disks, wanted, &status)?;
                         self.share = None;
                         return Ok(site);
                     }

@@ -1,5 +1,6 @@
 //! Why a job is where it is, and what happens next, in sentences.
 
+use crate::disk::{DiskInUse, Moment};
 use crate::status_info::CopiedFreeSpace;
 use crate::{ImageId, Run, Timestamp};
 
@@ -32,6 +33,10 @@ pub struct Facts {
     pub bad: Option<(u64, u64)>,
     /// Disks of which free space is copied although the job would leave it out.
     pub copied_free_space: Vec<CopiedFreeSpace>,
+    /// Says whether what was copied is what the disks held at one moment, once everything is copied.
+    pub consistency: Option<Moment>,
+    /// Where the job's disks are used for writing on their source, if a run would fail when they are written.
+    pub in_use: Vec<DiskInUse>,
     /// Leases lost since durable progress was last made.
     pub leases_lost: i32,
     /// When it starts by itself.
@@ -256,6 +261,18 @@ fn reasons(facts: &Facts) -> Vec<String> {
             "Free space of disk {disk} is copied as well, since it is not certain what is free: {reason}."
         ));
     }
+    match facts.consistency {
+        Some(Moment::Several) => reasons.push(
+            "What was copied is not one moment in time: the disks were written meanwhile. A database in it may not start.".to_owned(),
+        ),
+        Some(Moment::Unknown) => reasons.push(
+            "It is not known whether what was copied is one moment in time: the source does not count what is written to its disks.".to_owned(),
+        ),
+        Some(Moment::One) | None => {}
+    }
+    if facts.state.may_copy() {
+        reasons.extend(facts.in_use.iter().map(DiskInUse::warning));
+    }
     if facts.bytes_total > 0 && facts.state != State::Finished {
         reasons.push(format!(
             "{} of {} bytes are durable on the target.",
@@ -290,6 +307,8 @@ mod tests {
             bytes_total: 0,
             bad: None,
             copied_free_space: Vec::new(),
+            consistency: None,
+            in_use: Vec::new(),
             leases_lost: 0,
             scheduled_start: None,
             resumes: None,
@@ -383,6 +402,35 @@ mod tests {
                 "Free space of disk 1 is copied as well, since it is not certain what is free: it is in use."
             ]
         );
+    }
+
+    #[test]
+    fn a_copy_that_is_not_or_may_not_be_one_moment_says_so() {
+        let mut finished = facts(State::Finished);
+        let reasons = |facts: &Facts| explain(facts).reasons.join(" ");
+        for (moment, said) in [
+            (Moment::Several, "not one moment in time"),
+            (Moment::Unknown, "It is not known whether"),
+        ] {
+            finished.consistency = Some(moment);
+            assert!(reasons(&finished).contains(said), "{moment:?}");
+        }
+        finished.consistency = Some(Moment::One);
+        assert_eq!(reasons(&finished), "");
+    }
+
+    #[test]
+    fn a_disk_in_use_is_named_until_it_is_copied() {
+        for state in State::ALL {
+            let mut facts = facts(state);
+            facts.in_use = vec![DiskInUse {
+                path: "/dev/vda".to_owned(),
+                by: "mounted at /".to_owned(),
+            }];
+            let reasons = explain(&facts).reasons.join(" ");
+            let is_named = reasons.contains("/dev/vda is used for writing (mounted at /)");
+            assert_eq!(is_named, state.may_copy(), "{state}: {reasons}");
+        }
     }
 
     #[test]

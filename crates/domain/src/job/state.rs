@@ -109,6 +109,22 @@ impl State {
         }
     }
 
+    /// Whether a copy is under way or may yet begin.
+    pub fn may_copy(self) -> bool {
+        match self {
+            Self::Ready
+            | Self::Preparing
+            | Self::Syncing
+            | Self::Parked
+            | Self::Stopped
+            | Self::InError
+            | Self::Waiting => true,
+            Self::Processing | Self::Cleaning | Self::Finished | Self::Expired | Self::Deleting => {
+                false
+            }
+        }
+    }
+
     /// The API's `Status`.
     pub fn status(self) -> Status {
         match self {

@@ -259,7 +259,7 @@ pub(crate) async fn disks_of_source(
 ) -> Result<Vec<SourceDisk>, StoreError> {
     sqlx::query!(
         r#"select index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>",
-            layout as "layout: Json<DiskLayout>", identity as "identity: Json<DiskIdentity>"
+            layout as "layout: Json<DiskLayout>", identity as "identity: Json<DiskIdentity>", in_use
         from source_disk where source_id = $1 order by index"#,
         source_id
     )
@@ -268,10 +268,11 @@ pub(crate) async fn disks_of_source(
     .into_iter()
     .map(|row| {
         let facts = DiskFacts {
-                partitions: row.partitions,
-                layout: row.layout,
-                identity: row.identity,
-            };
+            partitions: row.partitions,
+            layout: row.layout,
+            identity: row.identity,
+            in_use: row.in_use,
+        };
         disk(row.index, row.path, row.size_bytes, row.used_bytes, facts)
     })
     .collect()

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::disk::{SourcePartition, TargetDisk};
+use domain::disk::{DiskInUse, SourcePartition, TargetDisk};
 use domain::job::{BusinessStatus, State, Status};
 use domain::status_info::StatusInfo;
 use domain::tag::TagFilter;
@@ -91,6 +91,8 @@ pub struct JobDisk {
     pub target: TargetDisk,
     /// Copied as they are.
     pub partitions: Vec<SourcePartition>,
+    /// The source's disk, if it is used for writing there.
+    pub in_use: Option<DiskInUse>,
 }
 
 /// Which jobs to list; absent parts match all.
@@ -262,12 +264,14 @@ async fn warnings_of_jobs(
         .collect())
 }
 
-async fn disks_of_jobs(
+/// The disks of each job, by index.
+pub(super) async fn disks_of_jobs(
     connection: &mut PgConnection,
     ids: &[String],
 ) -> Result<HashMap<String, Vec<JobDisk>>, StoreError> {
     let rows = sqlx::query!(
-        r#"select job_id, job_disk.index, size_gib, source_disk.partitions as "partitions?: Json<Vec<SourcePartition>>"
+        r#"select job_id, job_disk.index, size_gib, source_disk.partitions as "partitions?: Json<Vec<SourcePartition>>",
+            source_disk.path as "path?", source_disk.in_use as "in_use?"
         from job_disk join job on job.id = job_id
             left join source_disk on source_disk.source_id = job.source_id and source_disk.index = job_disk.index
         where job_id = any($1) order by job_disk.index"#,
@@ -287,6 +291,10 @@ async fn disks_of_jobs(
                 size_gib,
             },
             partitions: row.partitions.map_or_else(Vec::new, |Json(found)| found),
+            in_use: row
+                .path
+                .zip(row.in_use.filter(|by| !by.is_empty()))
+                .map(|(path, by)| DiskInUse { path, by }),
         });
     }
     Ok(disks)

@@ -2,10 +2,12 @@
 
 use domain::job::explain::{Facts, QueueFacts, SourceFacts, WorkerFacts};
 use domain::job::{Event, State};
+use domain::parameters::{Consistency, ReplicationParameters};
 use domain::status_info::StatusInfo;
 use domain::{Epoch, JobId, Run, TenantId, Timestamp};
 use sqlx::types::Json;
 
+use super::describe::disks_of_jobs;
 use crate::row::{parse, parse_opt, unsigned};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError};
@@ -41,11 +43,12 @@ impl Store {
         tenant: &TenantId,
         id: &JobId,
     ) -> Result<Option<Facts>, StoreError> {
+        let mut connection = self.connection_as(tenant).await?;
         let Some(row) = sqlx::query!(
             r#"
             select job.state, job.intent, job.run, job.failure_code, job.failure_message,
                 job.observed as "observed: Json<StatusInfo>", job.bytes_durable, job.bytes_total, job.leases_lost,
-                job.valid_until, job.image_id,
+                job.valid_until, job.image_id, job.replication_parameters,
                 source.last_seen_at, source.failure_message as source_failure, source.clock_ahead_ms,
                 case when source.cloned_at is not null and source.rival_seen_at > now() - make_interval(secs => $4)
                     then coalesce(source.rival_host, '') end as rival_host,
@@ -75,11 +78,15 @@ impl Store {
             offline_after_secs(),
             domain::seat::TOLD_FOR.as_secs_f64(),
         )
-        .fetch_optional(&mut *self.connection_as(tenant).await?)
+        .fetch_optional(&mut *connection)
         .await?
         else {
             return Ok(None);
         };
+        let disks = disks_of_jobs(&mut connection, &[id.to_string()]).await?;
+        let in_use = disks.into_values().flatten().filter_map(|disk| disk.in_use);
+        let parameters = ReplicationParameters::parse(&row.replication_parameters);
+        let matters = parameters.is_ok_and(|asked| asked.consistency == Consistency::Crash);
         Ok(Some(Facts {
             state: parse("job.state", &row.state)?,
             intent: parse("job.intent", &row.intent)?,
@@ -103,6 +110,8 @@ impl Store {
                 is_live: row.lease_is_live.unwrap_or(false),
             }),
             bad: row.observed.0.bad_ranges.zip(row.observed.0.bad_bytes),
+            consistency: row.observed.0.consistency,
+            in_use: in_use.filter(|_| matters).collect(),
             doing: row.observed.0.doing,
             copied_free_space: row.observed.0.copied_free_space,
             bytes_durable: unsigned("job.bytes_durable", row.bytes_durable)?,

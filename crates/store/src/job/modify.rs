@@ -4,7 +4,7 @@
 use domain::disk::TargetDisk;
 use domain::job::State;
 use domain::name::Name;
-use domain::parameters::ReplicationParameters;
+use domain::parameters::{InvalidParameters, ReplicationParameters};
 use domain::target_disks::{self, InvalidTargetDisks};
 use domain::{JobId, TenantId, Timestamp};
 
@@ -47,18 +47,25 @@ impl JobChange {
     /// Whether it changes what a started job no longer takes up.
     fn is_for_unstarted_jobs(&self, present: &ReplicationParameters) -> bool {
         self.image_name.is_some()
-            || self.changes_more_than_the_limit(present)
+            || !self.asked().is_none_or(|asked| {
+                asked.is_ok_and(|asked| asked.may_replace_those_of_a_started_job(present))
+            })
             || !self.disks.is_empty()
             || self.scheduled_start.is_some()
             || !self.network.is_empty()
             || self.names_target
     }
 
-    fn changes_more_than_the_limit(&self, present: &ReplicationParameters) -> bool {
-        self.replication_parameters.as_deref().is_some_and(|text| {
-            !ReplicationParameters::parse(text)
-                .is_ok_and(|asked| asked.are_those_but_for_the_limit(present))
-        })
+    fn asked(&self) -> Option<Result<ReplicationParameters, InvalidParameters>> {
+        let text = self.replication_parameters.as_deref();
+        text.map(ReplicationParameters::parse)
+    }
+
+    /// Whether it changes what a run takes up at its start.
+    fn is_for_resting_jobs(&self, present: &ReplicationParameters) -> bool {
+        let changes = |asked: &ReplicationParameters| asked.consistency != present.consistency;
+        self.asked()
+            .is_some_and(|asked| asked.as_ref().is_ok_and(changes))
     }
 
     /// Whether it changes what only a job has that will still copy.
@@ -77,6 +84,7 @@ impl JobChange {
             .into_iter()
             .filter(|state| *state != State::Deleting)
             .filter(|state| *state == State::Ready || !self.is_for_unstarted_jobs(present))
+            .filter(|state| !state.is_running() || !self.is_for_resting_jobs(present))
             .filter(|state| {
                 matches!(state, State::Ready | State::Waiting) || !self.is_for_increments()
             })

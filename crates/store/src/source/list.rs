@@ -181,7 +181,7 @@ async fn disks_of_sources(
 ) -> Result<HashMap<String, Vec<SourceDisk>>, StoreError> {
     let rows = sqlx::query!(
         r#"select source_id, index, path, size_bytes, used_bytes, partitions as "partitions: Json<Vec<SourcePartition>>",
-            layout as "layout: Json<DiskLayout>", identity as "identity: Json<DiskIdentity>"
+            layout as "layout: Json<DiskLayout>", identity as "identity: Json<DiskIdentity>", in_use
         from source_disk where source_id = any($1) order by index"#,
         ids
     )
@@ -198,6 +198,7 @@ async fn disks_of_sources(
                 partitions: row.partitions,
                 layout: row.layout,
                 identity: row.identity,
+                in_use: row.in_use,
             },
         )?;
         disks.entry(row.source_id).or_default().push(disk);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{FileSource, Source, Sources};
-use crate::fresh::Version;
+use crate::fresh::{Observed, Version};
 use crate::plan::Extent;
 
 /// What the operating system says of a sector that can't be read.
@@ -145,11 +145,11 @@ impl Source for FaultySource {
         self.file.extents(size_bytes)
     }
 
-    fn version(&self) -> Option<Version> {
-        self.faults
-            .state()
-            .version
-            .map(|version| Version([version; 32]))
+    fn observe(&self) -> Observed {
+        let version = self.faults.state().version;
+        version.map_or(Observed::Unknown, |version| {
+            Observed::Still(Version([version; 32]))
+        })
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -9,7 +9,7 @@ use domain::parameters::BadSectors;
 use rustix::io::Errno;
 
 use super::{AlignedBuffer, Source, Sources};
-use crate::fresh::Version;
+use crate::fresh::Observed;
 use crate::plan::Extent;
 use crate::{TransferError, work};
 
@@ -65,14 +65,19 @@ impl SourceReader {
         Ok(reader)
     }
 
+    /// Where the disk is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where there may be data. Everything, where nobody can say.
     pub fn extents(&self) -> Vec<Extent> {
         self.source.extents(self.size_bytes)
     }
 
-    /// What the disk has as long as nobody writes to it; `None` where nobody can say.
-    pub fn version(&self) -> Option<Version> {
-        self.source.version()
+    /// Looks whether the disk is being written, and which version of it this is.
+    pub fn observe(&self) -> Observed {
+        self.source.observe()
     }
 
     /// How many reads were answered: a disk that fails is slow, but does not stand still.

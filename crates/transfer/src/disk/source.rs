@@ -11,7 +11,7 @@ use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
 use super::buffer::ALIGNMENT;
 use super::{extents, version};
-use crate::fresh::Version;
+use crate::fresh::Observed;
 use crate::plan::Extent;
 
 /// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
@@ -25,8 +25,8 @@ pub trait Source: Debug + Send + Sync {
     fn sector_bytes(&self) -> usize;
     /// Where there may be data in the first `size_bytes`. Everything, where nobody can say.
     fn extents(&self, size_bytes: u64) -> Vec<Extent>;
-    /// What it has as long as nobody writes to it, and never again afterwards; `None` where nobody can say.
-    fn version(&self) -> Option<Version>;
+    /// Looks whether it is being written, and which version of it this is. May take some moments.
+    fn observe(&self) -> Observed;
     /// Reads into the buffer, perhaps less than it holds, and answers with how much. Nothing is the end.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
@@ -115,8 +115,8 @@ impl Source for FileSource {
         extents::of(&self.buffered, size_bytes).to_read(size_bytes)
     }
 
-    fn version(&self) -> Option<Version> {
-        version::of(&self.buffered, self.direct.as_ref(), self.sector_bytes)
+    fn observe(&self) -> Observed {
+        version::observe(&self.buffered, self.direct.as_ref(), self.sector_bytes)
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -1,31 +1,54 @@
 //! Whether a source was written, as the kernel tells it.
 //!
 //! A file has its times. A block device has counters: how much was written to it and trimmed since it appeared. Both grow with whatever
-//! reaches the disk through this kernel. What reaches it in another way does not show: another machine that shares it, another path to it, a raw
-//! command of its bus. A device on which something else is stacked is not asked, since its paths may be many.
+//! reaches the disk through this kernel, also by way of a volume or an array that is made of it. What reaches it in another way does not show: another
+//! machine that shares it, another path to it, a raw command of its bus. A device that is one of many paths is therefore not asked.
 
 use std::fs::{File, read_dir, read_to_string};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{major, minor};
 
 use super::AlignedBuffer;
 use super::stamp::Stamp;
-use crate::fresh::Version;
+use crate::fresh::{Observed, Version};
 
-/// The version of a file or block device; `None` where the kernel can't prove that nothing is written. `direct` reads past the cache.
-pub(super) fn of(file: &File, direct: Option<&File>, sector_bytes: usize) -> Option<Version> {
-    let metadata = file.metadata().ok()?;
-    if !metadata.file_type().is_block_device() {
-        let stamp = Stamp::settled(file).ok()??;
-        return Some(digest("file", "", &stamp.words()));
-    }
-    let rdev = metadata.rdev();
+/// How long a write may be under way, and how often that is looked at, before the device counts as being written.
+const WRITE_LASTS: Duration = Duration::from_millis(10);
+const LOOKS: usize = 10;
+
+/// Looks at a file or block device. `direct` reads past the cache.
+pub(super) fn observe(file: &File, direct: Option<&File>, sector_bytes: usize) -> Observed {
+    let seen = match file.metadata() {
+        Ok(metadata) if metadata.file_type().is_block_device() => {
+            observe_device(file, metadata.rdev(), direct, sector_bytes)
+        }
+        Ok(_) => Stamp::of_still(file).ok().map(|stamp| {
+            stamp.map_or(Observed::BeingWritten, |stamp| {
+                Observed::Still(digest("file", "", &stamp.words()))
+            })
+        }),
+        Err(_) => None,
+    };
+    seen.unwrap_or(Observed::Unknown)
+}
+
+/// `None` where the kernel can't prove that nothing is written.
+fn observe_device(
+    file: &File,
+    rdev: u64,
+    direct: Option<&File>,
+    sector_bytes: usize,
+) -> Option<Observed> {
     let place = format!("/sys/dev/block/{}:{}", major(rdev), minor(rdev));
     let device = Device::at(Path::new(&place).canonicalize().ok()?)?;
     // What waits in the cache is written, and so counted.
     file.sync_all().ok()?;
+    if !device.is_at_rest()? {
+        return Some(Observed::BeingWritten);
+    }
     let before = device.counters()?;
     direct?
         .read_exact_at(
@@ -35,7 +58,9 @@ pub(super) fn of(file: &File, direct: Option<&File>, sector_bytes: usize) -> Opt
         .ok()?;
     let counters = device.counters()?;
     // Some drivers don't count, and counting can be turned off: what does not count a read counts no writes.
-    let counts = counters.sectors_read > before.sectors_read;
+    if counters.sectors_read <= before.sectors_read {
+        return None;
+    }
     let boot = read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let words = [
         rdev,
@@ -43,7 +68,7 @@ pub(super) fn of(file: &File, direct: Option<&File>, sector_bytes: usize) -> Opt
         counters.sectors_written,
         counters.sectors_trimmed,
     ];
-    counts.then(|| digest("device", &boot, &words))
+    Some(Observed::Still(digest("device", &boot, &words)))
 }
 
 fn digest(kind: &str, boot: &str, words: &[u64]) -> Version {
@@ -83,11 +108,11 @@ impl Device {
             sequence: sequence.trim().parse().ok()?,
             sys,
         };
-        (!device.is_held()?).then_some(device)
+        (!device.is_a_path()?).then_some(device)
     }
 
-    /// Whether another device is made of this one or of its partitions.
-    fn is_held(&self) -> Option<bool> {
+    /// Whether this is one of several paths to a disk: what is written by another path is not counted here.
+    fn is_a_path(&self) -> Option<bool> {
         let mut parts = vec![self.sys.clone()];
         for entry in read_dir(&self.sys).ok()? {
             let part = entry.ok()?.path();
@@ -96,19 +121,30 @@ impl Device {
             }
         }
         for part in parts {
-            if read_dir(part.join("holders")).ok()?.next().is_some() {
-                return Some(true);
+            for holder in read_dir(part.join("holders")).ok()? {
+                // Other holders are no device mapper's and have no such file.
+                let uuid = read_to_string(holder.ok()?.path().join("dm/uuid"));
+                if uuid.is_ok_and(|uuid| uuid.starts_with("mpath-")) {
+                    return Some(true);
+                }
             }
         }
         Some(false)
     }
 
-    /// `None` while something is being written: it may be on the disk already, and is counted when it ends.
-    fn counters(&self) -> Option<Counters> {
-        let in_flight = numbers(&read_to_string(self.sys.join("inflight")).ok()?)?;
-        if *in_flight.get(1)? > 0 {
-            return None;
+    /// Waits for a moment in which nothing is being written: a write may be on the disk already, and is counted when it ends.
+    fn is_at_rest(&self) -> Option<bool> {
+        for _ in 0..LOOKS {
+            let in_flight = numbers(&read_to_string(self.sys.join("inflight")).ok()?)?;
+            if *in_flight.get(1)? == 0 {
+                return Some(true);
+            }
+            std::thread::sleep(WRITE_LASTS);
         }
+        Some(false)
+    }
+
+    fn counters(&self) -> Option<Counters> {
         // Documentation/block/stat.rst of the kernel.
         let stat = numbers(&read_to_string(self.sys.join("stat")).ok()?)?;
         let field = |number: usize| stat.get(number).copied();
@@ -128,14 +164,20 @@ fn numbers(text: &str) -> Option<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::mpsc::RecvTimeoutError;
 
     use super::super::testing::{LoopDevice, is_root, sh};
+    use domain::disk::Moment;
+
     use super::*;
     use crate::disk::{FileSource, Source as _};
 
+    fn observed(path: &Path) -> Observed {
+        FileSource::open(path).unwrap().observe()
+    }
+
     fn version(path: &Path) -> Option<Version> {
-        FileSource::open(path).unwrap().version()
+        observed(path).version()
     }
 
     #[test]
@@ -143,14 +185,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, [7; 10_000]).unwrap();
-        assert_eq!(
-            version(&path),
-            None,
-            "a second write could leave the same times"
-        );
-        std::thread::sleep(Duration::from_millis(1200));
         let first = version(&path);
-        assert!(first.is_some());
+        assert!(first.is_some(), "it was waited for the end of the tick");
         let mut bytes = [0; 4096];
         FileSource::open(&path)
             .unwrap()
@@ -163,10 +199,38 @@ mod tests {
             .unwrap()
             .write_all_at(&[7], 0)
             .unwrap();
-        assert_ne!(version(&path), first, "what was written need not differ");
-        std::thread::sleep(Duration::from_millis(1200));
         let second = version(&path);
-        assert!(second.is_some() && second != first);
+        assert!(
+            second.is_some() && second != first,
+            "what was written need not differ"
+        );
+    }
+
+    #[test]
+    fn a_file_that_keeps_being_written_is_never_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        let file = File::create_new(&path).unwrap();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let pause = Duration::from_millis(1);
+        let writer = std::thread::spawn(move || {
+            while stopped
+                .recv_timeout(pause)
+                .is_err_and(|error| error == RecvTimeoutError::Timeout)
+            {
+                file.write_all_at(&[7; 100], 0).unwrap();
+            }
+        });
+        while path.metadata().unwrap().len() == 0 {
+            std::thread::yield_now();
+        }
+        let seen = observed(&path);
+        drop(stop);
+        writer.join().unwrap();
+        assert_eq!(seen, Observed::BeingWritten);
+        let still = observed(&path);
+        assert_eq!(seen.until(still), Moment::Several);
+        assert_eq!(still.until(observed(&path)), Moment::One);
     }
 
     fn device(file: &Path) -> LoopDevice {
@@ -209,6 +273,33 @@ mod tests {
         assert_ne!(version(other.path()), first);
     }
 
+    #[test]
+    fn a_device_that_is_mounted_is_one_moment_until_a_file_is_written() {
+        if !is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let disk = device(&directory.path().join("disk"));
+        let (path, point) = (disk.path(), directory.path().join("mnt"));
+        let point = point.display();
+        sh(&format!(
+            "mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 {path} && mkdir {point} && mount {path} {point} && sync -f {point}",
+            path = path.display()
+        ));
+        struct Mounted(String);
+        impl Drop for Mounted {
+            fn drop(&mut self) {
+                sh(&format!("umount {}", self.0));
+            }
+        }
+        let mounted = Mounted(point.to_string());
+        let first = observed(path);
+        assert_eq!(first.until(observed(path)), Moment::One);
+        sh(&format!("echo a > {point}/file && sync -f {point}"));
+        assert_eq!(first.until(observed(path)), Moment::Several);
+        drop(mounted);
+    }
+
     /// A tree like that of a disk with one partition in `/sys`.
     fn tree(directory: &Path) -> PathBuf {
         let disk = directory.join("sda");
@@ -227,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_counted_by_its_disk_and_not_while_something_is_written() {
+    fn a_partition_is_counted_by_its_disk_and_is_not_at_rest_while_something_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let disk = tree(directory.path());
         let device = Device::at(disk.join("sda1")).unwrap();
@@ -238,18 +329,33 @@ mod tests {
             sectors_trimmed: 24,
         };
         assert_eq!(device.counters(), Some(counters));
+        assert_eq!(device.is_at_rest(), Some(true));
         std::fs::write(disk.join("inflight"), "0 1\n").unwrap();
-        assert_eq!(device.counters(), None);
+        assert_eq!(device.is_at_rest(), Some(false));
     }
 
     #[test]
-    fn a_disk_of_which_another_device_is_made_is_not_asked() {
-        for held in ["holders/dm-0", "sda1/holders/md0"] {
+    fn a_disk_that_is_one_of_several_paths_is_not_asked_and_one_with_volumes_is() {
+        for (held, uuid, is_asked) in [
+            ("holders/dm-0", "mpath-3600\n", false),
+            ("sda1/holders/dm-0", "mpath-3600\n", false),
+            ("holders/dm-0", "LVM-abc\n", true),
+            ("sda1/holders/dm-0", "CRYPT-LUKS2-abc\n", true),
+        ] {
             let directory = tempfile::tempdir().unwrap();
             let disk = tree(directory.path());
             assert!(Device::at(disk.clone()).is_some());
-            std::fs::create_dir(disk.join(held)).unwrap();
-            assert!(Device::at(disk).is_none(), "{held}");
+            let holder = disk.join(held).join("dm");
+            std::fs::create_dir_all(&holder).unwrap();
+            std::fs::write(holder.join("uuid"), uuid).unwrap();
+            assert_eq!(Device::at(disk).is_some(), is_asked, "{held}: {uuid}");
         }
+        let directory = tempfile::tempdir().unwrap();
+        let disk = tree(directory.path());
+        std::fs::create_dir(disk.join("sda1/holders/md0")).unwrap();
+        assert!(
+            Device::at(disk).is_some(),
+            "an array of which it is a member"
+        );
     }
 }

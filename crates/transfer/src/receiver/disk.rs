@@ -20,7 +20,7 @@ use crate::error::RemoteFailure;
 use crate::fresh::{Fresh, Version};
 use crate::hashes::{Chunk, Hash, RunKind};
 use crate::plan::Extent;
-use crate::protocol::Page;
+use crate::protocol::{Page, SentDisk};
 use crate::{ChunkHashes, TransferError};
 
 #[derive(Debug)]
@@ -354,11 +354,15 @@ impl Disk {
     }
 
     /// Compares the flushed disk with the root that the sender has found; with `checksum` only after it was read again.
-    pub(super) fn conclude(&self, sent: Hash, checksum: bool) -> Result<Receipt, TransferError> {
+    pub(super) fn conclude(
+        &self,
+        sent: &SentDisk,
+        checksum: bool,
+    ) -> Result<Receipt, TransferError> {
         let receipt = {
             let durable = &mut self.state().durable;
             let root = durable.root().map_err(|error| self.hashes_failed(error))?;
-            Receipt::of(self.spec.index, durable, root, sent)?
+            Receipt::of(durable, root, sent)?
         };
         if checksum {
             self.read_again()?;

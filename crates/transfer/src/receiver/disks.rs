@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Arriving, Disk};
 use super::{Admission, DiskStatus, Files, ReceiveStatus};
 use crate::fence::{Fence, Right};
-use crate::hashes::Hash;
+use crate::protocol::SentDisk;
 use crate::{TransferError, bad};
 
 /// Flush windows that may be written but not durable: one that is being flushed, and one that fills meanwhile.
@@ -184,25 +184,24 @@ impl Disks {
     /// Compares every disk with the roots that the sender has found; with checksums only after the disks were read again.
     pub(super) fn conclude(
         &self,
-        roots: &[(DiskIndex, Hash)],
+        sent: &[SentDisk],
         status: &watch::Sender<ReceiveStatus>,
     ) -> Result<(), TransferError> {
         self.flush(status)?;
         let names_each = self.disks.iter().all(|disk| {
-            roots
-                .iter()
-                .filter(|(index, _)| *index == disk.index())
+            sent.iter()
+                .filter(|sent| sent.index == disk.index())
                 .count()
                 == 1
         });
-        if roots.len() != self.disks.len() || !names_each {
+        if sent.len() != self.disks.len() || !names_each {
             return Err(TransferError::Protocol(
                 "the sender's roots are not those of the job's disks".to_owned(),
             ));
         }
-        for (index, root) in roots {
-            self.find(*index)?
-                .conclude(*root, self.admission.checksum)?;
+        for disk in sent {
+            self.find(disk.index)?
+                .conclude(disk, self.admission.checksum)?;
         }
         self.tell(status);
         Ok(())

@@ -14,8 +14,7 @@ use crate::carrier::{Accepted, RecvStream, SendStream};
 use crate::chunk_set::ChunkSet;
 use crate::disk::BufferPool;
 use crate::fence::Right;
-use crate::hashes::Hash;
-use crate::protocol::{OfferedDisk, ToReceiver, ToSender};
+use crate::protocol::{OfferedDisk, SentDisk, ToReceiver, ToSender};
 use crate::sender::MOST_STREAMS;
 use crate::work::{self, blocking};
 use crate::{Carrier, TransferError, control};
@@ -41,8 +40,8 @@ pub(super) struct Session {
     address: String,
 }
 
-/// The end of a round: how many data streams there were, and the root of each disk.
-type Sent = (u32, Vec<(DiskIndex, Hash)>);
+/// The end of a round: how many data streams there were, and what the sender says of each disk.
+type Sent = (u32, Vec<SentDisk>);
 
 impl Session {
     /// A session with the right to write to `disks`. Takes that right from whoever has it, and flushes what that one has written, so
@@ -172,11 +171,11 @@ impl Session {
                     }
                 }
             }
-            if let Some((expected, roots)) = &sent
+            if let Some((expected, disks)) = &sent
                 && *expected == started
                 && finished == started
             {
-                self.conclude(shared, roots.clone()).await?;
+                self.conclude(shared, disks.clone()).await?;
                 return self.tell(to_sender, &ToSender::Received).await;
             }
         }
@@ -196,7 +195,7 @@ impl Session {
                         .status
                         .send_modify(|status| status.bytes_free = bytes);
                 }
-                Ok(ToReceiver::Sent { streams, roots }) => break (streams, roots),
+                Ok(ToReceiver::Sent { streams, disks }) => break (streams, disks),
                 Ok(ToReceiver::Hello { .. } | ToReceiver::Probe { .. }) => {
                     return TransferError::Protocol(
                         "a second Hello or a late probe came".to_owned(),
@@ -216,9 +215,9 @@ impl Session {
     async fn conclude(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
-        roots: Vec<(DiskIndex, Hash)>,
+        disks: Vec<SentDisk>,
     ) -> Result<(), TransferError> {
         let (session, tell) = (Arc::clone(self), shared.status.clone());
-        blocking(move || session.disks.conclude(&roots, &tell)).await
+        blocking(move || session.disks.conclude(&disks, &tell)).await
     }
 }

@@ -14,6 +14,8 @@ pub struct Broken {
     pub is_retryable: bool,
     /// Whether it got as far as sending, so that what broke it is new trouble and pauses begin with short ones again.
     pub has_sent: bool,
+    /// Whether a disk was written meanwhile: the next attempt is the last one, and ends at the first write.
+    pub was_written: bool,
     /// The carrier that broke, if that is what happened: the next attempt prefers the other one.
     pub broken_carrier: Option<Carrier>,
 }
@@ -25,6 +27,7 @@ impl Broken {
             failure: error.failure(),
             is_retryable: error.is_retryable(),
             has_sent: progress.bytes_wire > 0,
+            was_written: matches!(error, TransferError::Written { .. }),
             broken_carrier: match error {
                 TransferError::Connection { .. } => progress.carrier.map(|choice| choice.carrier),
                 _ => None,
@@ -38,6 +41,7 @@ impl Broken {
             is_retryable: failure.code.is_retryable(),
             failure,
             has_sent: false,
+            was_written: false,
             broken_carrier: None,
         }
     }

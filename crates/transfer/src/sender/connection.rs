@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIndex, Moment};
+use domain::parameters::Consistency;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,7 +25,9 @@ use crate::fresh::Version;
 use crate::hashes::Hash;
 use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor, Extent};
-use crate::protocol::{CHUNK_BYTES_ALLOWED, OfferedDisk, Page, ToReceiver, ToSender, VERSION};
+use crate::protocol::{
+    CHUNK_BYTES_ALLOWED, OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION,
+};
 use crate::work::{self, blocking};
 
 /// How long the answer to Hello may take.
@@ -46,6 +49,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long after a stream broke the receiver's own word on why may still come.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a write is looked for, where one ends the transfer.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -97,6 +103,7 @@ pub(super) async fn run(
             () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
+            written = written(&shared, first_look), if config.ends_at_a_write => Err(written),
         };
         match sent {
             Err(error) => error,
@@ -139,6 +146,42 @@ async fn stalled(moved: impl Fn() -> u64, patience: Duration) {
     }
 }
 
+/// Ends when a disk has been written since the first look.
+async fn written(shared: &Arc<Shared>, first_look: &Arc<FirstLook>) -> TransferError {
+    loop {
+        tokio::time::sleep(WRITE_INTERVAL).await;
+        let (shared, first_look) = (Arc::clone(shared), Arc::clone(first_look));
+        let looked = blocking(move || moments(&shared, &first_look, Consistency::Crash)).await;
+        if let Err(error) = looked {
+            return error;
+        }
+    }
+}
+
+/// The moment of each disk's copy, from the first look until now.
+///
+/// # Errors
+/// [`TransferError::Written`], where one that is not one moment in time is not wanted.
+fn moments(
+    shared: &Shared,
+    first_look: &FirstLook,
+    consistency: Consistency,
+) -> Result<Vec<Moment>, TransferError> {
+    let disks = shared.disks.iter().enumerate();
+    let moments =
+        disks.map(
+            |(position, disk)| match first_look.moment_of(position, disk.reader.observe()) {
+                Moment::Several if consistency == Consistency::Crash => {
+                    Err(TransferError::Written {
+                        path: disk.reader.path().to_owned(),
+                    })
+                }
+                moment => Ok(moment),
+            },
+        );
+    moments.collect()
+}
+
 /// Why sending failed. The receiver breaks the streams when it gives up; the reason comes on the control stream, perhaps a moment later.
 async fn last_word(
     failed: TransferError,
@@ -174,7 +217,7 @@ async fn open(
         let opened = disks.iter().enumerate().map(|(position, disk)| {
             let reader = SourceReader::open(&*sources, &disk.path, disk.size_bytes, bad_sectors)?;
             let version = first_look.version_of(position);
-            let still = version.filter(|_| reader.version() == version);
+            let still = version.filter(|_| reader.observe().version() == version);
             Ok((reader, still))
         });
         opened.collect()
@@ -354,17 +397,25 @@ async fn stream_all(
         }
     }
     let (finished, first_look) = (Arc::clone(shared), Arc::clone(first_look));
-    let roots = blocking(move || {
+    let consistency = config.consistency;
+    let disks = blocking(move || {
         finished
             .disks
             .iter()
             .try_for_each(|disk| disk.reader.check_size())?;
+        let moments = moments(&finished, &first_look, consistency)?;
         first_look.check_free_space()?;
-        roots(&finished)
+        let disks = roots(&finished)?.into_iter().zip(moments);
+        let disks = disks.map(|((index, root), moment)| SentDisk {
+            index,
+            root,
+            moment,
+        });
+        Ok(disks.collect())
     });
     let sent = ToReceiver::Sent {
         streams: u32::try_from(streams).expect("streams are counted in tens"),
-        roots: roots.await?,
+        disks: disks.await?,
     };
     control::write(to_receiver, &sent)
         .await

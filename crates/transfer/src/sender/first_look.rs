@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use domain::disk::Moment;
 use domain::parameters::FreeSpace;
 
 use super::{CopiedFreeSpace, SendConfig, SourceDisk};
 use crate::TransferError;
 use crate::disk::Sources;
 use crate::disk::allocation::{self, Allocation, Frozen};
-use crate::fresh::Version;
+use crate::fresh::{Observed, Version};
 use crate::plan::Extent;
 use crate::work::blocking;
 
@@ -18,12 +19,14 @@ use crate::work::blocking;
 pub(crate) struct FirstLook {
     seen: Vec<Seen>,
     copied: Arc<[CopiedFreeSpace]>,
+    /// Whether what the kernel says of writes is all that is written.
+    change_tracking: bool,
 }
 
 #[derive(Debug)]
 struct Seen {
     path: PathBuf,
-    version: Option<Version>,
+    observed: Observed,
     /// Nothing, where nothing may be left out.
     free: Option<Frozen>,
 }
@@ -39,9 +42,9 @@ pub(crate) async fn look(config: &SendConfig) -> Result<FirstLook, TransferError
         let mut copied = Vec::new();
         let seen = disks.into_iter().map(|disk| {
             // Before the free space: a file that takes some of it makes another version, and what was left out there is not fresh.
-            let version = version(&*sources, &disk).filter(|_| change_tracking);
+            let observed = observe(&*sources, &disk);
             Seen {
-                version,
+                observed,
                 free: free_space(&disk, &mut copied),
                 path: disk.path,
             }
@@ -49,13 +52,15 @@ pub(crate) async fn look(config: &SendConfig) -> Result<FirstLook, TransferError
         Ok(FirstLook {
             seen: seen.collect(),
             copied: copied.into(),
+            change_tracking,
         })
     })
     .await
 }
 
-fn version(sources: &dyn Sources, disk: &SourceDisk) -> Option<Version> {
-    sources.open(&disk.path).ok()?.version()
+fn observe(sources: &dyn Sources, disk: &SourceDisk) -> Observed {
+    let opened = sources.open(&disk.path);
+    opened.map_or(Observed::Unknown, |source| source.observe())
 }
 
 fn free_space(disk: &SourceDisk, copied: &mut Vec<CopiedFreeSpace>) -> Option<Frozen> {
@@ -94,7 +99,18 @@ impl FirstLook {
 
     /// The version that the disk at this position had.
     pub(super) fn version_of(&self, position: usize) -> Option<Version> {
-        self.seen.get(position).and_then(|seen| seen.version)
+        let seen = self.seen.get(position).filter(|_| self.change_tracking)?;
+        seen.observed.version()
+    }
+
+    /// The moment of what was read of the disk at this position since the first look, if this is what is seen of it now.
+    pub(super) fn moment_of(&self, position: usize, now: Observed) -> Moment {
+        let first = self.seen.get(position);
+        let moment = first.map_or(Moment::Unknown, |seen| seen.observed.until(now));
+        match moment {
+            Moment::One if !self.change_tracking => Moment::Unknown,
+            moment => moment,
+        }
     }
 
     /// That everything that was left out still is free.

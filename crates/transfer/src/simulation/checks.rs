@@ -32,7 +32,7 @@ pub(super) fn check(world: &mut World, report: &SendReport, losses: u64) -> Resu
 }
 
 /// The root of what arrives of a disk.
-fn root_of(plan: &Plan, disk: usize) -> Option<Hash> {
+pub(super) fn root_of(plan: &Plan, disk: usize) -> Option<Hash> {
     let content = plan.arriving(disk);
     let mut hashes = ChunkHashes::new(content.len() as u64, CHUNK);
     for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {

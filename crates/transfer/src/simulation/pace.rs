@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::parameters::BadSectors;
+use domain::parameters::{BadSectors, Consistency};
 use domain::rate::Rate;
 
 use super::checks::check;
@@ -21,6 +21,7 @@ pub(super) fn plan(bytes: usize, limit: Option<u64>) -> Plan {
     Plan {
         unreadable: vec![Vec::new()],
         bad_sectors: BadSectors::Fail,
+        consistency: Consistency::Crash,
         seed: 7,
         disks: vec![
             (0..bytes / 8)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use domain::parameters::BadSectors;
+use domain::parameters::{BadSectors, Consistency};
 
 use super::Random;
 use super::network::Shape;
@@ -22,6 +22,7 @@ pub(super) struct Plan {
     /// What can't be read of each disk: ranges that lie in one chunk each, and none in a sector with another.
     pub(super) unreadable: Vec<Vec<Range<u64>>>,
     pub(super) bad_sectors: BadSectors,
+    pub(super) consistency: Consistency,
     pub(super) shape: Shape,
     pub(super) streams: usize,
     pub(super) flush_bytes: u64,
@@ -120,6 +121,7 @@ impl Plan {
             seed,
             unreadable,
             bad_sectors: BadSectors::Zero,
+            consistency: Consistency::Crash,
             shape,
             streams: usize::try_from(random.between(1, 4)).unwrap(),
             flush_bytes: random.between(u64::from(CHUNK), 16 * u64::from(CHUNK)),

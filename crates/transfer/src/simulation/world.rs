@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::disk::DiskIndex;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -74,6 +74,7 @@ struct Agent {
     disks: Vec<SourceDisk>,
     sources: FaultySources,
     bad_sectors: BadSectors,
+    consistency: Consistency,
     streams: usize,
     packs: bool,
     limit: watch::Receiver<Option<u64>>,
@@ -129,6 +130,7 @@ impl World {
             disks: disks.collect(),
             sources: FaultySources(faults.clone()),
             bad_sectors: plan.bad_sectors,
+            consistency: plan.consistency,
             streams: plan.streams,
             packs: plan.packs,
             limit: limited,
@@ -404,11 +406,12 @@ impl Agent {
     /// Tries until there is a receipt from the receiver of the present assignment.
     async fn send_all(self) -> SendReport {
         let mut pause = FIRST_PAUSE;
+        let mut was_written = false;
         loop {
             let epoch = self.epoch.load(Ordering::Relaxed);
             let assignment = self.assignment.load(Ordering::Relaxed);
             let progress = watch::channel(SendProgress::default()).0;
-            let outcome = self.attempt(epoch, &progress).await;
+            let outcome = self.attempt(epoch, was_written, &progress).await;
             match outcome {
                 Ok(report) => {
                     let last = report.progress.clone();
@@ -424,6 +427,7 @@ impl Agent {
                     if !broken.is_retryable {
                         *self.failure.lock().unwrap() = Some(error.to_string());
                     }
+                    was_written |= broken.was_written;
                     if broken.has_sent {
                         pause = FIRST_PAUSE;
                     }
@@ -438,6 +442,7 @@ impl Agent {
     async fn attempt(
         &self,
         epoch: i64,
+        ends_at_a_write: bool,
         progress: &watch::Sender<SendProgress>,
     ) -> Result<SendReport, TransferError> {
         let lost = |message: String| TransferError::Connection {
@@ -464,6 +469,8 @@ impl Agent {
             sources: Arc::new(self.sources.clone()),
             change_tracking: true,
             bad_sectors: self.bad_sectors,
+            consistency: self.consistency,
+            ends_at_a_write,
             compression: if self.packs {
                 Compression::Level(1)
             } else {

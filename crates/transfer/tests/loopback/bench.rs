@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::disk::DiskIndex;
-use domain::parameters::{BadSectors, FreeSpace};
+use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ pub struct Bench {
     pub checksum: bool,
     pub sources: Arc<dyn Sources>,
     pub bad_sectors: BadSectors,
+    pub consistency: Consistency,
 }
 
 impl Bench {
@@ -68,6 +69,7 @@ impl Bench {
             checksum: true,
             sources: Arc::new(Files),
             bad_sectors: BadSectors::Fail,
+            consistency: Consistency::Crash,
         })
     }
 
@@ -133,6 +135,8 @@ impl Bench {
             sources: Arc::clone(&self.sources),
             change_tracking: true,
             bad_sectors: self.bad_sectors,
+            consistency: self.consistency,
+            ends_at_a_write: false,
             compression: Compression::Off,
             streams: 2,
             connections: 2,

@@ -145,7 +145,7 @@ async fn a_sender_that_names_no_protocol_is_not_heard_over_tcp() -> anyhow::Resu
         // A control stream that begins with another message than Hello: whoever is heard is told so.
         let sent = transfer::protocol::encode_control(&transfer::protocol::ToReceiver::Sent {
             streams: 0,
-            roots: Vec::new(),
+            disks: Vec::new(),
         });
         let header = transfer::protocol::control_header(&sent);
         let message = [&[0; 1 + 16], header.as_slice(), &sent].concat();

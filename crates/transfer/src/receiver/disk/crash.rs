@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use domain::disk::DiskIndex;
+use domain::disk::{DiskIndex, Moment};
 use proptest::prelude::*;
 
 use super::super::TargetDisk;
@@ -12,6 +12,7 @@ use crate::disk::TargetWriter;
 use crate::disk::forgetful::{Medium, Sync};
 use crate::hashes::{Chunk, ChunkHashes, hash};
 use crate::plan::Extent;
+use crate::protocol::SentDisk;
 
 const CHUNK: u32 = 16;
 const CHUNKS: u64 = 12;
@@ -286,6 +287,11 @@ fn a_map_that_was_closed_is_believed_unread() {
     elsewhere.write(3 * 16, &[9; 16]).unwrap();
     world.disk = open(&world.disk_medium, &world.map_medium);
     assert_ne!(world.durable()[3], Chunk::Unknown);
-    let root = world.disk.conclude([0; 32], true);
-    assert!(root.is_err(), "a root that is none of this disk's");
+    let sent = SentDisk {
+        index: world.disk.index(),
+        root: [0; 32],
+        moment: Moment::One,
+    };
+    let receipt = world.disk.conclude(&sent, true);
+    assert!(receipt.is_err(), "a root that is none of this disk's");
 }
