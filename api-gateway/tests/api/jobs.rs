@@ -297,7 +297,7 @@ async fn a_job_is_explained_with_its_history() {
     let answer = tenant.call("ExplainReplicationJob", &id).await;
     assert_eq!(
         answer["Now"],
-        "The job is started and waits for a slot: it is number 1 in the queue, and 0 of 1 slots are taken."
+        "The job is started and waits for a free place of a worker: it is number 1 in the queue of this account."
     );
     let reasons = answer["Reasons"]["Reason"].to_string();
     assert!(
