@@ -50,7 +50,7 @@ pub(crate) fn merged(
     activation_code: Option<OsString>,
 ) -> anyhow::Result<Vec<OsString>> {
     let mut arguments: Vec<OsString> = arguments.collect();
-    secrets::check(&arguments)?;
+    secrets::take_code_off_the_command_line(&arguments)?;
     let Some(role) = arguments
         .get(1)
         .and_then(|name| command.find_subcommand(name.to_str()?))

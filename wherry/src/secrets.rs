@@ -5,11 +5,14 @@
 //! both.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Arg, Command};
 
 use crate::failure::UsageError;
+use crate::output;
 
 const CODE_VARIABLE: &str = "WHERRY_ACTIVATION_CODE";
 const CODE_FLAG: &str = "--activation-code";
@@ -55,23 +58,49 @@ pub(crate) fn flags(
     Ok(flags)
 }
 
-/// Refuses an activation code on the command line, which every account of the server sees as long as the agent runs.
-pub(crate) fn check(arguments: &[OsString]) -> anyhow::Result<()> {
-    let is_code = |argument: &OsString| {
-        argument.to_str().is_some_and(|text| {
-            text.strip_prefix(CODE_FLAG)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-        })
+/// Starts this process anew without the activation code of its command line, which every account of the server can read as long as
+/// the process runs. The code goes on in the environment, which is the account's own. Returns if there is no code to take off.
+///
+/// # Errors
+/// The program can't be started anew.
+pub(crate) fn take_code_off_the_command_line(arguments: &[OsString]) -> anyhow::Result<()> {
+    let Some((without, code)) = without_code(arguments) else {
+        return Ok(());
     };
-    if arguments.iter().any(is_code) {
-        return Err(UsageError(
-            "every account of this server sees its command lines: put the activation code into a file and give that with \
-             --activation-code-file FILE, or - for standard input"
-                .to_owned(),
-        )
-        .into());
-    }
-    Ok(())
+    output::warning(
+        "every account of this server could read the activation code for a moment: put it into a file and give that with \
+         --activation-code-file FILE, or - for standard input",
+    );
+    let [name, rest @ ..] = without.as_slice() else {
+        return Ok(());
+    };
+    let error = std::process::Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(rest)
+        .env(CODE_VARIABLE, code)
+        .exec();
+    Err(error).context("can't start anew without the activation code on the command line: use --activation-code-file")
+}
+
+/// Returns the arguments without their activation code, and the code, if they have one.
+fn without_code(arguments: &[OsString]) -> Option<(Vec<OsString>, OsString)> {
+    let place = arguments.iter().position(is_code_flag)?;
+    let mut without = arguments.to_vec();
+    let flag = without.remove(place);
+    let code = match flag.to_str()?.split_once('=') {
+        Some((_, code)) => code.into(),
+        None if place < without.len() => without.remove(place),
+        // The parser says what is missing.
+        None => return None,
+    };
+    Some((without, code))
+}
+
+fn is_code_flag(argument: &OsString) -> bool {
+    argument.to_str().is_some_and(|text| {
+        text.strip_prefix(CODE_FLAG)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
 }
 
 /// Flag and variable of a setting that is a secret.
@@ -159,16 +188,21 @@ mod tests {
     }
 
     #[test]
-    fn an_activation_code_is_no_flag_and_reaches_the_agent_only() {
+    fn an_activation_code_leaves_the_command_line_and_reaches_the_agent_only() {
+        let words = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
         for line in [
-            &["agent", "--activation-code", "x"][..],
-            &["agent", "--activation-code=x"],
+            "wherry agent --activation-code x --disk d",
+            "wherry agent --activation-code=x --disk d",
         ] {
-            let arguments: Vec<OsString> = line.iter().map(OsString::from).collect();
-            let error = check(&arguments).unwrap_err().to_string();
-            assert!(error.contains("--activation-code-file"), "{error}");
+            let taken = without_code(&words(line));
+            assert_eq!(taken, Some((words("wherry agent --disk d"), "x".into())));
         }
-        check(&["agent".into(), "--activation-code-file".into()]).unwrap();
+        for line in [
+            "wherry agent --activation-code-file x",
+            "wherry agent --activation-code",
+        ] {
+            assert_eq!(without_code(&words(line)), None, "{line}");
+        }
         assert_eq!(
             flags_of("agent", Some("c"), &[]),
             ["--activation-code", "c"]

@@ -188,12 +188,12 @@ async fn the_end_of_a_disk_cannot_be_read() -> anyhow::Result<()> {
 }
 
 /// Writes to a disk all the time, until it is dropped.
-struct Writer(mpsc::Sender<()>);
+struct Writer(mpsc::SyncSender<()>);
 
 impl Writer {
     fn of(disk: &Path) -> anyhow::Result<Self> {
         let disk = File::options().write(true).open(disk)?;
-        let (held, ends) = mpsc::channel::<()>();
+        let (held, ends) = mpsc::sync_channel::<()>(0);
         std::thread::spawn(move || {
             for number in 0_u64.. {
                 let written = disk.write_all_at(&number.to_le_bytes(), number % 1000 * 4096);

@@ -196,9 +196,10 @@ impl AgentService for Agents {
         request: Request<wire::RenewRequest>,
     ) -> Result<Response<wire::RenewResponse>, Status> {
         let source_id = caller(&request)?;
-        let public_key = request
-            .peer_certs()
-            .and_then(|chain| pki::public_key_der_of(chain.first()?).ok())
+        self.rates.source("renew", &source_id)?;
+        let certificate = peer(&request)?.certificate.as_ref();
+        let public_key = certificate
+            .and_then(|certificate| pki::public_key_der_of(certificate).ok())
             .ok_or_else(|| Status::unauthenticated("this call needs a client certificate"))?;
         // Only of a source that is there.
         self.version(&source_id).await?;

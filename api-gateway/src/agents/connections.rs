@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use domain::SourceId;
 use futures::Stream;
+use rustls::pki_types::CertificateDer;
 use service::door::{Door, Place};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +32,8 @@ pub(super) struct Peer {
     pub address: IpAddr,
     /// The common name of the certificate that the handshake has verified.
     pub source_id: Option<SourceId>,
+    /// The DER of that certificate.
+    pub certificate: Option<CertificateDer<'static>>,
     has_registered: Arc<AtomicBool>,
 }
 
@@ -108,8 +111,10 @@ impl Connection {
         stranger_limit: Duration,
     ) -> Self {
         let chain = stream.get_ref().1.peer_certificates();
-        let source_id: Option<SourceId> = chain
-            .and_then(|chain| pki::common_name_of(chain.first()?).ok())
+        let certificate = chain.and_then(|chain| Some(chain.first()?.clone().into_owned()));
+        let source_id: Option<SourceId> = certificate
+            .as_ref()
+            .and_then(|certificate| pki::common_name_of(certificate).ok())
             .and_then(|name| name.parse().ok());
         let is_known = source_id
             .as_ref()
@@ -126,6 +131,7 @@ impl Connection {
             peer: Peer {
                 address,
                 source_id,
+                certificate,
                 has_registered: Arc::default(),
             },
             end: Box::pin(end),

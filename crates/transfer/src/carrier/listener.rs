@@ -131,7 +131,7 @@ pub(crate) enum Incoming {
 /// A connection whose peer has proved that it has the run's certificate.
 pub(crate) enum Proved {
     Quic(quinn::Connection, Groups<quinn::RecvStream>),
-    Tcp(tcp::Proved),
+    Tcp(Box<tcp::Proved>),
     #[cfg(test)]
     Simulated(crate::simulation::network::Incoming),
 }
@@ -163,7 +163,7 @@ impl Incoming {
     pub(crate) async fn prove(self) -> io::Result<Proved> {
         Ok(match self {
             Self::Quic(incoming, groups) => Proved::Quic((*incoming).await?, groups),
-            Self::Tcp(incoming) => Proved::Tcp(incoming.prove().await?),
+            Self::Tcp(incoming) => Proved::Tcp(Box::new(incoming.prove().await?)),
             #[cfg(test)]
             Self::Simulated(incoming) => Proved::Simulated(incoming),
         })

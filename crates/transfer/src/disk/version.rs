@@ -211,7 +211,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         let file = File::create_new(&path).unwrap();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
         let pause = Duration::from_millis(1);
         let writer = std::thread::spawn(move || {
             while stopped
