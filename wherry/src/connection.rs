@@ -99,6 +99,8 @@ pub(crate) enum Output {
 pub(crate) struct Api {
     pub(crate) client: smc::Client,
     pub(crate) output: Output,
+    /// Directory of the image store, where the bootstrap file or the profile names one of this machine.
+    pub(crate) image_store: Option<PathBuf>,
 }
 
 /// A profile, or a bootstrap file.
@@ -111,6 +113,7 @@ struct Known {
     ca_file: Option<PathBuf>,
     #[serde(alias = "region")]
     region_id: Option<String>,
+    image_store: Option<PathBuf>,
 }
 
 impl Connection {
@@ -153,6 +156,7 @@ impl Connection {
         Ok(Api {
             client,
             output: self.output,
+            image_store: known.image_store,
         })
     }
 

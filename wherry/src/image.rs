@@ -4,6 +4,8 @@ mod export;
 mod qcow2;
 mod verify;
 
+use std::path::Path;
+
 use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
 use serde_json::Value;
@@ -63,7 +65,8 @@ impl Image {
                 });
             }
             Self::Show { image } => {
-                let image = find(api, &image).await?;
+                let mut image = find(api, &image).await?;
+                locate(&mut image, api.image_store.as_deref());
                 api.show(&image, show);
             }
             Self::Verify(verify) => verify.of_the_api(api).await?,
@@ -93,6 +96,18 @@ async fn find(api: &Api, image: &str) -> anyhow::Result<Value> {
     match found.into_iter().next() {
         Some(found) => Ok(found),
         None => bail!("there is no image {image:?}: `wherry image list` shows all"),
+    }
+}
+
+/// Makes the image's location a path where the image store is on this machine: the API tells tenants no paths of its hosts.
+fn locate(image: &mut Value, image_store: Option<&Path>) {
+    let id = text(image, "ImageId").parse::<domain::ImageId>();
+    let (Ok(id), Some(image_store)) = (id, image_store) else {
+        return;
+    };
+    let folder = image_store.join(id.as_str());
+    if folder.is_dir() {
+        image["Location"] = folder.display().to_string().into();
     }
 }
 
@@ -193,4 +208,29 @@ fn show(image: &Value) -> String {
         ));
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_a_path_only_where_the_store_of_this_machine_has_the_image() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::create_dir(store.path().join("m-1")).unwrap();
+        let located = |id: &str, store: Option<&Path>| {
+            let mut image = serde_json::json!({"ImageId": id, "Location": id});
+            locate(&mut image, store);
+            text(&image, "Location")
+        };
+        let path = store.path().join("m-1").display().to_string();
+        assert_eq!(located("m-1", Some(store.path())), path);
+        for (id, store) in [
+            ("m-1", None),
+            ("m-2", Some(store.path())),
+            ("..", Some(store.path())),
+        ] {
+            assert_eq!(located(id, store), id);
+        }
+    }
 }

@@ -183,7 +183,10 @@ async fn run_roles(
     gateway.admin = Some(admin.clone());
     gateway.health = None;
     gateway.readiness = readiness.clone();
-    let images = gateway.image_store.clone();
+    let images = gateway
+        .image_store
+        .clone()
+        .unwrap_or_else(|| directory.path("images"));
     let gateway = api_gateway::Server::bind(gateway).await?;
     let (api, agents) = (gateway.api_address(), gateway.agents_address());
 
@@ -191,7 +194,7 @@ async fn run_roles(
     scheduler.readiness = readiness.clone();
 
     worker.worker_dir = directory.path("worker");
-    worker.image_store = images.unwrap_or_else(|| directory.path("images"));
+    worker.image_store = images.clone();
     worker.slots = up.slots;
     worker.bandwidth_limit = up.bandwidth_limit;
     worker.health = None;
@@ -212,6 +215,7 @@ async fn run_roles(
         agents,
         metrics_url,
         region: up.region.clone(),
+        image_store: std::path::absolute(images)?,
     };
     let prepared = async {
         let bootstrap = bootstrap::prepare(directory, &store, before, &endpoints).await;

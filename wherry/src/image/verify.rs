@@ -23,7 +23,7 @@ pub(crate) struct Verify {
     /// Directory with the image, as it was exported or as the store has it. Without it, the image is looked for in --image-store.
     #[arg(long, value_name = "DIR", conflicts_with = "disk")]
     path: Option<PathBuf>,
-    /// Directory of the image store, on the machine where the worker has it.
+    /// Directory of the image store, on the machine where the worker has it; else that of the bootstrap file or profile.
     #[arg(long, env = "WHERRY_IMAGE_STORE", value_name = "DIR")]
     image_store: Option<PathBuf>,
     /// One disk, a raw file or a block device.
@@ -57,7 +57,7 @@ impl Verify {
     pub(super) async fn of_the_api(self, api: &Api) -> anyhow::Result<()> {
         let image = find(api, &self.image.unwrap_or_default()).await?;
         let description = description(&image)?;
-        let image_store = self.image_store;
+        let image_store = self.image_store.or_else(|| api.image_store.clone());
         // A false server must not lead out of the store.
         let id: domain::ImageId = text(&image, "ImageId").parse()?;
         let folder = self

@@ -1,6 +1,7 @@
 //! The first tenant of a data directory, and `bootstrap.json`, which tells scripts how to call.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -35,6 +36,9 @@ pub(super) struct Bootstrap {
     pub(super) access_key_secret: String,
     pub(super) activation_code: String,
     pub(super) metrics_url: String,
+    /// Directory of the images, for the command line on this machine. Files of earlier versions have none.
+    #[serde(default)]
+    pub(super) image_store: PathBuf,
 }
 
 /// Where this start listens.
@@ -43,6 +47,7 @@ pub(super) struct Endpoints {
     pub(super) agents: SocketAddr,
     pub(super) metrics_url: String,
     pub(super) region: String,
+    pub(super) image_store: PathBuf,
 }
 
 impl Bootstrap {
@@ -102,6 +107,7 @@ pub(super) async fn prepare(
             .map(|before| before.activation_code)
             .unwrap_or_default(),
         metrics_url: endpoints.metrics_url.clone(),
+        image_store: endpoints.image_store.clone(),
     };
     let credentials = smc::Credentials::new(
         bootstrap.access_key_id.clone(),
