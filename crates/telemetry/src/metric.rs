@@ -179,7 +179,7 @@ metrics! {
         { listener: "`api`, `agents` or `receiver`",
           reason: "`crowded`, `address`, `caller`, `silent`, `idle` or `slow`; docs/security.md says what each means" },
         "Connections that a listener ended by itself. Workers count for their receivers.";
-    AgentCallsDeferred: Kind::Counter, "wherry_agent_calls_deferred_total", { call: "`register`, `heartbeat` or `watch`" },
+    AgentCallsDeferred: Kind::Counter, "wherry_agent_calls_deferred_total", { call: "`register`, `renew`, `heartbeat` or `watch`" },
         "Calls of agents that came too early and were told when to come again.";
 
     // The process and what it needs.
