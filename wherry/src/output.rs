@@ -1,4 +1,4 @@
-//! What people see: tables, sizes, durations. Everything that the command line prints leaves through [`line`], [`lines`], [`json`] or
+//! What people see: tables, sizes, durations. Everything that the command line prints leaves through [`line()`], [`lines`], [`json`] or
 //! [`error`], and what a terminal would not show as it is, is escaped on the way.
 
 use std::borrow::Cow;
