@@ -101,6 +101,7 @@ async fn a_second_start_finds_everything_as_it_was() -> anyhow::Result<()> {
         "activation_code",
         "agent_endpoint",
         "endpoint",
+        "image_store",
         "metrics_url",
         "region_id",
     ];
