@@ -4,19 +4,18 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chunks::hashes::{Chunk, ChunkHashes, hash};
+use chunks::packing::{Codec, Packer, Unpacker};
+use chunks::{Extent, Version};
 use domain::disk::{DiskIndex, Moment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use transfer::chunk_map::{ChunkMap, Opened, Written};
 use transfer::disk::Storage;
-use transfer::hashes::{Chunk, hash};
 use transfer::manifest;
-use transfer::packing::{Packer, Unpacker};
-use transfer::plan::Extent;
 use transfer::protocol::{
-    self, Codec, FRAME_BYTES, Frame, OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION,
+    self, FRAME_BYTES, Frame, OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION,
 };
-use transfer::{ChunkHashes, Version};
 
 /// The disk that maps and pages are of: 40 chunks, the last of them short.
 const SIZE_BYTES: u64 = 39 * CHUNK + 5000;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use chunks::hashes::{Chunk, hash};
 use serde_json::{Value, json};
-use transfer::hashes::{Chunk, hash};
 
 const CHUNK: u32 = 1 << 16;
 const SIZE: usize = 5 * CHUNK as usize;

@@ -4,8 +4,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use transfer::hashes::{Chunk, hash};
-use transfer::plan::Extent;
+use chunks::Extent;
+use chunks::hashes::{Chunk, hash};
 
 const CHUNK: u32 = 1 << 16;
 const SIZE: u64 = 5 * CHUNK as u64 - 77;

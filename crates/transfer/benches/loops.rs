@@ -2,12 +2,13 @@
 
 use std::hint::black_box;
 
+use chunks::hashes::{hash, is_zero};
+use chunks::packing::Codec;
+use chunks::{CHUNK_BYTES, Extent};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use domain::disk::DiskIndex;
-use transfer::CHUNK_BYTES;
-use transfer::hashes::{hash, is_zero};
-use transfer::plan::{Extent, claims};
-use transfer::protocol::{Codec, FRAME_BYTES, Frame};
+use transfer::plan::claims;
+use transfer::protocol::{FRAME_BYTES, Frame};
 
 const CHUNK: usize = CHUNK_BYTES as usize;
 

@@ -37,10 +37,10 @@ use std::path::{Path, PathBuf};
 
 use crate::TransferError;
 use crate::disk::{FileStorage, Storage, sync_parent};
-use crate::fresh::{Fresh, Version};
-use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
-use crate::plan::Extent;
+use crate::fresh::Fresh;
 
+use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use chunks::{Extent, Version};
 use record::{RECORD_ENTRIES, decode, encode, records};
 
 const MAGIC: &[u8; 8] = b"WHCHUNKS";

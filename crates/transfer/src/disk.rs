@@ -1,11 +1,11 @@
 //! Disks: reading a source, writing a target. Everything here blocks and belongs on threads of its own.
 
 pub mod allocation;
-mod buffer;
 mod extents;
 pub mod faulty;
 #[cfg(test)]
 pub(crate) mod forgetful;
+mod observed;
 pub mod partitions;
 mod reader;
 mod source;
@@ -17,8 +17,8 @@ mod testing;
 mod version;
 
 pub use allocation::Allocation;
-pub use buffer::{AlignedBuffer, BufferPool, PooledBuffer};
 pub use extents::Extents;
+pub use observed::Observed;
 pub use reader::SourceReader;
 pub use source::{FileSource, Files, Source, Sources};
 pub(crate) use storage::next_data;

@@ -7,7 +7,7 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, Failure, FailureCode};
 use serde::{Deserialize, Serialize};
 
-use crate::bad::MOST_BAD_RANGES;
+use chunks::bad::MOST_BAD_RANGES;
 
 /// A transfer ended without receipts.
 #[derive(Debug, thiserror::Error)]

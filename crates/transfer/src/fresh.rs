@@ -4,58 +4,10 @@
 //! reads anything. What arrives from then on, or is found to be what is there, was read from that version. So when the sender comes back, after whatever
 //! fall, and names the same version, none of these chunks has changed. Another version, or none, and nothing is known any more.
 
-use domain::disk::Moment;
-use domain::parameters::FreeSpace;
-use serde::{Deserialize, Serialize};
+use chunks::Version;
+use chunks::chunk_set::ChunkSet;
 
 use crate::chunk_map::Written;
-use crate::chunk_set::ChunkSet;
-
-/// What a source has as long as nobody writes to it, and never has again afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version(pub [u8; 32]);
-
-impl Version {
-    /// The same of a source whose free space is treated so: what is zeros in one copy may be data in the other.
-    pub fn with(self, free_space: FreeSpace) -> Self {
-        match free_space {
-            FreeSpace::Skip => self,
-            FreeSpace::Copy => Self(blake3::hash(&self.0).into()),
-        }
-    }
-}
-
-/// A source as it was found at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Observed {
-    /// Nothing was being written.
-    Still(Version),
-    /// Something was being written.
-    BeingWritten,
-    /// The kernel does not tell.
-    Unknown,
-}
-
-impl Observed {
-    /// The version, if there was one.
-    pub fn version(self) -> Option<Version> {
-        match self {
-            Self::Still(version) => Some(version),
-            Self::BeingWritten | Self::Unknown => None,
-        }
-    }
-
-    /// The moment of what was read of the source from this observation until a later one.
-    pub fn until(self, later: Self) -> Moment {
-        match (self, later) {
-            (Self::Still(first), Self::Still(last)) if first == last => Moment::One,
-            (Self::Unknown, _) | (_, Self::Unknown) => Moment::Unknown,
-            (Self::Still(_) | Self::BeingWritten, Self::Still(_) | Self::BeingWritten) => {
-                Moment::Several
-            }
-        }
-    }
-}
 
 /// The chunks that were read from one version of the source.
 #[derive(Debug)]

@@ -2,24 +2,14 @@
 
 use std::sync::Mutex;
 
-use serde::{Deserialize, Serialize};
-
-use crate::hashes::{ChunkHashes, RunKind};
+use chunks::hashes::{ChunkHashes, RunKind};
+use chunks::{Extent, without};
 
 /// Chunks in one claim of data: 32 MiB with the usual chunk.
 const CLAIM_CHUNKS: u64 = 32;
 
 /// Chunks in one claim of a hole: 1 TiB with the usual chunk. What the receiver has of it is gone through at once.
 const CLAIM_HOLE: u64 = 1 << 20;
-
-/// A stretch of a disk, in bytes, as the source's file system tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
-    /// First byte.
-    pub start: u64,
-    /// Byte behind the last.
-    pub end: u64,
-}
 
 /// A piece of work for one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,36 +172,6 @@ pub fn only(claims: Vec<Claim>, look_at: &[(u64, u64)]) -> Vec<Claim> {
     parts
 }
 
-/// What is left of extents without others. Both are in order.
-pub fn without(extents: &[Extent], others: &[Extent]) -> Vec<Extent> {
-    let mut left = Vec::new();
-    let mut next = 0;
-    for extent in extents {
-        let mut start = extent.start;
-        while let Some(other) = others.get(next) {
-            if start < other.start.min(extent.end) {
-                left.push(Extent {
-                    start,
-                    end: other.start.min(extent.end),
-                });
-            }
-            start = start.max(other.end.min(extent.end));
-            if other.end > extent.end {
-                // It may reach into the next extent.
-                break;
-            }
-            next += 1;
-        }
-        if start < extent.end {
-            left.push(Extent {
-                start,
-                end: extent.end,
-            });
-        }
-    }
-    left
-}
-
 /// Cuts a disk into claims, as long as can be: chunks that an extent of data touches are read, all others are holes.
 pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[Extent]) -> Vec<Claim> {
     let chunk_bytes = u64::from(chunk_bytes);
@@ -324,8 +284,9 @@ pub fn zeros_to_send(receiver: &ChunkHashes, start: u64, count: u64) -> Vec<(u64
 mod tests {
     use proptest::prelude::*;
 
+    use chunks::hashes::Chunk;
+
     use super::*;
-    use crate::hashes::Chunk;
 
     proptest! {
         /// A pass over a changed set looks at each chunk that it names and that is not fresh, and at each that the receiver lacks, once, and at nothing else.
@@ -356,25 +317,6 @@ mod tests {
                 prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed && !fresh[usize::try_from(chunk).unwrap()] || !is_known), "chunk {}", chunk);
             }
             prop_assert_eq!(Candidates::All.to_look_at(&receiver, &[]), vec![(0, chunks)]);
-        }
-
-        /// A byte is left if it was there and is in none of the others.
-        #[test]
-        fn without_leaves_what_only_the_first_have(
-            mut ours in proptest::collection::vec(0_u64..200, 0..12), mut others in proptest::collection::vec(0_u64..200, 0..12)
-        ) {
-            let extents = |cuts: &mut Vec<u64>| -> Vec<Extent> {
-                cuts.sort_unstable();
-                cuts.chunks_exact(2).map(|pair| Extent { start: pair[0], end: pair[1] }).collect()
-            };
-            let (ours, others) = (extents(&mut ours), extents(&mut others));
-            let left = without(&ours, &others);
-            let holds = |extents: &[Extent], byte| extents.iter().any(|extent| (extent.start..extent.end).contains(&byte));
-            for byte in 0..200 {
-                prop_assert_eq!(holds(&left, byte), holds(&ours, byte) && !holds(&others, byte), "byte {}", byte);
-            }
-            prop_assert!(left.iter().all(|extent| extent.start < extent.end));
-            prop_assert!(left.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }
 
         /// Every chunk is claimed once, every byte of data lies in a chunk that is read, and one stream alone goes through the disk in order.

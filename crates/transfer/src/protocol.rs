@@ -6,14 +6,14 @@
 use std::io;
 use std::time::Duration;
 
+use chunks::bad::MOST_BAD_RANGES;
+use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use chunks::packing::Codec;
+use chunks::{Extent, Version};
 use domain::disk::{DiskIndex, Moment};
 use serde::{Deserialize, Serialize};
 
-use crate::bad::MOST_BAD_RANGES;
 use crate::error::RemoteFailure;
-use crate::fresh::Version;
-use crate::hashes::{Chunk, ChunkHashes, Hash, RunKind};
-use crate::plan::Extent;
 
 /// Version of the protocol. Both sides must speak the same.
 pub const VERSION: u16 = 7;
@@ -27,9 +27,6 @@ pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 /// Most hashes, and most stretches, in a page of what the receiver has.
 const PAGE_HASHES: u64 = 16_384;
 pub const PAGE_STRETCHES: usize = 16_384;
-
-/// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
-pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;
 
 /// Most bytes of a probe's stream, and how long the receiver measures it: first QUIC has to find out how large
 /// its datagrams may be. On a slow link it goes on, since a stream that has lost a datagram stands and then comes at once: until so much has come as
@@ -305,22 +302,6 @@ pub fn decode_control_header(
 /// [`DecodeError::Control`].
 pub fn decode_control<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, DecodeError> {
     postcard::from_bytes(body).map_err(|error| DecodeError::Control(error.to_string()))
-}
-
-/// How a payload is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// As it is.
-    Raw,
-    /// The beginning of a zstd stream, up to a flush.
-    Zstd,
-    /// The same stream, from the packed chunk before on this data stream up to a flush.
-    ZstdContinued,
-}
-
-impl Codec {
-    /// By what stands in the header.
-    const ALL: [Self; 3] = [Self::Raw, Self::Zstd, Self::ZstdContinued];
 }
 
 /// The header of a frame on a data stream.

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use chunks::hashes::{ChunkHashes, Hash};
+use chunks::{CHUNK_BYTES, Extent};
 use domain::disk::{DiskIndex, Moment};
 use domain::{Epoch, Failure, JobId, Run};
 use service::door::{Door, Reason};
@@ -31,12 +33,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::carrier::Listener;
 use crate::error::RemoteFailure;
-use crate::hashes::{ChunkHashes, Hash};
 use crate::manifest;
-use crate::plan::Extent;
 use crate::protocol::SentDisk;
 use crate::work::blocking;
-use crate::{CHUNK_BYTES, Carrier, Identity, TicketSecret, TransferError};
+use crate::{Carrier, Identity, TicketSecret, TransferError};
 use disks::Disks;
 pub use door::DoorLimits;
 

@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::carrier::{Client, Control};
 use crate::disk::Sources;
-use crate::hashes::Hash;
 use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::{Identity, TransferError};
@@ -34,6 +33,7 @@ use reconsider::until_another_serves_better;
 pub use broken::Broken;
 use choice::Connected;
 pub use choice::{Choice, Preference, Probed, Reason};
+use chunks::hashes::Hash;
 pub(crate) use first_look::{FirstLook, look};
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.

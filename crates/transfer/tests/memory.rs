@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chunks::CHUNK_BYTES;
 use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, Consistency};
 use domain::{Epoch, JobId, Run};
@@ -26,7 +27,7 @@ use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use transfer::sender::{
     Compression, MOST_STREAMS, Preference, SendConfig, SendProgress, SourceDisk, send,
 };
-use transfer::{CHUNK_BYTES, Carrier, Identity, Ticket, TicketSecret};
+use transfer::{Carrier, Identity, Ticket, TicketSecret};
 
 const MOST_BYTES: u64 = 256 << 20;
 

@@ -160,7 +160,7 @@ async fn make(
             root_hash: proven.receipt().root_hex(),
             chunk_bytes: proven.chunk_bytes(),
             bad_ranges: bad.len() as u64,
-            bad_bytes: transfer::bad::bytes(&bad),
+            bad_bytes: chunks::bad::bytes(&bad),
             consistency: proven.receipt().moment(),
             raw: format!("disk-{}.raw", disk.index),
             qcow2: format!("disk-{}.qcow2", disk.index),

@@ -351,7 +351,7 @@ async fn an_image_says_what_its_source_could_not_read() {
     assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1024));
     let (raw, manifest) = (location.join(&disk.raw), location.join(&disk.manifest));
     let head = transfer::manifest::verify(&raw, &manifest).unwrap();
-    assert_eq!(transfer::bad::bytes(&head.bad), 1024);
+    assert_eq!(chunks::bad::bytes(&head.bad), 1024);
     // The rest is the source's.
     let source = std::fs::OpenOptions::new().write(true).open(bench.source());
     let source = source.unwrap();

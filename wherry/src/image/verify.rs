@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use chunks::Extent;
 use clap::Args;
 use receiver::ImageDescription;
 use service::ExitCode;
-use transfer::plan::Extent;
 
 use super::{check_names, description, find};
 use crate::connection::Api;
@@ -148,7 +148,7 @@ fn bad_list(bad: &[Extent]) -> String {
     }
     let mut list = format!(
         "  but the source could not read {} of it, in {} ranges, and there are zeros instead:\n",
-        bytes(transfer::bad::bytes(bad)),
+        bytes(chunks::bad::bytes(bad)),
         bad.len()
     );
     for range in bad.iter().take(LISTED) {

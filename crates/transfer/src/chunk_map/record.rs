@@ -1,9 +1,9 @@
 //! The bodies of a journal's records, as bytes. The format is described in [`super`].
 
+use chunks::hashes::ChunkHashes;
+use chunks::{Extent, Version};
+
 use super::Written;
-use crate::fresh::Version;
-use crate::hashes::ChunkHashes;
-use crate::plan::Extent;
 
 /// Entries in a record at most.
 pub(super) const RECORD_ENTRIES: usize = 16_384;

@@ -40,7 +40,7 @@ use std::time::Duration;
 pub use tool::ToolError;
 pub(super) use tool::{INPUT, OpenDisk, Tool, Tools};
 
-use crate::plan::{self, Extent};
+use chunks::Extent;
 use view::View;
 
 /// Longest look at all file systems of a disk. The sender looks a second time while the receiver waits, so it is shorter than a stall.
@@ -188,7 +188,7 @@ impl Frozen {
             View::File(stamp) => stamp.is_of(&self.disk),
             // A device may have been mounted and unmounted in between.
             View::Device => match frozen(&self.disk, self.size_bytes) {
-                Ok(now) => plan::without(&self.free, &now.free).is_empty(),
+                Ok(now) => chunks::without(&self.free, &now.free).is_empty(),
                 Err(_) => false,
             },
         }

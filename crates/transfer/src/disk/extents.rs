@@ -5,7 +5,7 @@ use std::fs::File;
 use fiemap::{Fiemap, FiemapExtent, FiemapExtentFlags, FiemapFlags};
 use rustix::fs::{SeekFrom, seek};
 
-use crate::plan::Extent;
+use chunks::Extent;
 
 /// What is known of where the data of a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]

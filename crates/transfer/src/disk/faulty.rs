@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chunks::{Extent, Version};
+
 use super::{FileSource, Source, Sources};
-use crate::fresh::{Observed, Version};
-use crate::plan::Extent;
+use crate::disk::Observed;
 
 /// What the operating system says of a sector that can't be read.
 const EIO: i32 = 5;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use chunks::Extent;
+use chunks::buffer::AlignedBuffer;
 use domain::parameters::BadSectors;
 use rustix::io::Errno;
 
-use super::{AlignedBuffer, Source, Sources};
-use crate::fresh::Observed;
-use crate::plan::Extent;
+use super::{Source, Sources};
+use crate::disk::Observed;
 use crate::{TransferError, work};
 
 /// Tries of one read before it is taken apart, and the pause between them.
@@ -119,7 +120,7 @@ impl SourceReader {
             disk = %self.path.display(),
             first_byte = first.start,
             ranges = lost.len(),
-            lost_bytes = crate::bad::bytes(&lost),
+            lost_bytes = chunks::bad::bytes(&lost),
             "sectors can't be read and are sent as zeros"
         );
         Ok(lost)
@@ -260,9 +261,11 @@ fn pieces(offset: u64, buffer: &mut [u8], bytes: usize) -> impl Iterator<Item = 
 mod tests {
     use std::fs::File;
 
+    use chunks::buffer::AlignedBuffer;
+
     use super::*;
+    use crate::disk::Files;
     use crate::disk::faulty::{Faults, FaultySources};
-    use crate::disk::{AlignedBuffer, Files};
 
     const SIZE: usize = 1 << 20;
 

@@ -7,12 +7,12 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chunks::Extent;
+use chunks::buffer::ALIGNMENT;
 use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
-use super::buffer::ALIGNMENT;
 use super::{extents, version};
-use crate::fresh::Observed;
-use crate::plan::Extent;
+use crate::disk::Observed;
 
 /// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
 pub trait Source: Debug + Send + Sync {

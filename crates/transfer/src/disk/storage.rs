@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom, fadvise, fallocate, fstatfs, seek};
 use rustix::io::Errno;
 
-use super::buffer::ALIGNMENT;
+use chunks::buffer::ALIGNMENT;
 
 /// Bytes with offsets. Nothing that was written is sure to survive before [`Storage::sync`] has answered.
 pub trait Storage: Debug + Send + Sync {
@@ -182,7 +182,7 @@ impl Storage for FileStorage {
 /// Writes zeros where no holes can be made, over what is not a hole.
 fn write_zeros(storage: &FileStorage, offset: u64, length: u64) -> io::Result<()> {
     const PIECE: u64 = 1 << 20;
-    let zeros = super::AlignedBuffer::new(1 << 20);
+    let zeros = chunks::buffer::AlignedBuffer::new(1 << 20);
     let end = offset + length;
     let mut position = offset;
     while position < end {

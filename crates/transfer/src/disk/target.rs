@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{AlignedBuffer, FileStorage, Storage};
+use chunks::buffer::AlignedBuffer;
+use chunks::hashes::{Chunk, length_of};
+
+use super::{FileStorage, Storage};
 use crate::TransferError;
-use crate::hashes::{Chunk, length_of};
 
 /// Threads that re-read a disk at most, and chunks that each takes at once.
 const REHASHERS: usize = 4;

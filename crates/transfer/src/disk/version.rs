@@ -9,11 +9,12 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chunks::Version;
+use chunks::buffer::AlignedBuffer;
 use rustix::fs::{major, minor};
 
-use super::AlignedBuffer;
 use super::stamp::Stamp;
-use crate::fresh::{Observed, Version};
+use crate::disk::Observed;
 
 /// How long a write may be under way, and how often that is looked at, before the device counts as being written.
 const WRITE_LASTS: Duration = Duration::from_millis(10);

@@ -5,12 +5,13 @@ use std::io::{self, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use chunks::buffer::AlignedBuffer;
+use chunks::hashes::Chunk;
 use rustix::fs::{SeekFrom, seek};
 
 use super::ManifestError;
 use super::file::{Head, each_page};
-use crate::disk::{AlignedBuffer, next_data};
-use crate::hashes::Chunk;
+use crate::disk::next_data;
 
 /// The bytes of a disk, in whatever form they lie.
 pub trait Content {

@@ -2,11 +2,11 @@
 
 use std::io::{self, Read, Write};
 
+use chunks::bad::MOST_BAD_RANGES;
+use chunks::hashes::{Chunk, ChunkHashes, Hash, Root, hash_of_zeros, length_of};
+use chunks::{CHUNK_BYTES_ALLOWED, Extent};
+
 use super::ManifestError;
-use crate::bad::MOST_BAD_RANGES;
-use crate::hashes::{Chunk, ChunkHashes, Hash, Root, hash_of_zeros, length_of};
-use crate::plan::Extent;
-use crate::protocol::CHUNK_BYTES_ALLOWED;
 
 const MAGIC: &[u8; 8] = b"WHMANIF2";
 
@@ -334,10 +334,10 @@ impl<R: Read> Reader<'_, R> {
 
 #[cfg(test)]
 mod tests {
+    use chunks::hashes::hash;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::hashes::hash;
 
     const CHUNK: u32 = 4096;
 

@@ -10,18 +10,18 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
+use chunks::bad::MOST_BAD_RANGES;
+use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use chunks::{Extent, Version};
 use domain::disk::DiskIndex;
 
 use super::{Receipt, TargetDisk, disk_path};
-use crate::bad::MOST_BAD_RANGES;
+use crate::TransferError;
 use crate::chunk_map::{ChunkMap, Opened, UNSURE_BYTES, Written};
 use crate::disk::{Found, TargetWriter};
 use crate::error::RemoteFailure;
-use crate::fresh::{Fresh, Version};
-use crate::hashes::{Chunk, Hash, RunKind};
-use crate::plan::Extent;
+use crate::fresh::Fresh;
 use crate::protocol::{Page, SentDisk};
-use crate::{ChunkHashes, TransferError};
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -176,7 +176,7 @@ impl Disk {
                 bytes.len()
             )));
         }
-        if crate::hashes::hash(bytes) != arriving.hash {
+        if chunks::hashes::hash(bytes) != arriving.hash {
             return Err(TransferError::Corrupt {
                 disk: index,
                 what: format!("the chunk at byte {offset} is not what was sent"),

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk::{Arriving, Disk};
 use super::{Admission, DiskStatus, Files, ReceiveStatus};
+use crate::TransferError;
 use crate::fence::{Fence, Right};
 use crate::protocol::SentDisk;
-use crate::{TransferError, bad};
 
 /// Flush windows that may be written but not durable: one that is being flushed, and one that fills meanwhile.
 const WINDOWS: u64 = 2;
@@ -227,7 +227,7 @@ impl Disks {
                     size_bytes: disk.spec.source_bytes,
                     bytes_durable: disk.durable_bytes(),
                     bad_ranges: bad.len() as u64,
-                    bad_bytes: bad::bytes(&bad),
+                    bad_bytes: chunks::bad::bytes(&bad),
                     receipt: disk.receipt(),
                 }
             })
@@ -276,7 +276,7 @@ mod tests {
         let writer = Arc::clone(&disks);
         tokio::spawn(async move {
             let bytes = vec![1; 1 << 20];
-            let hash = crate::hashes::hash(&bytes);
+            let hash = chunks::hashes::hash(&bytes);
             for chunk in 0..8 {
                 let outcome = writer.wait_for_room().await.and_then(|()| {
                     let arriving = Arriving {

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chunks::buffer::BufferPool;
+use chunks::chunk_set::ChunkSet;
 use domain::disk::DiskIndex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -11,8 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::disks::Disks;
 use super::{Shared, stream};
 use crate::carrier::{Accepted, RecvStream, SendStream};
-use crate::chunk_set::ChunkSet;
-use crate::disk::BufferPool;
 use crate::fence::Right;
 use crate::protocol::{OfferedDisk, SentDisk, ToReceiver, ToSender};
 use crate::sender::MOST_STREAMS;

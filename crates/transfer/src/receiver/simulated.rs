@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use chunks::hashes::ChunkHashes;
+
 use super::disk::Disk;
 use super::{Files, Server, ServerConfig, TargetDisk};
+use crate::TransferError;
 use crate::carrier::Listener;
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::forgetful::Medium;
 use crate::simulation::network;
-use crate::{ChunkHashes, TransferError};
 
 /// Disk and chunk map of each disk, by index. They outlive their receivers.
 #[derive(Debug, Clone)]

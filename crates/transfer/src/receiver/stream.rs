@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use chunks::Extent;
+use chunks::bad::MOST_BAD_RANGES;
+use chunks::buffer::PooledBuffer;
+use chunks::packing::Unpacker;
 use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 
 use super::Shared;
 use super::disk::Arriving;
 use super::session::Session;
-use crate::bad::MOST_BAD_RANGES;
 use crate::carrier::RecvStream;
-use crate::disk::PooledBuffer;
-use crate::packing::Unpacker;
-use crate::plan::Extent;
 use crate::protocol::{FRAME_BYTES, Frame};
 use crate::{TransferError, work};
 

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chunks::buffer::BufferPool;
+use chunks::hashes::Hash;
+use chunks::{CHUNK_BYTES_ALLOWED, Extent, Version};
 use domain::disk::{DiskIndex, Moment};
 use domain::parameters::Consistency;
 use tokio::sync::{mpsc, watch};
@@ -20,14 +23,10 @@ use super::{Choice, MOST_STREAMS, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
-use crate::disk::{BufferPool, SourceReader};
-use crate::fresh::Version;
-use crate::hashes::Hash;
+use crate::disk::SourceReader;
 use crate::limits::{LARGEST_PIECE, Pacer};
-use crate::plan::{self, Cursor, Extent};
-use crate::protocol::{
-    CHUNK_BYTES_ALLOWED, OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION,
-};
+use crate::plan::{self, Cursor};
+use crate::protocol::{OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION};
 use crate::work::{self, blocking};
 
 /// How long the answer to Hello may take.
@@ -350,7 +349,7 @@ async fn claims(
                     plan::only(all, &look_at)
                 };
                 let data = disk.reader.extents();
-                let used = claims(&plan::without(&data, first_look.free_space_of(position)));
+                let used = claims(&chunks::without(&data, first_look.free_space_of(position)));
                 let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
                 Counters::add(&shared.counters.free, free);
                 used

@@ -6,6 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chunks::Extent;
+use chunks::bad::MOST_BAD_RANGES;
+use chunks::buffer::{BufferPool, PooledBuffer};
+use chunks::hashes::{Chunk, ChunkHashes, Hash, length_of};
+use chunks::packing::{Codec, Packer, Sample};
 use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -14,12 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::governor::{Governor, Processors, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
-use crate::bad::MOST_BAD_RANGES;
-use crate::disk::{BufferPool, PooledBuffer, SourceReader};
-use crate::hashes::{Chunk, ChunkHashes, Hash, length_of};
-use crate::packing::{Packer, Sample};
-use crate::plan::{self, Candidates, Claim, Cursor, Extent};
-use crate::protocol::{Codec, Frame, Page};
+use crate::disk::SourceReader;
+use crate::plan::{self, Candidates, Claim, Cursor};
+use crate::protocol::{Frame, Page};
 
 /// Of every so many chunks that are not packed, the first bytes of one are, to know what packing would give.
 const SAMPLED: u32 = 8;

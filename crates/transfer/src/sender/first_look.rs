@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chunks::{Extent, Version};
 use domain::disk::Moment;
 use domain::parameters::FreeSpace;
 
 use super::{CopiedFreeSpace, SendConfig, SourceDisk};
 use crate::TransferError;
+use crate::disk::Observed;
 use crate::disk::Sources;
 use crate::disk::allocation::{self, Allocation, Frozen};
-use crate::fresh::{Observed, Version};
-use crate::plan::Extent;
 use crate::work::blocking;
 
 /// Of each disk, in their order.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
 
-use crate::packing::Sample;
+use chunks::packing::Sample;
 
 /// zstd's levels from none to slow. Beyond the last the gain is small and the price steep.
 pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(10)];

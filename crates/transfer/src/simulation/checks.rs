@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use chunks::hashes::{Chunk, ChunkHashes, Hash, is_zero};
+
 use super::plan::{CHUNK, Plan};
 use super::world::{BEHIND, World};
 use crate::chunk_map::ChunkMap;
-use crate::hashes::{Chunk, ChunkHashes, Hash, is_zero};
 use crate::protocol::FRAME_BYTES;
 use crate::sender::SendReport;
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use chunks::bad::MOST_BAD_RANGES;
 use domain::parameters::BadSectors;
 
 use super::checks::check;
 use super::plan::{CHUNK, Fault, Plan};
 use super::world::World;
 use super::{Random, run};
-use crate::bad::MOST_BAD_RANGES;
 use crate::disk::forgetful::Writing;
 
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -3,14 +3,14 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use chunks::Extent;
+use chunks::hashes::is_zero;
 use domain::parameters::{BadSectors, Consistency};
 
 use super::Random;
 use super::network::Shape;
 use super::world::SECTOR;
 use crate::disk::forgetful::Writing;
-use crate::hashes::is_zero;
-use crate::plan::Extent;
 
 /// Bytes of a chunk in the simulation: small, so that many fit in little time.
 pub(super) const CHUNK: u32 = 16 << 10;

@@ -511,7 +511,7 @@ fn write_sparse(path: &Path, content: &[u8]) {
     let file = std::fs::File::create(path).unwrap();
     file.set_len(content.len() as u64).unwrap();
     for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {
-        if !crate::hashes::is_zero(chunk) {
+        if !chunks::hashes::is_zero(chunk) {
             file.write_all_at(chunk, number * u64::from(CHUNK)).unwrap();
         }
     }

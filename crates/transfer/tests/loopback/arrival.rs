@@ -1,8 +1,9 @@
 //! What arrives, and how little crosses the wire for it.
 
+use chunks::Extent;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::plan::{Candidates, Extent};
+use transfer::plan::Candidates;
 use transfer::sender::{Compression, SendConfig, SendProgress, send};
 use transfer::{Carrier, manifest};
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use chunks::Extent;
 use domain::FailureCode;
 use domain::disk::DiskIndex;
 use domain::parameters::BadSectors;
 use transfer::disk::faulty::{Faults, FaultySources};
-use transfer::plan::Extent;
 use transfer::{Carrier, manifest};
 
 use crate::bench::{Bench, MIB, noise, write_manifest};

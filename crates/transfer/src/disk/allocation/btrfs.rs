@@ -2,9 +2,10 @@
 //!
 //! Each tree block has a checksum. The tool complains of one that does not match and leaves out what is in it, which the sum shows as well.
 
+use chunks::Extent;
+
 use super::ranges::Ranges;
 use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown};
-use crate::plan::Extent;
 
 const BTRFS: Tool = Tool::reader("btrfs", "btrfs-progs");
 const KIND: &str = "btrfs";

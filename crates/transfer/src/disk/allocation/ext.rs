@@ -119,8 +119,9 @@ impl Dump {
 
 #[cfg(test)]
 mod tests {
+    use chunks::Extent;
+
     use super::*;
-    use crate::plan::Extent;
 
     const CLEAN: &str = "Filesystem features:      has_journal extent\n\
         Filesystem state:         clean\n\

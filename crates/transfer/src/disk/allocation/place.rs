@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use chunks::Extent;
+
 use super::reading::{self, Kind};
 use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown, btrfs, ext, xfs};
-use crate::plan::Extent;
 
 const LOSETUP: Tool = Tool::device_maker("losetup", "mount");
 

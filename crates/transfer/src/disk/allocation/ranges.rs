@@ -1,7 +1,6 @@
 //! Free ranges, as a tool lists them.
 
-use crate::CHUNK_BYTES;
-use crate::plan::Extent;
+use chunks::{CHUNK_BYTES, Extent};
 
 /// Most ranges of one file system. What is beyond counts as used.
 const MOST: usize = 1 << 20;

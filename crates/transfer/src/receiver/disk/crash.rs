@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use chunks::Extent;
+use chunks::hashes::{Chunk, ChunkHashes, hash};
 use domain::disk::{DiskIndex, Moment};
 use proptest::prelude::*;
 
@@ -10,8 +12,6 @@ use super::{Arriving, Disk};
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::forgetful::{Medium, Sync};
-use crate::hashes::{Chunk, ChunkHashes, hash};
-use crate::plan::Extent;
 use crate::protocol::SentDisk;
 
 const CHUNK: u32 = 16;

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use pages::Pages;
 
+use crate::Extent;
 use crate::bad::BadRanges;
-use crate::plan::Extent;
 
 /// BLAKE3 of a chunk's bytes, or of a disk's chunk hashes.
 pub type Hash = [u8; 32];
@@ -40,7 +40,7 @@ impl Chunk {
 }
 
 /// Bytes of one chunk of a disk; the last one may be shorter.
-pub(crate) fn length_of(size_bytes: u64, chunk_bytes: u32, chunk: u64) -> u32 {
+pub fn length_of(size_bytes: u64, chunk_bytes: u32, chunk: u64) -> u32 {
     let left = size_bytes - chunk * u64::from(chunk_bytes);
     u32::try_from(left).map_or(chunk_bytes, |left| left.min(chunk_bytes))
 }
@@ -354,7 +354,7 @@ fn bits(segment: u64, start: u64, end: u64) -> u64 {
 /// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order; and where there is something that the source can't
 /// read, over the first byte and the length of each range of that.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub struct Root {
     hasher: blake3::Hasher,
     left_bytes: u64,
     chunk_bytes: u32,
@@ -364,7 +364,7 @@ pub(crate) struct Root {
 
 impl Root {
     /// That of a disk of which no chunk is added yet.
-    pub(crate) fn new(size_bytes: u64, chunk_bytes: u32) -> Self {
+    pub fn new(size_bytes: u64, chunk_bytes: u32) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&size_bytes.to_le_bytes());
         hasher.update(&chunk_bytes.to_le_bytes());
@@ -377,13 +377,13 @@ impl Root {
     }
 
     /// The next chunk, by its hash.
-    pub(crate) fn add(&mut self, hash: &Hash) {
+    pub fn add(&mut self, hash: &Hash) {
         self.left_bytes = self.left_bytes.saturating_sub(u64::from(self.chunk_bytes));
         self.hasher.update(hash);
     }
 
     /// The next chunks, which are zeros. The last chunk of the disk may be short.
-    pub(crate) fn add_zeros(&mut self, count: u64) {
+    pub fn add_zeros(&mut self, count: u64) {
         let chunk_bytes = u64::from(self.chunk_bytes);
         let mut whole = count.min(self.left_bytes / chunk_bytes);
         let is_short = whole < count;
@@ -402,7 +402,7 @@ impl Root {
     }
 
     /// The root of what was added, of which the source can't read these ranges.
-    pub(crate) fn finish(mut self, bad: &[Extent]) -> Hash {
+    pub fn finish(mut self, bad: &[Extent]) -> Hash {
         for range in bad {
             self.hasher.update(&range.start.to_le_bytes());
             self.hasher.update(&(range.end - range.start).to_le_bytes());
@@ -458,7 +458,7 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         && tail.iter().all(|&byte| byte == 0)
 }
 
-pub(crate) fn hash_of_zeros(length: u32) -> Hash {
+pub fn hash_of_zeros(length: u32) -> Hash {
     hash(&vec![0; length as usize])
 }
 

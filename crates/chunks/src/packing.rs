@@ -5,13 +5,11 @@
 //! chunk begins a stream anew, and its frame says so. Both sides hold a window of 4 MiB for each data stream, and no more.
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use std::time::Instant;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
 };
-
-use crate::protocol::Codec;
 
 /// How far back a chunk may refer, as a power of two in bytes. Twice as much saves another 0.2 %.
 const WINDOW_LOG: u32 = 22;
@@ -23,6 +21,22 @@ const TABLE_LOG: u32 = 19;
 
 /// A packed chunk must save this part of itself to be sent packed.
 const LEAST_GAIN: usize = 100 / 3;
+
+/// How a payload is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// As it is.
+    Raw,
+    /// The beginning of a zstd stream, up to a flush.
+    Zstd,
+    /// The same stream, from the packed chunk before on this data stream up to a flush.
+    ZstdContinued,
+}
+
+impl Codec {
+    /// By what stands in the header.
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Zstd, Self::ZstdContinued];
+}
 
 /// Packs the chunks of one data stream, in their order.
 pub struct Packer {

@@ -2,13 +2,13 @@
 
 /// Chunks of one disk.
 #[derive(Debug)]
-pub(crate) struct ChunkSet {
+pub struct ChunkSet {
     words: Vec<u64>,
 }
 
 impl ChunkSet {
     /// Of a disk of so many chunks, none.
-    pub(crate) fn new(chunks: u64) -> Self {
+    pub fn new(chunks: u64) -> Self {
         let words = usize::try_from(chunks.div_ceil(64)).expect("a bit for each chunk fits memory");
         Self {
             words: vec![0; words],
@@ -16,7 +16,7 @@ impl ChunkSet {
     }
 
     /// Adds a stretch; `false` if one of it was in the set before or is none of the disk's.
-    pub(crate) fn insert(&mut self, start: u64, count: u64) -> bool {
+    pub fn insert(&mut self, start: u64, count: u64) -> bool {
         let mut is_new = true;
         let is_whole = self.each(start, count, |word, mask| {
             is_new &= *word & mask == 0;
@@ -26,17 +26,17 @@ impl ChunkSet {
     }
 
     /// Takes out a stretch.
-    pub(crate) fn remove(&mut self, start: u64, count: u64) {
+    pub fn remove(&mut self, start: u64, count: u64) {
         let _is_whole = self.each(start, count, |word, mask| *word &= !mask);
     }
 
     /// Takes out everything.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.words.fill(0);
     }
 
     /// Its stretches in order, as first chunk and number.
-    pub(crate) fn stretches(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub fn stretches(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut next = 0;
         std::iter::from_fn(move || {
             let start = self.find(next, true)?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 /// What block devices and file systems ask for at most.
-pub(super) const ALIGNMENT: usize = 4096;
+pub const ALIGNMENT: usize = 4096;
 
 #[repr(C, align(4096))]
 #[derive(Clone)]

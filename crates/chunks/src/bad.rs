@@ -5,45 +5,45 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Extent;
+use crate::Extent;
 
 /// Most bad ranges of a disk. What loses more is no disk with bad sectors but one that fails as a whole.
 pub const MOST_BAD_RANGES: usize = 16_384;
 
 /// The bad ranges of one disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct BadRanges {
+pub struct BadRanges {
     /// From the first byte to that behind the last.
     ranges: BTreeMap<u64, u64>,
 }
 
 impl BadRanges {
     /// How many there are, each of one chunk.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.ranges.len()
     }
 
     /// Adds one.
-    pub(crate) fn add(&mut self, range: Extent) {
+    pub fn add(&mut self, range: Extent) {
         self.ranges.insert(range.start, range.end);
     }
 
     /// Those that begin in a stretch of the disk, in order.
-    pub(crate) fn within(&self, start: u64, end: u64) -> impl Iterator<Item = Extent> {
+    pub fn within(&self, start: u64, end: u64) -> impl Iterator<Item = Extent> {
         self.ranges
             .range(start..end.max(start))
             .map(|(&start, &end)| Extent { start, end })
     }
 
     /// Removes those that begin in a stretch of the disk.
-    pub(crate) fn remove(&mut self, start: u64, end: u64) {
+    pub fn remove(&mut self, start: u64, end: u64) {
         if !self.ranges.is_empty() {
             self.ranges.retain(|at, _| !(start..end).contains(at));
         }
     }
 
     /// All of them, in order; what touches across the end of a chunk is one.
-    pub(crate) fn merged(&self) -> Vec<Extent> {
+    pub fn merged(&self) -> Vec<Extent> {
         let mut merged: Vec<Extent> = Vec::new();
         for (&start, &end) in &self.ranges {
             match merged.last_mut() {

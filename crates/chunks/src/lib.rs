@@ -1,0 +1,30 @@
+//! Chunks: what either side of a transfer knows of a disk's bytes.
+//!
+//! A disk is cut into chunks of one size, [`CHUNK_BYTES`] unless both sides agree on another. A chunk is unknown, zeros, or data with a hash; all chunks
+//! together have a root. This crate holds what sender, receiver, chunk map and manifest share about that, and nothing that knows a disk, a socket or a
+//! job:
+//!
+//! - [`Extent`] is a range of bytes, [`chunk_set`] a set of chunks, [`bad`] the ranges that a source can't read.
+//! - [`hashes`] is what is known of every chunk of a disk, in bounded memory.
+//! - [`packing`] makes chunks smaller on the way.
+//! - [`Version`] tells one content of a source from another.
+//! - [`buffer`] is memory that chunks are read into.
+//!
+//! It may use `domain`, and does no I/O but for one: hashes that do not fit memory go to a file without a name.
+
+pub mod bad;
+pub mod buffer;
+pub mod chunk_set;
+mod extent;
+mod fingerprint;
+pub mod hashes;
+pub mod packing;
+
+pub use extent::{Extent, without};
+pub use fingerprint::Version;
+
+/// Bytes of a chunk: the unit of hashing, transfer and resume. The protocol and the files carry the size.
+pub const CHUNK_BYTES: u32 = 1 << 20;
+
+/// Chunks that a sender works with: whole blocks of O_DIRECT, and few enough bytes to hold many.
+pub const CHUNK_BYTES_ALLOWED: std::ops::RangeInclusive<u32> = 4096..=16 << 20;

@@ -1,0 +1,36 @@
+//! What is found when it is asked whether a source is being written.
+
+use chunks::Version;
+use domain::disk::Moment;
+
+/// A source as it was found at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observed {
+    /// Nothing was being written.
+    Still(Version),
+    /// Something was being written.
+    BeingWritten,
+    /// The kernel does not tell.
+    Unknown,
+}
+
+impl Observed {
+    /// The version, if there was one.
+    pub fn version(self) -> Option<Version> {
+        match self {
+            Self::Still(version) => Some(version),
+            Self::BeingWritten | Self::Unknown => None,
+        }
+    }
+
+    /// The moment of what was read of the source from this observation until a later one.
+    pub fn until(self, later: Self) -> Moment {
+        match (self, later) {
+            (Self::Still(first), Self::Still(last)) if first == last => Moment::One,
+            (Self::Unknown, _) | (_, Self::Unknown) => Moment::Unknown,
+            (Self::Still(_) | Self::BeingWritten, Self::Still(_) | Self::BeingWritten) => {
+                Moment::Several
+            }
+        }
+    }
+}
