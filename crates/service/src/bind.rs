@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
-/// Why an address cannot be listened on. The text says which setting to change.
+/// Reasons for which an address cannot be bound. The text names the setting to change.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else listens there.
+    /// Another program listens on the address.
     #[error("address {address} is in use by another program: choose another with {flag}")]
     InUse {
         /// The address.
@@ -34,14 +34,14 @@ pub enum BindError {
         /// The flag that sets it.
         flag: String,
     },
-    /// Anything else.
+    /// Any other failure.
     #[error("cannot listen on {address}, set by {flag}")]
     Listening {
         /// The address.
         address: SocketAddr,
         /// The flag that sets it.
         flag: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! What a process needs and does not own: shown in its readiness and in its metrics, by every role in the same way.
+//! External services that a process needs. Every role shows them in its readiness and its metrics in the same way.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use telemetry::Metric;
 use crate::Readiness;
 use crate::health::Condition;
 
-/// Between two looks, and the longest that one may take.
+/// Pause between two probes, and the longest time that one probe may take.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Postgres or NATS, as one role sees it.
@@ -19,7 +19,7 @@ pub struct Dependency {
 }
 
 impl Dependency {
-    /// The dependency of a role; `readiness` names it `<role>.<name>` while it is not there.
+    /// Creates the dependency of a role. `readiness` names it `<role>.<name>` while it is unavailable.
     pub fn new(readiness: &Readiness, role: &str, name: &'static str) -> Self {
         Self {
             name,
@@ -27,7 +27,7 @@ impl Dependency {
         }
     }
 
-    /// Looks again and again whether it is there. A look without an answer in time says that it is not.
+    /// Probes the dependency again and again. A probe without an answer in time counts as unavailable.
     pub async fn watch<L>(self, mut look: impl FnMut() -> L) -> Infallible
     where
         L: Future<Output = bool>,

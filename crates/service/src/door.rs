@@ -1,11 +1,12 @@
-//! Who gets a place at a listener, and for how long without saying who it is.
+//! Admission of connections to a listener, and the time that each has to prove its identity.
 //!
-//! Every listener of Wherry that strangers reach gives its connections places at a [`Door`]. A connection begins as a stranger's.
-//! It becomes a known caller's when it has proved who it is: by a client certificate, or by a valid signature. Strangers have few
-//! places of their own and known callers have the rest, so strangers never keep known callers out. When the strangers' places are
-//! full, the oldest stranger is ended: an honest caller proves who it is in milliseconds, and one that waits in silence goes first.
+//! Every listener of Wherry that is open to unknown callers gives its connections places at a [`Door`]. A connection
+//! begins as a stranger. It becomes a known caller's when it has proved its identity by a client certificate or a valid
+//! signature. Strangers have few places of their own and known callers have the rest, so strangers never keep known
+//! callers out. When the strangers' places are full, the oldest stranger is ended. An honest caller proves its identity
+//! in milliseconds, so a connection that waits in silence goes first.
 //!
-//! [`places`] decides and does no I/O. [`tally`] counts what was ended, and logs it at most once a minute.
+//! [`places`] decides and does no I/O. [`tally`] counts the ended connections, and logs them at most once a minute.
 
 mod places;
 mod tally;
@@ -71,7 +72,7 @@ impl Door {
         }))
     }
 
-    /// Gives a stranger's place to a connection from `address`. Ends the oldest stranger where there was none left.
+    /// Gives a stranger's place to a connection from `address`. Ends the oldest stranger if no place was left.
     pub fn enter(&self, address: IpAddr) -> Place {
         let end = Arc::new(End::default());
         let mut occupancy = self.0.lock();
@@ -89,12 +90,12 @@ impl Door {
         }
     }
 
-    /// Returns the number of connections that have not proved who they are.
+    /// Returns the number of connections that have not proved their identity.
     pub fn strangers(&self) -> usize {
         self.0.lock().places.strangers()
     }
 
-    /// Returns how many connections were ended so far, by reason.
+    /// Returns the number of ended connections so far, by reason.
     pub fn ended(&self) -> Vec<(Reason, u64)> {
         self.0.tally.totals()
     }
@@ -118,30 +119,32 @@ impl Inner {
     }
 }
 
-/// A connection's place. It is free again when this is dropped.
+/// A connection's place. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     door: Door,
     id: u64,
     since: Instant,
-    /// Stays set when the place was given up.
+    /// Stays set after the place was given up.
     is_known: AtomicBool,
     end: Arc<End>,
 }
 
 impl Place {
-    /// Returns when the connection came.
+    /// Returns the time at which the connection was accepted.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Moves the connection to the known callers': it has proved to be `caller`'s. The oldest connection of a caller that has more
-    /// than its share is ended. Returns false while all known places are taken: the connection keeps its stranger's place then.
+    /// Moves the connection, which has been proved to be `caller`'s, to the known callers. If a caller exceeds its
+    /// share, its oldest connection is ended. Returns false while all known places are taken: the connection then keeps
+    /// its stranger's place.
     pub fn prove(&self, caller: &str) -> bool {
         self.become_known(Some(caller))
     }
 
-    /// Moves the connection to the known callers', without a share: the operator has named its peer, or there is one caller only.
+    /// Moves the connection to the known callers, without a share: the operator has named its peer, or there is only
+    /// one caller.
     pub fn trust(&self) -> bool {
         self.become_known(None)
     }
@@ -163,12 +166,12 @@ impl Place {
         true
     }
 
-    /// Returns true if the connection has proved who it is.
+    /// Returns true if the connection has proved its identity.
     pub fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Acquire)
     }
 
-    /// Waits until the connection must end for the sake of another, and returns why.
+    /// Waits until the connection must end in favour of another, and returns the reason.
     pub async fn given_up(&self) -> Reason {
         self.end.given_up.cancelled().await;
         let reason = self.end.reason.lock();
@@ -177,8 +180,8 @@ impl Place {
             .unwrap_or(Reason::Crowded)
     }
 
-    /// Runs one step of getting to know the caller, which must end `limit` after the connection came. Returns nothing if it did not, or
-    /// if the place was given up meanwhile: the caller drops the connection then.
+    /// Runs one step of identifying the caller, which must end within `limit` of the connection's acceptance. Returns
+    /// `None` if the step did not, or if the place was given up meanwhile: the caller then drops the connection.
     pub async fn in_time<T>(&self, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -191,7 +194,7 @@ impl Place {
         }
     }
 
-    /// Counts the end of the connection, which its listener has decided.
+    /// Counts a connection that its listener has decided to end.
     pub fn ended_for(&self, reason: Reason) {
         self.door.0.tally.count(reason);
     }

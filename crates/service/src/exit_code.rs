@@ -1,12 +1,12 @@
-//! What the exit code of a process says.
+//! Exit codes of a process.
 
 /// Exit codes of every `wherry` command; scripts and service managers may rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Ended as asked; a drain that was completed counts.
+    /// Ended as asked; a completed drain counts.
     Ok = 0,
-    /// Failed; standard error says why. Trying again may help.
+    /// Failed; standard error gives the reason. Trying again may help.
     Failed = 1,
     /// The command line or a setting is wrong. Trying again does not help.
     Usage = 2,

@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 
 use crate::{BindError, Shutdown, TaskFailure, TaskGroup, bind};
 
-/// Longest wait for the listener's end, which has nothing to finish.
+/// Longest wait for the listener's end. The listener has nothing to finish.
 const END: Duration = Duration::from_secs(1);
 
-/// What must hold before a process takes work, by name. Clones share the conditions, so that several roles in one process can
-/// show themselves at one address: name a condition after its role (`worker.postgres`) then.
+/// Conditions, by name, that must hold before a process takes work. Clones share the conditions, so that several roles
+/// in one process can report at one address. In that case a condition is named after its role (`worker.postgres`).
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<BTreeMap<String, Arc<AtomicBool>>>>,
@@ -34,7 +34,7 @@ pub struct Condition {
 }
 
 impl Readiness {
-    /// Without conditions, which is ready.
+    /// Creates a readiness without conditions, which is ready.
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,7 +45,7 @@ impl Readiness {
         Condition { holds }
     }
 
-    /// Names of the conditions that do not hold.
+    /// Returns the names of the conditions that do not hold.
     pub fn missing(&self) -> Vec<String> {
         self.lock()
             .iter()
@@ -54,28 +54,28 @@ impl Readiness {
             .collect()
     }
 
-    /// Adds a sentence for `/readyz` that a person should read; the process is ready all the same.
+    /// Adds a sentence to `/readyz` that a person should read. It does not change the readiness.
     pub fn warn(&self, sentence: impl Into<String>) {
         self.lock_warnings().insert(sentence.into());
     }
 
-    /// What [`Self::warn`] was given.
+    /// Returns the sentences that [`Self::warn`] was given.
     pub fn warnings(&self) -> Vec<String> {
         self.lock_warnings().iter().cloned().collect()
     }
 
     fn lock_warnings(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        // The set is whole after any panic: nothing is done to it in steps.
+        // The set is whole after any panic: it is never changed in steps.
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all conditions hold.
+    /// Returns true if all conditions hold.
     pub fn is_ready(&self) -> bool {
         self.missing().is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<AtomicBool>>> {
-        // The map is whole after any panic: nothing is done to it in steps.
+        // The map is whole after any panic: it is never changed in steps.
         self.conditions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -83,13 +83,13 @@ impl Readiness {
 }
 
 impl Condition {
-    /// Says whether the condition holds now.
+    /// Records if the condition holds now.
     pub fn set(&self, holds: bool) {
         self.holds.store(holds, Ordering::Release);
     }
 }
 
-/// Serves the three paths at `address`, if there is one, for as long as `role` runs: to its very end, so that a drain can be watched.
+/// Serves the three paths at `address`, if one is given, until `role` has ended, so that a drain can be watched.
 ///
 /// # Errors
 /// Those of `role`; the address can't be bound, or its listener failed.
@@ -109,7 +109,7 @@ where
     shown_at(listener, readiness, shutdown, role).await
 }
 
-/// [`shown`] for a listener that is bound already.
+/// Like [`shown`], for a listener that is bound already.
 ///
 /// # Errors
 /// Those of `role`; the listener failed.
@@ -136,8 +136,8 @@ where
     ended
 }
 
-/// Serves the three paths on `listener` until an exit is asked for: a draining process still shows its health and metrics, and is
-/// not ready.
+/// Serves the three paths on `listener` until an exit is asked for. A draining process still shows its health and
+/// metrics, and is not ready.
 ///
 /// # Errors
 /// The listener failed.
@@ -153,7 +153,7 @@ pub async fn serve(
     }
 }
 
-/// The three paths, for a listener that serves more than these.
+/// Returns the three paths, for a listener that serves more than these.
 pub fn router(readiness: Readiness, shutdown: Shutdown) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))

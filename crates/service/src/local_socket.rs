@@ -1,7 +1,7 @@
-//! Unix sockets in a directory, however long its path is.
+//! Unix sockets in a directory whose path may have any length.
 //!
-//! The address of a socket has room for a path of 107 bytes. So the directory is opened, and the socket reached by a short path that begins at
-//! its descriptor.
+//! A socket's address has room for a path of 107 bytes. The directory is therefore opened, and the socket is reached by
+//! a short path that begins at the directory's descriptor.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -14,10 +14,11 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 64;
 
-/// Listens at the socket `name` in `directory`, which only its owner may open. Replaces what is there: the caller knows that nobody listens.
+/// Listens at the socket `name` in `directory`, which only its owner may open. Replaces an existing socket: the caller
+/// knows that it has no listener.
 ///
 /// # Errors
-/// The directory can't be opened, or the socket not made.
+/// The directory can't be opened, or the socket can't be created.
 pub fn bind(directory: &Path, name: &str) -> io::Result<UnixListener> {
     let opened = File::open(directory)?;
     let path = short(&opened, name);
@@ -27,7 +28,7 @@ pub fn bind(directory: &Path, name: &str) -> io::Result<UnixListener> {
     }
     let socket = UnixSocket::new_stream()?;
     socket.bind(&path)?;
-    // Nobody can connect before it listens: there is no moment at which it lies open.
+    // No client can connect before the socket listens, so it is never open to others.
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)
 }
@@ -35,7 +36,7 @@ pub fn bind(directory: &Path, name: &str) -> io::Result<UnixListener> {
 /// Connects to the socket at `path`.
 ///
 /// # Errors
-/// The directory can't be opened, or nobody listens.
+/// The directory can't be opened, or the socket has no listener.
 pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());

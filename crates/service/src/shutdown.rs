@@ -1,9 +1,9 @@
-//! How a process is told to end.
+//! The signal by which a process is asked to end.
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Tells every part of a process to end, in two steps: *drain* (take no new work, hand over or end what runs) and *exit* (drop
-/// everything now). Clones share one state; whoever holds one may ask for either step, tests too.
+/// Asks every part of a process to end, in two steps: *drain* (take no new work, hand over or end the running work) and
+/// *exit* (drop everything now). Clones share one state. Each holder of a clone may ask for either step, tests too.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
@@ -11,12 +11,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// A shutdown that nobody has asked for.
+    /// Creates a shutdown for which neither step was requested.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A part of this one: it drains and exits with it, and can also do so alone.
+    /// Creates a part of this shutdown: it drains and exits with its parent, and can also do so alone.
     pub fn child(&self) -> Self {
         Self {
             drain: self.drain.child_token(),
@@ -45,12 +45,12 @@ impl Shutdown {
         self.exit.cancelled()
     }
 
-    /// Whether draining has been asked for.
+    /// Returns true if draining has been asked for.
     pub fn is_draining(&self) -> bool {
         self.drain.is_cancelled()
     }
 
-    /// Whether an exit has been asked for.
+    /// Returns true if an exit has been asked for.
     pub fn is_exiting(&self) -> bool {
         self.exit.is_cancelled()
     }

@@ -1,4 +1,4 @@
-//! What SIGTERM and SIGINT do.
+//! Handling of SIGTERM and SIGINT.
 
 use std::io;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::{ExitCode, Shutdown};
 /// Time that a process has to end by itself after the second signal.
 const EXIT_GRACE: Duration = Duration::from_secs(3);
 
-/// From now on the first SIGTERM or SIGINT drains and the second exits. A process that does not end within three seconds of the
-/// second one, because some thread of it hangs, is ended with [`ExitCode::Interrupted`].
+/// Installs the handlers: from now on the first SIGTERM or SIGINT drains, and the second exits. If a thread hangs and
+/// the process does not end within three seconds of the second signal, it is ended with [`ExitCode::Interrupted`].
 ///
 /// # Errors
 /// The kernel refuses the handlers.
@@ -19,7 +19,7 @@ pub fn handle_signals(shutdown: &Shutdown) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = shutdown.clone();
-    // Not in a task group: it must outlive them all, and has nothing to end.
+    // Not in a task group: this task must outlive them all, and has nothing to end.
     tokio::spawn(async move {
         next(&mut terminate, &mut interrupt).await;
         tracing::info!("draining: a second signal ends the process at once");

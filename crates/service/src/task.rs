@@ -1,7 +1,7 @@
-//! Background tasks, and what happens when one of them dies.
+//! Background tasks, and the handling of a task that dies.
 //!
-//! Every task has a name and a policy. There is one place where a failure, a panic included, is logged, counted and acted upon:
-//! `Group::failed` below. A task that returns `Ok` is done, whatever its policy.
+//! Every task has a name and a policy. One place logs, counts and handles each failure, a panic included:
+//! `Group::failed` below. A task that returns `Ok` is done, regardless of its policy.
 
 mod group;
 mod policy;

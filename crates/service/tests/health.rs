@@ -1,4 +1,4 @@
-//! What a load balancer and Prometheus see.
+//! Health endpoints as a load balancer and Prometheus receive them.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};

@@ -1,4 +1,4 @@
-//! What an operator's signals do. One test: signals are the whole process's.
+//! Effects of an operator's signals. There is one test only, because signals are the whole process's.
 
 use std::time::Duration;
 

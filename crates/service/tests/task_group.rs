@@ -1,4 +1,4 @@
-//! What happens when a task dies, and what draining does to tasks.
+//! Effects of a task's death, and of draining on tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The table of places: which connections are strangers', which are known callers', and who gives way to whom.
+//! The table of places: the strangers' connections, those of known callers, and the rules by which one is displaced.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -6,25 +6,25 @@ use std::sync::Arc;
 
 use super::Reason;
 
-/// How many connections of each kind there may be.
+/// Most connections of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that have not proved who they are.
+    /// Connections that have not proved their identity.
     pub strangers: usize,
-    /// Those of them from one address: one of IPv4, or a /64 of IPv6, which one customer has.
+    /// Strangers' connections from one address: an IPv4 address, or an IPv6 /64, which one customer has.
     pub strangers_per_address: usize,
     /// Connections of known callers.
     pub known: usize,
-    /// Those of them that one caller may have.
+    /// Known connections that one caller may have.
     pub known_per_caller: usize,
 }
 
-/// The addresses that one stranger is taken to have.
+/// The addresses that one stranger is assumed to control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Network {
-    /// One address of IPv4.
+    /// One IPv4 address.
     V4([u8; 4]),
-    /// A /64 of IPv6.
+    /// An IPv6 /64.
     V6([u8; 8]),
 }
 
@@ -42,7 +42,7 @@ impl Network {
     }
 }
 
-/// Who has a place. Numbers rise with each connection, so the lowest is the oldest.
+/// The connections that have places. Numbers rise with each connection, so the lowest is the oldest.
 #[derive(Debug)]
 pub(super) struct Places {
     limits: Limits,
@@ -65,7 +65,7 @@ impl Places {
         }
     }
 
-    /// Enters a stranger. Returns its number, and the stranger that gives way to it.
+    /// Inserts a stranger. Returns its number, and the stranger that it displaces.
     pub fn enter(&mut self, network: Network) -> (u64, Option<(u64, Reason)>) {
         let of_network = self.of_network.get(&network);
         let displaced = match of_network {
@@ -88,8 +88,8 @@ impl Places {
         (id, displaced)
     }
 
-    /// Moves a stranger to the known callers. Returns the connection of the same caller that gives way to it, or nothing at all if it
-    /// stays a stranger: no known place is free, or it has given way itself.
+    /// Moves a stranger to the known callers. Returns the connection of the same caller that it displaces. Returns
+    /// `None` if the connection stays a stranger: no known place is free, or the connection was displaced itself.
     pub fn prove(&mut self, id: u64, caller: Option<&str>) -> Option<Option<(u64, Reason)>> {
         let of_caller = caller.and_then(|caller| self.of_caller.get(caller));
         let displaced = of_caller
@@ -150,7 +150,8 @@ mod tests {
         assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
     }
 
-    /// What may happen at a door. Numbers choose an address, a caller, or one of the connections that were ever there.
+    /// Steps that may happen at a door. Numbers choose an address, a caller, or one of the connections that ever
+    /// existed.
     #[derive(Debug, Clone)]
     enum Step {
         Enter(u8),
@@ -166,7 +167,7 @@ mod tests {
         ]
     }
 
-    /// The rules, kept by looking at everybody each time.
+    /// The rules, applied by scanning all connections each time.
     #[derive(Default)]
     struct Model {
         strangers: Vec<(u64, Network)>,
@@ -188,7 +189,7 @@ mod tests {
             oldest
         }
 
-        /// Whether it becomes known, and who gives way.
+        /// Returns true if the connection becomes known, and the connection that it displaces.
         fn prove(
             &mut self,
             limits: Limits,

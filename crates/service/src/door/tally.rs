@@ -1,4 +1,4 @@
-//! Counts the connections that were ended, and logs them at most once a minute.
+//! Counts the ended connections, and logs them at most once a minute.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Shortest time between two lines of one door in the log.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a connection was ended.
+/// Reasons for which a connection was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The strangers' places were full, and it was the oldest stranger.
@@ -18,7 +18,7 @@ pub enum Reason {
     Address,
     /// Its caller had as many connections as one caller may have, and it was the oldest of them.
     Caller,
-    /// It did not say in time who it is or what it wants.
+    /// It did not identify itself or send a request in time.
     Silent,
     /// It had no request for a while. This is how most connections end, so it is not logged.
     Idle,
@@ -36,12 +36,12 @@ impl Reason {
         Self::Slow,
     ];
 
-    /// Returns the reason that has this word.
+    /// Returns the reason with this word.
     pub fn named(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 
-    /// Returns the word that metrics have for it.
+    /// Returns the word that metrics use for the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Crowded => "crowded",
@@ -54,7 +54,7 @@ impl Reason {
     }
 }
 
-/// What one door has ended.
+/// Number of connections that one door has ended, by reason.
 #[derive(Debug)]
 pub(super) struct Tally {
     door: &'static str,
@@ -65,7 +65,7 @@ pub(super) struct Tally {
 #[derive(Debug, Default, Clone, Copy)]
 struct Numbers {
     totals: [u64; Reason::ALL.len()],
-    /// The totals when they were logged last, and when that was.
+    /// Totals and time of the latest log line.
     logged: [u64; Reason::ALL.len()],
     logged_at: Option<Instant>,
 }
@@ -116,7 +116,7 @@ impl Tally {
 }
 
 impl Numbers {
-    /// Returns the numbers since they were logged last, if it is time to log again.
+    /// Returns the numbers since the latest log line, if the next one is due.
     fn due(&mut self, now: Instant) -> Option<[u64; Reason::ALL.len()]> {
         let is_early = |logged_at| now.duration_since(logged_at) < LOG_INTERVAL;
         if self.logged_at.is_some_and(is_early) {

@@ -18,7 +18,7 @@ use crate::Shutdown;
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why a group did not end well.
+/// Reasons for which a group failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskFailure {
     /// A task whose policy is not a restart failed.
@@ -26,7 +26,7 @@ pub enum TaskFailure {
     Failed {
         /// Its name.
         task: &'static str,
-        /// Why.
+        /// The task's error.
         source: Cause,
     },
     /// These tasks were still running at the deadline of the drain, and were dropped.
@@ -51,14 +51,14 @@ struct Group {
     /// Cancelled when the deadline has passed.
     cut: CancellationToken,
     tracker: TaskTracker,
-    /// How many tasks of each name run.
+    /// Number of running tasks of each name.
     running: Mutex<BTreeMap<&'static str, usize>>,
     /// The first failure that was not answered with a restart.
     failure: Mutex<Option<TaskFailure>>,
 }
 
 impl TaskGroup {
-    /// An empty group that ends with `shutdown`, and drains it when a task's policy says so.
+    /// Creates an empty group that ends with `shutdown`, and drains it if a task's policy requires that.
     pub fn new(shutdown: Shutdown) -> Self {
         Self {
             group: Arc::new(Group {
@@ -113,7 +113,8 @@ impl TaskGroup {
         });
     }
 
-    /// Starts a task that exists once and cannot be restarted: a failure drains the process, and draining lets it finish.
+    /// Starts a task that exists once and cannot be restarted. A failure drains the process, and draining lets the task
+    /// finish.
     pub fn start_once<F, E>(&self, name: &'static str, future: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -125,22 +126,24 @@ impl TaskGroup {
             async move {
                 match future {
                     Some(future) => future.await,
-                    // The policy has no restart, so that nobody asks twice.
+                    // The policy has no restart, so the future is never asked for twice.
                     None => Ok(()),
                 }
             }
         });
     }
 
-    /// The shutdown that the group ends with.
+    /// Returns the shutdown that the group ends with.
     pub fn shutdown(&self) -> &Shutdown {
         &self.group.shutdown
     }
 
-    /// Waits until draining begins, or all tasks are done; then gives the tasks that run `deadline` to end, and drops the rest.
+    /// Waits until draining begins or all tasks are done. Then gives the running tasks `deadline` to end, and drops the
+    /// rest.
     ///
     /// # Errors
-    /// The first failure that made the process drain or exit, else the tasks that missed the deadline. An exit is no error.
+    /// The first failure that made the process drain or exit, otherwise the tasks that missed the deadline. An exit is
+    /// no error.
     pub async fn join(self, deadline: Duration) -> Result<(), TaskFailure> {
         let group = &self.group;
         group.tracker.close();
@@ -193,8 +196,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl Group {
-    /// The one place that decides about a dead task: logs it with all its causes, counts it, and acts. Returns the pauses when it is
-    /// to be started again.
+    /// Decides about a dead task, as the only place that does: logs it with all its causes, counts it, and acts.
+    /// Returns the pauses if the task is to be started again.
     fn failed(&self, task: &'static str, on_error: OnError, cause: Cause) -> Option<Backoff> {
         let action = match on_error {
             OnError::Restart(_) => "restart",
@@ -228,7 +231,7 @@ impl Group {
         self.lock_running().keys().copied().collect()
     }
 
-    // Both are whole after any panic: nothing is done to them in steps.
+    // Both are whole after any panic: they are never changed in steps.
     fn lock_running(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +241,7 @@ impl Group {
     }
 }
 
-/// An error and all its causes in one line.
+/// Returns an error and all its causes in one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source())
         .map(ToString::to_string)

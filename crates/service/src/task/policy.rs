@@ -1,17 +1,17 @@
-//! What is done about a task that fails, and about one that runs when the process drains.
+//! Policies for a task that fails, and for one that runs when the process drains.
 
 use std::time::Duration;
 
 /// Both halves of a task's policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What a failure or a panic leads to.
+    /// Effect of a failure or a panic.
     pub on_error: OnError,
-    /// What draining does to the task.
+    /// Effect of draining on the task.
     pub on_cancel: OnCancel,
 }
 
-/// What a failure of a task leads to.
+/// Effects of a task's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
     /// The task is started again after a pause.
@@ -22,7 +22,7 @@ pub enum OnError {
     Exit,
 }
 
-/// What draining does to a task.
+/// Effects of draining on a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnCancel {
     /// The task watches [`crate::Shutdown`] and ends by itself; it has until the group's deadline.
@@ -31,8 +31,8 @@ pub enum OnCancel {
     Abort,
 }
 
-/// Pauses between starts of a task that keeps failing: `first`, then twice as long each time, up to `most`. A task that ran for
-/// longer than `most` begins anew with `first`.
+/// Pauses between starts of a task that keeps failing: `first`, then twice as long each time, up to `most`. A task that
+/// ran for longer than `most` begins again with `first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The first pause.
@@ -52,7 +52,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The pause after `previous`, or the first one when the task ran for `ran` long enough.
+    /// Returns the pause after `previous`, or the first one if the task ran for `ran` long enough.
     pub(super) fn next(self, previous: Option<Duration>, ran: Duration) -> Duration {
         match previous {
             Some(previous) if ran <= self.most => (previous * 2).min(self.most),
@@ -62,7 +62,8 @@ impl Backoff {
 }
 
 impl Policy {
-    /// Restarted with the default pauses, dropped when draining: for loops whose every step may be cut off and repeated.
+    /// Returns the policy for loops in which every step may be cut off and repeated. The task is restarted with the
+    /// default pauses, and dropped when draining.
     pub fn restart() -> Self {
         Self {
             on_error: OnError::Restart(Backoff::default()),
@@ -70,7 +71,8 @@ impl Policy {
         }
     }
 
-    /// Drains the process when it fails, ends by itself when draining: for servers.
+    /// Returns the policy for servers: the process drains when the task fails, and the task ends by itself when
+    /// draining.
     pub fn essential() -> Self {
         Self {
             on_error: OnError::Drain,
@@ -78,7 +80,7 @@ impl Policy {
         }
     }
 
-    /// The same, but left to end by itself when draining.
+    /// Returns the same policy, but the task is left to end by itself when draining.
     #[must_use]
     pub fn finishes(self) -> Self {
         Self {
@@ -87,7 +89,7 @@ impl Policy {
         }
     }
 
-    /// The same, but dropped when draining.
+    /// Returns the same policy, but the task is dropped when draining.
     #[must_use]
     pub fn aborts(self) -> Self {
         Self {
