@@ -1,10 +1,10 @@
-//! Makes `docs/metrics.md` from the enum.
+//! Renders `docs/metrics.md` from the enum.
 
 use std::fmt::Write;
 
 use crate::{Kind, Metric};
 
-/// All metrics as a Markdown document.
+/// Returns all metrics as a Markdown document.
 pub fn as_markdown() -> String {
     let mut text = String::from(
         "# Metrics\n\nMade from `crates/telemetry/src/metric.rs`; `UPDATE=1 cargo nextest run -p telemetry` rewrites it.\n\n\

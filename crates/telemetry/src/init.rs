@@ -23,20 +23,20 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time that the last export at the end of the process may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where logs and traces go.
+/// Destinations and form of logs and traces.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TelemetryConfig {
     /// Name of the process in traces, such as `wherry-worker`. Set by the program, not by the operator.
     #[arg(skip = "wherry")]
     pub service_name: &'static str,
-    /// How log lines are written to standard error.
+    /// Form of the log lines on standard error.
     #[arg(long, env = "WHERRY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
-    /// Which log lines are written: a level (`error`, `warn`, `info`, `debug`, `trace`), or a list such as `info,worker=debug`.
+    /// Log lines to write: a level (`error`, `warn`, `info`, `debug`, `trace`), or a list such as `info,worker=debug`.
     #[arg(long, env = "WHERRY_LOG_LEVEL", default_value = "info", global = true)]
     pub log_level: String,
-    /// OTLP/gRPC endpoint that traces are sent to, such as `http://127.0.0.1:4317`, or `https://…` with a certificate that this machine
-    /// trusts. Without it no traces are made.
+    /// OTLP/gRPC endpoint that traces are sent to, such as `http://127.0.0.1:4317`, or `https://…` with a certificate
+    /// that this machine trusts. Without it no traces are made.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true)]
     pub otlp_endpoint: Option<Url>,
 }
@@ -52,7 +52,7 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// How log lines look.
+/// Forms of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// One line for a person.
@@ -61,25 +61,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why telemetry could not be set up.
+/// Reasons for which telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The log level is no level and no list of `target=level`.
+    /// The log level is neither a level nor a list of `target=level`.
     #[error(
         "{text:?} is not a log level: use error, warn, info, debug or trace, or a list such as info,worker=debug"
     )]
     ReadingLogLevel {
-        /// What was given.
+        /// The value that was given.
         text: String,
-        /// Why it was refused.
+        /// The parser's error.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The endpoint cannot be one of OTLP.
+    /// The endpoint cannot be an OTLP endpoint.
     #[error("traces cannot be sent to {endpoint}")]
     MakingExporter {
-        /// What was given.
+        /// The value that was given.
         endpoint: Url,
-        /// Why it was refused.
+        /// The exporter's error.
         source: opentelemetry_otlp::ExporterBuildError,
     },
     /// Logging was set up before.
@@ -94,11 +94,11 @@ pub struct Guard {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Sets up logs, traces and metrics of this process. With an OTLP endpoint it must be called inside a tokio runtime.
+/// Sets up logs, traces and metrics of this process. With an OTLP endpoint, it must be called inside a tokio runtime.
 ///
 /// # Errors
-/// The log level or the endpoint cannot be understood, or logging was set up before. An endpoint that does not answer is no error,
-/// now or later: spans wait in a bounded queue and are dropped when it is full.
+/// The log level or the endpoint cannot be parsed, or logging was set up before. An endpoint that does not answer is no
+/// error, now or later: spans wait in a bounded queue and are dropped when it is full.
 pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
     process::mark_start();
     recorder::install();
@@ -128,7 +128,7 @@ fn log_layer(config: &TelemetryConfig) -> Result<BoxedLayer, TelemetryError> {
             text: config.log_level.clone(),
             source,
         })?
-        // The exporter repeats itself every few seconds while the collector is away.
+        // The exporter repeats its error every few seconds while the collector is unreachable.
         .add_directive(directive("opentelemetry=off"))
         .add_directive(directive("opentelemetry_sdk=off"))
         .add_directive(directive("opentelemetry-otlp=off"));
@@ -150,7 +150,8 @@ fn log_layer(config: &TelemetryConfig) -> Result<BoxedLayer, TelemetryError> {
     })
 }
 
-/// Writes messages and fields as one line that a terminal can show: they hold text of tenants, agents and tools.
+/// Writes messages and fields as one line that is safe for a terminal: they contain text from tenants, agents and
+/// tools.
 #[derive(Debug, Default)]
 struct PrintableFields {
     fields: DefaultFields,
@@ -168,8 +169,8 @@ impl<'writer> FormatFields<'writer> for PrintableFields {
     }
 }
 
-/// Spans of our own code from `info` up. Those of the HTTP/2 stack are left out: the exporter itself runs on it, and each export would
-/// make spans for the next.
+/// Returns the layer that exports spans of our own code from `info` up. Spans of the HTTP/2 stack are left out: the
+/// exporter itself runs on that stack, and each export would make spans for the next.
 fn trace_layer(service_name: &'static str, provider: &SdkTracerProvider) -> BoxedLayer {
     let filter = [
         "h2=off",
@@ -203,7 +204,7 @@ fn trace_provider(
         .with_tonic()
         .with_endpoint(endpoint.as_str())
         .with_timeout(EXPORT_TIMEOUT);
-    // Over TLS the collector is held to the certificate authorities that this machine trusts.
+    // Over TLS, the collector's certificate must chain to an authority that this machine trusts.
     let exporter = if endpoint.scheme() == "https" {
         exporter.with_tls_config(ClientTlsConfig::new().with_native_roots())
     } else {
@@ -222,10 +223,10 @@ fn trace_provider(
 }
 
 impl Guard {
-    /// Sends what is left of the traces, for at most five seconds.
+    /// Sends the remaining traces, for at most five seconds.
     pub async fn shutdown(mut self) {
         if let Some(provider) = self.traces.take() {
-            // A panic of that thread costs the last spans, which is all that an error here costs.
+            // A panic of that thread costs only the last spans, as an error here does.
             let _ = tokio::task::spawn_blocking(move || flush(&provider)).await;
         }
     }

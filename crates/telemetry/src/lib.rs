@@ -1,8 +1,8 @@
 //! Logs, traces and metrics.
 //!
-//! - [`init()`] sets up logging and, when an endpoint is given, the export of traces. Nothing here can slow down or stop the
-//!   process that it watches: queues are bounded, a dead collector costs its spans and nothing else.
-//! - [`Metric`] names every metric that there is. `docs/metrics.md` is made from it.
+//! - [`init()`] sets up logging and, when an endpoint is given, the export of traces. Telemetry can't slow down or stop
+//!   the process: queues are bounded, and a dead collector costs nothing but its spans.
+//! - [`Metric`] names every metric. `docs/metrics.md` is generated from it.
 //! - [`trace_context`] carries a trace through messages, gRPC calls and rows.
 
 mod init;

@@ -1,14 +1,14 @@
-//! Every metric of Wherry, with what an operator must know to read it.
+//! Every metric of Wherry, with the facts that an operator needs to interpret it.
 //!
-//! A metric belongs here only if it has a place on the dashboard or in an alert; crates/testkit/tests/deploy.rs holds us to that. Label values
-//! come from small fixed sets: never an id, never text that somebody else chose.
+//! A metric belongs here only if it has a place on the dashboard or in an alert; crates/testkit/tests/deploy.rs
+//! enforces that. Label values come from small fixed sets: never an id, never text that another party chose.
 
-/// What kind of value a metric is.
+/// Kinds of metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Only goes up; starts at zero with the process.
+    /// Only increases; starts at zero with the process.
     Counter,
-    /// A value of now.
+    /// A current value.
     Gauge,
     /// A distribution, counted in buckets with these upper bounds, in the unit of the metric's name.
     Histogram(&'static [f64]),
@@ -19,43 +19,43 @@ pub enum Kind {
 pub struct Label {
     /// Its name.
     pub name: &'static str,
-    /// Which values it takes.
+    /// The values that it takes.
     pub values: &'static str,
 }
 
 /// Everything about one metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spec {
-    /// Name as Prometheus sees it; a histogram adds `_bucket`, `_sum` and `_count`.
+    /// Name as Prometheus receives it; a histogram adds `_bucket`, `_sum` and `_count`.
     pub name: &'static str,
     /// Counter, gauge or histogram.
     pub kind: Kind,
     /// Its labels, all of which are given each time.
     pub labels: &'static [Label],
-    /// What it means, in one sentence.
+    /// Its meaning, in one sentence.
     pub help: &'static str,
 }
 
-/// Answers within a request: 1 ms to 30 s.
+/// Bounds for answers within a request: 1 ms to 30 s.
 const LATENCY_SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
-/// Waiting in a queue or for a timer: 10 ms to an hour.
+/// Bounds for waiting in a queue or for a timer: 10 ms to an hour.
 const WAIT_SECONDS: &[f64] = &[
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
 ];
-/// Moving disks: one second to three days.
+/// Bounds for the time to move disks: one second to three days.
 const RUN_SECONDS: &[f64] = &[
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0, 259_200.0,
 ];
-/// 1 MB/s to 4 GB/s.
+/// Bounds from 1 MB/s to 4 GB/s.
 const BYTES_PER_SECOND: &[f64] = &[
     1e6, 4e6, 16e6, 32e6, 64e6, 128e6, 256e6, 512e6, 1e9, 2e9, 4e9,
 ];
 
 macro_rules! metrics {
     ($($variant:ident: $kind:expr, $name:literal, { $($label:ident: $values:literal),* $(,)? }, $help:literal;)*) => {
-        /// Every metric there is.
+        /// Every metric.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Metric {
             $(#[doc = concat!("`", $name, "`: ", $help)] $variant,)*
@@ -65,7 +65,7 @@ macro_rules! metrics {
             /// Every metric, in the order of the documentation.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Everything about this metric.
+            /// Returns the description of this metric.
             pub const fn spec(self) -> Spec {
                 match self {
                     $(Self::$variant => Spec {
@@ -156,7 +156,7 @@ metrics! {
     AgentRegistrations: Kind::Counter, "wherry_agent_registrations_total", { outcome: "`registered` or `refused`" },
         "Attempts of agents to register.";
 
-    // The data path, as the worker hears of it from its receivers.
+    // The data path, as receivers report it to the worker.
     TransferBytes: Kind::Counter, "wherry_transfer_bytes_total",
         { kind: "`durable` (written and flushed) or `wire` (received)" },
         "Bytes of disks that receivers took in.";

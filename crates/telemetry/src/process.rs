@@ -1,4 +1,4 @@
-//! What the kernel says about this process, read at each scrape.
+//! The kernel's numbers about this process, read at each scrape.
 
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -12,7 +12,7 @@ pub(crate) fn mark_start() {
     STARTED.get_or_init(Instant::now);
 }
 
-/// Sets all metrics of the process. What `/proc` does not tell is left out.
+/// Sets all metrics of the process. Values that `/proc` does not contain are left out.
 pub(crate) fn record() {
     let uptime = STARTED.get_or_init(Instant::now).elapsed();
     gauge(Metric::ProcessUptimeSeconds, &[]).set(uptime.as_secs_f64());
@@ -40,7 +40,7 @@ pub(crate) fn record() {
     }
 }
 
-/// `VmRSS:     1234 kB` of `/proc/self/status`, in bytes.
+/// Returns `VmRSS:     1234 kB` of `/proc/self/status`, in bytes.
 fn resident_bytes(status: &str) -> Option<u64> {
     let line = status
         .lines()
@@ -49,8 +49,8 @@ fn resident_bytes(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// `utime` and `stime`, the 14th and 15th field of `/proc/self/stat`, in whole seconds. The second field is the program's name in
-/// parentheses and may hold spaces, so that counting starts behind it.
+/// Returns `utime` plus `stime`, the 14th and 15th field of `/proc/self/stat`, in whole seconds. The second field is
+/// the program's name in parentheses and may contain spaces, so counting starts behind it.
 fn cpu_seconds(stat: &str) -> Option<u64> {
     /// Linux reports these in hundredths of a second on every architecture that we run on.
     const TICKS_PER_SECOND: u64 = 100;

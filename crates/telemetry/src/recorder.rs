@@ -1,4 +1,4 @@
-//! The process's one metrics recorder, and the only ways to a metric.
+//! The process's one metrics recorder, and the only access to metrics.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::process;
 use crate::{Kind, Metric};
 
-/// How often buffered samples of histograms are folded into their buckets when nobody scrapes; without it they would pile up.
+/// Interval at which buffered samples of histograms are folded into their buckets. Without it they would accumulate
+/// while the process is not scraped.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// The handle of a counter. Keep it where the call is hot.
+/// Returns the handle of a counter. Keep it if the call is hot.
 ///
 /// Labels are given in the order of [`Metric::spec`]; tests panic on others.
 pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
@@ -23,14 +24,14 @@ pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
     metrics::counter!(metric.spec().name, owned(labels))
 }
 
-/// The handle of a gauge; see [`counter`].
+/// Returns the handle of a gauge; see [`counter`].
 pub fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
     install();
     check(metric, labels, matches!(metric.spec().kind, Kind::Gauge));
     metrics::gauge!(metric.spec().name, owned(labels))
 }
 
-/// The handle of a histogram; see [`counter`]. Values are in the unit of the metric's name.
+/// Returns the handle of a histogram; see [`counter`]. Values are in the unit of the metric's name.
 pub fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
     install();
     check(
@@ -41,14 +42,15 @@ pub fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
     metrics::histogram!(metric.spec().name, owned(labels))
 }
 
-/// All metrics of this process in Prometheus' text format.
+/// Returns all metrics of this process in Prometheus' text format.
 pub fn render() -> String {
     let handle = install();
     process::record();
     handle.render()
 }
 
-/// Installs the recorder when it is not there yet. Every way to a metric calls it, so that no sample is lost to the order of a start.
+/// Installs the recorder if it is not there yet. Every access to a metric calls this, so that no sample is lost to the
+/// order of a start.
 pub(crate) fn install() -> &'static PrometheusHandle {
     HANDLE.get_or_init(|| {
         let recorder = builder().build_recorder();
@@ -76,7 +78,8 @@ fn builder() -> PrometheusBuilder {
         })
 }
 
-/// Gives the recorder all help texts, and each counter without labels its zero: an alert on a rate needs the zero before the first event.
+/// Gives the recorder all help texts, and sets each counter without labels to zero: an alert on a rate needs the zero
+/// before the first event.
 fn describe() {
     for metric in Metric::ALL {
         let spec = metric.spec();
@@ -114,7 +117,7 @@ fn owned(labels: &[(&'static str, &str)]) -> Vec<metrics::Label> {
         .collect()
 }
 
-/// A wrong label would make a series that no dashboard finds.
+/// Panics in debug builds on a wrong label, which would make a series that no dashboard finds.
 fn check(metric: Metric, labels: &[(&'static str, &str)], kind_fits: bool) {
     debug_assert!(kind_fits, "{metric:?} is of another kind");
     debug_assert!(

@@ -1,5 +1,5 @@
-//! Carries a trace from one process to the next in W3C form (`traceparent`, `tracestate`): in message headers, in gRPC metadata and
-//! in outbox rows.
+//! Carries a trace from one process to the next in W3C form (`traceparent`, `tracestate`): in message headers, in gRPC
+//! metadata and in outbox rows.
 
 use std::collections::HashMap;
 
@@ -20,14 +20,14 @@ pub fn inject_span(span: &Span, headers: &mut HashMap<String, String>) {
     TraceContextPropagator::new().inject_context(&span.context(), headers);
 }
 
-/// The current span's context as new headers; see [`inject`].
+/// Returns the current span's context as new headers; see [`inject`].
 pub fn headers() -> HashMap<String, String> {
     let mut headers = HashMap::new();
     inject(&mut headers);
     headers
 }
 
-/// The call with the current span's context in its metadata; see [`inject`].
+/// Returns the call with the current span's context in its metadata; see [`inject`].
 pub fn traced<T>(mut request: Request<T>) -> Request<T> {
     for (name, value) in headers() {
         if let (Ok(name), Ok(value)) = (
@@ -40,8 +40,8 @@ pub fn traced<T>(mut request: Request<T>) -> Request<T> {
     request
 }
 
-/// Makes `span` a child of the context in `headers`. Call it before the span is first entered. Headers without a context, or with a
-/// broken one, leave the span as it is: a stranger's header must not be able to do harm.
+/// Makes `span` a child of the context in `headers`. Call it before the span is first entered. Headers with no context
+/// or a broken one leave the span as it is: an unknown caller's header must do no harm.
 pub fn extract(span: &Span, headers: &HashMap<String, String>) {
     use opentelemetry::trace::TraceContextExt;
 

@@ -1,15 +1,15 @@
-//! A collector that does not answer must not be felt.
+//! A collector that does not answer must not slow the process.
 
 use std::time::{Duration, Instant};
 
 use telemetry::{TelemetryConfig, TelemetryError};
 
-/// Far more than a busy machine needs, and far less than a collector that never answers takes.
+/// Far more than a busy machine needs, and far less than waiting for a collector that never answers.
 const BOUND: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_collector_costs_neither_time_nor_the_end_of_the_process() {
-    // Takes connections and never answers: worse than one that refuses.
+    // Accepts connections and never answers, which is worse than a collector that refuses.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a free port");

@@ -1,4 +1,4 @@
-//! The text log of a process holds what others wrote, and shows it on one line.
+//! The text log of a process contains text from other parties, and shows it on one line.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The metrics as Prometheus and an operator see them.
+//! The metrics as Prometheus and an operator receive them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
