@@ -14,16 +14,16 @@ use crate::certificate::{certificate_der, parse};
 use crate::key::distinguished_name;
 use crate::{Error, KeyPair};
 
-/// Ten years: how long the deployment's authority lives.
+/// Lifetime of the deployment's authority: ten years.
 pub const DEPLOYMENT_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// A year: how long the certificate of an agent lives, unless it is renewed.
+/// Lifetime of an agent's certificate unless it is renewed: one year.
 pub const AGENT_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Thirty days: how long the authority of a run lives, and so the longest run.
+/// Lifetime of a run's authority, and so the longest run: thirty days.
 pub const RUN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How far behind the clock of a peer may be.
+/// Largest tolerated lag of a peer's clock.
 const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 /// A private key with the certificate over it. The key does not print.
@@ -59,7 +59,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new authority that lives for `valid_for`, and with it every certificate that it issues.
+    /// Makes a new authority that lives for `valid_for`; every certificate that it issues ends with it.
     ///
     /// # Errors
     /// [`Error::Make`].
@@ -83,7 +83,7 @@ impl Authority {
         })
     }
 
-    /// The authority of a certificate and its key, both PEM.
+    /// Reads the authority of a certificate and its key, both PEM.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -105,25 +105,26 @@ impl Authority {
         })
     }
 
-    /// The authority's certificate, PEM.
+    /// Returns the authority's certificate, PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The authority's private key, PKCS #8 PEM. Seal it before it is kept.
+    /// Returns the authority's private key, PKCS #8 PEM. Seal it before it is stored.
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
 
-    /// The [`fingerprint`](crate::fingerprint) of the authority's certificate.
+    /// Returns the [`fingerprint`](crate::fingerprint) of the authority's certificate.
     pub fn fingerprint(&self) -> String {
         crate::fingerprint(&self.certificate)
     }
 
-    /// A key and certificate for a server that is reached by `names`: DNS names and IP addresses. The first is its common name.
+    /// Issues a key and certificate for a server that is reached by `names`: DNS names and IP addresses. The first is
+    /// its common name.
     ///
     /// # Errors
-    /// [`Error::Make`], also for a name that is no DNS name.
+    /// [`Error::Make`], also for an invalid DNS name.
     pub fn issue_server(&self, names: &[String]) -> Result<Identity, Error> {
         let common_name = names.first().map_or("server", String::as_str);
         let mut params = CertificateParams::new(names)
@@ -133,7 +134,7 @@ impl Authority {
         self.issue_identity(params, common_name)
     }
 
-    /// A key and certificate for a client.
+    /// Issues a key and certificate for a client.
     ///
     /// # Errors
     /// [`Error::Make`].
@@ -141,11 +142,11 @@ impl Authority {
         self.issue_identity(client(common_name)?, common_name)
     }
 
-    /// A client certificate (PEM) over somebody else's public key, the DER of a SubjectPublicKeyInfo. Proves nothing by itself:
-    /// it is of use only to who has the private key.
+    /// Issues a client certificate (PEM) over another party's public key, the DER of a SubjectPublicKeyInfo. The
+    /// certificate proves nothing by itself: only the holder of the private key can use it.
     ///
     /// # Errors
-    /// [`Error::Read`] for what is no public key, and [`Error::Make`].
+    /// [`Error::Read`] if it is not a public key, and [`Error::Make`].
     pub fn issue_client_over_public_key(
         &self,
         common_name: &str,
@@ -156,10 +157,10 @@ impl Authority {
         self.issue(client(common_name)?, common_name, &public_key, None)
     }
 
-    /// The same, for `valid_for` at most. For certificates that are renewed.
+    /// Issues the same certificate, for `valid_for` at most. Used for certificates that are renewed.
     ///
     /// # Errors
-    /// [`Error::Read`] for what is no public key, and [`Error::Make`].
+    /// [`Error::Read`] if it is not a public key, and [`Error::Make`].
     pub fn issue_client_for(
         &self,
         common_name: &str,
@@ -172,11 +173,11 @@ impl Authority {
         self.issue(client(common_name)?, common_name, &public_key, Some(end))
     }
 
-    /// A client certificate (PEM) over the key of a certificate request, after the request has proved that its sender has that
-    /// key. The names that the request asks for count for nothing.
+    /// Issues a client certificate (PEM) over the key of a certificate request, after the request has proved that its
+    /// sender has that key. The names in the request are ignored.
     ///
     /// # Errors
-    /// [`Error::Read`] for what is no request, [`Error::NoPossession`] and [`Error::Make`].
+    /// [`Error::Read`] if it is not a request, [`Error::NoPossession`] and [`Error::Make`].
     pub fn issue_from_request(
         &self,
         request_pem: &str,
@@ -214,11 +215,11 @@ impl Authority {
     }
 }
 
-/// The public key of a certificate request (PEM), as DER of a SubjectPublicKeyInfo, after the request has proved that its
-/// sender has the private key.
+/// Returns the public key of a certificate request (PEM), as DER of a SubjectPublicKeyInfo, after the request has
+/// proved that its sender has the private key.
 ///
 /// # Errors
-/// [`Error::Read`] for what is no request, and [`Error::NoPossession`].
+/// [`Error::Read`] if it is not a request, and [`Error::NoPossession`].
 pub fn public_key_of_request(request_pem: &str) -> Result<Vec<u8>, Error> {
     Ok(verified(request_pem)?.public_key.subject_public_key_info())
 }
@@ -230,7 +231,8 @@ fn verified(request_pem: &str) -> Result<CertificateSigningRequestParams, Error>
     })
 }
 
-/// What a client's certificate says: who it is, as the common name and as the one subject alternative name.
+/// Returns the contents of a client's certificate: its owner, as the common name and as the one subject alternative
+/// name.
 fn client(common_name: &str) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::new([common_name.to_owned()])
         .map_err(Error::make(format!("the certificate of {common_name}")))?;
@@ -239,7 +241,8 @@ fn client(common_name: &str) -> Result<CertificateParams, Error> {
     Ok(params)
 }
 
-/// 120 random bits: unlike the library's own, another one for each certificate over the same key.
+/// Returns 120 random bits. The library's own serial number is always the same over one key; this one is new for each
+/// certificate.
 fn serial_number() -> SerialNumber {
     let mut bytes = [0; 16];
     SystemRandom::new()

@@ -1,4 +1,4 @@
-//! What can be read from a certificate.
+//! Values that can be read from a certificate.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use crate::Error;
 
-/// The DER of the first certificate in a PEM text.
+/// Returns the DER of the first certificate in a PEM text.
 ///
 /// # Errors
 /// [`Error::Read`].
@@ -17,12 +17,12 @@ pub fn certificate_der(pem: &str) -> Result<CertificateDer<'static>, Error> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(Error::read("the certificate"))
 }
 
-/// The SHA-256 of a certificate's DER, as 64 hexadecimal digits: what a pin is compared with.
+/// Returns the SHA-256 of a certificate's DER, as 64 hexadecimal digits. A pin is compared with it.
 pub fn fingerprint(certificate_der: &[u8]) -> String {
     hex::encode(digest(&SHA256, certificate_der))
 }
 
-/// The common name of a certificate. It says who the peer is only if its chain has been verified.
+/// Returns the common name of a certificate. It identifies the peer only if its chain has been verified.
 ///
 /// # Errors
 /// [`Error::Read`] and [`Error::Nameless`].
@@ -36,7 +36,7 @@ pub fn common_name_of(certificate_der: &[u8]) -> Result<String, Error> {
         .ok_or(Error::Nameless)
 }
 
-/// The public key of a certificate, as DER of a SubjectPublicKeyInfo.
+/// Returns the public key of a certificate, as DER of a SubjectPublicKeyInfo.
 ///
 /// # Errors
 /// [`Error::Read`].
@@ -44,7 +44,7 @@ pub fn public_key_der_of(certificate_der: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(parse(certificate_der)?.public_key().raw.to_vec())
 }
 
-/// The first moment at which a certificate counts, and the last.
+/// Returns the first moment at which a certificate is valid, and the last.
 ///
 /// # Errors
 /// [`Error::Read`].

@@ -1,4 +1,4 @@
-//! A private key and what follows from it.
+//! A private key and the values derived from it.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ impl fmt::Debug for KeyPair {
 }
 
 impl KeyPair {
-    /// A new key.
+    /// Generates a new key.
     ///
     /// # Errors
     /// [`Error::Make`] if the operating system gives no randomness.
@@ -28,7 +28,7 @@ impl KeyPair {
             .map_err(Error::make("a key"))
     }
 
-    /// The key of a PKCS #8 PEM.
+    /// Reads the key of a PKCS #8 PEM.
     ///
     /// # Errors
     /// [`Error::Read`].
@@ -38,17 +38,17 @@ impl KeyPair {
             .map_err(Error::read("the private key"))
     }
 
-    /// The private key as PKCS #8 PEM.
+    /// Returns the private key as PKCS #8 PEM.
     pub fn to_pem(&self) -> String {
         self.0.serialize_pem()
     }
 
-    /// The public key as DER of a SubjectPublicKeyInfo.
+    /// Returns the public key as DER of a SubjectPublicKeyInfo.
     pub fn public_key_der(&self) -> Vec<u8> {
         self.0.subject_public_key_info()
     }
 
-    /// A certificate request (PEM) signed with this key, which proves that its sender has the key.
+    /// Returns a certificate request (PEM) signed with this key, which proves that its sender has the key.
     ///
     /// # Errors
     /// [`Error::Make`].

@@ -1,9 +1,9 @@
-//! Certificate authorities and certificates: the deployment's, which agents trust from their first contact on, and each run's,
-//! which lives as long as the run and knows nobody but its receiver, its worker and its agent.
+//! Certificate authorities and certificates: the deployment's, which agents trust from their first contact on, and each
+//! run's. A run's authority lives as long as the run and certifies only its receiver, its worker and its agent.
 //!
-//! Keys are ECDSA P-256. A certificate names its owner in the common name and in the subject alternative names, where
-//! servers have all their names and addresses. A certificate ends with its authority, and begins an hour before it was made, so that a
-//! peer whose clock is behind takes it.
+//! Keys are ECDSA P-256. A certificate names its owner in the common name and in the subject alternative names. A
+//! server's certificate has all its names and addresses there. A certificate ends with its authority, and begins an
+//! hour before it was made, so that a peer whose clock is behind accepts it.
 
 mod authority;
 mod certificate;
@@ -17,7 +17,7 @@ pub use certificate::{
 };
 pub use key::KeyPair;
 
-/// What could not be made or read.
+/// Errors of making or reading keys and certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A key could not be generated or used to sign.
@@ -25,20 +25,20 @@ pub enum Error {
     Make {
         /// Such as "the certificate of localhost".
         what: String,
-        /// What the library said.
+        /// The library's error.
         #[source]
         source: rcgen::Error,
     },
-    /// A PEM or DER text can't be read as what it should be.
+    /// A PEM or DER text can't be parsed as the expected kind.
     #[error("can't read {what}")]
     Read {
         /// Such as "the authority's key".
         what: &'static str,
-        /// What the library said.
+        /// The library's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The certificate request is not signed with the key that it names: who sent it does not have the key.
+    /// The certificate request is not signed with the key that it names: its sender does not have the key.
     #[error("the certificate request is not signed with its own key")]
     NoPossession,
     /// The certificate has no common name.

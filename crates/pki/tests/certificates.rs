@@ -1,4 +1,4 @@
-//! Certificates are taken by those who trust their authority, and by nobody else.
+//! Certificates are accepted by peers that trust their authority, and by no other peer.
 
 use std::sync::Arc;
 
@@ -133,7 +133,7 @@ fn a_request_over_a_stolen_public_key_is_refused() {
     let mut der = CertificateSigningRequestDer::from_pem_slice(request.as_bytes())
         .unwrap()
         .to_vec();
-    // The name is signed, too: another letter in it and the signature is over something else.
+    // The name is signed, too: with one letter changed, the signature no longer matches.
     let at = der.windows(3).position(|window| window == b"s-1").unwrap();
     der[at + 2] = b'2';
     let body = base64(&der);
