@@ -1,4 +1,5 @@
-//! Runs both servers in the directory that is given, prints their process numbers and addresses, and waits to be killed. Used by the tests.
+//! Runs both servers in the given directory, prints their process numbers and addresses, and waits to be killed. Used
+//! by the tests.
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,11 +1,12 @@
 //! A server process that dies with this one and is started again when it crashes.
 //!
-//! The kernel sends a process its *parent death signal* when the **thread** that started it ends. So each server has a thread of its own
-//! here, which starts it, waits for it, and ends after it. When this process dies in whatever way, that thread dies and the server gets its
-//! signal. The signal is asked for after the last change of identity, since such a change clears it.
+//! The kernel sends a process its *parent death signal* when the **thread** that started it ends. So each server has a
+//! thread of its own here. The thread starts the server, waits for it, and ends after it. However this process dies,
+//! that thread dies with it and the server gets its signal. The signal is requested after the last change of identity,
+//! since such a change clears it.
 //!
-//! Each server is in a process group of its own: Ctrl-C at a terminal goes to the whole foreground group, and a database that stops while its
-//! clients still drain would fail them.
+//! Each server is in a process group of its own. Ctrl-C at a terminal is sent to the whole foreground group, and a
+//! database that stops while its clients still drain would fail them.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -30,7 +31,7 @@ use crate::identity::Identity;
 /// Longest pause between two starts of a server that keeps crashing.
 const MOST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How a server is started and ended.
+/// Command, environment and signals of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     /// Its name, for logs.
@@ -43,7 +44,7 @@ pub(crate) struct Launch {
     pub(crate) stop_signal: Signal,
     /// Ends it when this process is gone.
     pub(crate) orphan_signal: Signal,
-    /// How long it may take to end in order.
+    /// Time that it may take to end in order.
     pub(crate) stop_grace: Duration,
 }
 
@@ -63,12 +64,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The running process; taken out before it is reaped, so that no signal can reach another process of that number.
+    /// The running process. It is removed before the process is reaped, so that no signal can reach another process of
+    /// that number.
     pid: Option<Pid>,
-    /// It came up once: from now on it is started again when it crashes.
+    /// True once the server came up: from then on it is started again when it crashes.
     supervised: bool,
     stopping: bool,
-    /// How it ended, if it did so before it came up.
+    /// Outcome of a server that ended before it came up.
     outcome: Option<String>,
 }
 
@@ -101,19 +103,20 @@ impl Child {
         })
     }
 
-    /// How the server ended before it came up, if it did.
+    /// Returns the outcome of a server that ended before it came up.
     pub(crate) fn outcome(&self) -> Option<String> {
         self.shared.lock().outcome.clone()
     }
 
-    /// Says that the server came up: from now on it is started again when it crashes. Returns false when it has ended meanwhile.
+    /// Records that the server came up: from now on it is started again when it crashes. Returns false if it has ended
+    /// meanwhile.
     pub(crate) fn supervise(&self) -> bool {
         let mut state = self.shared.lock();
         state.supervised = true;
         state.outcome.is_none()
     }
 
-    /// Number of the process, when it runs now.
+    /// Returns the number of the process, if it runs now.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.shared
             .lock()
@@ -121,7 +124,7 @@ impl Child {
             .map(|pid| pid.as_raw().unsigned_abs())
     }
 
-    /// Ends the server in order, or kills it when it takes too long. Blocks.
+    /// Ends the server in order, or kills it if that takes too long. Blocks.
     pub(crate) fn stop(&mut self) {
         let Some(thread) = self.thread.take() else {
             return;
@@ -163,12 +166,12 @@ impl Drop for Child {
 }
 
 impl Shared {
-    // The state is whole after any panic: nothing is done to it in steps.
+    // The state is whole after any panic: it is never changed in steps.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps, unless the server is to stop. Returns whether it is.
+    /// Sleeps, unless the server is to stop. Returns true if it is to stop.
     fn pause(&self, time: Duration) -> bool {
         let (state, _) = self
             .changed
@@ -212,13 +215,13 @@ fn supervise(shared: &Shared, launch: &Launch, mut process: Process) {
         let mut state = shared.lock();
         state.pid = Some(pid_of(&process));
         if state.stopping {
-            // The stop came while there was nothing to signal.
+            // The stop was requested while there was no process to signal.
             let _ = kill(pid_of(&process), launch.stop_signal);
         }
     }
 }
 
-/// Waits for the process to end, and reaps it once nobody can signal it any more.
+/// Waits for the process to end, and reaps it when no other thread can signal it any more.
 fn wait(shared: &Shared, process: &mut Process) -> String {
     let pid = pid_of(process);
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
@@ -248,7 +251,7 @@ fn launch_process(launch: &Launch) -> io::Result<Process> {
     unsafe {
         command.pre_exec(move || {
             set_pdeathsig(signal)?;
-            // The parent may have died before the signal was asked for.
+            // The parent may have died before the signal was requested.
             if getppid() == parent {
                 Ok(())
             } else {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::ServerError;
 
-/// How long a directory may stay locked by a process that is just ending.
+/// Longest time that a directory may stay locked by a process that is just ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOG_TAIL_BYTES: u64 = 2000;
 
@@ -20,7 +20,7 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory if it is not there, and locks it. Waits a little for a predecessor that is just ending.
+    /// Creates the directory if necessary, and locks it. Waits briefly for a predecessor that is just ending.
     pub(crate) fn open(path: &Path) -> Result<Self, ServerError> {
         DirBuilder::new()
             .recursive(true)
@@ -49,12 +49,12 @@ impl Directory {
         &self.path
     }
 
-    /// The server's own log, begun anew at each start.
+    /// Returns the path of the server's own log, which begins anew at each start.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("server.log")
     }
 
-    /// The password that was made when the directory was new.
+    /// Returns the password that was generated when the directory was new.
     pub(crate) fn password(&self) -> Result<String, ServerError> {
         let path = self.path.join("password");
         match fs::read_to_string(&path) {
@@ -71,7 +71,7 @@ impl Directory {
         Ok(password)
     }
 
-    /// Writes a file that only this user can read, whole or not at all.
+    /// Writes a file, readable only by this user, either whole or not at all.
     pub(crate) fn write_private(&self, path: &Path, text: &str) -> Result<(), ServerError> {
         let partial = path.with_extension("partial");
         private_file(&partial)
@@ -95,7 +95,7 @@ fn private_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The last lines of a log, for an error.
+/// Returns the last lines of a log, for an error.
 pub(crate) fn tail(log: &Path) -> String {
     let mut text = Vec::new();
     let read = File::open(log).and_then(|mut file| {

@@ -1,12 +1,12 @@
-//! Why a private server does not run.
+//! Errors of a private server.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a private server does not run. The text says what to do about it.
+/// Reasons for which a private server does not run. The text names a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// No program of that server on this machine.
+    /// This machine has no program of that server.
     #[error("no {server} found: run `make setup`, or set {variable}, or give {flag}")]
     Missing {
         /// The server.
@@ -16,7 +16,7 @@ pub enum ServerError {
         /// The flag that makes it unnecessary.
         flag: &'static str,
     },
-    /// Another process has the directory.
+    /// Another process holds the directory.
     #[error("{} is in use by another Wherry process: stop that one first, or choose another data directory", dir.display())]
     InUse {
         /// The directory.
@@ -40,11 +40,11 @@ pub enum ServerError {
     /// A file or folder of the server could not be prepared.
     #[error("cannot {action} {}", path.display())]
     Preparing {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// With which file or folder.
+        /// The file or folder concerned.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The program could not be run at all.
@@ -52,7 +52,7 @@ pub enum ServerError {
     Running {
         /// The program.
         program: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The program ended before it was ready.
@@ -60,7 +60,7 @@ pub enum ServerError {
     Ended {
         /// The program.
         program: PathBuf,
-        /// How it ended.
+        /// Its exit status or signal.
         outcome: String,
         /// Its log file.
         log: PathBuf,
@@ -72,7 +72,7 @@ pub enum ServerError {
     NotReady {
         /// The program.
         program: PathBuf,
-        /// How long we waited.
+        /// Time that we waited.
         secs: u64,
         /// Its log file.
         log: PathBuf,

@@ -1,10 +1,10 @@
-//! Where the programs of a server are looked for.
+//! Search for the programs of a server.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The first of these that is there: the one that `variable` names; `.tools/` beside any folder above this program, where `make setup` puts
-/// it in a checkout; the search path; and `elsewhere`.
+/// Returns the first existing program of these: the one that `variable` names; `.tools/` beside any folder above this
+/// program, where `make setup` puts it in a checkout; the search path; and `elsewhere`.
 ///
 /// A variable that is set decides alone: an operator who names a server does not want another one.
 pub(crate) fn program(
@@ -35,7 +35,7 @@ pub(crate) fn program(
         .find(|path| path.is_file())
 }
 
-/// What an environment variable names.
+/// Kinds of path that an environment variable names.
 pub(crate) enum VariableNames {
     /// The folder of the programs.
     Folder,
@@ -43,7 +43,7 @@ pub(crate) enum VariableNames {
     Program,
 }
 
-/// `/usr/lib/postgresql/*/bin`, newest version first.
+/// Returns `/usr/lib/postgresql/*/bin`, newest version first.
 pub(crate) fn debian_postgres_folders() -> Vec<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir(Path::new("/usr/lib/postgresql"))
         .into_iter()

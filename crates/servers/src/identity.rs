@@ -1,9 +1,9 @@
-//! As whom a server runs.
+//! The user identity that a server runs with.
 //!
-//! PostgreSQL refuses to run as root. Root therefore runs it in a user namespace in which root has the number 1000: it sees itself as an
-//! ordinary user, and its files stay root's outside. Where such namespaces are forbidden, as in most containers, it runs as the account
-//! `postgres` or `nobody`, to whom its files are given. That account keeps one right of root's, to pass closed folders: the
-//! programs and the data may lie below `/root`.
+//! PostgreSQL refuses to run as root. Root therefore runs it in a user namespace that maps root to the number 1000.
+//! There PostgreSQL runs as an ordinary user, and its files stay root's outside. Where such namespaces are forbidden,
+//! as in most containers, it runs as the account `postgres` or `nobody`, which is given the server's files. That
+//! account keeps one of root's capabilities, to pass closed folders: the programs and the data may lie below `/root`.
 
 use std::fs;
 use std::io;
@@ -21,19 +21,19 @@ use rustix::thread::{
     set_keep_capabilities,
 };
 
-/// As whom a server runs.
+/// The user identity that a server runs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// As this process.
+    /// This process's own.
     Own,
-    /// As root under another number.
+    /// Root's, under another number.
     Namespace,
-    /// As another account.
+    /// Another account's.
     Account(Uid, Gid),
 }
 
 impl Identity {
-    /// The identity for a program that refuses root.
+    /// Returns the identity for a program that refuses root.
     pub(crate) fn not_root() -> Self {
         if !geteuid().is_root() {
             return Self::Own;
@@ -50,11 +50,11 @@ impl Identity {
         ["postgres", "nobody"]
             .into_iter()
             .find_map(|name| User::from_name(name).ok().flatten())
-            // Without any account the start fails with the kernel's word about the namespace.
+            // Without any account, the start fails with the kernel's error about the namespace.
             .map_or(Self::Namespace, |user| Self::Account(user.uid, user.gid))
     }
 
-    /// Makes `command` run as this.
+    /// Makes `command` run with this identity.
     pub(crate) fn apply(self, command: &mut Command) {
         // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
         match self {
@@ -68,7 +68,7 @@ impl Identity {
         }
     }
 
-    /// Gives `path` and everything in it to this identity; the last start may have been as another.
+    /// Gives `path` and everything in it to this identity; the last start may have had another.
     pub(crate) fn own(self, path: &Path) -> io::Result<()> {
         let (uid, gid) = match self {
             Self::Own => return Ok(()),
@@ -96,14 +96,14 @@ fn enter_namespace() -> io::Result<()> {
     write_once("/proc/self/gid_map", b"1000 0 1")
 }
 
-/// The kernel takes these files in one write only.
+/// Writes the bytes in one write: the kernel accepts these files in no other way.
 fn write_once(path: &str, bytes: &[u8]) -> io::Result<()> {
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     nix::unistd::write(&file, bytes)?;
     Ok(())
 }
 
-/// Only an ambient right outlives both the change of account and the exec.
+/// Changes to the account with an ambient capability: only that kind outlives both the change of account and the exec.
 fn become_account(uid: Uid, gid: Gid) -> io::Result<()> {
     set_keep_capabilities(true)?;
     setgroups(&[])?;

@@ -18,7 +18,7 @@ use crate::postgres::blocking;
 
 /// Longest time from start to ready; reading the streams back is part of it.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
-/// How often a start is tried when another program took a port.
+/// Number of attempts to start when another program took a port.
 const STARTS: usize = 3;
 
 /// A private NATS server. Dropping it stops it; [`Nats::stop`] does so without blocking the runtime.
@@ -33,7 +33,8 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts NATS with JetStream on the streams in `dir`, which is made when it is not there, and waits until it takes connections.
+    /// Starts NATS with JetStream on the streams in `dir`, which is created if necessary. Waits until it accepts
+    /// connections.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -42,22 +43,22 @@ impl Nats {
         blocking(move || Self::start_blocking(&dir)).await
     }
 
-    /// Address with user and password.
+    /// Returns the address with user and password.
     pub fn url(&self) -> String {
         format!("nats://wherry:{}@127.0.0.1:{}", self.password, self.port)
     }
 
-    /// Address of the server's own monitoring pages (`/varz`, `/jsz`, `/healthz`).
+    /// Returns the address of the server's own monitoring pages (`/varz`, `/jsz`, `/healthz`).
     pub fn monitor(&self) -> String {
         format!("http://127.0.0.1:{}", self.monitor_port)
     }
 
-    /// Number of the process, when it runs now.
+    /// Returns the number of the process, if it runs now.
     pub fn pid(&self) -> Option<u32> {
         self.child.pid()
     }
 
-    /// Stops the server: connections are closed, streams are on disk.
+    /// Stops the server: it closes its connections and leaves its streams on disk.
     pub async fn stop(self) {
         blocking(move || drop(self)).await;
     }
@@ -109,7 +110,7 @@ impl Nats {
     }
 }
 
-/// Settings lie in a file and not on the command line, which everybody on the machine can read.
+/// Writes the settings to a file: a command line can be read by everybody on the machine.
 fn write_settings(
     directory: &Directory,
     password: &str,
@@ -173,7 +174,7 @@ fn wait_until_ready(
     }
 }
 
-/// The server's first line is `INFO {…}`, which tells whether JetStream is up.
+/// Returns true if JetStream is up, according to the server's first line, `INFO {…}`.
 fn greets_with_jetstream(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let patience = Duration::from_secs(1);

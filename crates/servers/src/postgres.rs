@@ -19,19 +19,19 @@ use crate::port;
 
 /// Longest time from start to ready; recovery after a crash is part of it.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
-/// How often a start is tried when another program took the port.
+/// Number of attempts to start when another program took the port.
 const STARTS: usize = 3;
-/// User and database that `wherry` works with.
+/// User and database of `wherry`.
 const NAME: &str = "wherry";
-/// Role that the cluster is made with.
+/// Role that creates the cluster.
 const SUPERUSER: &str = "postgres";
 
-/// What survives a crash of the machine.
+/// Data that survives a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// Every committed transaction.
     Full,
-    /// Nothing: nothing is flushed. For tests.
+    /// None: nothing is flushed. For tests.
     Test,
 }
 
@@ -45,7 +45,7 @@ impl Durability {
                 "synchronous_commit=off",
                 "full_page_writes=off",
                 "shared_buffers=64MB",
-                // Databases come and go with each test.
+                // Databases are created and dropped with each test.
                 "autovacuum=off",
             ],
         }
@@ -63,7 +63,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts PostgreSQL on the data in `dir`, which is made when it is not there, and waits until it takes connections.
+    /// Starts PostgreSQL on the data in `dir`, which is created if necessary. Waits until it accepts connections.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -72,12 +72,12 @@ impl Postgres {
         blocking(move || Self::start_blocking(&dir, durability)).await
     }
 
-    /// Address of the database `wherry`, with its password.
+    /// Returns the address of the database `wherry`, with its password.
     pub fn url(&self) -> String {
         self.url_of(NAME)
     }
 
-    /// Address of a database of this server, with its password.
+    /// Returns the address of a database of this server, with its password.
     pub fn url_of(&self, database: &str) -> String {
         format!(
             "postgres://{NAME}:{}@127.0.0.1:{}/{database}",
@@ -85,12 +85,12 @@ impl Postgres {
         )
     }
 
-    /// Number of the server's first process, when it runs now.
+    /// Returns the number of the server's first process, if it runs now.
     pub fn pid(&self) -> Option<u32> {
         self.child.pid()
     }
 
-    /// Stops the server: connections are closed, everything is on disk.
+    /// Stops the server: it closes its connections and leaves everything on disk.
     pub async fn stop(self) {
         blocking(move || drop(self)).await;
     }
@@ -107,7 +107,7 @@ impl Postgres {
         } else {
             initialise(&directory, &data, &programs, identity)?;
         }
-        // A copied directory is still the copier's.
+        // A copied directory still belongs to the account that copied it.
         identity
             .own(directory.path())
             .map_err(preparing("give away", directory.path()))?;
@@ -139,7 +139,7 @@ impl Postgres {
     }
 }
 
-/// Runs blocking work off the async threads; a panic goes on in the caller.
+/// Runs blocking work off the async threads; a panic continues in the caller.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
@@ -206,14 +206,16 @@ fn launch(
         arguments,
         log: log.to_owned(),
         identity,
-        // "Fast": ends sessions and writes everything. "Immediate" for an orphan, since it must not linger; the log replays the rest.
+        // "Fast" ends sessions and writes everything. An orphan gets "immediate", since it must not linger; the log
+        // replays the rest.
         stop_signal: Signal::SIGINT,
         orphan_signal: Signal::SIGQUIT,
         stop_grace: Duration::from_secs(15),
     }
 }
 
-/// Makes the data directory beside its place and moves it there whole, so that a start that was cut off leaves nothing half made.
+/// Creates the data directory beside its final place and then renames it, so that an interrupted start leaves nothing
+/// incomplete.
 fn initialise(
     directory: &Directory,
     data: &Path,
@@ -256,8 +258,9 @@ fn initialise(
     fs::rename(&partial, data).map_err(preparing("name", data))
 }
 
-/// Statements, one a line, that make the role and the database that the server is for. The role owns its database and makes roles and
-/// databases; it runs no programs and reads no files, as a superuser could. Nobody can log in as the superuser.
+/// Returns statements, one a line, that create the role and the database of the server's user. The role owns its
+/// database and creates roles and databases. Unlike a superuser, it runs no programs and reads no files. Nobody can log
+/// in as the superuser.
 fn owner(password: &str) -> String {
     let password = password.replace('\'', "''");
     format!(
@@ -345,8 +348,10 @@ fn check_version(data: &Path, program: &Path) -> Result<(), ServerError> {
     })
 }
 
-/// We hold the directory's lock, so a server that still runs on it has lost its parent and is told to end; and a `postmaster.pid` without a
-/// server is left from a crash. PostgreSQL itself removes the latter only when no other process has got that number since.
+/// Ends a server that still runs on the data, and removes a stale `postmaster.pid`.
+///
+/// We hold the directory's lock, so a running server has lost its parent. A `postmaster.pid` without a server is left
+/// from a crash. PostgreSQL itself removes that file only if no other process has received its number since.
 fn end_orphan(data: &Path) -> Result<(), ServerError> {
     let file = data.join("postmaster.pid");
     let Some(pid) = first_line_as_pid(&file) else {
@@ -361,7 +366,7 @@ fn end_orphan(data: &Path) -> Result<(), ServerError> {
                 dir: data.to_owned(),
             });
         }
-        // The error is that it is gone already.
+        // An error here means that the process is gone already.
         let _ = kill(pid, Signal::SIGQUIT);
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -379,7 +384,7 @@ fn first_line_as_pid(file: &Path) -> Option<Pid> {
     (pid > 1).then(|| Pid::from_raw(pid))
 }
 
-/// The eighth line of `postmaster.pid` says `ready` once connections are taken.
+/// Waits until the eighth line of `postmaster.pid` is `ready`, which it is once connections are accepted.
 fn wait_until_ready(
     child: &Child,
     data: &Path,

@@ -105,7 +105,7 @@ struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // The error is that it is gone already.
+        // An error here means that the process is gone already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -127,7 +127,7 @@ fn start_owner(dir: &Path) -> Result<Owner> {
 }
 
 impl Owner {
-    /// Waits for the servers of a started owner.
+    /// Reads the addresses of the servers of a started owner.
     fn read(mut process: Child) -> Result<Self> {
         let mut line = String::new();
         BufReader::new(process.stdout.take().context("piped")?).read_line(&mut line)?;
@@ -142,7 +142,7 @@ impl Owner {
         })
     }
 
-    /// Kills it, and waits until its servers are gone as well.
+    /// Kills the owner, and waits until its servers are gone as well.
     fn kill(mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
@@ -260,7 +260,8 @@ async fn without_its_password_nobody_gets_in() -> Result<()> {
     Ok(())
 }
 
-/// Most containers run as root and forbid user namespaces. Here it is a namespace that holds every account and in which no further one may be made.
+/// Most containers run as root and forbid user namespaces. This test uses a namespace that contains every account and
+/// allows no further namespace.
 #[tokio::test]
 async fn root_without_user_namespaces_runs_postgres_as_another_account() -> Result<()> {
     use nix::sched::{CloneFlags, unshare};
@@ -278,7 +279,7 @@ async fn root_without_user_namespaces_runs_postgres_as_another_account() -> Resu
         .context("target folder")?
         .join("examples/run_servers");
     let dir = tempfile::tempdir()?;
-    // The rights of root come with the exec after the accounts are mapped, hence the shell in the shell.
+    // Root's capabilities come with the exec after the accounts are mapped, hence the shell in the shell.
     let script = r#"read mapped; exec sh -c 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$0" "$1"' "$0" "$1""#;
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(program).arg(dir.path());
