@@ -1,4 +1,4 @@
-//! What comes over the wire of the data path, and the files that it keeps.
+//! Input from the wire of the data path, and the files that the data path keeps.
 
 use std::io;
 use std::path::Path;
@@ -17,12 +17,12 @@ use transfer::protocol::{
     self, FRAME_BYTES, Frame, OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION,
 };
 
-/// The disk that maps and pages are of: 40 chunks, the last of them short.
+/// Size of the disk that maps and pages describe: 40 chunks, the last of them short.
 const SIZE_BYTES: u64 = 39 * CHUNK + 5000;
 const CHUNK_BYTES: u32 = 1 << 16;
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
-/// The header of a frame: what is read and written again is read the same.
+/// Checks a frame's header: a header that is read and written again reads the same.
 pub fn frame(bytes: &[u8]) {
     if let Some(header) = bytes.first_chunk::<FRAME_BYTES>()
         && let Ok(read) = Frame::decode(header)
@@ -31,7 +31,8 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
-/// The payloads of a data stream, each behind its codec and its length: whatever they are, no chunk is longer than one can be.
+/// Checks the payloads of a data stream, each behind its codec and its length: whatever they are, no chunk exceeds the
+/// longest one.
 pub fn payload(mut bytes: &[u8]) {
     let mut unpacker = Unpacker::default();
     let mut room = vec![0; CHUNK_BYTES as usize];
@@ -46,7 +47,8 @@ pub fn payload(mut bytes: &[u8]) {
     }
 }
 
-/// A message of the control stream, of either side: the same, and what it says of a disk is entered whole or refused.
+/// Checks a message of either side's control stream in the same way: its statements about a disk are recorded whole or
+/// refused.
 pub fn control(bytes: &[u8]) {
     let _any = protocol::version_of_hello(bytes);
     reads_what_it_writes::<ToReceiver>(bytes);
@@ -66,7 +68,8 @@ fn reads_what_it_writes<M: Serialize + DeserializeOwned + PartialEq + std::fmt::
     Some(read)
 }
 
-/// A chunk map: whatever lies in the file, it opens, opens again with the same, and takes and keeps the next record.
+/// Checks a chunk map: whatever the file contains, it opens, reopens with the same contents, and accepts and keeps the
+/// next record.
 pub fn journal(bytes: &[u8]) {
     let file = Memory(Arc::new(Mutex::new(bytes.to_vec())));
     let open = || {
@@ -122,7 +125,7 @@ fn list(hashes: &mut ChunkHashes) -> Vec<Chunk> {
         .collect()
 }
 
-/// A manifest: there is one way to write what it says, and with any bit of it changed it is none.
+/// Checks a manifest: its contents have one encoding, and with any bit changed it is refused.
 pub fn manifest(bytes: &[u8]) {
     let Ok((head, mut known)) = manifest::read(bytes, "it") else {
         return;
@@ -206,7 +209,8 @@ impl Storage for Memory {
     fn drop_cache(&self, _: u64, _: u64) {}
 }
 
-/// Good inputs for the targets of this file, by target and name: its corpus, as the present protocol and formats have it.
+/// Returns good inputs for the targets of this file, by target and name: its corpus in the present protocol and
+/// formats.
 pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let disk = DiskIndex(1);
     let mut known = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
@@ -302,7 +306,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ]
 }
 
-/// Two chunks of one stream, and one of the next, as [`payload`] takes them.
+/// Returns two chunks of one stream, and one of the next, as [`payload`] reads them.
 fn payloads() -> Vec<u8> {
     let text = "words of which a server's disk is full; ".repeat(1000);
     let mut packer = Packer::default();

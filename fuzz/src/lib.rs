@@ -1,5 +1,5 @@
-//! Functions that take any bytes and must not panic; what they find wrong, they say by panicking. A test runs each over its corpus and over
-//! a bounded number of its mutations, from a seed that a failure prints.
+//! Functions that accept any bytes and must not panic; they report an error that they find by panicking. A test runs
+//! each over its corpus and over a bounded number of its mutations, from a seed that a failure prints.
 
 mod data_path;
 
@@ -24,12 +24,12 @@ pub const ALL: [(&str, Target); 9] = [
     ("manifest", manifest),
 ];
 
-/// A call as it comes in, up to where its caller would be looked up.
+/// Checks an incoming call, up to the point where its caller would be looked up.
 pub fn call(bytes: &[u8]) {
     api_gateway::unverified::read(bytes);
 }
 
-/// The text of a query or form: what is read from it and written again reads the same.
+/// Checks the text of a query or form: a text that is read and written again reads the same.
 pub fn request(bytes: &[u8]) {
     let Ok(read) = pairs::parse(bytes) else {
         return;
@@ -42,7 +42,8 @@ pub fn request(bytes: &[u8]) {
     assert_eq!(again, sorted, "{written}");
 }
 
-/// An `Authorization` header in the first line, a query in the second, a body in the rest: what is signed verifies.
+/// Checks an `Authorization` header in the first line, a query in the second and a body in the rest: a signed request
+/// verifies.
 pub fn signature(bytes: &[u8]) {
     let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
     let header = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
@@ -67,7 +68,7 @@ pub fn signature(bytes: &[u8]) {
     let _any = v3::verify("secret", &text, &authorization.signature);
 }
 
-/// A policy: what is read and written again reads the same, and decides the same.
+/// Checks a policy: one that is read and written again reads the same, and decides the same.
 pub fn policy(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -76,7 +77,7 @@ pub fn policy(bytes: &[u8]) {
         return;
     };
     let written = policy.render();
-    // Written out, a policy close to the limit can be over it.
+    // When it is written out, a policy close to the limit can exceed it.
     if written.len() <= MAX_POLICY_BYTES {
         assert_eq!(Policy::parse(&written).as_ref(), Ok(&policy), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Each target over its corpus, and over a bounded number of mutations of it.
+//! Runs each target over its corpus, and over a bounded number of mutations of it.
 
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -8,7 +8,8 @@ use rand::{RngExt as _, SeedableRng as _};
 
 const SEED: u64 = 20_261_123;
 
-/// Mutations of each corpus. `WHERRY_FUZZ_INPUTS` sets more: those of fewer are among them.
+/// Returns the number of mutations of each corpus. `WHERRY_FUZZ_INPUTS` sets more: a larger number includes the
+/// mutations of a smaller one.
 fn inputs() -> u64 {
     match std::env::var("WHERRY_FUZZ_INPUTS") {
         Ok(number) => number.parse().expect("WHERRY_FUZZ_INPUTS is a number"),
@@ -31,7 +32,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     inputs.collect()
 }
 
-/// A few bytes changed, removed, doubled, or taken from another input.
+/// Returns an input with a few bytes changed, removed, doubled, or taken from another input.
 fn mutated(random: &mut StdRng, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut input = corpus[random.random_range(0..corpus.len())].clone();
     for _ in 0..random.random_range(1..6) {
@@ -58,7 +59,7 @@ fn mutated(random: &mut StdRng, corpus: &[Vec<u8>]) -> Vec<u8> {
     input
 }
 
-/// `UPDATE=1 cargo test -p fuzz` writes them anew after a change of protocol or formats.
+/// `UPDATE=1 cargo test -p fuzz` writes them again after a change of protocol or formats.
 #[test]
 fn the_examples_are_those_of_the_present_formats() {
     for (target, name, bytes) in fuzz::examples() {
