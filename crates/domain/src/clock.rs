@@ -1,4 +1,4 @@
-//! Where time comes from. Code that reads the time takes a [`Clock`], so that tests can turn it.
+//! The source of time. Code that reads the time takes a [`Clock`], so that tests can advance it.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use crate::Timestamp;
 
 /// A source of wall-clock and monotonic time.
 ///
-/// Wall clocks are compared by Postgres only; a process uses [`Clock::now`] for request time stamps (±15 minutes) and for
-/// what people read, and [`Clock::monotonic`] for everything that it waits for.
+/// Only Postgres compares wall clocks. A process uses [`Clock::now`] for request time stamps (±15 minutes) and for
+/// times that people read. It uses [`Clock::monotonic`] for everything that it waits for.
 pub trait Clock: Debug + Send + Sync {
     /// The wall clock, UTC.
     fn now(&self) -> Timestamp;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes in a GiB.
 pub const GIB: u64 = 1 << 30;
 
-/// Which disk of a server: 0 is the system disk, 1–16 are data disks.
+/// Index of a server's disk: 0 is the system disk, 1–16 are data disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiskIndex(pub u16);
@@ -32,21 +32,22 @@ impl fmt::Display for DiskIndex {
 /// A disk of a source, as its agent found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDisk {
-    /// Which disk.
+    /// The disk's index.
     pub index: DiskIndex,
-    /// Where it is on the source, such as `/dev/vda`.
+    /// Path of the disk on the source, such as `/dev/vda`.
     pub path: String,
-    /// Its size in bytes.
+    /// Size of the disk in bytes.
     pub size_bytes: u64,
-    /// Bytes that its file systems or extents use, where the agent could find out.
+    /// Bytes that the disk's file systems or extents use, if the agent could determine them.
     pub used_bytes: Option<u64>,
-    /// Its partitions, in the order of their table; none where it has no table, or where the agent could not find out.
+    /// The disk's partitions, in the order of their table. Empty if the disk has no table, or if the agent could not
+    /// read it.
     pub partitions: Vec<SourcePartition>,
-    /// How its bytes are divided.
+    /// Sectors and partition table of the disk.
     pub layout: DiskLayout,
-    /// What it is, whatever its name; `None` where the agent is of a version that did not ask.
+    /// Identity of the disk, whatever its name. `None` if the agent is of a version that does not report it.
     pub identity: Option<DiskIdentity>,
-    /// What uses the disk for writing, such as `mounted at /`; empty for nothing that the agent knows of.
+    /// Use of the disk for writing, such as `mounted at /`. Empty if the agent knows of none.
     pub in_use: String,
 }
 
@@ -60,7 +61,7 @@ pub struct DiskLayout {
     /// Bytes of a sector, as the disk writes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub physical_sector_bytes: Option<u32>,
-    /// Kind of its partition table: `gpt`, `dos`, `none`, or another name.
+    /// Kind of the disk's partition table: `gpt`, `dos`, `none`, or another name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition_table: Option<String>,
 }
@@ -68,31 +69,31 @@ pub struct DiskLayout {
 /// A partition of a source's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePartition {
-    /// Where it is on the source, such as `/dev/vda1`.
+    /// Path of the partition on the source, such as `/dev/vda1`.
     pub path: String,
-    /// Where it begins on the disk, in bytes.
+    /// Offset of the partition's first byte on the disk.
     pub start_bytes: u64,
-    /// Its size in bytes.
+    /// Size of the partition in bytes.
     pub size_bytes: u64,
-    /// What it is for.
+    /// Purpose of the partition.
     pub purpose: PartitionPurpose,
 }
 
-/// What a partition is for.
+/// Purpose of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PartitionPurpose {
     /// Anything else.
     #[default]
     Normal,
-    /// The root file system of the running server lies in it.
+    /// The partition holds the root file system of the running server.
     System,
-    /// The server begins with it.
+    /// The server boots from the partition.
     Boot,
 }
 
 impl PartitionPurpose {
-    /// As the API calls it.
+    /// Returns the name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Normal => "Normal",
@@ -105,25 +106,25 @@ impl PartitionPurpose {
 /// A disk of the image that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetDisk {
-    /// Which disk.
+    /// The disk's index.
     pub index: DiskIndex,
-    /// Its size in GiB.
+    /// Size of the disk in GiB.
     pub size_gib: u32,
 }
 
 impl TargetDisk {
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub fn size_bytes(self) -> u64 {
         u64::from(self.size_gib) * GIB
     }
 }
 
-/// Whole GiB that hold `bytes`, rounded up: how the API shows the size of a disk.
+/// Returns the whole GiB that hold `bytes`, rounded up. The API shows the size of a disk in this form.
 pub fn gib_rounded_up(bytes: u64) -> u64 {
     bytes.div_ceil(GIB)
 }
 
-/// Says whether a copy of a disk is what the disk held at one moment.
+/// Consistency of a disk's copy: true to one moment, or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Moment {
     /// Nothing was written between the first read and the last.
@@ -139,7 +140,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// The words of image descriptions and the API.
+    /// Returns the words of image descriptions and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::One => "one moment in time",
@@ -148,7 +149,7 @@ impl Moment {
         }
     }
 
-    /// The moment of an image whose disks have these.
+    /// Returns the moment of an image whose disks have these.
     pub fn of_all(moments: impl IntoIterator<Item = Self>) -> Self {
         let worse = |one, other| match (one, other) {
             (Self::Several, _) | (_, Self::Several) => Self::Several,
@@ -162,14 +163,14 @@ impl Moment {
 /// A disk that its source uses for writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskInUse {
-    /// Where it is on the source.
+    /// Path of the disk on the source.
     pub path: String,
-    /// What uses it, such as `mounted at /`.
+    /// Use of the disk, such as `mounted at /`.
     pub by: String,
 }
 
 impl DiskInUse {
-    /// The sentence for whoever wants an image of it that is one moment in time.
+    /// Returns the warning for a person who wants an image of the disk that is one moment in time.
     pub fn warning(&self) -> String {
         format!(
             "The disk {} is used for writing ({}). If it is written while it is copied, the run ends with SourceServer.DiskChanged: stop what writes to it, \

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::printable;
 
-/// What went wrong with a job or a source.
+/// A failure of a job or a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The stable code.
     pub code: FailureCode,
-    /// What happened and what to do, in sentences, with the disk, offset or address that it is about.
+    /// Sentences about what happened and what to do, with the disk, offset or address concerned.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure with its sentence, of which people see every character (`domain::printable`).
+    /// Returns a failure with its sentence, escaped so that people see every character (`domain::printable`).
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -45,12 +45,13 @@ macro_rules! failure_codes {
             /// Every code.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// As on the wire.
+            /// Returns the code on the wire.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
 
-            /// Whether the same run may succeed when it simply goes on: a lost connection, say, but not a full disk.
+            /// Returns true if the same run may succeed when it continues. A lost connection can recover; a full disk
+            /// can't.
             pub fn is_retryable(self) -> bool {
                 match self { $(Self::$name => $retry,)+ }
             }
@@ -69,15 +70,15 @@ failure_codes! {
     SourceDiskChanged = "SourceServer.DiskChanged", false;
     /// The agent can't reach the receiver.
     ReceiverUnreachable = "ReplicationJob.ReceiverUnreachable", true;
-    /// The agent sends less than a run must come further in an hour.
+    /// The agent sends so slowly that a run misses its minimum progress within an hour.
     TooSlow = "ReplicationJob.TooSlow", false;
     /// The receiver is gone, or does not answer.
     ReceiverLost = "ReplicationJob.ReceiverLost", true;
-    /// No room for the disks or the image.
+    /// The disks or the image do not fit on the target.
     TargetFull = "ReplicationJob.TargetFull", false;
     /// A target disk or the image store refuses a write.
     TargetUnwritable = "ReplicationJob.TargetUnwritable", false;
-    /// What was written is not what was sent.
+    /// The written data differs from the data that was sent.
     Corrupt = "ReplicationJob.DataCorrupt", false;
     /// The instance can't be made.
     InstanceFailed = "ReplicationJob.InstanceFailed", false;

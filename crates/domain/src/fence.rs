@@ -1,7 +1,7 @@
-//! Runs and epochs: which execution of a job, and which owner of it.
+//! Runs and epochs: the execution of a job, and the owner of that execution.
 //!
-//! The epoch is the fencing number of a job. It goes up with every lease that is granted and never comes back, over all
-//! runs of the job, so comparing two epochs of one job always says which owner is the newer.
+//! The epoch is the fencing number of a job. It grows with every lease that is granted and never repeats, over all runs
+//! of the job. Of two epochs of one job, the larger one belongs to the newer owner.
 
 use std::fmt;
 

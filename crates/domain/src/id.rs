@@ -1,6 +1,6 @@
-//! Identifiers. Each kind is a type of its own, so that a job's id can't be passed where a source's is meant.
+//! Identifiers. Each kind is a type of its own, so that a job's id can't be passed in place of a source's.
 //!
-//! Form (SMC API §5.1): a prefix, a dash, then `[0-9a-z]` up to 22 characters in all. Clients treat them as opaque.
+//! Form (SMC API §5.1): a prefix, a dash, then `[0-9a-z]`, up to 22 characters in all. Clients treat ids as opaque.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ pub const ID_LENGTH: usize = 22;
 /// Longest id that is accepted from outside.
 const MAX_ID_LENGTH: usize = 64;
 
-/// Why a text is not an id of the wanted kind.
+/// The text is not an id of the wanted kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an id of the form {prefix}…")]
 pub struct InvalidId {
@@ -30,15 +30,15 @@ macro_rules! id {
         pub struct $name(String);
 
         impl $name {
-            /// What every id of this kind begins with.
+            /// Prefix of every id of this kind.
             pub const PREFIX: &'static str = $prefix;
 
-            /// A new id, from the operating system's randomness.
+            /// Generates a new id from the operating system's randomness.
             pub fn generate() -> Self {
                 Self(generate(Self::PREFIX))
             }
 
-            /// The id as it is on the wire.
+            /// Returns the id as it is on the wire.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -146,13 +146,13 @@ fn parse(text: &str, prefix: &'static str) -> Result<String, InvalidId> {
     }
 }
 
-/// An account. Sixteen digits, as cloud account ids are.
+/// An account. It has sixteen digits, like cloud account ids.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TenantId(String);
 
 impl TenantId {
-    /// A new account id.
+    /// Generates a new account id.
     pub fn generate() -> Self {
         Self(
             rand::rng()
@@ -161,7 +161,7 @@ impl TenantId {
         )
     }
 
-    /// The id as it is on the wire.
+    /// Returns the id as it is on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -202,12 +202,12 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// Names one API call: an upper-case UUID, `8-4-4-4-12`.
+/// Identifier of one API call: an upper-case UUID, `8-4-4-4-12`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// A new, random request id.
+    /// Generates a new, random request id.
     pub fn generate() -> Self {
         let mut bytes: [u8; 16] = rand::rng().random();
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -223,7 +223,7 @@ impl RequestId {
         ))
     }
 
-    /// The id as it is on the wire.
+    /// Returns the id as it is on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }

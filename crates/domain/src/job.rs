@@ -1,7 +1,7 @@
 //! A replication job's life: its states, the events that move it, and the table of both.
 //!
-//! Three things stay apart on a job's row: the *intent* (what the API asked for), what was *observed* (what the lease holder last
-//! reported, with its epoch) and the *state*, which only [`transition::next`] moves.
+//! A job's row keeps three things apart. The *intent* is the last request of the API. The *observed* values are the
+//! last report of the lease holder, with its epoch. The *state* is moved by [`transition::next`] alone.
 
 pub mod explain;
 mod intent;

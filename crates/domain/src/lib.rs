@@ -1,5 +1,5 @@
-//! What Wherry's words mean: ids, the job's state machine, the rules for names, sizes and times, and the failures that
-//! a tenant can read. Everything here is a pure value or a pure function; nothing does I/O.
+//! Wherry's domain: ids, the job's state machine, the rules for names, sizes and times, and the failures that a tenant
+//! can read. Everything here is a pure value or a pure function; nothing does I/O.
 
 pub mod clock;
 pub mod disk;

@@ -1,4 +1,5 @@
-//! What processes tell each other through NATS. A message is a hint: it names a row, and whoever gets it reads that row.
+//! The messages between processes, sent through NATS. A message is a hint: it names a row, and its receiver reads that
+//! row.
 
 use std::collections::HashMap;
 
@@ -14,13 +15,13 @@ pub type TraceHeaders = HashMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// For whoever does the work; on the work queue.
+    /// A command for a worker, on the work queue.
     Command(Command),
-    /// For whoever watches; on the stream of changes.
+    /// A change for those who watch, on the stream of changes.
     JobChanged(JobChanged),
 }
 
-/// Something to look at, for a worker.
+/// A hint for a worker to read a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -36,7 +37,7 @@ pub enum Command {
         /// The job.
         job_id: JobId,
     },
-    /// The job is being deleted: release what it holds.
+    /// The job is being deleted; the worker releases its resources.
     RemoveJob {
         /// The job.
         job_id: JobId,
@@ -51,17 +52,17 @@ pub enum Command {
 /// A job has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobChanged {
-    /// Whose job.
+    /// The job's owner.
     pub tenant: TenantId,
-    /// Which job.
+    /// The job.
     pub job_id: JobId,
-    /// What happened to it.
+    /// The event that changed the job.
     pub event: Event,
-    /// The state before.
+    /// The state before the event.
     pub from: State,
-    /// The state since.
+    /// The state after the event.
     pub to: State,
-    /// The run that it is about; 0 before the first.
+    /// The run concerned; 0 before the first.
     pub run: Run,
     /// The job's highest epoch at that time.
     pub epoch: Epoch,

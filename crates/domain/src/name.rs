@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::printable::is_printable;
 
-/// A name: 2–128 letters, digits, `:` `_` `-`, beginning with a letter, not with `http://` or `https://`.
+/// A name: 2–128 letters, digits, `:` `_` `-`. It begins with a letter, and not with `http://` or `https://`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -37,7 +37,7 @@ impl Name {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,7 +63,8 @@ impl From<Name> for String {
     }
 }
 
-/// The name of a workgroup: 2–64 letters, digits, `.` `:` `_` `-`, beginning with a letter, not with `http://` or `https://`.
+/// Returns true if `text` can name a workgroup: 2–64 letters, digits, `.` `:` `_` `-`. It begins with a letter, and not
+/// with `http://` or `https://`.
 pub fn is_workgroup_name(text: &str) -> bool {
     (2..=64).contains(&text.chars().count())
         && text.chars().next().is_some_and(char::is_alphabetic)
@@ -72,17 +73,20 @@ pub fn is_workgroup_name(text: &str) -> bool {
         })
 }
 
-/// The description of a workgroup: 2–256 characters that can be printed, not beginning with `http://` or `https://`.
+/// Returns true if `text` can describe a workgroup: 2–256 printable characters that do not begin with `http://` or
+/// `https://`.
 pub fn is_workgroup_description(text: &str) -> bool {
     text.chars().count() >= 2 && is_source_description(text)
 }
 
-/// A source's description: at most 256 characters that can be printed, may be empty, not beginning with `http://` or `https://`.
+/// Returns true if `text` can describe a source: at most 256 printable characters that do not begin with `http://` or
+/// `https://`. It may be empty.
 pub fn is_source_description(text: &str) -> bool {
     text.chars().count() <= 256 && !begins_like_url(text) && is_printable(text)
 }
 
-/// The name of a file in an image: 1–255 ASCII letters, digits, `.` `_` `-`, not beginning with `.`. It leads out of no directory.
+/// Returns true if `text` can name a file in an image: 1–255 ASCII letters, digits, `.` `_` `-`, not beginning with
+/// `.`. Such a name can't leave its directory.
 pub fn is_image_file(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && !text.starts_with('.')

@@ -10,45 +10,46 @@ use crate::rate::Rate;
 /// Longest accepted text, in characters.
 pub const MAX_LENGTH: usize = 2048;
 
-/// What the text asks for.
+/// The settings that the text requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationParameters {
-    /// Most bytes a second that the agent sends; `None` is no limit. On the wire: Kbit/s, 0 for none.
+    /// Most bytes per second that the agent sends; `None` is no limit. On the wire: Kbit/s, 0 for no limit.
     pub bandwidth_limit_bytes_per_sec: Option<u64>,
-    /// zstd level 1–19; `Some(0)` is none; `None` lets the sender weigh link against processor.
+    /// zstd level 1–19; `Some(0)` disables compression; `None` lets the sender balance link and processor.
     pub compress_level: Option<i32>,
-    /// What becomes of a source's sectors that can't be read.
+    /// Treatment of sectors that can't be read.
     pub bad_sectors: BadSectors,
-    /// Re-read the target and compare roots before the receipt.
+    /// Verifies the target before the receipt: the target is read again and the roots are compared.
     pub checksum: bool,
-    /// Carry the copy over TLS on TCP and nothing else, where only such a tunnel is let through.
+    /// Sends the copy over TLS on TCP only, for networks that let nothing else through.
     pub tunnel: bool,
-    /// How hard the agent may work.
+    /// Load that the agent may put on its server.
     pub efficiency_level: EfficiencyLevel,
-    /// What becomes of free space.
+    /// Treatment of free space.
     #[serde(default)]
     pub free_space: FreeSpace,
-    /// What becomes of a copy of a disk that was written meanwhile.
+    /// Treatment of a copy whose disk was written meanwhile.
     #[serde(default)]
     pub consistency: Consistency,
 }
 
-/// What becomes of a copy whose disk was written between the first read and the last.
+/// Treatment of a copy whose disk was written between the first read and the last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Consistency {
-    /// It is not delivered. An image is what the disks held at one moment, as after a crash of the server.
+    /// The copy is not delivered. A delivered image is what the disks held at one moment, as after a crash of the
+    /// server.
     #[default]
     Crash,
-    /// It is delivered, and said to be not one moment in time.
+    /// The copy is delivered and reported as not one moment in time.
     Fuzzy,
 }
 
 impl Consistency {
-    /// All of them.
+    /// Every value.
     pub const ALL: [Self; 2] = [Self::Crash, Self::Fuzzy];
 
-    /// As people write it.
+    /// Returns the name that people write.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Crash => "crash",
@@ -68,23 +69,23 @@ impl FromStr for Consistency {
     }
 }
 
-/// What becomes of space that the file systems of a disk do not use. What is certain to be free when nobody writes to the disk can stay behind: the image
-/// has zeros there, and not what deleted files have left.
+/// Treatment of space that the file systems of a disk do not use. Space can be skipped if it is certain to be free
+/// while nothing writes to the disk. The image then has zeros there instead of the remains of deleted files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FreeSpace {
-    /// It is left out where that is safe.
+    /// Free space is left out where that is safe.
     #[default]
     Skip,
-    /// It is copied like everything else.
+    /// Free space is copied like everything else.
     Copy,
 }
 
 impl FreeSpace {
-    /// All of them.
+    /// Every value.
     pub const ALL: [Self; 2] = [Self::Skip, Self::Copy];
 
-    /// As people write it.
+    /// Returns the name that people write.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Skip => "skip",
@@ -104,7 +105,7 @@ impl FromStr for FreeSpace {
     }
 }
 
-/// How hard the agent may work. On the wire: 1 to 3.
+/// Load that the agent may put on its server. On the wire: 1 to 3.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EfficiencyLevel {
     /// 1: the source has other things to do.
@@ -117,7 +118,7 @@ pub enum EfficiencyLevel {
 }
 
 impl EfficiencyLevel {
-    /// By its number.
+    /// Returns the level with this number.
     #[must_use]
     pub fn from_number(level: u64) -> Option<Self> {
         match level {
@@ -136,7 +137,8 @@ impl EfficiencyLevel {
         }
     }
 
-    /// Parallel streams of the copy. Each has a thread on the source that reads, hashes and packs.
+    /// Returns the number of parallel streams of the copy. Each has a thread on the source that reads, hashes and
+    /// compresses.
     #[must_use]
     pub fn streams(self) -> u32 {
         match self {
@@ -147,19 +149,19 @@ impl EfficiencyLevel {
     }
 }
 
-/// What becomes of sectors that a source's disk can't read, after several tries.
+/// Treatment of sectors that a source's disk can't read after several tries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BadSectors {
-    /// The run fails and names the disk and the place.
+    /// The run fails and reports the disk and the offset.
     #[default]
     Fail,
-    /// The image has zeros in their place, and its manifest lists them.
+    /// The image has zeros in place of the sectors, and its manifest lists them.
     Zero,
 }
 
 impl BadSectors {
-    /// The policy with this name.
+    /// Returns the policy with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Fail, Self::Zero]
@@ -167,7 +169,7 @@ impl BadSectors {
             .find(|policy| policy.as_str() == name)
     }
 
-    /// Its name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -188,7 +190,7 @@ pub enum InvalidParameters {
     /// Longer than [`MAX_LENGTH`].
     #[error("ReplicationParameters is longer than {MAX_LENGTH} characters")]
     TooLong,
-    /// A key that nothing understands.
+    /// An unknown key.
     #[error("ReplicationParameters has the unknown key {0:?}")]
     UnknownKey(String),
     /// A value out of range or of another type.
@@ -196,14 +198,14 @@ pub enum InvalidParameters {
     InvalidValue {
         /// The key as it was given.
         key: String,
-        /// What it may be.
+        /// Description of the allowed values.
         wanted: &'static str,
     },
 }
 
 impl ReplicationParameters {
-    /// Reads the text, with the keys of both generations (`BandwidthLimit` and `bandwidth_limit`, in any case). The
-    /// contract's own example `BandWidthLimit:0` is no JSON but is read as what it means: pairs of key and value.
+    /// Parses the text, with the keys of both generations (`BandwidthLimit` and `bandwidth_limit`, in any case). The
+    /// contract's own example `BandWidthLimit:0` is not JSON. It is read as it is meant: pairs of key and value.
     pub fn parse(text: &str) -> Result<Self, InvalidParameters> {
         if text.chars().count() > MAX_LENGTH {
             return Err(InvalidParameters::TooLong);
@@ -220,7 +222,7 @@ impl ReplicationParameters {
         self.bandwidth_limit_bytes_per_sec = limit.map(|limit| limit.kilobits_per_sec() * 125);
     }
 
-    /// The text that asks for them, without what nobody has to ask for.
+    /// Returns the text that requests these settings, without the defaults.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut pairs = serde_json::Map::new();
@@ -244,8 +246,8 @@ impl ReplicationParameters {
         Value::Object(pairs).to_string()
     }
 
-    /// Whether a job that was started may have these in place of others: the limit may differ, which a run takes up while it copies, and the
-    /// consistency, which the next run does.
+    /// Returns true if a started job may have these parameters in place of others. The limit may differ, because a run
+    /// applies it while it copies. The consistency may differ too, because the next run applies it.
     #[must_use]
     pub fn may_replace_those_of_a_started_job(&self, others: &Self) -> bool {
         let changed = Self {

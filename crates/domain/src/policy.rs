@@ -1,7 +1,7 @@
-//! Access policies (SMC API §4.3): what a user may do, to which resources, and under which conditions.
+//! Access policies (SMC API §4.3): the actions that a user may perform, on which resources, and under which conditions.
 //!
-//! A policy is read strictly: what this version does not know is refused when the policy is written, because a rule that is skipped when a
-//! call is decided lets through what somebody wanted to forbid.
+//! A policy is parsed strictly: a policy with anything unknown to this version is refused when it is written. If a rule
+//! were skipped when a call is decided, the call could pass although the rule was meant to forbid it.
 
 mod condition;
 mod decision;
@@ -17,12 +17,12 @@ pub use decision::{Decision, Request, decide};
 pub use document::{Effect, InvalidPolicy, MAX_POLICY_BYTES, Policy};
 pub use wildcard::matches;
 
-/// Whether a text can name a user: 1–64 letters, digits, `.`, `_` and `-`.
+/// Returns true if `text` can name a user: 1–64 letters, digits, `.`, `_` and `-`.
 pub fn is_user_name(text: &str) -> bool {
     is_name(text, 64, |byte| matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// Whether a text can name a policy: 1–128 letters, digits and `-`.
+/// Returns true if `text` can name a policy: 1–128 letters, digits and `-`.
 pub fn is_policy_name(text: &str) -> bool {
     is_name(text, 128, |byte| byte == b'-')
 }

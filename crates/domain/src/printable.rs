@@ -1,8 +1,8 @@
 //! Text that others wrote, made safe for a terminal and for a log of lines.
 //!
-//! A control character moves the cursor, a line break forges a line, and a bidirectional control shows text in another order than it
-//! has. Text from tenants, agents and servers goes through [`printable`] before a person sees it, and what Wherry stores is checked
-//! with [`is_printable`].
+//! A control character moves the cursor. A line break forges a line. A bidirectional control shows text in another
+//! order than it has. Text from tenants, agents and servers goes through [`printable`] before a person sees it. Text
+//! that Wherry stores is checked with [`is_printable`].
 
 use std::borrow::Cow;
 
@@ -29,7 +29,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 
 /// Returns true for controls, line and paragraph separators, bidirectional controls, and characters that show nothing.
 ///
-/// Joiners (U+200C, U+200D) and variation selectors are kept: scripts and emoji need them, and they neither move nor reorder text.
+/// Joiners (U+200C, U+200D) and variation selectors are kept: scripts and emoji need them, and they neither move nor
+/// reorder text.
 fn deceives(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -54,7 +55,7 @@ fn deceives(character: char) -> bool {
         )
 }
 
-/// Texts that every place which takes or shows foreign text is tried with.
+/// Test texts for every place that accepts or shows foreign text.
 pub const EVIL: &[&str] = &[
     "a\0b",
     "a\x1b[2Jb",

@@ -1,9 +1,9 @@
-//! Rates of transfer: how people write them, and how several share one.
+//! Rates of transfer: their notation, and their division among several transfers.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Bytes in a second, never none.
+/// Bytes per second, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u64);
 
@@ -12,7 +12,7 @@ pub struct Rate(u64);
 #[error("{0:?} is no rate: give bits a second as 100mbit or 1gbit, or bytes a second as 12.5MB/s")]
 pub struct InvalidRate(String);
 
-/// Bits in what one of a unit is. Longer names first: each ends with a shorter one.
+/// Bits in one of each unit. Longer names come first, because each ends with a shorter one.
 const UNITS: [(&str, u64); 11] = [
     ("kbit", 1_000),
     ("mbit", 1_000_000),
@@ -28,19 +28,19 @@ const UNITS: [(&str, u64); 11] = [
 ];
 
 impl Rate {
-    /// `None` for no bytes at all.
+    /// Returns the rate, or `None` for zero bytes.
     #[must_use]
     pub fn from_bytes_per_sec(bytes: u64) -> Option<Self> {
         (bytes > 0).then_some(Self(bytes))
     }
 
-    /// Bytes a second.
+    /// Returns the bytes per second.
     #[must_use]
     pub fn bytes_per_sec(self) -> u64 {
         self.0
     }
 
-    /// Kbit/s, as `ReplicationParameters` has them: at least one, since none would be no limit.
+    /// Returns Kbit/s, the unit of `ReplicationParameters`. The result is at least one, since zero would be no limit.
     #[must_use]
     pub fn kilobits_per_sec(self) -> u64 {
         (self.0 / 125).max(1)
@@ -68,7 +68,8 @@ impl FromStr for Rate {
 }
 
 impl fmt::Display for Rate {
-    /// In the largest unit of bits that takes no more than three decimal places; reads back as the same rate.
+    /// Writes the rate in the largest unit of bits that needs at most three decimal places. The text parses to the same
+    /// rate.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = u128::from(self.0) * 8;
         for (unit, size) in [
@@ -90,8 +91,8 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Divides a rate among some who may each have a limit of their own: nobody gets more than its limit, and what one leaves is shared evenly by
-/// those who can use it.
+/// Divides a rate among several transfers, each with an optional limit. No share exceeds its limit, and the rest is
+/// divided evenly among transfers that can use it.
 #[must_use]
 pub fn fair_shares(total: u64, limits: &[Option<u64>]) -> Vec<u64> {
     let mut order: Vec<usize> = (0..limits.len()).collect();
@@ -161,7 +162,8 @@ mod tests {
             prop_assert_eq!(rate.to_string().parse(), Ok(rate));
         }
 
-        /// No more than there is, nobody above its limit, and whoever gets less than its limit gets no less than anybody else.
+        /// Checks that the shares do not exceed the total and that none exceeds its limit. A share below its limit must
+        /// be no smaller than any other share.
         #[test]
         fn shares_are_max_min_fair(total in 0..1_u64 << 40, limits in proptest::collection::vec(proptest::option::of(0..1_u64 << 40), 1..9)) {
             let shares = fair_shares(total, &limits);

@@ -1,53 +1,55 @@
-//! Which of the agents that call with one key is the source.
+//! The choice between several agents that call with one key.
 //!
-//! A state directory that was cloned with its server makes two agents with one key. The gateway listens to one of them, so that no copy is made
-//! of two servers. An agent that starts again on the same machine and directory takes its place at once: the lock of the directory says that
-//! the one before has ended. One that calls from elsewhere may be the same server after a reboot, or a clone. It waits until the one before was silent
-//! for a while; where that one speaks again, it is a clone.
+//! A state directory that was cloned with its server makes two agents with one key. The gateway accepts one of them as
+//! the source, so that no copy mixes two servers. An agent that restarts on the same machine and directory takes over
+//! at once: the lock of the directory proves that its predecessor has ended. An agent that calls from elsewhere may be
+//! the same server after a reboot, or a clone. It waits until its predecessor has been silent for a while. If the
+//! predecessor calls again meanwhile, the waiting agent is a clone.
 
 use std::time::Duration;
 
 use crate::source::OFFLINE_AFTER;
 
-/// Silence of the agent before, from the first call of the one that calls from elsewhere. A gateway wakes the one before meanwhile.
+/// Silence required of the accepted agent, counted from the first call of the agent from elsewhere. A gateway wakes the
+/// accepted agent meanwhile.
 pub const GRACE: Duration = Duration::from_secs(15);
 
-/// How long after its last call a clone is told of.
+/// Time after a clone's last call during which the clone is reported.
 pub const TOLD_FOR: Duration = Duration::from_secs(900);
 
-/// Difference between two clocks from which on it is told of: certificates and signatures bear minutes.
+/// Difference between two clocks from which on it is reported. Certificates and signatures tolerate minutes.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
-/// What is known of the source when an agent calls.
+/// The facts about the source when an agent calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Seat<'a> {
-    /// Instance of the agent that is listened to; `None` before the first that says who it is.
+    /// Instance of the accepted agent. `None` before the first agent that reports its instance.
     pub instance: Option<&'a str>,
-    /// Where that one runs.
+    /// Place at which the accepted agent runs.
     pub place: Option<&'a str>,
-    /// How long it is silent.
+    /// Time since the accepted agent's last call.
     pub silent: Duration,
-    /// The last other instance that called, and how long ago it did so first.
+    /// The last other instance that called, and the time since its first call.
     pub rival: Option<(&'a str, Duration)>,
-    /// Whether the agent that is listened to has spoken after the other.
+    /// True if the accepted agent has called after the other.
     pub is_cloned: bool,
-    /// Whether a run of the source is under way.
+    /// True if a run of the source is under way.
     pub has_run: bool,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seating {
-    /// It is the agent that is listened to.
+    /// The caller is the accepted agent.
     Holds,
-    /// It is from now on.
+    /// The caller is the accepted agent from now on.
     TakesOver {
-        /// Whether it is the same agent, started again.
+        /// True if the caller is the same agent, restarted.
         is_restart: bool,
     },
-    /// It is not listened to now; the other may be gone.
+    /// The caller is not accepted now; the accepted agent may be gone.
     Waits,
-    /// It is not listened to: two servers have one key.
+    /// The caller is not accepted: two servers have one key.
     IsClone,
 }
 
@@ -64,7 +66,7 @@ pub fn seating(seat: &Seat<'_>, instance: &str, place: &str) -> Seating {
     }
     let is_offline = seat.silent >= OFFLINE_AFTER;
     if seat.is_cloned {
-        // Half a copy is of the server that began it.
+        // A partial copy belongs to the server that began it.
         return if is_offline && !seat.has_run {
             Seating::TakesOver { is_restart: false }
         } else {
@@ -81,8 +83,8 @@ pub fn seating(seat: &Seat<'_>, instance: &str, place: &str) -> Seating {
     }
 }
 
-/// What the owner of a source is told though it works: two servers with one key, a clock that is off. `clock_ahead_ms` is the agent's clock
-/// less the gateway's.
+/// Returns the warning for the owner of a source that works: two servers with one key, or a clock that is off.
+/// `clock_ahead_ms` is the agent's clock less the gateway's.
 pub fn warning(rival_host: Option<&str>, clock_ahead_ms: Option<i64>) -> Option<String> {
     let clone = rival_host.map(|host| {
         format!(
@@ -95,7 +97,7 @@ pub fn warning(rival_host: Option<&str>, clock_ahead_ms: Option<i64>) -> Option<
     (!told.is_empty()).then(|| told.join(" "))
 }
 
-/// Says how far a source's clock is off the gateway's; `None` where that is of no matter.
+/// Returns a sentence about a source's clock that is off the gateway's. `None` if the difference is within tolerance.
 pub fn clock_off(ahead_ms: i64) -> Option<String> {
     let off = Duration::from_millis(ahead_ms.unsigned_abs());
     (off >= CLOCK_TOLERANCE).then(|| {
@@ -107,7 +109,7 @@ pub fn clock_off(ahead_ms: i64) -> Option<String> {
     })
 }
 
-/// A duration for people, such as `2 h 5 min`.
+/// Returns a duration for people, such as `2 h 5 min`.
 pub fn spoken(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);

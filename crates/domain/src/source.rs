@@ -1,4 +1,4 @@
-//! The state of a source (SMC API §5.3), derived from what is known of it.
+//! The state of a source (SMC API §5.3), derived from the facts about it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How often an agent reports.
+/// Interval between the reports of an agent.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Silence after which a source is offline: three reports missed.
@@ -15,13 +15,13 @@ pub const OFFLINE_AFTER: Duration = Duration::from_secs(90);
 /// The state of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SourceState {
-    /// Its agent is silent or reports an error.
+    /// The source's agent is silent or reports an error.
     Unavailable,
-    /// Its agent reports and it has no unfinished job.
+    /// The source's agent reports and the source has no unfinished job.
     Available,
-    /// It has an unfinished job.
+    /// The source has an unfinished job.
     InUse,
-    /// It is being removed.
+    /// The source is being removed.
     Deleting,
 }
 
@@ -34,8 +34,8 @@ impl SourceState {
         Self::Deleting,
     ];
 
-    /// The state that follows from what is known. An offline source with a job is Unavailable, not InUse, since Start
-    /// must fail for it.
+    /// Derives the state from the facts. An offline source with a job is Unavailable, not InUse, because Start must
+    /// fail for it.
     pub fn derive(deleting: bool, healthy: bool, has_unfinished_job: bool) -> Self {
         match (deleting, healthy, has_unfinished_job) {
             (true, _, _) => Self::Deleting,
@@ -45,7 +45,7 @@ impl SourceState {
         }
     }
 
-    /// As on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "Unavailable",

@@ -1,15 +1,16 @@
-//! What `StatusInfo` of a job carries: a JSON text with the failure, if there is one, and the measured progress of the run.
+//! The content of a job's `StatusInfo`: a JSON text with the failure, if there is one, and the measured progress of the
+//! run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{DiskIndex, Moment};
 
-/// Free space of a disk that is copied although the job would leave it out.
+/// Free space of a disk that is copied although the job would skip it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedFreeSpace {
-    /// Which disk.
+    /// The disk's index.
     pub disk: DiskIndex,
-    /// Why, in printable words that can follow a colon.
+    /// Reason for the copy, in printable words that can follow a colon.
     pub reason: String,
 }
 
@@ -19,10 +20,10 @@ pub struct StatusInfo {
     /// The failure's code, as in `ErrorCode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
-    /// What happened and what to do.
+    /// Sentences about what happened and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_msg: Option<String>,
-    /// What the run is doing or waiting for, in a sentence.
+    /// Activity of the run, or what it waits for, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
     /// Place in the tenant's queue, from 1, while the job waits for a slot.
@@ -43,42 +44,42 @@ pub struct StatusInfo {
     /// Bytes of free space of the source's file systems that were left out: the image has zeros there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_free: Option<u64>,
-    /// Disks of which free space is copied although the job would leave it out, and why.
+    /// Disks whose free space is copied although the job would skip it, and the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copied_free_space: Vec<CopiedFreeSpace>,
-    /// Durable bytes a second over the last while.
+    /// Durable bytes per second, measured over a recent period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_bytes_per_sec: Option<u64>,
     /// Seconds to the end of the phase at that rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_secs: Option<u64>,
-    /// Ranges of the source's disks that can't be read and are zeros on the target.
+    /// Number of unreadable ranges of the source's disks, which are zeros on the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_ranges: Option<u64>,
-    /// Their bytes together.
+    /// Bytes of the unreadable ranges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_bytes: Option<u64>,
-    /// Says whether what was copied is what the disks held at one moment, once everything is copied.
+    /// Consistency of the copy, once everything is copied: true to one moment, or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency: Option<Moment>,
-    /// What may keep the next run from its end, in sentences.
+    /// Circumstances that may keep the next run from completing, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Which transport carries the disks.
+    /// The transport that carries the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<String>,
-    /// Why this one.
+    /// Reason for the choice of the transport.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier_reason: Option<String>,
 }
 
 impl StatusInfo {
-    /// The JSON text.
+    /// Returns the JSON text.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a struct of strings and integers has a JSON form")
     }
 
-    /// Reads the JSON text; an empty one is an empty info.
+    /// Parses the JSON text; an empty text is an empty info.
     pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
         if text.is_empty() {
             Ok(Self::default())

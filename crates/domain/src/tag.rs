@@ -13,13 +13,13 @@ const MAX_LENGTH: usize = 128;
 /// A key with its value, which may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag {
-    /// The key, of which a resource has one.
+    /// The key, unique within a resource.
     pub key: String,
     /// The value.
     pub value: String,
 }
 
-/// What a list is narrowed to: resources that have the key, with the value if one is given.
+/// A filter for a list: resources that have the key, and the value if one is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagFilter {
     /// The key.
@@ -28,7 +28,8 @@ pub struct TagFilter {
     pub value: Option<String>,
 }
 
-/// Whether a text can be a key: 1–128 characters that can be printed, not beginning with `aliyun` or `acs:`, without `http://` and `https://`.
+/// Returns true if `text` can be a key: 1–128 printable characters, not beginning with `aliyun` or `acs:`, without
+/// `http://` and `https://`.
 pub fn is_key(text: &str) -> bool {
     !text.is_empty()
         && is_value(text)
@@ -38,7 +39,7 @@ pub fn is_key(text: &str) -> bool {
         && !text.contains("https://")
 }
 
-/// Whether a text can be a value: at most 128 characters that can be printed.
+/// Returns true if `text` can be a value: at most 128 printable characters.
 pub fn is_value(text: &str) -> bool {
     text.chars().count() <= MAX_LENGTH && is_printable(text)
 }

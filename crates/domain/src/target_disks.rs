@@ -1,11 +1,12 @@
-//! Which disks an image is to have: what was asked for, measured against what the source has.
+//! The disks of an image, derived from the requested sizes and the disks of the source.
 //!
-//! A disk of the image begins with the source's bytes and ends with zeros, so it can't be smaller than the source's disk. Disks
-//! that nobody named get the size of the source's, so that nothing of a server is left out in silence.
+//! A disk of the image begins with the source's bytes and ends with zeros, so it can't be smaller than the source's
+//! disk. Disks without a requested size get the size of the source's disk, so that no part of a server is left out
+//! silently.
 
 use crate::disk::{DiskIndex, SourceDisk, TargetDisk, gib_rounded_up};
 
-/// Why the sizes that were asked for can't be those of the image.
+/// The requested sizes can't be those of the image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTargetDisks {
     /// The source has no disk with this index.
@@ -20,20 +21,21 @@ pub enum InvalidTargetDisks {
          {needed_gib} GiB or more"
     )]
     TooSmall {
-        /// Which disk.
+        /// The disk's index.
         index: DiskIndex,
-        /// Where it is on the source.
+        /// Path of the disk on the source.
         path: String,
         /// The size of the source's disk in bytes.
         source_bytes: u64,
         /// The smallest size that holds it, in GiB.
         needed_gib: u64,
-        /// The size that was asked for, in GiB.
+        /// The requested size in GiB.
         target_gib: u32,
     },
 }
 
-/// The disks of the image, by index: `asked`, and for every other disk of `source` its own size rounded up to whole GiB.
+/// Returns the disks of the image, by index. They are `asked`, and for every other disk of `source` its own size
+/// rounded up to whole GiB.
 ///
 /// # Errors
 /// See [`InvalidTargetDisks`].

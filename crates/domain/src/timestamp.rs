@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, Utc};
 use serde::{Deserialize, Serialize};
 
-/// A moment in UTC. Printed and parsed in whole seconds; kept with what precision it came with.
+/// A moment in UTC. It is printed and parsed in whole seconds and keeps the precision of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp(DateTime<Utc>);
@@ -21,22 +21,22 @@ pub struct InvalidTimestamp(String);
 const FORMAT: &str = "%Y-%m-%dT%H:%M:%SZ";
 
 impl Timestamp {
-    /// The same moment as chrono has it, for Postgres.
+    /// Returns the same moment as a chrono value, for Postgres.
     pub fn as_datetime(self) -> DateTime<Utc> {
         self.0
     }
 
-    /// Seconds since 1970-01-01T00:00:00Z.
+    /// Returns the seconds since 1970-01-01T00:00:00Z.
     pub fn unix_seconds(self) -> i64 {
         self.0.timestamp()
     }
 
-    /// The moment that is `seconds` after 1970-01-01T00:00:00Z, if a calendar has it.
+    /// Returns the moment that is `seconds` after 1970-01-01T00:00:00Z, if a calendar can express it.
     pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
         DateTime::from_timestamp(seconds, 0).map(Self)
     }
 
-    /// How far this moment lies behind `earlier`; zero if it lies before it.
+    /// Returns the duration from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         (self.0 - earlier.0).to_std().unwrap_or_default()
     }
@@ -59,7 +59,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         let invalid = || InvalidTimestamp(text.to_owned());
-        // chrono takes `2027-1-2` and a leap second; the API's form has neither.
+        // chrono accepts `2027-1-2` and a leap second; the API's form has neither.
         if !text.is_ascii() || text.len() != "2027-01-02T03:04:05Z".len() || &text[17..19] == "60" {
             return Err(invalid());
         }

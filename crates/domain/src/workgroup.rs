@@ -1,7 +1,7 @@
-//! Workgroups: sources that are migrated together, and what can be said of them all at once.
+//! Workgroups: sources that are migrated together, with one status for all of them.
 //!
-//! The API names four statuses and three warnings and explains none. Here they follow from the most recent job of each source; a job
-//! that is being deleted no longer counts.
+//! The API names four statuses and three warnings and explains none. Here they are derived from the most recent job of
+//! each source. A job that is being deleted does not count.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,9 +14,10 @@ use crate::job::State;
 pub enum WorkgroupStatus {
     /// No source has a job that was started.
     NotStarted,
-    /// Some migration is under way, or stands still.
+    /// At least one migration is under way or stands still.
     InProgress,
-    /// Every source is delivered at least once; what is left is to cut over jobs that wait for their next run, or do their last.
+    /// Every source has been delivered at least once. The jobs that are left wait for their cut-over or do their last
+    /// run.
     Cutover,
     /// Every source has a job that is finished.
     Completed,
@@ -29,20 +30,20 @@ pub enum WarningType {
     InError,
     /// The source has no job.
     UnRelated,
-    /// The source can't be migrated as it is: its agent is silent or reports an error.
+    /// The source can't be migrated now: its agent is silent or reports an error.
     NotPassed,
 }
 
-/// What is known of one source of a workgroup.
+/// The facts about one source of a workgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The source.
     pub source_id: SourceId,
-    /// Whether its agent was heard lately and reports no error.
+    /// True if the agent reported lately and reports no error.
     pub is_healthy: bool,
-    /// The state of its most recent job.
+    /// The state of the source's most recent job.
     pub job: Option<State>,
-    /// Whether that job was cut over: the run that it does is its last.
+    /// True if that job was cut over: its present run is its last.
     pub is_cut_over: bool,
 }
 
@@ -55,7 +56,7 @@ impl WorkgroupStatus {
         Self::Completed,
     ];
 
-    /// As on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotStarted => "NotStarted",
@@ -65,7 +66,7 @@ impl WorkgroupStatus {
         }
     }
 
-    /// The status of a workgroup with these sources.
+    /// Derives the status of a workgroup with these sources.
     pub fn derive(members: &[Member]) -> Self {
         let all = |passes: fn(&Member) -> bool| members.iter().all(passes);
         if all(|member| matches!(member.job, None | Some(State::Ready))) {
@@ -81,7 +82,7 @@ impl WorkgroupStatus {
 }
 
 impl Member {
-    /// Whether it is delivered at least once, and nothing but a cut-over is left.
+    /// Returns true if the source has been delivered at least once and only a cut-over is left.
     fn is_delivered(&self) -> bool {
         self.job.is_some_and(|state| match state {
             State::Finished | State::Waiting => true,
@@ -101,7 +102,7 @@ impl WarningType {
     /// Every warning.
     pub const ALL: [Self; 3] = [Self::InError, Self::UnRelated, Self::NotPassed];
 
-    /// As on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InError => "InError",
@@ -110,7 +111,7 @@ impl WarningType {
         }
     }
 
-    /// Whether it holds of a source. A source that is delivered need not be healthy any more.
+    /// Returns true if the warning holds of a source. A delivered source need not be healthy any more.
     pub fn holds_of(self, member: &Member) -> bool {
         match self {
             Self::InError => member.job == Some(State::InError),

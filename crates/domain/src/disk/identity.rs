@@ -1,8 +1,9 @@
-//! What a disk is, apart from its name and its place in a list.
+//! The identity of a disk, apart from its name and its position in a list.
 //!
-//! Each fact about a disk is of a kind, and the kinds stand in an order: those that belong to the device come before those that are
-//! written on it. The first kind that two records both have decides if they are of one disk. A file is the exception. Another inode can
-//! be a copy, so only an equal one decides, and what is written in the file is asked next.
+//! Each fact about a disk has a kind, and the kinds have an order. Kinds that belong to the device come before those
+//! that are written on the device. The first kind that two records both have decides if the records are of one disk. A
+//! file is the exception. A copy has another inode, so only an equal inode decides. If the inodes differ, the facts
+//! that are written in the file decide.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DiskIndex, SourceDisk};
 
-/// A kind of fact. The order is that in which they decide.
+/// A kind of fact. Kinds that decide first come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fact {
     /// The worldwide name of a SCSI, SATA or NVMe disk.
@@ -55,7 +56,7 @@ impl Fact {
         }
     }
 
-    /// Returns the words for a person.
+    /// Returns the words for messages.
     fn words(self) -> &'static str {
         match self {
             Self::WorldwideName => "worldwide name",
@@ -102,10 +103,10 @@ impl DiskIdentity {
         self.0.is_empty()
     }
 
-    /// Returns true if the two are of one disk.
+    /// Returns `Ok` if both identities are of one disk.
     ///
     /// # Errors
-    /// They are not, by this fact; or by none that both have, which is `None`.
+    /// The identities differ. The error holds the fact that decided, or `None` if they have no fact in common.
     pub fn same_as(&self, now: &Self) -> Result<(), Option<Difference>> {
         let mut difference = None;
         for kind in Fact::ALL {
@@ -130,7 +131,8 @@ impl DiskIdentity {
         Err(difference)
     }
 
-    /// Returns how well two records agree, best first in order: for each kind 0 if equal, 1 if unknown, 2 if different.
+    /// Returns the agreement of two records, best first in order: for each kind 0 if equal, 1 if unknown, 2 if
+    /// different.
     fn agreement(&self, other: &Self) -> [u8; 7] {
         Fact::ALL.map(|kind| match (self.get(kind), other.get(kind)) {
             (Some(one), Some(other)) if one == other => 0,
@@ -168,16 +170,16 @@ impl From<DiskIdentity> for BTreeMap<String, String> {
     }
 }
 
-/// A disk as it was known at some moment.
+/// A record of a disk at some moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskRecord {
-    /// Which disk of its list.
+    /// Index of the disk in its list.
     pub index: DiskIndex,
-    /// Where it is on the source.
+    /// Path of the disk on the source.
     pub path: String,
-    /// Its size in bytes.
+    /// Size of the disk in bytes.
     pub size_bytes: u64,
-    /// What is known of it; `None` in records of versions that did not ask.
+    /// Known facts of the disk. `None` in records of versions that did not report them.
     pub identity: Option<DiskIdentity>,
 }
 
@@ -193,10 +195,10 @@ impl From<&SourceDisk> for DiskRecord {
 }
 
 impl DiskRecord {
-    /// Checks that `now`, which [`find_again`] found, is this disk, and as large as it was.
+    /// Checks that `now`, which [`find_again`] found, is this disk and has the same size.
     ///
     /// # Errors
-    /// What has changed.
+    /// The disk has changed.
     pub fn check(&self, now: Option<&Self>) -> Result<(), DiskChange> {
         let (index, path) = (self.index, self.path.clone());
         let Some(now) = now else {
@@ -233,13 +235,13 @@ impl DiskRecord {
         }
     }
 
-    /// Returns how likely `now` is this disk, the best first in order; `None` if it can't be.
+    /// Returns the likeness of `now` to this disk, best first in order. `None` if `now` can't be this disk.
     fn likeness(&self, now: &Self) -> Option<([u8; 7], bool, bool)> {
         let (is_resized, has_moved) = (self.size_bytes != now.size_bytes, self.path != now.path);
         match (&self.identity, &now.identity) {
             (Some(then), Some(known)) => {
                 then.same_as(known).ok()?;
-                // Nothing but place and size could tell.
+                // Without facts, only path and size can decide.
                 let is_known = !then.is_empty() || (!is_resized && !has_moved);
                 is_known.then(|| (then.agreement(known), is_resized, has_moved))
             }
@@ -248,43 +250,43 @@ impl DiskRecord {
     }
 }
 
-/// How a disk of a source is not what it was.
+/// A change of a source's disk since it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskChange {
-    /// The source has it no more.
+    /// The source no longer has the disk.
     Gone {
-        /// Which disk of the job.
+        /// Index of the disk in the job.
         index: DiskIndex,
-        /// Where it was.
+        /// Path of the disk when it was recorded.
         path: String,
     },
     /// Another disk is in its place.
     Replaced {
-        /// Which disk of the job.
+        /// Index of the disk in the job.
         index: DiskIndex,
-        /// Where that is.
+        /// Path of the other disk.
         path: String,
-        /// What tells them apart, if it is a fact that both have.
+        /// Fact that tells the disks apart, if they have one in common.
         difference: Option<Difference>,
     },
-    /// A disk of which only the path is known is at another one.
+    /// A disk that is known by its path only has another path.
     Moved {
-        /// Which disk of the job.
+        /// Index of the disk in the job.
         index: DiskIndex,
-        /// Where it was.
+        /// Path of the disk when it was recorded.
         path: String,
-        /// Where a disk is now.
+        /// Path of the disk that is found now.
         now: String,
     },
-    /// It has another size.
+    /// The disk has another size.
     Resized {
-        /// Which disk of the job.
+        /// Index of the disk in the job.
         index: DiskIndex,
-        /// Where it is.
+        /// Path of the disk.
         path: String,
-        /// Its bytes when it was recorded.
+        /// Bytes of the disk when it was recorded.
         then: u64,
-        /// Its bytes.
+        /// Bytes of the disk now.
         now: u64,
     },
 }
@@ -327,10 +329,11 @@ impl fmt::Display for DiskChange {
     }
 }
 
-/// For each recorded disk, the position of the disk in `now` that it is, whatever its name and index are today.
+/// Returns, for each recorded disk, the position of the same disk in `now`, whatever its name and index are today.
 ///
-/// Pairs that agree best come first, and no disk is two. A recorded disk that is nowhere gets the disk at its path, which
-/// [`DiskRecord::check`] then refuses with what tells the two apart; `None` where there is none either.
+/// Pairs that agree best come first, and each disk of `now` is used once. A recorded disk without a match gets the disk
+/// at its path. [`DiskRecord::check`] then refuses that disk and names the difference. `None` if the path has no disk
+/// either.
 pub fn find_again(recorded: &[DiskRecord], now: &[DiskRecord]) -> Vec<Option<usize>> {
     let mut pairs = Vec::new();
     for (then, record) in recorded.iter().enumerate() {
@@ -384,7 +387,7 @@ mod tests {
         }
     }
 
-    /// Finds the disks and checks each; answers with today's paths.
+    /// Finds the disks, checks each, and returns today's paths.
     fn paths(then: &[DiskRecord], now: &[DiskRecord]) -> Result<Vec<String>, DiskChange> {
         find_again(then, now)
             .into_iter()
@@ -530,7 +533,7 @@ mod tests {
         assert_eq!(read, identity(&[(Fact::Serial, "A")]));
     }
 
-    /// Identities of so many disks of which no two are one: each has a fact that is its own, and others that may be everybody's.
+    /// Generates `count` identities of distinct disks. Each has a fact of its own, and others that disks may share.
     fn distinct(count: usize) -> impl Strategy<Value = Vec<DiskIdentity>> {
         let one = (0..Fact::ALL.len(), proptest::collection::vec(0..2_u8, 7));
         proptest::collection::vec(one, count).prop_map(|disks| {
@@ -542,7 +545,7 @@ mod tests {
                         DiskIdentity::default(),
                         |identity, (kind, has)| match kind {
                             _ if kind == own => identity.with(kind, Some(number.to_string())),
-                            // What comes before the disk's own fact must not decide otherwise.
+                            // A fact that precedes the disk's own must not decide otherwise.
                             _ if kind < own => identity,
                             _ => identity.with(kind, (has > 0).then(|| "common".to_owned())),
                         },

@@ -1,4 +1,4 @@
-//! Why a job is where it is, and what happens next, in sentences.
+//! Explanations of a job's state and of its next step, in sentences.
 
 use crate::disk::{DiskInUse, Moment};
 use crate::status_info::CopiedFreeSpace;
@@ -6,74 +6,74 @@ use crate::{ImageId, Run, Timestamp};
 
 use super::{Intent, State};
 
-/// What is known of a job when it is explained.
+/// The facts from which a job is explained.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Its state.
+    /// The job's state.
     pub state: State,
-    /// What the API last asked.
+    /// Last request of the API.
     pub intent: Intent,
-    /// Its run.
+    /// The job's run.
     pub run: Run,
     /// Code and sentence of the last failure.
     pub failure: Option<(String, String)>,
-    /// Its source.
+    /// The job's source.
     pub source: SourceFacts,
-    /// While it waits for a slot.
+    /// The job's place in the queue, while the job waits for a slot.
     pub queue: Option<QueueFacts>,
-    /// Who holds its lease.
+    /// Holder of the job's lease.
     pub worker: Option<WorkerFacts>,
-    /// What the worker last said that it does.
+    /// Activity that the worker last reported.
     pub doing: Option<String>,
     /// Bytes that are durable on the target.
     pub bytes_durable: u64,
     /// Bytes of all disks; 0 while unknown.
     pub bytes_total: u64,
-    /// Ranges of its disks that can't be read and were copied as zeros, and their bytes together.
+    /// Unreadable ranges of the job's disks that were copied as zeros: their number and their bytes.
     pub bad: Option<(u64, u64)>,
-    /// Disks of which free space is copied although the job would leave it out.
+    /// Disks whose free space is copied although the job would skip it.
     pub copied_free_space: Vec<CopiedFreeSpace>,
-    /// Says whether what was copied is what the disks held at one moment, once everything is copied.
+    /// Consistency of the copy, once everything is copied: true to one moment, or not.
     pub consistency: Option<Moment>,
-    /// Where the job's disks are used for writing on their source, if a run would fail when they are written.
+    /// Disks that their source uses for writing, if a run would fail when they are written.
     pub in_use: Vec<DiskInUse>,
     /// Leases lost since durable progress was last made.
     pub leases_lost: i32,
-    /// When it starts by itself.
+    /// Time of the scheduled start.
     pub scheduled_start: Option<Timestamp>,
-    /// When its parked run looks for its agent again, at the latest.
+    /// Latest time at which the parked run checks for its agent again.
     pub resumes: Option<Timestamp>,
-    /// When its next run starts by itself.
+    /// Time of the next scheduled run.
     pub next_run: Option<Timestamp>,
-    /// When it expires.
+    /// Time of the job's expiry.
     pub valid_until: Timestamp,
-    /// When it is removed after its expiry.
+    /// Time of the job's removal after its expiry.
     pub purge_at: Option<Timestamp>,
-    /// The image that it delivered.
+    /// The image that the job delivered.
     pub image_id: Option<ImageId>,
 }
 
-/// What is known of the job's source.
+/// The facts about the job's source.
 #[derive(Debug, Clone)]
 pub struct SourceFacts {
-    /// Whether its agent was heard lately.
+    /// True if the agent reported lately.
     pub online: bool,
-    /// When its agent was last heard.
+    /// Time of the agent's last report.
     pub last_seen: Timestamp,
-    /// What its agent complains of.
+    /// Failure that the agent reports.
     pub failure: Option<String>,
-    /// What its owner must know of it although it works.
+    /// Warning for the owner of a source that works.
     pub warning: Option<String>,
 }
 
 /// A job's place in its tenant's queue.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueFacts {
-    /// From 1.
+    /// Position in the queue, from 1.
     pub position: i64,
     /// Jobs of the tenant that hold a slot.
     pub running: i64,
-    /// How many may.
+    /// Number of jobs that may hold a slot.
     pub limit: i64,
 }
 
@@ -82,18 +82,18 @@ pub struct QueueFacts {
 pub struct WorkerFacts {
     /// The worker's id.
     pub name: String,
-    /// Whether the lease is still valid.
+    /// True if the lease is still valid.
     pub is_live: bool,
 }
 
-/// The answer.
+/// An explanation of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// What the job does or waits for.
+    /// Activity of the job, or what it waits for.
     pub now: String,
-    /// What happens next, and by whom.
+    /// The next step, and who takes it.
     pub next: String,
-    /// Circumstances that bear on it.
+    /// Circumstances that bear on the job.
     pub reasons: Vec<String>,
 }
 

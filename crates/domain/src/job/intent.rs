@@ -1,19 +1,19 @@
-//! What the API last asked of a job.
+//! The last request of the API for a job.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What the API last asked of a job; written with a version that only goes up.
+/// The last request of the API for a job, written with a version that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Intent {
-    /// Nothing yet, or all that was asked is done.
+    /// Nothing is asked yet, or everything that was asked is done.
     Rest,
-    /// Bring the run to its end.
+    /// Complete the run.
     Run,
-    /// Stop, and keep what was copied.
+    /// Stop, and keep the copied data.
     Stop,
     /// Remove the job and its resources.
     Delete,
@@ -23,7 +23,7 @@ impl Intent {
     /// Every intent.
     pub const ALL: [Self; 4] = [Self::Rest, Self::Run, Self::Stop, Self::Delete];
 
-    /// As it is stored.
+    /// Returns the name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",

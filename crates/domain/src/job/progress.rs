@@ -1,17 +1,19 @@
-//! A job's `Progress`, 0–100: measured, never backwards inside a run, and 100 only when the image is delivered.
-//! A job that waits for its next run has delivered.
+//! A job's `Progress`, 0–100. It is measured and never falls within a run. Only a delivered image makes it 100. A job
+//! that waits for its next run has delivered.
 //!
-//! A lost lease takes a job back to Preparing within the same run, so the state alone would make progress fall. What only goes up
-//! inside a run is the furthest phase that it reached and the share of durable bytes; progress is made of these two.
+//! A lost lease takes a job back to Preparing within the same run, so the state alone would make progress fall. Two
+//! values never fall within a run: the furthest phase that the run reached and the share of durable bytes. Progress is
+//! computed from these two.
 
 use super::State;
 
-/// Where Syncing ends and Processing begins.
+/// Percentage at which Syncing ends and Processing begins.
 const COPIED: f64 = 90.0;
-/// Where Processing ends and Cleaning begins.
+/// Percentage at which Processing ends and Cleaning begins.
 const BUILT: f64 = 97.0;
 
-/// Progress in percent, with two decimals. `furthest` is the furthest running state that the present run reached.
+/// Returns the progress in percent, with two decimals. `furthest` is the furthest running state that the present run
+/// reached.
 pub fn progress(state: State, furthest: State, bytes_durable: u64, bytes_total: u64) -> f64 {
     if state == State::Finished {
         return 100.0;
@@ -22,7 +24,7 @@ pub fn progress(state: State, furthest: State, bytes_durable: u64, bytes_total: 
         State::Cleaning => BUILT,
         // An image was delivered, and the next run has not begun.
         State::Waiting => 100.0,
-        // The bytes of an earlier run don't count until this run has found them again.
+        // The bytes of an earlier run don't count until this run has verified them.
         State::Ready
         | State::Preparing
         | State::Parked

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a job is. `Status` and `BusinessStatus` of the API are both derived from it, so that no impossible pair exists.
+/// The state of a job. `Status` and `BusinessStatus` of the API are both derived from it, so that no impossible pair
+/// exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -15,23 +16,23 @@ pub enum State {
     Preparing,
     /// Disks are being copied.
     Syncing,
-    /// In the middle of the copy, without a worker: the agent is silent. What was copied is kept.
+    /// The copy is interrupted and has no worker, because the agent is silent. The copied data is kept.
     Parked,
     /// The image is being made.
     Processing,
     /// The instance is being released.
     Cleaning,
-    /// Stopped by the tenant; what was copied is kept.
+    /// Stopped by the tenant; the copied data is kept.
     Stopped,
-    /// The run failed; what was copied is kept.
+    /// The run failed; the copied data is kept.
     InError,
     /// An incremental job between two runs.
     Waiting,
     /// The image is delivered.
     Finished,
-    /// Its validity is over.
+    /// The job's validity is over.
     Expired,
-    /// Its resources are being released; then it is gone.
+    /// The job's resources are being released; its row is deleted afterwards.
     Deleting,
 }
 
@@ -56,7 +57,7 @@ pub enum Status {
     Deleting,
 }
 
-/// The API's `BusinessStatus`: which part of a run.
+/// The API's `BusinessStatus`: the phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BusinessStatus {
     /// See [`State::Preparing`].
@@ -91,7 +92,7 @@ impl State {
         Self::Deleting,
     ];
 
-    /// As it is stored.
+    /// Returns the name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -109,7 +110,7 @@ impl State {
         }
     }
 
-    /// Whether a copy is under way or may yet begin.
+    /// Returns true if a copy is under way or may yet begin.
     pub fn may_copy(self) -> bool {
         match self {
             Self::Ready
@@ -125,7 +126,7 @@ impl State {
         }
     }
 
-    /// The API's `Status`.
+    /// Returns the API's `Status`.
     pub fn status(self) -> Status {
         match self {
             Self::Ready => Status::Ready,
@@ -141,7 +142,7 @@ impl State {
         }
     }
 
-    /// The API's `BusinessStatus`, which has a meaning only while the job runs.
+    /// Returns the API's `BusinessStatus`, which has a meaning only while the job runs.
     pub fn business_status(self) -> Option<BusinessStatus> {
         match self {
             Self::Preparing => Some(BusinessStatus::Preparing),
@@ -158,12 +159,12 @@ impl State {
         }
     }
 
-    /// Whether a run is under way, with or without a slot.
+    /// Returns true if a run is under way, with or without a slot.
     pub fn is_running(self) -> bool {
         self.status() == Status::Running
     }
 
-    /// Whether the job still claims its source: a source has one unfinished job at most.
+    /// Returns true if the job still claims its source. A source has one unfinished job at most.
     pub fn is_unfinished(self) -> bool {
         !matches!(self, Self::Finished | Self::Deleting)
     }
@@ -199,7 +200,7 @@ impl Status {
         Self::Deleting,
     ];
 
-    /// As on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "Ready",
@@ -213,7 +214,7 @@ impl Status {
         }
     }
 
-    /// The states that show this status.
+    /// Returns the states that show this status.
     pub fn states(self) -> impl Iterator<Item = State> {
         State::ALL
             .into_iter()
@@ -247,7 +248,7 @@ impl BusinessStatus {
         Self::Cleaning,
     ];
 
-    /// As on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Preparing => "Preparing",
@@ -257,7 +258,7 @@ impl BusinessStatus {
         }
     }
 
-    /// The state that shows it.
+    /// Returns the state that shows this business status.
     pub fn state(self) -> State {
         match self {
             Self::Preparing => State::Preparing,

@@ -1,10 +1,11 @@
-//! The table of a job's life: what each event does in each state.
+//! The table of a job's life: the effect of each event in each state.
 //!
-//! [`next`] is the only place that decides. Every pair of state and event is listed, so the compiler asks for a decision
-//! when either list grows. The store turns the rows of one event into one guarded `UPDATE`; nothing else writes a state.
+//! [`next`] is the only place that decides. Every pair of state and event is listed, so the compiler asks for a
+//! decision when either list grows. The store turns the rows of one event into one guarded `UPDATE`; nothing else
+//! writes a state.
 //!
-//! Who may send an event is not decided here but by the guard of that `UPDATE`: events of a lease holder carry its epoch, and
-//! [`Event::Expire`] asks for no live lease.
+//! The guard of that `UPDATE` decides who may send an event, not this table. Events of a lease holder carry its epoch,
+//! and [`Event::Expire`] requires that no lease is live.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{State, UnknownState};
 
-/// What can happen to a job.
+/// An event in the life of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The tenant, or the schedule, starts it.
+    /// The tenant or the schedule starts the job.
     Start,
     /// The lease holder's instance is up and its disks are open.
     Prepared,
@@ -29,56 +30,58 @@ pub enum Event {
     Finish,
     /// The instance is gone and the job delivers again later.
     Rest,
-    /// The tenant ends a job that would deliver again. With one more run it is a [`Event::Start`].
+    /// The tenant ends a job that would deliver again. With one more run, the event is [`Event::Start`].
     CutOver,
-    /// The tenant asks to stop. A running job stops when its lease holder says [`Event::Halted`].
+    /// The tenant asks to stop. A running job stops when its lease holder reports [`Event::Halted`].
     Stop,
-    /// The run has stopped: said by the lease holder, or by the sweeper when a job that was to stop lost its lease.
+    /// The run has stopped. The lease holder reports it, or the sweeper if the lease was lost while the job was to
+    /// stop.
     Halted,
     /// The run failed.
     Fail,
     /// The lease ran out. The run goes back to the queue and keeps its number.
     LeaseLost,
-    /// The lease holder gives its place back in the middle of the copy: the agent is silent. The run keeps its number and its copy.
+    /// The lease holder releases its place in the middle of the copy, because the agent is silent. The run keeps its
+    /// number and its copy.
     Parked,
-    /// A parked run goes back to the queue: its agent has come back, or it is time to look for it again.
+    /// A parked run goes back to the queue, because its agent has reported again or the next check for it is due.
     Resumed,
-    /// The validity is over.
+    /// The job's validity is over.
     Expire,
-    /// The tenant deletes it, or its time after expiry is over.
+    /// The tenant deletes the job, or its time after expiry is over.
     Delete,
-    /// All its resources are gone.
+    /// All resources of the job are gone.
     Removed,
 }
 
-/// What an event does in a state.
+/// The effect of an event in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The job moves.
     To(State),
-    /// The wish is recorded as intent; the state stays until its lease holder acts.
+    /// The request is recorded as intent; the state stays until the lease holder acts.
     Recorded,
-    /// The row goes.
+    /// The row is deleted.
     Gone,
-    /// The event came late or twice: counted, nothing else.
+    /// The event came late or twice; it is counted and has no other effect.
     Ignored(Reason),
     /// The tenant may not ask for this now.
     Refused,
 }
 
-/// Why an event changes nothing.
+/// Reason why an event changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// It has happened already.
+    /// The event has happened already.
     Repeated,
-    /// The job has moved on since it was sent.
+    /// The job has moved on since the event was sent.
     Late,
-    /// A correct sender never sends it in this state.
+    /// A correct sender never sends the event in this state.
     Impossible,
 }
 
 impl Reason {
-    /// As a metric's label.
+    /// Returns the label of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Repeated => "repeated",
@@ -109,7 +112,7 @@ impl Event {
         Self::Removed,
     ];
 
-    /// As it is stored in the job's history.
+    /// Returns the name in the job's history.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -131,7 +134,7 @@ impl Event {
         }
     }
 
-    /// The states that this event moves, each with the state it moves to: the rows of its guarded `UPDATE`.
+    /// Returns the states that this event moves, each with its next state: the rows of the event's guarded `UPDATE`.
     pub fn moves(self) -> impl Iterator<Item = (State, State)> {
         State::ALL
             .into_iter()
@@ -159,7 +162,7 @@ impl FromStr for Event {
     }
 }
 
-/// What `event` does to a job in `state`.
+/// Returns the effect of `event` on a job in `state`.
 pub fn next(state: State, event: Event) -> Outcome {
     use Outcome::{Gone, Ignored, Recorded, Refused, To};
     use Reason::{Impossible, Late, Repeated};
@@ -256,7 +259,7 @@ pub fn next(state: State, event: Event) -> Outcome {
         },
         Event::Stop => match state {
             S::Syncing => Recorded,
-            // Nobody holds it, so nobody has to be told.
+            // No worker holds the job, so none has to be notified.
             S::Parked | S::Waiting => To(S::Stopped),
             S::Ready
             | S::Preparing
@@ -356,7 +359,8 @@ pub fn next(state: State, event: Event) -> Outcome {
     }
 }
 
-/// The table as Markdown, for `ARCHITECTURE.md`: a row for each state, a column for each event that moves a job.
+/// Returns the table as Markdown, for `ARCHITECTURE.md`: a row for each state, a column for each event that moves a
+/// job.
 pub fn table_as_markdown() -> String {
     let mut table = String::from("| state |");
     for event in Event::ALL {
@@ -521,7 +525,7 @@ mod tests {
         }
     }
 
-    /// `ARCHITECTURE.md` holds the table between two markers. `UPDATE=1` writes it.
+    /// Checks the table that `ARCHITECTURE.md` holds between two markers. `UPDATE=1` writes it.
     #[test]
     fn the_table_in_the_architecture_page_is_this_one() {
         const BEGIN: &str = "<!-- state table: begin -->\n";

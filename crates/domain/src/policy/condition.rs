@@ -1,4 +1,4 @@
-//! Conditions: what must be true of a call besides its action and resource.
+//! Conditions: requirements on a call besides its action and resource.
 
 use std::net::IpAddr;
 
@@ -6,16 +6,16 @@ use super::document::Effect;
 use super::operator::{Operator, Relation, Value};
 use crate::Timestamp;
 
-/// What conditions can ask about.
+/// Facts that conditions can test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `acs:CurrentTime`.
     CurrentTime,
-    /// `acs:SecureTransport`: whether the call came over TLS.
+    /// `acs:SecureTransport`: true if the call came over TLS.
     SecureTransport,
     /// `acs:SourceIp`.
     SourceIp,
-    /// `acs:MFAPresent`: whether the caller proved a second factor.
+    /// `acs:MFAPresent`: true if the caller proved a second factor.
     MfaPresent,
     /// `acs:SourceVpc`.
     SourceVpc,
@@ -31,7 +31,7 @@ impl Key {
         Self::SourceVpc,
     ];
 
-    /// As policies write it.
+    /// Returns the name in policies.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CurrentTime => "acs:CurrentTime",
@@ -42,7 +42,8 @@ impl Key {
         }
     }
 
-    /// Whether the key's values can be compared so. A comparison that can't be made never holds, which in a Deny would forbid nothing.
+    /// Returns true if the key's values can be compared by `relation`. An impossible comparison never holds, so in a
+    /// Deny it would forbid nothing.
     pub(super) fn can_be(self, relation: Relation) -> bool {
         match relation {
             Relation::Text(_) => true,
@@ -53,7 +54,7 @@ impl Key {
         }
     }
 
-    /// Which operators its own kind has, for a sentence.
+    /// Returns the operators of the key's own kind, for a sentence.
     pub(super) fn operators(self) -> &'static str {
         match self {
             Self::CurrentTime => "Date… or String… operators",
@@ -64,24 +65,24 @@ impl Key {
     }
 }
 
-/// What is known of a call. What is not known is `None`: positive operators don't match it, negative ones do. An address that is not known
-/// is the exception: it could be any, so it meets each condition of a Deny and none of an Allow.
+/// Known facts of a call. An unknown fact is `None`: positive operators don't match it, negative ones do. An unknown
+/// address is the exception, because it could be any address. It meets each condition of a Deny and none of an Allow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Circumstances {
-    /// When it is decided.
+    /// Time of the decision.
     pub current_time: Option<Timestamp>,
-    /// Whether it came over TLS.
+    /// True if the call came over TLS.
     pub is_secure: Option<bool>,
-    /// Where it came from.
+    /// Address that the call came from.
     pub source_ip: Option<IpAddr>,
-    /// Whether its caller proved a second factor.
+    /// True if the caller proved a second factor.
     pub has_mfa: Option<bool>,
-    /// The virtual network that it came from.
+    /// The virtual network that the call came from.
     pub source_vpc: Option<String>,
 }
 
 impl Circumstances {
-    /// As operators read it. Times have whole seconds.
+    /// Returns the fact in the form that operators read. Times have whole seconds.
     fn fact(&self, key: Key) -> Option<String> {
         match key {
             Key::CurrentTime => self.current_time.map(|time| time.to_string()),
@@ -104,7 +105,7 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    /// Whether it is met. A negative operator is met when none of its values applies.
+    /// Returns true if the condition is met. A negative operator is met if none of its values applies.
     pub(super) fn is_met(&self, effect: Effect, circumstances: &Circumstances) -> bool {
         if self.key == Key::SourceIp && circumstances.source_ip.is_none() {
             return effect == Effect::Deny;

@@ -1,28 +1,28 @@
-//! What policies say of a call.
+//! Decisions of policies about a call.
 
 use super::condition::Circumstances;
 use super::document::{Actions, Effect, Policy, Statement};
 use super::wildcard::matches;
 
-/// A call, as far as policies look at it.
+/// A call, as far as policies inspect it.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Such as `smc:DescribeSourceServers`.
+    /// The action, such as `smc:DescribeSourceServers`.
     pub action: &'a str,
-    /// Such as `acs:smc:local:1234567890123456:sourceServer/*`.
+    /// The resource, such as `acs:smc:local:1234567890123456:sourceServer/*`.
     pub resource: &'a str,
     /// Time, address and the like.
     pub circumstances: &'a Circumstances,
 }
 
-/// What policies say of a call.
+/// A decision of policies about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// A statement allows it and none denies it.
+    /// A statement allows the call and none denies it.
     Allow,
-    /// A statement denies it, whatever others allow.
+    /// A statement denies the call, whatever others allow.
     ExplicitDeny,
-    /// No statement speaks of it.
+    /// No statement applies to the call.
     ImplicitDeny,
 }
 
@@ -54,7 +54,8 @@ impl Statement {
                 .all(|condition| condition.is_met(self.effect, request.circumstances))
     }
 
-    /// The case of what stands before the id, the kind above all, means nothing; that of the id does.
+    /// Returns true if the statement covers `resource`. Case is ignored before the id, in the kind above all, but not
+    /// in the id.
     fn is_about(&self, resource: &str) -> bool {
         let folded = resource.find('/').unwrap_or(resource.len());
         self.resources
@@ -64,7 +65,7 @@ impl Statement {
 }
 
 impl Actions {
-    /// Actions are the same in whatever case: a Deny must not be missed over a letter.
+    /// Returns true if `action` is included. Case is ignored, so that a Deny is never missed over a letter.
     fn include(&self, action: &str) -> bool {
         let any = |patterns: &[String]| {
             patterns

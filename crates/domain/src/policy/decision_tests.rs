@@ -1,4 +1,4 @@
-//! What policies say, as tables and properties.
+//! Tests of decisions, as tables and properties.
 
 use proptest::prelude::*;
 
@@ -54,7 +54,7 @@ fn actions_and_resources_decide() {
             SOURCE,
             Allow,
         ),
-        // Actions in whatever case, the kind too, the id not.
+        // Case is ignored in actions and in the kind, but not in the id.
         (
             r#"{"Effect":"Allow","Action":"SMC:a","Resource":"acs:smc:*:*:sourceserver/s-1"}"#,
             "smc:A",
@@ -194,10 +194,10 @@ fn every_operator_compares_and_knows_what_an_absent_key_means() {
         let unknown = Circumstances::default();
         assert!(says(&one(met), &known), "{operator} {met}");
         assert!(!says(&one(unmet), &known), "{operator} {unmet}");
-        // An address that nobody knows could be any.
+        // An unknown address could be any address.
         let allows = is_negative && key != "acs:SourceIp";
         assert_eq!(says(&one(met), &unknown), allows, "{operator} absent");
-        // Values are ORed; a negative operator is met when none applies.
+        // Values are ORed; a negative operator is met if none applies.
         let both = allow_if(&format!(
             r#"{{"{operator}":{{"{key}":["{unmet}","{met}"]}}}}"#
         ));

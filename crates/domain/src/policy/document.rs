@@ -24,12 +24,12 @@ pub struct Policy {
     pub(super) statements: Vec<Statement>,
 }
 
-/// What a statement does.
+/// The effect of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It allows.
+    /// The statement allows.
     Allow,
-    /// It denies, whatever others allow.
+    /// The statement denies, whatever others allow.
     Deny,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Statement {
     pub(super) effect: Effect,
     pub(super) actions: Actions,
     pub(super) resources: Vec<String>,
-    /// All must be met.
+    /// Conditions that must all be met.
     pub(super) conditions: Vec<Condition>,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Actions {
     AllBut(Vec<String>),
 }
 
-/// Why a text is no policy: where, and what to do.
+/// The text is not a policy: the position of the fault, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {what}")]
 pub struct InvalidPolicy {
@@ -64,10 +64,10 @@ fn invalid(at: impl Into<String>, what: impl Into<String>) -> InvalidPolicy {
 }
 
 impl Policy {
-    /// Reads a policy.
+    /// Parses a policy.
     ///
     /// # Errors
-    /// The first thing that this version does not know or can't read.
+    /// The first part that this version does not know or can't read.
     pub fn parse(text: &str) -> Result<Self, InvalidPolicy> {
         if text.len() > MAX_POLICY_BYTES {
             return Err(invalid(
@@ -100,7 +100,7 @@ impl Policy {
         Ok(Self { statements })
     }
 
-    /// The policy as a text, which reads as the same policy.
+    /// Returns the policy as a text that parses to the same policy.
     pub fn render(&self) -> String {
         let statements: Vec<Rendered> = self.statements.iter().map(Statement::render).collect();
         json!({ "Version": "1", "Statement": statements }).to_string()
@@ -211,7 +211,7 @@ fn patterns(
     Ok(texts)
 }
 
-/// A text, or a list of at least one.
+/// Returns the texts of `json`, which is a text or a list of at least one.
 fn texts(at: &str, json: Json) -> Result<Vec<String>, InvalidPolicy> {
     let wrong = |found: &Json| {
         invalid(
@@ -270,12 +270,12 @@ fn conditions(at: &str, json: Json) -> Result<Vec<Condition>, InvalidPolicy> {
             });
         }
     }
-    // All must be met, so their order means nothing; in one order, equal policies are equal.
+    // All conditions must be met, so their order means nothing. Sorted, equal policies are equal.
     conditions.sort_by_key(|condition: &Condition| (condition.operator.name, condition.key));
     Ok(conditions)
 }
 
-/// The members of an object that nobody has asked for yet.
+/// The members of an object that are not taken yet.
 struct Members {
     at: String,
     left: Vec<(String, Json)>,
@@ -300,7 +300,7 @@ impl Members {
         Some(self.left.swap_remove(index).1)
     }
 
-    /// All of them, of which there must be one.
+    /// Returns all members. At least one is required.
     fn all(self) -> Result<Vec<(String, Json)>, InvalidPolicy> {
         if self.left.is_empty() {
             return Err(invalid(self.at, "it is empty; leave it out"));

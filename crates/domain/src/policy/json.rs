@@ -1,5 +1,5 @@
-//! JSON as a policy needs it: members in their order, and none twice. A usual JSON tree keeps the last of two members with one name, and
-//! people read the first.
+//! JSON for policies: members keep their order, and none occurs twice. A usual JSON tree keeps the last of two members
+//! with one name, whereas people read the first.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// What it is, for a sentence.
+    /// Returns the kind of the value, for a sentence.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a text",

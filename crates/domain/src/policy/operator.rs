@@ -1,4 +1,4 @@
-//! The operators of conditions (SMC API §4.3), and how each compares.
+//! The operators of conditions (SMC API §4.3), and their comparisons.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::wildcard::matches;
 
-/// What an operator compares with, and how.
+/// The comparison of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relation {
     Text(Likeness),
@@ -51,7 +51,7 @@ impl Order {
 pub(super) struct Operator {
     pub(super) name: &'static str,
     pub(super) relation: Relation,
-    /// It holds when the relation does not.
+    /// True if the operator holds when the relation does not.
     pub(super) is_negative: bool,
 }
 
@@ -111,10 +111,10 @@ pub(super) const ALL: [Operator; 21] = [
     negative("NotIpAddress", Relation::Address),
 ];
 
-/// A value of a policy, read for its operator.
+/// A value of a policy, parsed for its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Value {
-    /// As it was written.
+    /// The text of the policy.
     pub(super) text: String,
     reading: Reading,
 }
@@ -129,7 +129,7 @@ enum Reading {
 }
 
 impl Value {
-    /// Reads a value for this relation; the sentence says what it should be.
+    /// Parses a value for this relation. The error is a sentence about what the value should be.
     pub(super) fn read(relation: Relation, text: &str) -> Result<Self, &'static str> {
         let reading = match relation {
             Relation::Text(_) => Some(Reading::Text),
@@ -172,7 +172,8 @@ fn truth(text: &str) -> Option<bool> {
         .map(|(_, truth)| truth)
 }
 
-/// An address is the network of one. Callers with mapped IPv4 addresses are known by their IPv4 address, so a mapped one would match nobody.
+/// Parses a network; an address is a network of one. Callers with mapped IPv4 addresses are known by their IPv4
+/// address, so a mapped network would match no caller and is refused.
 fn network(text: &str) -> Option<IpNet> {
     let network = text
         .parse::<IpNet>()
@@ -186,7 +187,7 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 impl Relation {
-    /// Whether what is known of the call, as a text, stands in this relation to the value; `None` if it can't be compared.
+    /// Returns true if `fact`, known of the call, has this relation to the value. `None` if the two can't be compared.
     pub(super) fn holds(self, fact: &str, value: &Value) -> Option<bool> {
         match (self, &value.reading) {
             (Self::Text(likeness), Reading::Text) => Some(match likeness {

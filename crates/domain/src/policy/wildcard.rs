@@ -1,21 +1,22 @@
 //! `*` and `?` in actions, resources and `StringLike`.
 
-/// Whether `pattern` describes the whole of `text`: `*` is any run of characters, also an empty one and also over `/` and `:`; `?` is exactly
-/// one. The first `folded` bytes of `text` are compared without regard to ASCII case.
+/// Returns true if `pattern` matches the whole of `text`. `*` is any run of characters, including the empty run and
+/// runs over `/` and `:`. `?` is exactly one character. The first `folded` bytes of `text` are compared without regard
+/// to ASCII case.
 ///
-/// Only the last `*` is ever gone back to: what an earlier one took can be had by the later one just as well. So a comparison takes at most
-/// pattern × text steps, whatever the pattern.
+/// The search backtracks only to the last `*`, because the last one can match whatever an earlier one could. So a
+/// comparison takes at most pattern × text steps, whatever the pattern.
 pub fn matches(pattern: &str, text: &str, folded: usize) -> bool {
     let mut pattern_at = pattern.chars().peekable();
     let mut text_at = text.char_indices().peekable();
-    // Behind the last star, and the text from which it has taken nothing yet.
+    // The pattern behind the last star, and the text that the star has not matched yet.
     let mut star = None;
     loop {
         let rest = (pattern_at.clone(), text_at.clone());
         match (pattern_at.next(), text_at.next()) {
             (None, None) => return true,
             (Some('*'), _) => {
-                // The star takes nothing at first.
+                // The star matches nothing at first.
                 text_at = rest.1;
                 star = Some((pattern_at.clone(), text_at.clone()));
                 if pattern_at.peek().is_none() {
@@ -48,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition, tried in every way.
+    /// Matches by the definition, in every possible way.
     fn reference(pattern: &[char], text: &[char]) -> bool {
         match (pattern.split_first(), text.split_first()) {
             (None, None) => true,
