@@ -1,4 +1,4 @@
-//! Settings of a receiver. Everything about its run lies in the directory.
+//! Settings of a receiver. All facts about its run lie in the directory.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! The worker's service. Every call is the worker's, by its certificate, and carries the epoch of its lease. What is received and made is not
-//! said by any: the worker has written it into the instance.
+//! The worker's service. Every call comes from the worker, proved by its certificate, and carries the epoch of its
+//! lease. No call names the disks to receive or the image to build: the worker has written both into the instance.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -18,7 +18,8 @@ use transfer::receiver::{ReceiveStatus, Server};
 use crate::image::{Builder, Order, Progress};
 use crate::instance::Work;
 
-/// Lets the worker in, before any call is looked at. The run's authority has signed for the agent and the receiver as well.
+/// Admits only the worker, before any call is read. The run's authority has signed for the agent and the receiver as
+/// well.
 ///
 /// # Errors
 /// PERMISSION_DENIED.
@@ -157,7 +158,7 @@ impl ReceiverService for Control {
 }
 
 impl Control {
-    /// What the image is made of. Without a receipt for every disk there is none.
+    /// Returns the contents of the image. Fails unless every disk has its receipt.
     fn order(&self) -> Result<Order, Status> {
         let Shared { server, work, .. } = &*self.shared;
         if !server.status().borrow().is_complete() {
@@ -253,7 +254,7 @@ fn image_status(progress: &Progress) -> wire::ImageStatus {
     }
 }
 
-/// A failure of the data path, with its code for the worker.
+/// Returns a failure of the data path with its code for the worker.
 fn refuse(error: &transfer::TransferError) -> Status {
     if matches!(error, transfer::TransferError::Fenced { .. }) {
         return Status::failed_precondition(error.to_string());
@@ -266,7 +267,7 @@ fn refuse(error: &transfer::TransferError) -> Status {
     status
 }
 
-/// A span in the worker's trace.
+/// Returns a span in the worker's trace.
 fn span(name: &'static str, metadata: &MetadataMap) -> tracing::Span {
     let headers: HashMap<String, String> = metadata
         .iter()

@@ -1,36 +1,36 @@
-//! What ends a receiver's process.
+//! Errors that end a receiver's process.
 
 use std::path::PathBuf;
 
-/// Why a receiver can't start.
+/// Reasons for which a receiver can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory is no instance's.
+    /// The directory does not belong to an instance.
     #[error("{} is no instance: it holds no readable file `instance`", path.display())]
     NoInstance {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The instance file can't be understood.
+    /// The instance file can't be parsed.
     #[error("the file `instance` in {} can't be understood: {what}", path.display())]
     Malformed {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
-        /// What is wrong.
+        /// The mistake in the file.
         what: String,
     },
     /// Another receiver works in the directory.
     #[error("another receiver works in {}", path.display())]
     Locked {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
     },
-    /// The fence stands higher.
+    /// The fence is higher than the instance's epoch.
     #[error("epoch {epoch} is over: the instance in {} has seen epoch {fence}", path.display())]
     Fenced {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
         /// The epoch of the instance file.
         epoch: domain::Epoch,
@@ -40,21 +40,21 @@ pub enum Error {
     /// The data listener can't be opened.
     #[error(transparent)]
     Transfer(#[from] transfer::TransferError),
-    /// The address of /healthz, /readyz and /metrics.
+    /// The address of /healthz, /readyz and /metrics can't be bound.
     #[error(transparent)]
     Bind(#[from] service::BindError),
     /// The control listener can't be opened.
     #[error("can't serve the worker")]
     Control(#[source] tonic::transport::Error),
-    /// A file or socket.
+    /// A file or socket operation failed.
     #[error("can't {doing}")]
     Io {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A background task.
+    /// A background task failed.
     #[error(transparent)]
     Task(#[from] service::TaskFailure),
 }

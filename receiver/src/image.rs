@@ -1,8 +1,9 @@
-//! Images: what is made of the received disks, and how it gets into the store.
+//! Images: directories made from the received disks, and their way into the store.
 //!
-//! An image is a directory of the store: for each disk `disk-N.raw`, `disk-N.qcow2` and `disk-N.manifest`, and `image.json` about them all. It is made
-//! under another name and renamed when it is whole and flushed, so a directory with an image's name is always an image. A
-//! build that fell is begun anew; one that was renamed is found. What is not this job's own is never touched.
+//! An image is a directory of the store: for each disk `disk-N.raw`, `disk-N.qcow2` and `disk-N.manifest`, and
+//! `image.json` about them all. It is built under another name and renamed when it is complete and flushed, so a
+//! directory with an image's name is always an image. A build that crashed starts again; an image that was renamed is
+//! found. A directory that does not belong to this job is never touched.
 
 mod build;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 use transfer::receiver::{Proven, TargetDisk};
 
-/// `image.json`: what an image is.
+/// `image.json`: the description of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDescription {
     /// The image's id.
@@ -25,9 +26,9 @@ pub struct ImageDescription {
     pub name: String,
     /// The job that made it.
     pub job_id: String,
-    /// The source that it was made of.
+    /// The source that it was made from.
     pub source_id: String,
-    /// When it was made, UTC.
+    /// Time of its creation, UTC.
     pub created: String,
     /// Its disks, by index.
     pub disks: Vec<ImageDisk>,
@@ -36,7 +37,7 @@ pub struct ImageDescription {
 /// A disk of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDisk {
-    /// Which disk; 0 is the system disk.
+    /// Index of the disk; 0 is the system disk.
     pub index: u16,
     /// Its size in bytes.
     pub size_bytes: u64,
@@ -55,10 +56,10 @@ pub struct ImageDisk {
     /// Their bytes together.
     #[serde(default, skip_serializing_if = "is_none")]
     pub bad_bytes: u64,
-    /// Says whether the disk is what the source held at one moment. Images of earlier versions don't say.
+    /// Tells if the disk is the source's at one moment. Images of earlier versions don't have this field.
     #[serde(default)]
     pub consistency: Moment,
-    /// File with the disk as it is.
+    /// File with the disk's raw bytes.
     pub raw: String,
     /// File with the disk as qcow2.
     pub qcow2: String,
@@ -71,7 +72,7 @@ fn is_none(count: &u64) -> bool {
     *count == 0
 }
 
-/// What is to be made.
+/// The image to build.
 #[derive(Debug)]
 pub(crate) struct Order {
     pub(crate) image_id: ImageId,
@@ -82,23 +83,23 @@ pub(crate) struct Order {
     pub(crate) disks: Vec<(TargetDisk, PathBuf, Proven)>,
 }
 
-/// How far an image is.
+/// Progress of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Progress {
-    /// Nobody asked for one.
+    /// No image was requested.
     None,
     /// 0 to 1.
     Building(f64),
-    /// Whole, and in the store.
+    /// Complete, and in the store.
     Stored {
         location: String,
         description: String,
     },
-    /// It can't be made.
+    /// The image can't be built.
     Failed(Failure),
 }
 
-/// Makes one image at a time.
+/// Builds one image at a time.
 #[derive(Debug)]
 pub(crate) struct Builder {
     store: PathBuf,
@@ -122,7 +123,7 @@ impl Builder {
             .clone()
     }
 
-    /// Begins to make the image, unless it is being made or there already.
+    /// Starts to build the image, unless it is being built or exists already.
     pub(crate) fn start(&self, order: Order, span: tracing::Span) {
         {
             let mut progress = self

@@ -1,6 +1,6 @@
-//! The file `instance`: everything that a receiver is told, by the worker that made its directory and by nobody else.
+//! The file `instance`: all settings of a receiver's run, written only by the worker that created its directory.
 //!
-//! It is read once, before anything listens. No call can name another job, image or disk than it does.
+//! It is read once, before any listener opens. No call can name another job, image or disk than this file.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use transfer::receiver::{Admission, TargetDisk};
 
 use crate::Error;
 
-/// What a receiver works with.
+/// The contents of the file, parsed.
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) id: String,
@@ -25,14 +25,14 @@ pub(crate) struct Instance {
     pub(crate) work: Work,
 }
 
-/// What one run receives, of whom, and makes.
+/// The disks that one run receives, their sender, and the image that the run makes.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) admission: Admission,
     pub(crate) source_id: SourceId,
     pub(crate) image_id: ImageId,
     pub(crate) image_name: String,
-    /// How the disks are divided on the source.
+    /// Partition layouts of the disks on the source.
     pub(crate) layouts: BTreeMap<DiskIndex, DiskLayout>,
 }
 

@@ -1,7 +1,8 @@
-//! The receiver: the process in an instance that takes the disks, proves them, and builds the image.
+//! The receiver: the process in an instance that receives the disks, verifies them, and builds the image.
 //!
-//! It is started over a directory that holds its `instance` file, locks the directory, listens for its agent and its worker, writes `ready`, and serves the
-//! worker until it is ended. Disks and chunk maps stay in the directory, so the next receiver over it goes on.
+//! It is started over a directory that contains its `instance` file. It locks the directory, listens for its agent and
+//! its worker, writes `ready`, and serves the worker until it is ended. Disks and chunk maps stay in the directory, so
+//! the next receiver over the directory continues.
 
 mod config;
 mod control;

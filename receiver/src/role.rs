@@ -23,13 +23,13 @@ use crate::image::Builder;
 use crate::instance::Instance;
 use crate::{Config, Error};
 
-/// Time that calls under way have to end.
+/// Time that calls in progress have to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs the receiver of a directory until it is told to end; then it flushes.
+/// Runs the receiver of a directory until it is asked to end; then it flushes.
 ///
 /// # Errors
-/// The directory is no instance's, is locked, or its fence stands higher; a listener can't be opened.
+/// The directory is no instance's, is locked, or its fence is higher; a listener can't be opened.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let readiness = Readiness::new();
     let ready = readiness.condition("receiver");
@@ -43,7 +43,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 }
 
 async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Result<(), Error> {
-    // Held until the process ends, whatever ends it.
+    // Held until the process ends, however it ends.
     let _lock = lock(&config.dir)?;
     let instance = Instance::read(&config.dir)?;
     let server = Server::bind(ServerConfig::new(
@@ -109,7 +109,7 @@ fn lock(directory: &Path) -> Result<File, Error> {
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked {
         path: directory.to_owned(),
     })?;
-    // Whoever has to end this process finds it by its lock.
+    // A process that must end this one finds it by its lock.
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(|source| Error::Io {
@@ -119,7 +119,7 @@ fn lock(directory: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Written under another name first: whoever sees the file sees all of it.
+/// Writes `ready` under another name and renames it, so that a reader always finds it complete.
 fn write_ready(directory: &Path, epoch: Epoch) -> Result<(), Error> {
     let ready = InstanceReady {
         epoch: epoch.0,

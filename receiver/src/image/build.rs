@@ -1,4 +1,4 @@
-//! Making one image.
+//! Builds one image.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use transfer::receiver::Proven;
 
 use super::{ImageDescription, ImageDisk, Order};
 
-/// Room that must be left over when an image is made.
+/// Free space that must remain after an image is built.
 const SPARE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,8 @@ pub(super) enum BuildError {
 }
 
 impl BuildError {
-    /// The failure that the tenant reads: without the operator's paths and what programs print, which are in the log.
+    /// Returns the failure that the tenant reads. It omits the operator's paths and the output of programs, which are
+    /// in the log.
     pub(super) fn failure(&self) -> Failure {
         let code = match self {
             Self::NoRoom { .. } | Self::Filled { .. } => FailureCode::TargetFull,
@@ -103,7 +104,7 @@ impl BuildError {
     }
 }
 
-/// Makes the image; answers with where it lies and its description as JSON. What can't become an image does not stay.
+/// Builds the image. Returns its location and its description as JSON. A failed build leaves nothing behind.
 pub(super) async fn build(
     store: &Path,
     qemu_img: &Path,
@@ -135,11 +136,11 @@ async fn make(
                 .map_err(failed("read", &location))?;
             return Ok((location.display().to_string(), text));
         }
-        // Disks that have changed since: the raw files are other names of theirs, so what lies here is no longer one image. Nobody was told
-        // of it yet, since the order would not have come again.
+        // The disks have changed since. The raw files are hard links to them, so this directory is no longer one image.
+        // It was not reported to anyone yet: otherwise the order would not have come again.
         clear(&location)?;
     }
-    // Before the room is measured: what an attempt that fell has left is room for this one.
+    // Before the free space is measured: the files of a failed attempt free space for this one.
     clear_partial(partial, &order.image_id, &order.job_id)?;
     check_room(store, &order)?;
     std::fs::DirBuilder::new()
@@ -188,7 +189,7 @@ async fn make(
     };
     let text = serde_json::to_string_pretty(&description)
         .expect("a struct of strings and integers has a JSON form");
-    // Renamed when it is whole: one that can't be read would keep the next attempt out.
+    // Renamed when it is complete: an unreadable description would block the next attempt.
     let (new, written) = (partial.join("image.json.new"), partial.join("image.json"));
     private_file(&new)
         .and_then(|mut file| {
@@ -209,7 +210,7 @@ async fn make(
     Ok((location.display().to_string(), text))
 }
 
-/// Makes a file that only this account may read: what becomes an image is a server's disk.
+/// Creates a file that only this account may read: an image is made from a server's disk.
 fn private_file(path: &Path) -> io::Result<File> {
     File::options()
         .create_new(true)
@@ -228,10 +229,10 @@ async fn write_manifest(proven: Proven, path: PathBuf) -> io::Result<()> {
         .unwrap_or_else(|died| Err(io::Error::other(died)))
 }
 
-/// Returns what the image in a directory says of itself; `None` if the directory is not there.
+/// Returns the description of the image in a directory; `None` if the directory does not exist.
 ///
 /// # Errors
-/// [`BuildError::NotOurs`] if it is not this image of this job, or nobody can tell.
+/// [`BuildError::NotOurs`] if it is not this image of this job, or if that can't be determined.
 fn found(
     directory: &Path,
     image_id: &ImageId,
@@ -256,7 +257,7 @@ fn found(
     Ok(Some(found))
 }
 
-/// Removes what an attempt of this job has left. It has no description until it is nearly whole.
+/// Removes the files of an attempt of this job. They have no description until they are almost complete.
 fn clear_partial(partial: &Path, image_id: &ImageId, job_id: &JobId) -> Result<(), BuildError> {
     if std::fs::symlink_metadata(partial.join("image.json")).is_ok() {
         found(partial, image_id, job_id)?;
@@ -264,7 +265,7 @@ fn clear_partial(partial: &Path, image_id: &ImageId, job_id: &JobId) -> Result<(
     clear(partial)
 }
 
-/// Whether an image that lies in the store already is the one that the order would make.
+/// Returns true if an image in the store is the one that the order would build.
 fn is_of(found: &ImageDescription, order: &Order) -> bool {
     let found = found
         .disks
@@ -295,7 +296,8 @@ fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> BuildError 
     }
 }
 
-/// qcow2 needs as much as the disks hold; raw as well, where it can't be a link.
+/// Fails if the store has too little free space. qcow2 needs as much as the disks' contents, and raw as much again if
+/// it can't be a link.
 fn check_room(store: &Path, order: &Order) -> Result<(), BuildError> {
     let found =
         rustix::fs::statvfs(store).map_err(|error| failed("look at", store)(error.into()))?;
@@ -323,7 +325,7 @@ fn check_room(store: &Path, order: &Order) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// The raw disk: a second name for the same file where the store is on the same file system, else a sparse copy.
+/// Places the raw disk: a hard link if the store is on the same file system, otherwise a sparse copy.
 async fn place(disk: &Path, to: &Path) -> Result<(), BuildError> {
     match std::fs::hard_link(disk, to) {
         Ok(()) => Ok(()),
@@ -353,14 +355,14 @@ async fn place(disk: &Path, to: &Path) -> Result<(), BuildError> {
     }
 }
 
-/// Runs qemu-img, which says how far it is as `(12.34/100%)`.
+/// Runs qemu-img, which prints its progress as `(12.34/100%)`.
 async fn convert(
     qemu_img: &Path,
     disk: &Path,
     to: &Path,
     mut tell: impl FnMut(f64),
 ) -> Result<(), BuildError> {
-    // qemu-img writes into a file that is there, and leaves its mode.
+    // qemu-img writes into an existing file, and keeps its mode.
     private_file(to).map_err(failed("make", to))?;
     let mut child = tokio::process::Command::new(qemu_img)
         .args(["convert", "-p", "-f", "raw", "-O", "qcow2"])
@@ -380,7 +382,7 @@ async fn convert(
     let mut errors = child.stderr.take().expect("standard error was asked for");
     let reading_errors = tokio::spawn(async move {
         let mut text = String::new();
-        // What can't be read is not shown; the exit code decides.
+        // Unreadable output is not shown; the exit code decides.
         let _unreadable = errors.read_to_string(&mut text).await;
         text
     });
@@ -404,7 +406,8 @@ async fn convert(
     }
 }
 
-/// Whether a program that was told to speak C's language (`LC_ALL`) says that the disk is full: its exit code does not.
+/// Returns true if a program's message says that the disk is full, which its exit code does not. The program runs with
+/// `LC_ALL` set to C.
 fn is_full(message: &str) -> bool {
     [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT]
         .into_iter()
@@ -429,11 +432,11 @@ fn last_percentage(output: &[u8]) -> Option<f64> {
     Some(number.trim().parse::<f64>().ok()? / 100.0)
 }
 
-/// Lets the group of the store read the image, if the operator lets it read the store: a gateway that runs as another user than the worker
-/// hands images out.
+/// Lets the group of the store read the image, if the operator lets that group read the store: a gateway that runs as
+/// another user than the worker serves downloads of images.
 fn open_to_group(store: &Path, partial: &Path) -> io::Result<()> {
     let found = std::fs::metadata(store)?;
-    // One that everybody may read was not meant for a group.
+    // A store that everybody may read was not meant for a group.
     if found.mode() & 0o057 != 0o050 {
         return Ok(());
     }
@@ -447,7 +450,7 @@ fn open_to_group(store: &Path, partial: &Path) -> io::Result<()> {
     std::fs::set_permissions(partial, Permissions::from_mode(0o750))
 }
 
-/// Flushes everything and gives the directory its name.
+/// Flushes everything and renames the directory to its final name.
 fn publish(partial: &Path, location: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(partial)? {
         File::open(entry?.path())?.sync_all()?;

@@ -1,4 +1,4 @@
-//! A receiver as its worker and its agent see it: gRPC on one side, QUIC on the other, an image in the end.
+//! A receiver as its worker and its agent see it: gRPC on one side, QUIC on the other, and an image at the end.
 
 mod walls;
 
@@ -45,17 +45,17 @@ struct Bench {
     authority: Authority,
     secret: TicketSecret,
     job_id: JobId,
-    /// What the worker has fixed as the run's image.
+    /// The image id that the worker has fixed for the run.
     image_id: ImageId,
     source_bytes: u64,
     target_bytes: u64,
     health: Option<SocketAddr>,
-    /// What opens the source's disk, whose bad sectors are sent as zeros.
+    /// Opens the source's disk, whose bad sectors are sent as zeros.
     sources: Arc<dyn Sources>,
     directory: tempfile::TempDir,
 }
 
-/// A receiver that runs.
+/// A running receiver.
 struct Running {
     client: ReceiverServiceClient<Channel>,
     shutdown: Shutdown,
@@ -120,7 +120,7 @@ impl Bench {
         (shutdown, role)
     }
 
-    /// Starts a receiver and waits until it says that it is ready.
+    /// Starts a receiver and waits until it reports that it is ready.
     async fn run(&self, epoch: i64, qemu_img: &str) -> Running {
         let (shutdown, role) = self.start(epoch, qemu_img);
         wait::until(PATIENCE, "the receiver is ready", async || {
@@ -136,7 +136,7 @@ impl Bench {
         }
     }
 
-    /// A channel to the receiver's socket, with a certificate or without one.
+    /// Returns a channel to the receiver's socket, with or without a certificate.
     fn channel(&self, identity: Option<pki::Identity>) -> Channel {
         let tls = match identity {
             Some(pki::Identity {
@@ -237,7 +237,7 @@ impl Bench {
         report.expect("a few MiB are sent soon").unwrap().progress
     }
 
-    /// Orders the image and waits until it is there, or can't be.
+    /// Orders the image and waits until it is stored or has failed.
     async fn build(&self, running: &mut Running, epoch: i64) -> wire::StatusResponse {
         let order = wire::BuildImageRequest { epoch };
         running.client.build_image(order).await.unwrap();
@@ -250,7 +250,7 @@ impl Bench {
         .unwrap()
     }
 
-    /// Every file of the image holds the source's bytes, then zeros.
+    /// Checks that every file of the image holds the source's bytes, then zeros.
     fn check_image(&self, location: &Path, image: &ImageDescription) {
         let [described] = image.disks.as_slice() else {
             panic!("one disk was sent: {image:?}")
@@ -352,7 +352,7 @@ async fn an_image_says_what_its_source_could_not_read() {
     let (raw, manifest) = (location.join(&disk.raw), location.join(&disk.manifest));
     let head = transfer::manifest::verify(&raw, &manifest).unwrap();
     assert_eq!(chunks::bad::bytes(&head.bad), 1024);
-    // The rest is the source's.
+    // All other bytes are the source's.
     let source = std::fs::OpenOptions::new().write(true).open(bench.source());
     let source = source.unwrap();
     for range in &head.bad {
@@ -421,7 +421,7 @@ async fn an_image_of_disks_that_have_changed_since_is_made_again() {
     let (_, made) = described(&bench.build(&mut first, 1).await);
     first.stop().await;
 
-    // The worker fell before it could tell of the image, and the source lived on.
+    // The worker died before it could report the image, and the source kept running.
     let source = std::fs::File::options()
         .write(true)
         .open(bench.source())
@@ -545,7 +545,7 @@ async fn a_store_that_fills_while_the_image_is_made_is_named_and_nothing_is_left
     running.stop().await;
 }
 
-/// A small file system in memory over a directory; `None` for whoever may not mount.
+/// A small in-memory file system over a directory; `None` for an account that may not mount.
 struct SmallStore(PathBuf);
 
 impl SmallStore {

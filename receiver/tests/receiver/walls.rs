@@ -1,5 +1,5 @@
-//! What keeps an agent from commanding its receiver, and a run from another's image. The first wall, a socket that agents do not reach, is the
-//! provider's; each of these is enough without it.
+//! Barriers that keep an agent from commanding its receiver, and a run from another's image. The first barrier, a
+//! socket that agents can't reach, is the provider's; each of these suffices without it.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 
 use super::{Bench, MIB, PATIENCE, SOURCE, described};
 
-/// The code of each call's answer.
+/// Returns the code of each call's answer.
 async fn codes(channel: Channel, epoch: i64) -> [Code; 4] {
     let mut client = ReceiverServiceClient::new(channel);
     let code = |answer: Result<(), Status>| answer.err().map_or(Code::Ok, |status| status.code());
@@ -37,7 +37,7 @@ async fn every_call_is_the_workers_and_denied_to_the_agent() {
     let agent = bench.authority.issue_client(SOURCE).unwrap();
     let denied = codes(bench.channel(Some(agent)), 1).await;
     assert_eq!(denied, [Code::PermissionDenied; 4]);
-    // A server's name gives no right either, though its certificate has it from the same authority.
+    // A server's certificate with the name gives no right either, though it comes from the same authority.
     let named = [wire::CONTROL_NAME.to_owned()];
     let server = bench.authority.issue_server(&named).unwrap();
     for stranger in [Some(server), None] {
@@ -54,7 +54,7 @@ async fn every_call_is_the_workers_and_denied_to_the_agent() {
     running.stop().await;
 }
 
-/// A request as it was when calls still named what they are about.
+/// The request of the time when calls still named their job, image and disks.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Named {
     #[prost(int64, tag = "1")]
@@ -162,7 +162,7 @@ async fn what_another_job_has_in_the_store_is_never_cleared_nor_what_nobody_can_
         assert_untouched(&directory);
         running.stop().await;
     }
-    // The same beside it, where an attempt of this job would lie.
+    // The same beside the image, where an attempt of this job would lie.
     epoch += 1;
     bench.image_id = domain::ImageId::generate();
     let partial = own(&bench).with_extension("partial");
