@@ -1,21 +1,22 @@
-//! Generated from `proto/wherry/*/v1/*.proto`: the operators' service, the agents' service, the receiver's service, and events.
+//! Generated from `proto/wherry/*/v1/*.proto`: the operators' service, the agents' service, the receiver's service, and
+//! events.
 
-/// Every service and message, as an encoded `FileDescriptorSet`: for what must hold of each call that there is.
+/// Every service and message, as an encoded `FileDescriptorSet`: for rules that must hold for every call.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Between `wherry admin` and the gateway.
+/// Service between `wherry admin` and the gateway.
 pub mod admin {
     tonic::include_proto!("wherry.admin.v1");
 }
 
-/// Between the agent on a source and the gateway.
+/// Service between the agent on a source and the gateway.
 pub mod agent {
     tonic::include_proto!("wherry.agent.v1");
 }
 
-/// Between a worker and the receiver in its run's instance.
+/// Service between a worker and the receiver in its run's instance.
 pub mod receiver {
-    /// The name in the certificate of who may call a receiver.
+    /// Name in the certificate of a caller of the receiver.
     pub const CONTROL_NAME: &str = "control";
 
     /// Name of the socket in an instance's directory at which its receiver is called.
@@ -24,7 +25,7 @@ pub mod receiver {
     tonic::include_proto!("wherry.receiver.v1");
 }
 
-/// What goes through NATS.
+/// Messages on NATS.
 pub mod event {
     tonic::include_proto!("wherry.event.v1");
 }
