@@ -1,6 +1,6 @@
 //! Activation codes: `<secret>.<fingerprint of the deployment's authority>`.
 //!
-//! The second half lets an agent check whom it is talking to before it gives away the first.
+//! The second half lets an agent verify the gateway before it reveals the first.
 
 use std::fmt;
 use std::io;

@@ -1,7 +1,7 @@
-//! What this source is to send, and to whom.
+//! The disks that this source must send, and their receivers.
 //!
-//! The gateway's list decides. An assignment that is new in it is begun, one of a higher epoch takes the place of the older one,
-//! one that is no longer in it is dropped. Dropping loses nothing: what the receiver has on disk stays there.
+//! The gateway's list decides. A new assignment in the list is started, one of a higher epoch replaces the older one,
+//! and one that is missing from the list is dropped. Dropping loses nothing: the receiver keeps what is on its disk.
 
 mod attempt;
 mod board;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use board::Board;
 pub(crate) use send::Sending;
 
-/// Which assignment: one job has one at a time, that of the highest epoch.
+/// Identity of an assignment. A job has one assignment at a time, that of the highest epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub job_id: JobId,
@@ -37,7 +37,7 @@ impl Key {
     }
 }
 
-/// The current assignments, each with a task that works at it.
+/// The current assignments, each with a task that works on it.
 #[derive(Debug)]
 pub(crate) struct Assignments {
     tasks: TaskGroup,
@@ -48,7 +48,7 @@ pub(crate) struct Assignments {
 #[derive(Debug)]
 struct Current {
     key: Key,
-    /// What the gateway says now: limits can change while the disks are sent.
+    /// The assignment as the gateway's latest list has it: limits can change while the disks are sent.
     assignment: watch::Sender<wire::Assignment>,
     dropped: CancellationToken,
 }
@@ -64,7 +64,7 @@ struct Task {
 }
 
 impl Task {
-    /// Ends when the assignment is dropped or the agent drains.
+    /// Sends until the assignment is dropped or the agent drains.
     async fn until_told(self) -> Result<(), Infallible> {
         let cancel = CancellationToken::new();
         let sent = self
@@ -95,7 +95,7 @@ impl Assignments {
         }
     }
 
-    /// Makes the assignments those of the gateway's list.
+    /// Makes the assignments equal to the gateway's list.
     pub fn become_those(&mut self, list: Vec<wire::Assignment>) {
         let list: Vec<(Key, wire::Assignment)> = list
             .into_iter()
@@ -158,7 +158,7 @@ impl Assignments {
             dropped: dropped.clone(),
             shutdown: self.tasks.shutdown().clone(),
         };
-        // A panic is an error of ours that another attempt may not meet again.
+        // A panic is an error of ours, which another attempt may avoid.
         let policy = Policy::restart().finishes();
         self.tasks
             .start("send", policy, move || task.clone().until_told());

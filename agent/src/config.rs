@@ -13,21 +13,21 @@ use tonic::transport::Uri;
 
 use crate::ActivationCode;
 
-/// Whom the agent calls, which disks it has, and how patient it is.
+/// The agent's gateway, its disks, and its time limits.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
-    /// Where the gateway listens for agents, such as `https://gateway.example:8701`.
+    /// Address at which the gateway listens for agents, such as `https://gateway.example:8701`.
     #[arg(long, env = "WHERRY_SERVER", value_parser = server)]
     pub server: Uri,
-    /// File with the activation code (`AccessTokenCode`) that makes this server a source; `-` is standard input. Needed once: a
-    /// registered agent does not read it. WHERRY_ACTIVATION_CODE may have the code itself.
+    /// File with the activation code (`AccessTokenCode`) that makes this server a source; `-` is standard input. Needed
+    /// once: a registered agent does not read it. WHERRY_ACTIVATION_CODE may have the code itself.
     #[arg(long, env = "WHERRY_ACTIVATION_CODE_FILE", value_name = "FILE")]
     pub activation_code_file: Option<PathBuf>,
-    /// The code itself. No flag for people: every account of a server sees its command lines.
+    /// The code itself. Not for people to type: every account of a server can see its command lines.
     #[arg(long, hide = true)]
     pub activation_code: Option<ActivationCode>,
-    /// Directory of the agent's key and certificate; made with mode 0700. Who has it is this source.
+    /// Directory of the agent's key and certificate; made with mode 0700. Whoever has it is this source.
     #[arg(
         long,
         env = "WHERRY_STATE_DIR",
@@ -37,18 +37,19 @@ pub struct Config {
     /// Name that the source gets when it registers. Without it, the host name.
     #[arg(long, env = "WHERRY_NAME")]
     pub name: Option<String>,
-    /// Path of a disk of the source, a block device or a file; repeated for each disk, at most 17. The first is the system disk. Without any,
-    /// the agent finds the machine's disks itself. The environment holds one path a line.
+    /// Path of a disk of the source, a block device or a file; repeated for each disk, at most 17. The first is the
+    /// system disk. Without any, the agent finds the machine's disks itself. The environment holds one path a line.
     #[arg(long, env = "WHERRY_DISK", value_name = "PATH", value_parser = DiskPathsParser)]
     pub disk: Vec<DiskPaths>,
     /// Address that serves `/healthz`, `/readyz` and `/metrics`. Without it, none is served.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,
-    /// Most that this server sends, such as 100mbit or 12.5MB/s, whatever the jobs' own limits are. Jobs that are copied at once share it evenly.
+    /// Most that this server sends, such as 100mbit or 12.5MB/s, whatever the jobs' own limits are. Jobs that are
+    /// copied at once share it evenly.
     #[arg(long, env = "WHERRY_BANDWIDTH_LIMIT", value_name = "RATE")]
     pub bandwidth_limit: Option<Rate>,
-    /// Don't read again what was read once, while the kernel says that nothing was written to a disk since. Set it to false where other machines write
-    /// to this server's disks too.
+    /// Don't read again what was read once, while the kernel says that nothing was written to a disk since. Set it to
+    /// false where other machines write to this server's disks too.
     #[arg(long, env = "WHERRY_CHANGE_TRACKING", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub change_tracking: bool,
     /// Seconds between heartbeats while nothing happens.
@@ -66,7 +67,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The disks that the operator named, as absolute paths: no tool may take a path for an option.
+    /// Returns the disks that the operator named, as absolute paths: no tool may mistake a path for an option.
     pub(crate) fn disks(&self) -> Vec<PathBuf> {
         self.disk
             .iter()
@@ -87,8 +88,8 @@ impl Config {
         Duration::from_secs(self.drain_secs)
     }
 
-    /// Pauses between attempts: half a second, then longer up to the limit, for ever, each stretched at random so that a fleet
-    /// that lost its gateway does not come back in one moment.
+    /// Returns the pauses between attempts: half a second, then longer up to the limit, for ever. Each is stretched at
+    /// random, so that a fleet that lost its gateway does not reconnect all at once.
     pub(crate) fn pauses(&self) -> Pauses {
         Pauses::new(self.reconnect_max())
     }
@@ -102,7 +103,8 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskPaths(Vec<PathBuf>);
 
-/// Reads [`DiskPaths`]. A flag holds one path, whatever characters are in it; the environment has one variable for all paths.
+/// Reads [`DiskPaths`]. A flag holds one path, whatever characters are in it; the environment has one variable for all
+/// paths.
 #[derive(Debug, Clone)]
 struct DiskPathsParser;
 
@@ -133,7 +135,7 @@ impl TypedValueParser for DiskPathsParser {
             .map(|path| Path::new(OsStr::from_bytes(path)).to_owned())
             .collect();
         if paths.is_empty() && source != ValueSource::EnvVariable {
-            // Its error names the flag, as that of every other path does.
+            // This parser's error names the flag, as every other path's error does.
             PathBufValueParser::new().parse_ref(command, argument, value)?;
         }
         Ok(DiskPaths(paths))
@@ -155,7 +157,7 @@ impl Pauses {
         }
     }
 
-    /// The next pause.
+    /// Returns the next pause.
     pub fn next(&mut self) -> Duration {
         self.next.next().unwrap_or(self.most)
     }

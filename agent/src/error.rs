@@ -1,9 +1,9 @@
-//! What ends an agent.
+//! Errors that end an agent.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why the agent can't go on. Each text says what to do.
+/// Reasons for which the agent can't continue. Each text names a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server is not registered, and there is no code to register it with.
@@ -18,15 +18,15 @@ pub enum Error {
     ReadingCode {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file of the activation code has something else.
+    /// The file of the activation code has other contents.
     #[error("{path} must hold an activation code")]
     InvalidCode {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: crate::InvalidActivationCode,
     },
     /// The gateway's certificate does not come from the authority that the activation code names.
@@ -35,21 +35,21 @@ pub enum Error {
          Nothing was sent. Check --server and the code, and who answers at that address"
     )]
     WrongDeployment {
-        /// Who was called.
+        /// Address that was called.
         server: String,
     },
     /// The gateway refuses to register the server.
     #[error("{server} does not register this server: {reason}")]
     Refused {
-        /// Who was called.
+        /// Address that was called.
         server: String,
         /// The gateway's sentence.
         reason: String,
     },
-    /// Two of the disks that were named are one.
+    /// Two of the named disks are the same disk.
     #[error("{message}")]
     DiskRepeated {
-        /// Which two, and what to do.
+        /// The two paths and a remedy.
         message: String,
     },
     /// The state directory can't be used.
@@ -57,9 +57,9 @@ pub enum Error {
     State {
         /// Such as "write".
         action: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -69,12 +69,12 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// A file of the state directory does not hold what it should.
+    /// A file of the state directory has invalid contents.
     #[error("{} is damaged: remove the state directory and register this server anew", path.display())]
     StateDamaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in the file.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -84,9 +84,9 @@ pub enum Error {
     /// Keys and certificates do not make a TLS configuration.
     #[error("TLS can't be set up for {server}")]
     Tls {
-        /// Who is to be called.
+        /// Address to be called.
         server: String,
-        /// What the library said.
+        /// The library's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -1,4 +1,4 @@
-//! Calling the gateway: registration once, then one connection that is kept open for ever.
+//! Calls to the gateway: one registration, then one connection that is kept open for ever.
 
 mod clock;
 mod link;
@@ -19,11 +19,11 @@ use tonic::{Code, Status};
 use crate::state_dir::Registration;
 use crate::{Config, Error};
 
-/// How often a silent connection is asked whether it still stands, and how long it may take to say so: the network before the
-/// gateway may have dropped it without a word.
+/// Interval at which a silent connection is probed, and the time that an answer may take. The network may have dropped
+/// the connection without notice.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// The gateway, for a registered agent.
+/// Returns the gateway's endpoint for a registered agent.
 pub(crate) fn endpoint(
     config: &Config,
     registration: &Registration,
@@ -61,20 +61,20 @@ fn tls_failed(server: &Uri) -> impl FnOnce(tonic::transport::Error) -> Error {
 /// The longest time that a gateway may ask an agent to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// Returns how long the gateway asks to wait before the next call, if that is its answer.
+/// Returns the pause that the gateway requests before the next call, if that is its answer.
 fn retry_after(status: &Status) -> Option<Duration> {
     let seconds = status.metadata().get("retry-after")?.to_str().ok()?;
     let wait = Duration::from_secs(seconds.parse().ok()?);
     (status.code() == Code::ResourceExhausted).then_some(wait.min(LONGEST_WAIT))
 }
 
-/// Why a connection could not be made, in one line: the clock where it is to blame, and all causes.
+/// Returns the reason for a failed connection in one line: the clock if it is the cause, and all causes.
 fn unconnected(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = chain(error);
     clock::blamed(error).map_or(causes.clone(), |clock| format!("{clock} ({causes})"))
 }
 
-/// An error and all its causes in one line.
+/// Returns an error and all its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)
@@ -101,7 +101,7 @@ mod tests {
             (Code::ResourceExhausted, Some("2"), Some(2)),
             (Code::ResourceExhausted, Some("999999"), Some(300)),
             (Code::ResourceExhausted, Some("soon"), None),
-            // A quota that is reached is no reason to try again.
+            // An exhausted quota is no reason to try again.
             (Code::ResourceExhausted, None, None),
             (Code::Unavailable, Some("2"), None),
         ] {

@@ -1,4 +1,5 @@
-//! Which agent this is, as the gateway tells one from another that has a copy of its state directory.
+//! Identity of this agent process. With it the gateway distinguishes the agent from another one with a copy of its
+//! state directory.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use domain::RequestId;
 use proto::agent as wire;
 
-/// What this process is called from its start to its end.
+/// Returns the identity of this process from its start to its end.
 pub(crate) fn of_this_process(state_dir: &Path) -> wire::Instance {
     wire::Instance {
         id: RequestId::generate().to_string(),
@@ -15,8 +16,8 @@ pub(crate) fn of_this_process(state_dir: &Path) -> wire::Instance {
     }
 }
 
-/// The same for every start since the machine's boot with this state directory, which one process has locked at a time. A fingerprint: the
-/// machine's id is no one's business.
+/// Returns a value that is the same for every start since the machine's boot with this state directory, which one
+/// process has locked at a time. It is a fingerprint, because the machine's id must not be disclosed.
 fn place(state_dir: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let directory = std::fs::metadata(state_dir)

@@ -1,6 +1,6 @@
-//! What this server is and which disks it has.
+//! Facts about this server, and its disks.
 //!
-//! Looked up by a task of its own on a thread of its own: a disk that hangs must not keep the agent from saying so.
+//! A task with a thread of its own collects them: a disk that hangs must not keep the agent from reporting that.
 
 mod contents;
 mod discover;
@@ -34,23 +34,23 @@ use system::SystemInfo;
 
 pub(crate) use disk::measure;
 
-/// The API's `KernelLevel`, 1 for every system that there is.
+/// The API's `KernelLevel`, 1 for every system that is supported.
 const KERNEL_LEVEL: i32 = 1;
 
-/// A look at the disks that takes longer than this hangs.
+/// An inspection of the disks that takes longer than this counts as hung.
 const HUNG_AFTER: Duration = Duration::from_secs(20);
 
-/// What was found at one moment.
+/// The findings of one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Snapshot {
-    /// The server and its disks that can be read.
+    /// The server and its readable disks.
     pub inventory: wire::Inventory,
-    /// What keeps it from being migrated, if anything.
+    /// Reason for which the server can't be migrated, if any.
     pub failure: Option<Failure>,
 }
 
 impl Snapshot {
-    /// Before the disks have answered.
+    /// Returns the snapshot before the disks have answered.
     pub fn unknown() -> Self {
         Self {
             inventory: inventory(Vec::new(), "{}".to_owned()),
@@ -58,16 +58,16 @@ impl Snapshot {
         }
     }
 
-    /// Whether the gateway should hear of this one sooner than with the next heartbeat.
+    /// Returns true if the gateway should receive this snapshot before the next regular heartbeat.
     fn differs_from(&self, other: &Self) -> bool {
         self.failure != other.failure || self.inventory.disks != other.inventory.disks
     }
 }
 
-/// Looks the server up.
+/// Collects the snapshots.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    /// The disks that the operator named; empty: find them.
+    /// The disks that the operator named; if empty, the agent finds them.
     named: Vec<PathBuf>,
     sysfs: Sysfs,
     system: SystemInfo,
@@ -84,7 +84,7 @@ impl Collector {
         }
     }
 
-    /// Opens every disk and asks the system about itself. Blocks.
+    /// Opens every disk and queries the system's facts. Blocks.
     pub fn collect(&mut self) -> Snapshot {
         let (disks, failure) = self.disks();
         Snapshot {
@@ -134,7 +134,7 @@ impl Collector {
     }
 }
 
-/// The facts about a disk as they are now, whatever was found before.
+/// Returns the present facts about a disk, independent of earlier results.
 pub(crate) fn identity_now(path: &Path, measured: &Measured) -> DiskIdentity {
     let contents = LastContents::default().read(path, &measured.metadata);
     identity::of(&measured.metadata, &contents, &Sysfs::of_this_machine())
@@ -147,7 +147,8 @@ fn wire_identity(identity: DiskIdentity) -> wire::DiskIdentity {
     }
 }
 
-/// The sentence about two of the disks that the operator named, if they are one disk. Blocks where a file system does not answer.
+/// Returns the sentence about two named disks that are the same disk, if there are any. Blocks if a file system does
+/// not answer.
 pub(crate) fn repeated_among(named: &[PathBuf]) -> Option<String> {
     repeated::failure(named, &Sysfs::of_this_machine()).map(|failure| failure.message)
 }
@@ -195,14 +196,14 @@ pub(crate) async fn keep_up(
     }
 }
 
-/// Looks on a thread that may hang, and tells when it does.
+/// Inspects the disks on a thread that may hang, and reports a hung inspection.
 async fn look(
     collector: &Arc<Mutex<Collector>>,
     snapshots: &watch::Sender<Snapshot>,
 ) -> Result<Snapshot, JoinError> {
     let collector = Arc::clone(collector);
     let mut looking = tokio::task::spawn_blocking(move || {
-        // A panic in the middle leaves nothing half done: everything is looked up anew.
+        // A panic in the middle leaves nothing incomplete: the next inspection starts from the beginning.
         collector
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

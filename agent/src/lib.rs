@@ -1,9 +1,9 @@
-//! The agent on a source: finds its disks, registers the server, says that it is alive, and sends the disks to the receiver of
-//! each run.
+//! The agent on a source. It finds the source's disks, registers the server, reports that it is alive, and sends the
+//! disks to the receiver of each run.
 //!
-//! It only ever calls out. It reads disks and writes nothing but its state directory. What it is asked to do arrives as the list
-//! of current assignments in the answer to each heartbeat; what is not in the list is dropped. So a restarted agent, a lost
-//! nudge and a gateway that was away all mend with the next heartbeat.
+//! The agent only makes outgoing calls. It reads disks and writes only its state directory. Its orders arrive as the
+//! list of current assignments in the answer to each heartbeat; an assignment that is not in the list is dropped. So
+//! the next heartbeat repairs a restart of the agent, a lost nudge, or an outage of the gateway.
 
 mod activation;
 mod assignment;

@@ -1,4 +1,4 @@
-//! The agent's life: take the state directory, look at the disks, register once, stay in touch.
+//! The agent's life: lock the state directory, inspect the disks, register once, keep the connection.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,15 +15,16 @@ use crate::inventory::{self, Collector, Snapshot};
 use crate::state_dir::{Registration, StateDir};
 use crate::{ActivationCode, Config, Error};
 
-/// Longest pause between two looks at the disks: a heartbeat may be rare, a disk that fails is to be known soon.
+/// Longest pause between two inspections of the disks: heartbeats may be rare, but a failing disk must be known soon.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs the agent until it is told to end.
+/// Runs the agent until it is asked to end.
 ///
 /// # Errors
-/// What a person must act on: see [`Error`]. A gateway or receiver that does not answer is no error; the agent keeps calling.
+/// Errors that a person must act on: see [`Error`]. A gateway or receiver that does not answer is no error; the agent
+/// keeps calling.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
-    // Ends with this call, whatever it ends with.
+    // Ends with this call, whatever the call's outcome.
     let shutdown = shutdown.child();
     let readiness = Readiness::new();
     let connected = readiness.condition("agent.gateway");
@@ -80,7 +81,7 @@ async fn live(
     Ok(())
 }
 
-/// Refuses to start with one disk under two names. Where the disks do not answer, the inventory says so later.
+/// Refuses to start with one disk under two names. If the disks do not answer, the inventory reports that later.
 async fn refuse_repeated_disks(config: &Config) -> Result<(), Error> {
     let named = config.disks();
     let looking = tokio::task::spawn_blocking(move || inventory::repeated_among(&named));
@@ -90,7 +91,7 @@ async fn refuse_repeated_disks(config: &Config) -> Result<(), Error> {
     }
 }
 
-/// Starts the task that looks at the disks, and gives it a moment for its first look.
+/// Starts the task that inspects the disks, and waits briefly for its first result.
 async fn look_at_the_disks(config: &Config, tasks: &TaskGroup) -> watch::Receiver<Snapshot> {
     let collector = Arc::new(Mutex::new(Collector::new(config)));
     let (sender, mut snapshots) = watch::channel(Snapshot::unknown());
@@ -99,7 +100,7 @@ async fn look_at_the_disks(config: &Config, tasks: &TaskGroup) -> watch::Receive
     tasks.start("inventory", Policy::restart(), move || {
         inventory::keep_up(Arc::clone(&collector), Arc::clone(&sender), interval)
     });
-    // A disk that hangs must not keep the agent from saying so.
+    // A disk that hangs must not keep the agent from reporting that.
     let _ = tokio::time::timeout(config.request_timeout(), snapshots.changed()).await;
     snapshots
 }
@@ -115,7 +116,7 @@ async fn registration(
         if !gateway::has_expired(&registration) {
             return Ok(registration);
         }
-        // The same key again: the gateway answers with the source that it is.
+        // The key is the same, so the gateway answers with the existing source.
         tracing::warn!(source_id = %registration.source_id, has_code, "the agent's certificate has expired: an activation code is needed to register it again");
         if !has_code {
             return Ok(registration);

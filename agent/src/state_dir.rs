@@ -1,7 +1,8 @@
-//! The directory that makes the agent the same source after a restart: its private key, and what registration gave it.
+//! The directory that makes the agent the same source after a restart: its private key, and the results of its
+//! registration.
 //!
-//! The key is on disk before the gateway hears of it. Killed between registration and the moment its answer is on disk, the
-//! agent registers the same key again and gets the same source.
+//! The key is on disk before the gateway receives it. If the agent is killed before the gateway's answer is on disk, it
+//! registers the same key again and receives the same source.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -19,10 +20,10 @@ const KEY: &str = "key.pem";
 const REGISTRATION: &str = "registration.json";
 const LOCK: &str = "lock";
 
-/// What registration gave the agent.
+/// The results of a registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Registration {
-    /// Which source this server is.
+    /// The source that this server is.
     pub source_id: SourceId,
     /// The client certificate over the agent's key.
     pub certificate_pem: String,
@@ -38,14 +39,14 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory if need be, and takes it.
+    /// Creates the directory if necessary, and locks it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(failed("create", path))?;
-        // A directory that was there may be open to others; the key in it is not for them.
+        // An existing directory may be open to other accounts; they must not read the key.
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
             .map_err(failed("close to others", path))?;
         let lock_path = path.join(LOCK);
@@ -68,7 +69,7 @@ impl StateDir {
         }
     }
 
-    /// The agent's key: the one that is kept, or a new one that is kept from now on.
+    /// Returns the agent's key: the stored one, or a new one that is stored from now on.
     pub fn key(&self) -> Result<KeyPair, Error> {
         if let Some(pem) = self.read(KEY)? {
             return KeyPair::from_pem(&pem).map_err(|source| self.damaged(KEY, source));
@@ -78,7 +79,7 @@ impl StateDir {
         Ok(key)
     }
 
-    /// What registration gave the agent, if it has registered.
+    /// Returns the results of the agent's registration, if it has registered.
     pub fn registration(&self) -> Result<Option<Registration>, Error> {
         self.read(REGISTRATION)?
             .map(|text| serde_json::from_str(&text))
@@ -86,7 +87,7 @@ impl StateDir {
             .map_err(|source| self.damaged(REGISTRATION, source))
     }
 
-    /// Keeps what registration gave.
+    /// Stores the results of a registration.
     pub fn keep(&self, registration: &Registration) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(registration)
             .map_err(|source| self.damaged(REGISTRATION, source))?;
@@ -102,7 +103,7 @@ impl StateDir {
         }
     }
 
-    /// Writes a file that is whole or absent, whatever happens, and is on disk when this returns.
+    /// Writes a file that is complete or absent, whatever happens, and is on disk when this returns.
     fn write(&self, name: &str, text: &str) -> Result<(), Error> {
         let path = self.path.join(name);
         let partial = self.path.join(format!("{name}.partial"));

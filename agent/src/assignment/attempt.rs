@@ -28,17 +28,17 @@ use crate::inventory::{self, Snapshot};
 /// Longest wait for the address of a receiver's name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an attempt should know of those before it.
+/// Facts about the previous attempts that an attempt needs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Before {
-    /// The carrier that broke under the last one.
+    /// The carrier that failed in the last one.
     pub broken_carrier: Option<Carrier>,
-    /// Whether a disk was written under one of them.
+    /// True if a disk was written during one of them.
     pub was_written: bool,
 }
 
-/// Sends the disks until the receiver has given its receipts. When it is cancelled it takes leave of the receiver, which keeps
-/// what it has; the outcome is without meaning then.
+/// Sends the disks until the receiver has given its receipts. When it is cancelled, it closes the connection to the
+/// receiver, which keeps its data; the outcome is then meaningless.
 pub(super) async fn send(
     sending: &Sending,
     key: &Key,
@@ -141,7 +141,7 @@ fn limit_of(assignment: &wire::Assignment) -> Option<u64> {
     Some(assignment.bandwidth_limit_bytes_per_sec).filter(|limit| *limit > 0)
 }
 
-/// While a transfer runs, takes new limits to it and its progress to the board.
+/// While a transfer runs, passes new limits to it and its progress to the board.
 async fn follow(
     sending: &Sending,
     key: &Key,
@@ -165,7 +165,7 @@ async fn follow(
             sending.board.note_bytes(key, bytes_wire);
         }
         if ended.is_err() {
-            // One of the two is over, and with it, in a moment, the transfer.
+            // One of the two has ended, and the transfer ends in a moment.
             std::future::pending::<()>().await;
         }
     }
@@ -203,8 +203,8 @@ async fn find_all(
     })
 }
 
-/// The assigned disks at the paths that they have now. A disk that may be sent is one of this source's, can be read, and is what it was when the
-/// job was created.
+/// Returns the assigned disks at their present paths. A disk that may be sent belongs to this source, can be read, and
+/// is the same as when the job was created.
 fn find(
     disks: Vec<wire::AssignedDisk>,
     snapshot: &Snapshot,
@@ -215,7 +215,7 @@ fn find(
     let mut disks = disks;
     for ((disk, then), found) in disks.iter_mut().zip(&then).zip(found) {
         let found = found.map(|position| &now[position]);
-        // A disk that can't be read is no other disk.
+        // An unreadable disk is not a different disk.
         then.check(found)
             .map_err(|change| snapshot.failure.clone().unwrap_or_else(|| changed(&change)))?;
         if let Some(found) = found {
@@ -234,7 +234,7 @@ fn find(
     Ok(disks)
 }
 
-/// Looks once more at a disk that was found: another may have taken its name since the inventory was made.
+/// Inspects a found disk once more: another disk may have taken its name since the inventory was made.
 fn check_now(then: &DiskRecord, found: &DiskRecord) -> Result<(), Failure> {
     let path = Path::new(&found.path);
     let measured = inventory::measure(path)?;
@@ -245,7 +245,7 @@ fn check_now(then: &DiskRecord, found: &DiskRecord) -> Result<(), Failure> {
     if then.identity.is_some() {
         let seen = inventory::identity_now(path, &measured);
         let known = found.identity.clone().unwrap_or_default();
-        // Tools that give no answer now had one before: less is known of the disk then, and nothing else.
+        // The tools answered before and don't answer now: fewer facts are known, but the disk is not a different one.
         if matches!(known.same_as(&seen), Err(Some(_))) {
             now.identity = Some(seen);
         }
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(lost.code, FailureCode::SourceDiskUnreadable);
     }
 
-    /// Disks with partition tables, so that they are known again whatever the file system notes of files.
+    /// Makes disks with partition tables, so that they are identified whatever the file system records about files.
     fn disks<const COUNT: usize>(directory: &Path, ids: [&str; COUNT]) -> [PathBuf; COUNT] {
         ids.map(|id| {
             let path = directory.join(id);
@@ -403,7 +403,7 @@ mod tests {
         };
         assert_eq!((first.index, Path::new(&first.path)), (0, b.as_path()));
         assert_eq!((second.index, Path::new(&second.path)), (1, a.as_path()));
-        // The agent has not looked since: it looks before it sends.
+        // The inventory is out of date: the agent inspects the disk again before it sends.
         let stale = find(assigned.clone(), &before).unwrap_err();
         assert_eq!(stale.code, FailureCode::SourceDiskChanged);
         swap(&a, &b);

@@ -1,4 +1,4 @@
-//! What became of each assignment, for the next heartbeat.
+//! The state of each assignment, for the next heartbeat.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// Puts up how far an assignment is. What an older epoch says after a newer one has spoken is not heard.
+    /// Reports the state of an assignment. A report of an older epoch is ignored after one of a newer epoch.
     pub fn say(&self, key: &Key, state: State, failure: Option<&Failure>) {
         let failure = failure.map(|failure| wire::Failure {
             code: failure.code.as_str().to_owned(),
@@ -46,7 +46,7 @@ impl Board {
         });
     }
 
-    /// Notes how much has gone over the wire. No reason for a heartbeat of its own.
+    /// Records the number of bytes sent over the wire. That causes no extra heartbeat.
     pub fn note_bytes(&self, key: &Key, bytes_wire: u64) {
         self.reports.send_if_modified(|reports| {
             if let Some(report) = reports.get_mut(&key.job_id)
@@ -58,7 +58,7 @@ impl Board {
         });
     }
 
-    /// Notes which disks' free space is copied although the assignment would leave it out.
+    /// Records the disks whose free space is copied although the assignment would leave it out.
     pub fn note_copied(&self, key: &Key, copied: &[CopiedFreeSpace]) {
         let copied: Vec<wire::CopiedFreeSpace> = copied
             .iter()
@@ -77,7 +77,7 @@ impl Board {
         });
     }
 
-    /// Takes down what was said of an assignment that is over.
+    /// Removes the report on an assignment that has ended.
     pub fn forget(&self, key: &Key) {
         self.reports.send_if_modified(|reports| {
             if reports
@@ -90,12 +90,12 @@ impl Board {
         });
     }
 
-    /// All reports.
+    /// Returns all reports.
     pub fn reports(&self) -> Vec<wire::AssignmentReport> {
         self.reports.borrow().values().cloned().collect()
     }
 
-    /// Tells when there is something new to say.
+    /// Returns a receiver that wakes when there is a new report.
     pub fn subscribe(&self) -> watch::Receiver<BTreeMap<JobId, wire::AssignmentReport>> {
         self.reports.subscribe()
     }

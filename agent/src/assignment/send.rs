@@ -1,4 +1,4 @@
-//! Working at one assignment until all disks are sent, or nothing more can be done.
+//! Works on one assignment until all disks are sent, or until no further attempt can help.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use super::{Board, Key, attempt};
 use crate::config::Pauses;
 use crate::inventory::Snapshot;
 
-/// Trouble that is over sooner is nobody's business: networks hiccup, and a receiver needs a moment to come back.
+/// Time before trouble is reported. Shorter trouble is normal: networks have brief failures, and a receiver needs a
+/// moment to restart.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
-/// A receiver as an assignment names it. One that is replaced has another ticket.
+/// A receiver as an assignment names it. Its replacement has another ticket.
 #[derive(Debug, PartialEq, Eq)]
 struct Receiver {
     address: String,
@@ -35,27 +36,27 @@ impl Receiver {
     }
 }
 
-/// What every send needs.
+/// Values that every send needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Sending {
     /// The agent's private key, PEM: the run's certificate is over it.
     pub key_pem: Arc<str>,
     pub board: Board,
-    /// The disks of this source. No others are read, whatever an assignment says.
+    /// The disks of this source. No others are read, whatever an assignment names.
     pub snapshots: watch::Receiver<Snapshot>,
     /// Longest pause between two attempts.
     pub reconnect_most: Duration,
-    /// What all sends of this agent share.
+    /// The bandwidth limit that all sends of this agent share.
     pub shared_limit: Option<SharedLimit>,
-    /// Where what is known of large disks lies while they are sent.
+    /// Directory for the state of large disks while they are sent.
     pub scratch: PathBuf,
-    /// Whether what was read once is left alone while nothing is written.
+    /// True if data that was read once is not read again while the disk is not written.
     pub change_tracking: bool,
 }
 
 impl Sending {
-    /// Sends the disks until it is cancelled: a receiver that is lost takes its receipts with it, and the one in its place is sent what it lacks,
-    /// at once, whatever is being waited for of the first.
+    /// Sends the disks until it is cancelled. A lost receiver loses its receipts. Its replacement is sent the missing
+    /// data at once, even if this source still waits for the first one.
     pub async fn to_the_end(
         &self,
         key: &Key,
@@ -83,8 +84,9 @@ impl Sending {
         }
     }
 
-    /// Sends to the receiver that is assigned now; tries again for as long as trying again can help. Then it stays until it is cancelled, also when
-    /// the receiver refused for good: the worker may put another in its place, which has forgotten what did not arrive whole.
+    /// Sends to the receiver that is assigned now, and tries again for as long as that can help. Then it waits until it
+    /// is cancelled, even after a permanent refusal: the worker may replace the receiver, and the replacement has lost
+    /// whatever did not arrive completely.
     async fn to_one_receiver(
         &self,
         key: &Key,
@@ -104,7 +106,8 @@ impl Sending {
                     self.board.say(key, State::Sent, None);
                     return cancel.cancelled().await;
                 }
-                // What was written during one pass may have been the last of it. What is written during the next as well goes on.
+                // A write during one pass may have been the last. A write during the next pass as well suggests that
+                // writing continues.
                 Err(broken)
                     if broken.is_retryable && !(before.was_written && broken.was_written) =>
                 {

@@ -1,4 +1,4 @@
-//! Clocks that are off: what says so, and how far.
+//! Detection of clocks that are off, and by how much.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,13 +7,14 @@ use domain::seat::spoken;
 use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
 
-/// This server's clock, as Unix time in milliseconds.
+/// Returns this server's clock, as Unix time in milliseconds.
 pub(super) fn unix_millis() -> Option<i64> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
 }
 
-/// Says that a connection failed by a clock, if it did: the gateway's certificate is not valid at the time that this server's clock shows.
+/// Returns the explanation of a connection that failed because of a clock: the gateway's certificate is not valid at
+/// the time that this server's clock shows.
 pub(super) fn blamed(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -25,7 +26,7 @@ pub(super) fn blamed(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// The TLS library's error, which an I/O error may hold without naming it as its source.
+/// Returns the TLS library's error, which an I/O error may contain without naming it as its source.
 fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let inside = || {
         let io = error.downcast_ref::<std::io::Error>()?;
@@ -77,7 +78,7 @@ mod tests {
             not_before: at(10_000 + 3720),
         });
         let wrapped = std::io::Error::other(std::io::Error::other(error));
-        // The outer one names the inner one as what it holds, not as its source.
+        // The outer error names the inner one as its contents, not as its source.
         let told =
             blamed(wrapped.get_ref().expect("an error inside")).expect("the clock is blamed");
         assert!(

@@ -1,7 +1,7 @@
-//! Staying in touch with the gateway.
+//! The connection to the gateway.
 //!
-//! One connection carries the watch and the heartbeats. When it breaks everything is begun anew; sends go on meanwhile, since
-//! an assignment stands until a gateway says otherwise.
+//! One connection carries the watch and the heartbeats. When it breaks, everything starts again. Sends continue
+//! meanwhile, since an assignment stays valid until a gateway withdraws it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use crate::Config;
 use crate::assignment::{Assignments, Board};
 use crate::inventory::Snapshot;
 
-/// Shortest pause between two heartbeats, however much there is to say.
+/// Shortest pause between two heartbeats, however much there is to report.
 const HEARTBEAT_GAP: Duration = Duration::from_millis(100);
 
-/// Pause before a gateway that says that the source is deleted is asked again. It may have lost its database for a while; it
-/// will hardly find the source again.
+/// Pause before a gateway that reports the source as deleted is asked again. It may have lost its database for a while,
+/// but it will hardly find the source again.
 const DELETED_PAUSE: Duration = Duration::from_secs(300);
 
 type Client = AgentServiceClient<InterceptedService<Channel, Interceptor>>;
@@ -44,21 +44,21 @@ pub(crate) struct Link {
     pub snapshots: watch::Receiver<Snapshot>,
     pub assignments: Assignments,
     pub board: Board,
-    /// Which agent this is.
+    /// Identity of this agent.
     pub instance: wire::Instance,
-    /// Whether the last heartbeat was answered.
+    /// Set if the last heartbeat was answered.
     pub connected: Condition,
-    /// Whether this server's clock was off at the last heartbeat.
+    /// True if this server's clock was off at the last heartbeat.
     pub is_clock_off: bool,
 }
 
-/// Why a connection ended.
+/// Reasons for which a connection ended.
 enum Ended {
-    /// The gateway is gone, or can't answer now.
+    /// The gateway is unreachable, or can't answer now.
     Lost(String),
-    /// Another agent with this one's key is listened to, and the gateway says which.
+    /// The gateway answers to another agent with this one's key, and identifies that agent.
     Other(String),
-    /// The gateway does not know the source, and says why.
+    /// The gateway does not know the source, and gives the reason.
     Deleted(String),
     /// The gateway asks to call later.
     Early(Duration),
@@ -83,7 +83,7 @@ impl Link {
                 Err(ended) => ended,
             };
             self.connected.set(false);
-            // A connection that always breaks at once must not be made at once again.
+            // A connection that always breaks at once must not be retried at once.
             if began.elapsed() > self.config.reconnect_max() {
                 pauses.reset();
             }
@@ -99,7 +99,7 @@ impl Link {
                     if complaint.replace(reason.clone()).is_none() {
                         tracing::error!(source_id = %self.source_id, server = %self.config.server, reason, "another agent has the key of this one");
                     }
-                    // Nothing may be sent by two.
+                    // No data may be sent by two agents.
                     self.assignments.drop_all();
                     pauses.next()
                 }
@@ -115,7 +115,8 @@ impl Link {
         }
     }
 
-    /// One connection, from its start to its end. The first heartbeat that is answered settles the complaint about the last one.
+    /// Runs one connection, from its start to its end. The first answered heartbeat clears the complaint about the last
+    /// connection.
     async fn connection(&mut self, complaint: &mut Option<String>) -> Result<Infallible, Ended> {
         let channel = self
             .endpoint
@@ -124,7 +125,7 @@ impl Link {
             .map_err(|error| Ended::Lost(unconnected(&error)))?;
         let mut client =
             AgentServiceClient::with_interceptor(channel, (|call| Ok(traced(call))) as Interceptor);
-        // Opened before the first heartbeat, so that no change falls between the two.
+        // Opened before the first heartbeat, so that no change is missed between the two.
         let mut nudges = self
             .in_time(client.watch(wire::WatchRequest {
                 instance: Some(self.instance.clone()),
@@ -143,7 +144,7 @@ impl Link {
                 nudge = nudges.message() => {
                     nudge.map_err(ended)?.ok_or_else(|| Ended::Lost("the gateway closed the connection".to_owned()))?;
                 }
-                // Neither sender ends before this task: both are held by it or by the group that it is in.
+                // Neither sender ends before this task: this task holds one, and its group the other.
                 _ = reports.changed() => (),
                 _ = self.snapshots.changed() => (),
                 () = tokio::time::sleep(self.config.heartbeat_interval()) => (),
@@ -172,7 +173,7 @@ impl Link {
             let call = client.heartbeat(request.clone());
             match self.in_time(call.instrument(span.clone())).await {
                 Ok(answer) => break answer.into_inner(),
-                // The connection is right, and stays.
+                // The connection works, and stays open.
                 Err(Ended::Early(pause)) => tokio::time::sleep(pause).await,
                 Err(ended) => return Err(ended),
             }
@@ -182,7 +183,7 @@ impl Link {
         Ok(())
     }
 
-    /// Says once that the clocks differ, and once that they don't any more.
+    /// Logs once that the clocks differ, and once that they agree again.
     fn compare_clocks(&mut self, ahead_millis: Option<i64>) {
         let off = ahead_millis.and_then(domain::seat::clock_off);
         match (&off, self.is_clock_off) {
@@ -197,7 +198,7 @@ impl Link {
         self.is_clock_off = off.is_some();
     }
 
-    /// Asks for a new certificate when that is due. If there is none, the old one still counts for a long time.
+    /// Requests a new certificate when that is due. If there is none, the old one remains valid for a long time.
     async fn renew(&mut self, client: &mut Client) {
         if !self.renewal.is_due() {
             return;

@@ -1,7 +1,8 @@
-//! First contact: a server is trusted because its chain ends in the authority whose fingerprint came with the activation code.
+//! First contact: a server is trusted because its chain ends in the authority whose fingerprint came with the
+//! activation code.
 //!
-//! The fingerprint only says which root to trust. That the chain leads there, for this name and at this time, and that the
-//! server has the key, is checked by the same code as always.
+//! The fingerprint only selects the root to trust. The usual code checks everything else: that the chain leads to that
+//! root, for this name and at this time, and that the server has the key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +31,7 @@ impl PinVerifier {
         }
     }
 
-    /// Whether a server was refused because it does not belong to the pinned authority.
+    /// Returns true if a server was refused because it does not belong to the pinned authority.
     pub fn has_refused(&self) -> bool {
         self.has_refused.load(Ordering::Acquire)
     }
@@ -151,7 +152,7 @@ mod tests {
         assert!(verify(&verifier, &server(&other), &[&other], "localhost").is_err());
         assert!(verifier.has_refused());
 
-        // Who shows our authority's certificate without being signed by it is an impostor.
+        // A server that presents our authority's certificate without being signed by it is an impostor.
         let verifier = PinVerifier::new(&ours.fingerprint());
         assert!(verify(&verifier, &server(&other), &[&ours], "localhost").is_err());
         assert!(verify(&verifier, &server(&other), &[&other, &ours], "localhost").is_err());

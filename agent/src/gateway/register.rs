@@ -1,4 +1,4 @@
-//! The server becomes a source.
+//! Registration: the server becomes a source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::{clock, plain_endpoint, retry_after, tls_failed, unconnected};
 use crate::state_dir::Registration;
 use crate::{ActivationCode, Config, Error};
 
-/// What one attempt came to, when it failed.
+/// Outcomes of a failed attempt.
 enum Failed {
-    /// Trying again is no use.
+    /// Trying again can't help.
     ForGood(Error),
-    /// The gateway may answer in a moment.
+    /// The gateway may answer soon.
     ForNow(String),
     /// The gateway asks to call later.
     Early(Duration),
@@ -58,7 +58,7 @@ pub(crate) async fn register(
                     ?pause,
                     "the gateway has many registrations from this address"
                 );
-                // A pause of its own comes on top, so that servers that were told the same do not come back at once.
+                // A pause of the agent's own is added, so that servers with the same answer do not return at once.
                 tokio::time::sleep(pause).await;
             }
         }

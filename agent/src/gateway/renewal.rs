@@ -1,5 +1,5 @@
-//! The agent's certificate lives for a year, and is renewed when half of that is over. So a lost copy of it is worth something for a year at
-//! most, and an agent that is away for half a year still gets in.
+//! Renewal of the agent's certificate. The certificate is valid for a year and is renewed after half of that. So a
+//! stolen copy is useful for a year at most, and an agent that was away for half a year is still accepted.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,10 +13,10 @@ use super::endpoint;
 use crate::state_dir::{Registration, StateDir};
 use crate::{Config, Error};
 
-/// Pause after a renewal that did not succeed.
+/// Pause after a failed renewal.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// The registration of this server, which holds its certificate, and when to renew that.
+/// The registration of this server, which contains its certificate, and the time to renew that.
 #[derive(Debug)]
 pub(crate) struct Renewal {
     state: Arc<StateDir>,
@@ -43,12 +43,12 @@ impl Renewal {
         SystemTime::now() >= self.due && self.not_before.is_none_or(|time| Instant::now() >= time)
     }
 
-    /// Waits a while before the next attempt.
+    /// Delays the next attempt.
     pub fn put_off(&mut self) {
         self.not_before = Some(Instant::now() + PAUSE);
     }
 
-    /// Keeps the new certificate, and returns how the gateway is called with it from the next connection on.
+    /// Stores the new certificate, and returns the endpoint that uses it from the next connection on.
     pub fn renewed(
         &mut self,
         config: &Config,
@@ -75,8 +75,8 @@ impl Renewal {
     }
 }
 
-/// The moment from which on a certificate is to be renewed: half of its life, or half a year of one that an earlier version made to live
-/// longer. One that can't be read is due at once.
+/// Returns the moment from which a certificate must be renewed: after half of its life, or after half a year if an
+/// earlier version gave it a longer life. An unreadable certificate is due at once.
 fn due(registration: &Registration) -> SystemTime {
     match validity(registration) {
         Some((begin, end)) => {
@@ -87,7 +87,7 @@ fn due(registration: &Registration) -> SystemTime {
     }
 }
 
-/// Returns true if the certificate does not count any more.
+/// Returns true if the certificate is no longer valid.
 pub(crate) fn has_expired(registration: &Registration) -> bool {
     validity(registration).is_some_and(|(_, end)| SystemTime::now() > end)
 }

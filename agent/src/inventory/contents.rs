@@ -1,4 +1,4 @@
-//! What is written on a disk of which it is known again: its partition table, or a file system that has it to itself.
+//! Contents that identify a disk: its partition table, or a file system that occupies the whole disk.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -11,10 +11,10 @@ use transfer::disk::partitions::{Partition, file_system_of, table_of};
 /// The kind of table of a disk that has none.
 const NO_TABLE: &str = "none";
 
-/// What the tools say of a disk.
+/// The tools' answers about a disk.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Contents {
-    /// `gpt`, `dos`, another name, or `none`; `None` where nothing can tell.
+    /// `gpt`, `dos`, another name, or `none`; `None` if it can't be determined.
     pub table: Option<String>,
     /// The id in the table, with its kind.
     pub table_id: Option<String>,
@@ -24,12 +24,12 @@ pub(super) struct Contents {
     pub partitions: Vec<Partition>,
 }
 
-/// What the tools said of each disk when they last answered. One that is slow for once does not make a disk another one.
+/// The tools' last answers about each disk. A tool that is slow once does not change the identity of a disk.
 #[derive(Debug, Default)]
 pub(super) struct LastContents(HashMap<[u64; 3], Contents>);
 
 impl LastContents {
-    /// Asks the tools. Where they give no answer, the last one for the same device or file counts.
+    /// Queries the tools. If they give no answer, the last one for the same device or file is used.
     pub fn read(&mut self, disk: &Path, metadata: &Metadata) -> Contents {
         let answer = of(disk).inspect_err(|error| {
             tracing::debug!(disk = %disk.display(), %error, "its partitions are not known");

@@ -1,19 +1,20 @@
-//! Finding the machine's disks.
+//! Discovery of the machine's disks.
 //!
-//! A disk is an entry of `/sys/block` that has a device behind it: that leaves out loop, RAM, zram and device-mapper entries. The
-//! system disk is the one that holds `/`, however many layers (partition, LVM, encryption, RAID) lie between.
+//! A disk is an entry of `/sys/block` with a device behind it. That leaves out loop, RAM, zram and device-mapper
+//! entries. The system disk is the one that contains `/`, whatever layers (partition, LVM, encryption, RAID) lie
+//! between.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What has a device behind it and still is no disk: optical drives, floppies, and the boot areas of flash chips.
+/// Entries that have a device and still are no disks: optical drives, floppies, and the boot areas of flash chips.
 const NO_DISKS: [&str; 2] = ["sr", "fd"];
 const NO_DISKS_WITHIN: [&str; 2] = ["boot", "rpmb"];
 
-/// Layers between a file system and its disk. More than a few are a loop in `/sys`.
+/// Most layers between a file system and its disk. More than a few mean a loop in `/sys`.
 pub(super) const MOST_LAYERS: usize = 16;
 
-/// How the name begins that multipathd gives a device of its own.
+/// Prefix of a device name that multipathd assigns.
 pub(super) const MULTIPATH: &str = "mpath-";
 
 /// The kernel's view of block devices.
@@ -29,20 +30,20 @@ pub(super) struct Sysfs {
 pub(super) struct Mount {
     /// `major:minor` of its device.
     pub device: String,
-    /// Where it is mounted.
+    /// Mount point.
     pub point: PathBuf,
-    /// What was mounted, such as `/dev/vda1`.
+    /// The mounted source, such as `/dev/vda1`.
     pub source: String,
-    /// Whether the file system may be written, wherever it is mounted.
+    /// True if the file system may be written, wherever it is mounted.
     pub is_writable: bool,
 }
 
-/// Which layers on a disk are meant.
+/// Selection of the layers on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layers {
-    /// Those that lie on this disk only.
+    /// Layers that lie on this disk only.
     OfOneDisk,
-    /// Those over several disks as well.
+    /// Layers over several disks as well.
     All,
 }
 
@@ -55,7 +56,7 @@ impl Sysfs {
         }
     }
 
-    /// The machine's disks, the system disk first, the others by name.
+    /// Returns the machine's disks, the system disk first, the others by name.
     pub fn disks(&self) -> Vec<PathBuf> {
         let mut names = self.entries(&self.sys.join("block"));
         names.retain(|name| self.is_disk(name));
@@ -67,14 +68,15 @@ impl Sysfs {
             let system = names.remove(position);
             names.insert(0, system);
         }
-        // The kernel writes a slash in a device's name as an exclamation mark.
+        // In the name of a device, the kernel writes a slash as an exclamation mark.
         names
             .iter()
             .map(|name| Path::new("/dev").join(name.replace('!', "/")))
             .collect()
     }
 
-    /// `major:minor` of a block device and of everything that lies on it and nowhere else: partitions, and the layers on these.
+    /// Returns `major:minor` of a block device and of everything that lies only on it: partitions, and the layers on
+    /// these.
     pub fn devices_on(&self, device: &str) -> Vec<String> {
         let mut found = Vec::new();
         if let Some(entry) = self.entry_of(device) {
@@ -83,7 +85,8 @@ impl Sysfs {
         found
     }
 
-    /// The same, and what lies on it and on other devices as well: a write to any of them may reach it.
+    /// Returns the same devices, and those that lie on this and on other devices as well: a write to any of them may
+    /// reach it.
     pub fn devices_that_reach(&self, device: &str) -> Vec<String> {
         let mut found = Vec::new();
         if let Some(entry) = self.entry_of(device) {
@@ -92,7 +95,7 @@ impl Sysfs {
         found
     }
 
-    /// `major:minor` of the loop devices over a file.
+    /// Returns `major:minor` of the loop devices over a file.
     pub fn loops_over(&self, file: &Path) -> Vec<String> {
         let block = self.sys.join("block");
         let entries = self.entries(&block).into_iter();
@@ -104,7 +107,7 @@ impl Sysfs {
         over.collect()
     }
 
-    /// What the server swaps to: devices and files.
+    /// Returns the server's swap devices and swap files.
     pub fn swaps(&self) -> Vec<PathBuf> {
         let table = fs::read_to_string(&self.swaps).unwrap_or_default();
         let rows = table.lines().skip(1);
@@ -112,7 +115,7 @@ impl Sysfs {
             .collect()
     }
 
-    /// The mounted file systems.
+    /// Returns the mounted file systems.
     pub fn mounts(&self) -> Vec<Mount> {
         fs::read_to_string(&self.mountinfo)
             .unwrap_or_default()
@@ -121,7 +124,7 @@ impl Sysfs {
             .collect()
     }
 
-    /// The same disks with one name each: the paths of a multipath disk give way to the device over them.
+    /// Returns the disks with one name each: a multipath device replaces its paths.
     fn without_paths(&self, names: Vec<String>) -> Vec<String> {
         let mut kept = Vec::new();
         for name in names {
@@ -137,7 +140,7 @@ impl Sysfs {
         kept
     }
 
-    /// The multipath device of which a disk is one path.
+    /// Returns the multipath device that has this disk as a path.
     pub fn multipath_over(&self, entry: &Path) -> Option<PathBuf> {
         let holders = entry.join("holders");
         self.entries(&holders)
@@ -163,7 +166,7 @@ impl Sysfs {
             .into_iter()
             .rfind(|mount| mount.point == Path::new("/"))?;
         let mut entry = self.entry_of(&root.device).or_else(|| {
-            // Some file systems (btrfs) have a number of their own; the device that was mounted tells.
+            // Some file systems (btrfs) have a device number of their own; the mounted device identifies the disk.
             let name = root.source.strip_prefix("/dev/")?.replace('/', "!");
             self.entry_named(&name)
         })?;
@@ -191,7 +194,7 @@ impl Sysfs {
             let Ok(holder) = fs::canonicalize(entry.join("holders").join(holder)) else {
                 continue;
             };
-            // A volume over several disks can't be told apart by disk.
+            // The data of a volume over several disks can't be separated by disk.
             if layers == Layers::All || self.entries(&holder.join("slaves")).len() == 1 {
                 self.add_with_layers(&holder, depth + 1, layers, found);
             }
@@ -204,7 +207,7 @@ impl Sysfs {
         }
     }
 
-    /// The entry of a device, of which `major:minor` is the number.
+    /// Returns the entry of the device with this `major:minor` number.
     pub fn entry_of(&self, device: &str) -> Option<PathBuf> {
         fs::canonicalize(self.sys.join("dev/block").join(device)).ok()
     }
@@ -213,7 +216,7 @@ impl Sysfs {
         fs::canonicalize(self.sys.join("class/block").join(name)).ok()
     }
 
-    /// Names in a directory; none where it can't be read.
+    /// Returns the names in a directory; none if it can't be read.
     pub fn entries(&self, directory: &Path) -> Vec<String> {
         fs::read_dir(directory)
             .into_iter()
@@ -223,12 +226,12 @@ impl Sysfs {
     }
 }
 
-/// The text of one of the kernel's small files, without the blanks around it.
+/// Returns the text of one of the kernel's small files, trimmed.
 pub(super) fn read(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-/// One line of mountinfo: `36 35 98:0 /root /point options … - type source options`.
+/// Parses one line of mountinfo: `36 35 98:0 /root /point options … - type source options`.
 fn mount(line: &str) -> Option<Mount> {
     let (fields, filesystem) = line.split_once(" - ")?;
     let mut fields = fields.split(' ');
@@ -241,7 +244,7 @@ fn mount(line: &str) -> Option<Mount> {
     })
 }
 
-/// The kernel writes blanks and backslashes in octal.
+/// Decodes blanks and backslashes, which the kernel writes in octal.
 fn unescaped(text: &str) -> String {
     text.replace("\\040", " ")
         .replace("\\011", "\t")
@@ -282,7 +285,7 @@ mod tests {
         assert_eq!(machine.sysfs.disks(), paths(&["/dev/vda", "/dev/sdb"]));
         let machine = Machine::new("1 0 8:16 / / rw - ext4 /dev/sdb rw\n");
         assert_eq!(machine.sysfs.disks(), paths(&["/dev/sdb", "/dev/vda"]));
-        // btrfs: the number is no device's.
+        // btrfs: the number belongs to no device.
         let machine = Machine::new("1 0 0:30 /@ / rw - btrfs /dev/vda1 rw\n");
         assert_eq!(machine.sysfs.disks(), paths(&["/dev/vda", "/dev/sdb"]));
     }

@@ -1,4 +1,4 @@
-//! Opening a disk, read-only, to see that it can be read and how large it is.
+//! Opens a disk, read-only, to check that it can be read and to find its size.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Seek as _, SeekFrom};
@@ -8,19 +8,19 @@ use std::path::Path;
 use domain::printable::is_printable;
 use domain::{Failure, FailureCode};
 
-/// A disk that can be read.
+/// A readable disk.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Its size.
     pub size_bytes: u64,
-    /// What the file system says of the file or device node.
+    /// Metadata of the file or device node.
     pub metadata: Metadata,
 }
 
 /// Opens the disk read-only and finds its size.
 ///
 /// # Errors
-/// [`FailureCode::SourceDiskUnreadable`] with a sentence that names the path, the cause and what to do.
+/// [`FailureCode::SourceDiskUnreadable`] with a sentence that names the path, the cause and a remedy.
 pub(crate) fn measure(path: &Path) -> Result<Measured, Failure> {
     if !path.to_str().is_some_and(is_printable) {
         return Err(Failure::new(
@@ -44,7 +44,7 @@ pub(crate) fn measure(path: &Path) -> Result<Measured, Failure> {
 }
 
 fn open(path: &Path) -> io::Result<Measured> {
-    // The type is looked at first, since opening a named pipe would wait for a writer.
+    // The type is checked first, because opening a named pipe would wait for a writer.
     let kind = path.metadata()?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(io::Error::new(
@@ -53,7 +53,7 @@ fn open(path: &Path) -> io::Result<Measured> {
         ));
     }
     let mut file = File::open(path)?;
-    // The end of a block device is its size, as it is of a file.
+    // For a block device as for a file, the offset of the end is the size.
     let size_bytes = file.seek(SeekFrom::End(0))?;
     Ok(Measured {
         size_bytes,

@@ -1,7 +1,8 @@
-//! The facts about a disk that don't change with its name: see [`domain::disk::DiskIdentity`] for how they are compared.
+//! The facts about a disk that don't change with its name: see [`domain::disk::DiskIdentity`] for their comparison.
 //!
-//! The kernel has those of the device in `/sys`. A loop device is the file behind it, a path of a multipath disk is that disk, and a
-//! partition is its disk with a number. What is written on the disk comes from the tools that own the formats.
+//! The kernel has the facts about the device in `/sys`. A loop device is identified by the file behind it, a path of a
+//! multipath disk by that disk, and a partition by its disk and a number. Facts about the disk's contents come from the
+//! tools that own the formats.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -13,13 +14,13 @@ use domain::disk::{DiskIdentity, Fact};
 use super::contents::Contents;
 use super::discover::{MULTIPATH, Sysfs, read};
 
-/// Longest value. What is longer is cut; its beginning still tells disks apart.
+/// Longest value. A longer value is cut; its beginning still distinguishes disks.
 const MAX_CHARACTERS: usize = 256;
 
 /// Bytes of a unit serial number's page before its text (SCSI, page 80h).
 const PAGE_HEADER: usize = 4;
 
-/// The facts about a disk of which this is the metadata.
+/// Returns the facts about the disk with this metadata.
 pub(super) fn of(metadata: &Metadata, contents: &Contents, sysfs: &Sysfs) -> DiskIdentity {
     let known = if metadata.file_type().is_block_device() {
         sysfs
@@ -33,7 +34,7 @@ pub(super) fn of(metadata: &Metadata, contents: &Contents, sysfs: &Sysfs) -> Dis
         .with(Fact::FileSystem, clean(contents.file_system.as_deref()))
 }
 
-/// `major:minor` of a device.
+/// Returns `major:minor` of a device.
 pub(super) fn number(device: u64) -> String {
     format!(
         "{}:{}",
@@ -86,7 +87,8 @@ fn of_hardware(entry: &Path) -> DiskIdentity {
         .with(Fact::Serial, serial(entry).or_else(|| first(&["serial"])))
 }
 
-/// The serial number of a disk with a bus of its own. That of an NVMe device is its controller's, which may have several disks.
+/// Returns the serial number of a disk with a bus of its own. An NVMe device has its controller's serial number, and a
+/// controller may have several disks.
 fn serial(entry: &Path) -> Option<String> {
     if let Ok(page) = fs::read(entry.join("device/vpd_pg80")) {
         let text = page.get(PAGE_HEADER..)?;
@@ -99,7 +101,7 @@ fn serial(entry: &Path) -> Option<String> {
     })
 }
 
-/// The file of a loop device, and where the device begins in it.
+/// Returns the file of a loop device, and the device's offset in it.
 fn behind_loop(entry: &Path) -> Option<String> {
     let backing = read(&entry.join("loop/backing_file"))?;
     let file = file(&Path::new(&backing).metadata().ok()?)?;
@@ -109,7 +111,8 @@ fn behind_loop(entry: &Path) -> Option<String> {
     }
 }
 
-/// A file of a file system that notes births. An inode alone is used again; a device's number changes from boot to boot.
+/// Returns the identity of a file, if its file system records birth times. An inode number alone is reused; a device's
+/// number changes from boot to boot.
 fn file(metadata: &Metadata) -> Option<String> {
     let born = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
     let (seconds, nanoseconds) = (born.as_secs(), born.subsec_nanos());
@@ -119,7 +122,8 @@ fn file(metadata: &Metadata) -> Option<String> {
     ))
 }
 
-/// A text of the kernel or of a disk, if it says anything: some disks have blanks or zeros for a serial number.
+/// Returns a text of the kernel or of a disk, if it carries information: some disks have blanks or zeros for a serial
+/// number.
 fn clean(text: Option<&str>) -> Option<String> {
     let text = text?.trim_matches(|character: char| character == '\0' || character.is_whitespace());
     let says_something = text

@@ -1,6 +1,7 @@
-//! What uses a disk for writing: file systems that are mounted so, and swap, through whatever layers lie between.
+//! Uses of a disk for writing: file systems that are mounted read-write, and swap, through any layers between.
 //!
-//! A file's users are known only where a loop device is over it. Another program that has it open, such as a virtual machine, is not seen.
+//! The users of a file are known only if a loop device is over it. Other programs that have the file open, such as a
+//! virtual machine, are not detected.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
@@ -8,13 +9,13 @@ use std::path::Path;
 use super::discover::Sysfs;
 use super::disk::Measured;
 
-/// Most uses that are named.
+/// Most uses in the list.
 const MOST: usize = 4;
 
-/// Longest name of a place that is told; what is longer is cut.
+/// Longest name of a mount point or device in the list; a longer one is cut.
 const MOST_CHARS: usize = 100;
 
-/// A list for people, such as `mounted at /, swap`; empty for none.
+/// Returns a list for people, such as `mounted at /, swap`; empty for none.
 pub(super) fn of(path: &Path, disk: &Measured, sysfs: &Sysfs) -> String {
     let devices: Vec<String> = if disk.metadata.file_type().is_block_device() {
         sysfs.devices_that_reach(&number(disk.metadata.rdev()))
@@ -32,7 +33,7 @@ pub(super) fn of(path: &Path, disk: &Measured, sysfs: &Sysfs) -> String {
         .mounts()
         .iter()
         .filter(|mount| mount.is_writable)
-        // Some file systems (btrfs) have a number of their own; what was mounted tells.
+        // Some file systems (btrfs) have a device number of their own; the mounted device identifies the disk.
         .filter(|mount| {
             devices.contains(&mount.device)
                 || device_at(Path::new(&mount.source)).is_some_and(|it| devices.contains(&it))
@@ -51,7 +52,7 @@ pub(super) fn of(path: &Path, disk: &Measured, sysfs: &Sysfs) -> String {
     uses.join(", ")
 }
 
-/// The number of the device at a path that is one's.
+/// Returns the number of the block device at a path, if one is there.
 fn device_at(path: &Path) -> Option<String> {
     let metadata = path.is_absolute().then(|| path.metadata().ok())??;
     metadata
@@ -87,7 +88,7 @@ mod tests {
         of(disk, &measure(disk).unwrap(), &Sysfs::of_this_machine())
     }
 
-    /// Undoes what the test has set up, also when it fails.
+    /// Undoes the test's setup, also when the test fails.
     struct Undo(Vec<String>);
 
     impl Drop for Undo {

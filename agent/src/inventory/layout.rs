@@ -10,7 +10,7 @@ use super::contents::Contents;
 use super::discover::{Sysfs, read};
 use super::identity::number;
 
-/// The layout of the disk of which this is the metadata. A file has no sectors.
+/// Returns the layout of the disk with this metadata. A file has no sectors.
 pub(super) fn of(metadata: &Metadata, contents: &Contents, sysfs: &Sysfs) -> DiskLayout {
     let is_device = metadata.file_type().is_block_device();
     let device = is_device.then(|| number(metadata.rdev()));
@@ -22,7 +22,7 @@ pub(super) fn of(metadata: &Metadata, contents: &Contents, sysfs: &Sysfs) -> Dis
     }
 }
 
-/// A partition has the sectors of its disk.
+/// Returns the sector size of a disk. A partition has the sector size of its disk.
 fn sector_bytes(device: &str, name: &str, sysfs: &Sysfs) -> Option<u32> {
     let entry = sysfs.entry_of(device)?;
     let places = [Some(entry.as_path()), entry.parent()];

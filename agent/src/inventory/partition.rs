@@ -1,4 +1,4 @@
-//! The partitions of a disk, and what each is for on this server.
+//! The partitions of a disk, and the purpose of each on this server.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
@@ -10,10 +10,10 @@ use transfer::disk::partitions::Partition;
 use super::discover::{Mount, Sysfs};
 use super::identity::number;
 
-/// Most partitions that are told of, which is as many as a table of the usual size has.
+/// Most partitions that are reported, which is as many as a table of the usual size has.
 const MOST: usize = 128;
 
-/// The partitions of a table for the gateway.
+/// Returns the partitions of a table for the gateway.
 pub(super) fn on_the_wire(found: &[Partition], sysfs: &Sysfs) -> Vec<wire::Partition> {
     let mounts = sysfs.mounts();
     found
@@ -28,7 +28,7 @@ pub(super) fn on_the_wire(found: &[Partition], sysfs: &Sysfs) -> Vec<wire::Parti
         .collect()
 }
 
-/// Numbers of the partition's device and of the layers on it. A partition in a file has none.
+/// Returns the numbers of the partition's device and of the layers on it. A partition in a file has none.
 fn devices_on(path: &Path, sysfs: &Sysfs) -> Vec<String> {
     match path.metadata() {
         Ok(metadata) if metadata.file_type().is_block_device() => {
@@ -41,7 +41,7 @@ fn devices_on(path: &Path, sysfs: &Sysfs) -> Vec<String> {
 fn purpose(partition: &Partition, devices: &[String], mounts: &[Mount]) -> Purpose {
     let holds = |points: &[&str]| {
         mounts.iter().any(|mount| {
-            // Some file systems (btrfs) have a number of their own; what was mounted tells.
+            // Some file systems (btrfs) have a device number of their own; the mounted device identifies the partition.
             let is_here =
                 devices.contains(&mount.device) || Path::new(&mount.source) == partition.path;
             is_here && points.iter().any(|point| mount.point == Path::new(point))

@@ -1,11 +1,14 @@
-//! One disk under two names.
+//! Detection of one disk under two names.
 //!
-//! Each name leads to spans of objects that hold its bytes: the device or file itself, and whatever lies below it. A partition is
-//! a span of its disk, a loop device is a span of its file. Two names are one disk where they have a byte in common. What a volume
-//! (device mapper, RAID) takes of the devices below it is not known, so two volumes of one device may be different disks; a volume
-//! and that device are not. A disk with several paths is one by the multipath device over them, or by its worldwide name.
+//! Each name leads to spans of objects that contain its bytes: the device or file itself, and whatever lies below it. A
+//! partition is a span of its disk, a loop device is a span of its file. Two names are one disk if they have a byte in
+//! common.
 //!
-//! Nothing is opened: a disk that does not answer holds nobody up.
+//! The part that a volume (device mapper, RAID) takes of the devices below it is unknown. So two volumes of one device
+//! may be different disks, but a volume and that device are not. A disk with several paths is one by the multipath
+//! device over them, or by its worldwide name.
+//!
+//! Nothing is opened, so a disk that does not answer delays nothing.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -15,20 +18,21 @@ use domain::{Failure, FailureCode, printable};
 use super::discover::{MOST_LAYERS, Sysfs, read};
 use super::identity::number;
 
-/// Bytes of a sector in `/sys`, whatever the disk has.
+/// Bytes of a sector in `/sys`, whatever the disk's own sector size.
 const SECTOR: u64 = 512;
 
-/// Names that a standard makes unique in the world. Others, such as `t10`, are a vendor's text and may be everybody's.
+/// Prefixes of names that a standard makes unique in the world. Others, such as `t10`, are a vendor's text and may not
+/// be unique.
 const UNIQUE_NAMES: [&str; 3] = ["naa.", "eui.", "uuid."];
 
-/// What holds bytes.
+/// Objects that contain bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Object {
     /// A block device, by its `major:minor`.
     Device(String),
     /// A file, by its file system and inode.
     File { device: u64, inode: u64 },
-    /// A file of a loop device that has no path any more, by the kernel's text.
+    /// A loop device's file that no longer has a path, by the kernel's text.
     LostFile(String),
     /// A disk by its worldwide name, whatever path leads to it.
     Unit(String),
@@ -40,7 +44,7 @@ struct Span {
     object: Object,
     start: u64,
     end: u64,
-    /// Whether it has all these bytes, or an unknown part of them.
+    /// True if the name has all these bytes, false if it has an unknown part of them.
     is_whole: bool,
 }
 
@@ -54,7 +58,7 @@ impl Span {
         }
     }
 
-    /// The same bytes, seen from an object below, in which this one begins at `offset` and has at most `length` bytes.
+    /// Returns the same bytes in a lower object, in which this one begins at `offset` and has at most `length` bytes.
     fn within(&self, object: Object, offset: u64, length: u64) -> Self {
         let end = self.end.min(length);
         Self {
@@ -73,7 +77,7 @@ impl Span {
     }
 }
 
-/// The sentence about the first two paths that are one disk.
+/// Returns the sentence about the first two paths that are one disk.
 pub(super) fn failure(paths: &[PathBuf], sysfs: &Sysfs) -> Option<Failure> {
     let spans: Vec<Vec<Span>> = paths.iter().map(|path| spans_of(path, sysfs)).collect();
     for (later, theirs) in spans.iter().enumerate() {
@@ -98,7 +102,7 @@ pub(super) fn failure(paths: &[PathBuf], sysfs: &Sysfs) -> Option<Failure> {
     None
 }
 
-/// None where there is nothing at the path.
+/// Returns the spans of a path; none if nothing exists at the path.
 fn spans_of(path: &Path, sysfs: &Sysfs) -> Vec<Span> {
     let mut found = Vec::new();
     if let Ok(metadata) = path.metadata() {
@@ -119,7 +123,7 @@ fn file(metadata: &std::fs::Metadata) -> Object {
     }
 }
 
-/// Adds a span of a device, and the spans of what lies below it.
+/// Adds a span of a device, and the spans of everything below it.
 fn add_below(span: Span, sysfs: &Sysfs, depth: usize, found: &mut Vec<Span>) {
     let entry = match &span.object {
         Object::Device(number) if depth < MOST_LAYERS => sysfs.entry_of(number),
@@ -165,7 +169,7 @@ fn device_at(entry: &Path) -> Option<Object> {
     read(&entry.join("dev")).map(Object::Device)
 }
 
-/// The worldwide name of a SCSI disk or of an NVMe namespace.
+/// Returns the worldwide name of a SCSI disk or of an NVMe namespace.
 fn unique_name(entry: &Path) -> Option<String> {
     let name = read(&entry.join("device/wwid")).or_else(|| read(&entry.join("wwid")))?;
     UNIQUE_NAMES
@@ -174,7 +178,7 @@ fn unique_name(entry: &Path) -> Option<String> {
         .then_some(name)
 }
 
-/// The file or device of a loop device, where the loop device begins in it, and the most bytes that it has.
+/// Returns the file or device of a loop device, the loop device's offset in it, and the loop device's largest size.
 fn behind_loop(entry: &Path) -> Option<(Object, u64, u64)> {
     let backing = read(&entry.join("loop/backing_file"))?;
     let bytes = |name| {
@@ -213,7 +217,7 @@ mod tests {
             .any(|span| other.iter().any(|theirs| span.meets(theirs)))
     }
 
-    /// `vda1` and `vda2` one behind the other, and volumes `dm-0` and `dm-2` on `vda2`.
+    /// Returns a machine with `vda1` and `vda2` one behind the other, and volumes `dm-0` and `dm-2` on `vda2`.
     fn machine() -> Machine {
         let machine = Machine::new("");
         for (file, text) in [

@@ -9,19 +9,19 @@ use tonic::transport::Uri;
 /// Longest text (SMC API §1.1).
 const MAX_BYTES: usize = 1024;
 
-/// Longest value, so that no text can push the others out.
+/// Longest value, so that no text can displace the others.
 const MAX_VALUE: usize = 128;
 
-/// Asks the system about itself.
+/// Queries the system's facts about itself.
 #[derive(Debug)]
 pub(super) struct SystemInfo {
-    /// `None` where the system does not answer such questions.
+    /// `None` if the system does not provide such facts.
     system: Option<System>,
-    /// Host and port that this server calls: which of its addresses it uses for that is the one to show.
+    /// Host and port that this server calls. The address that it uses for that call is the one to show.
     server: String,
 }
 
-/// Such as `Ubuntu`.
+/// Returns the platform, such as `Ubuntu`.
 pub(super) fn platform() -> String {
     let name = System::name().unwrap_or_else(|_| std::env::consts::OS.to_owned());
     domain::printable(&name).into_owned()
@@ -39,7 +39,7 @@ impl SystemInfo {
         }
     }
 
-    /// The JSON text. Load is since the last call.
+    /// Returns the JSON text. Load is measured since the last call.
     pub fn as_json(&mut self) -> String {
         let address = self.address();
         let mut info = Map::new();
@@ -68,7 +68,7 @@ impl SystemInfo {
         fitting(info)
     }
 
-    /// The address that this server uses towards the gateway. Connecting a datagram socket sends nothing.
+    /// Returns the address that this server uses towards the gateway. Connecting a datagram socket sends nothing.
     fn address(&self) -> Option<IpAddr> {
         let server = self.server.to_socket_addrs().ok()?.next()?;
         let any: SocketAddr = match server {
@@ -96,7 +96,8 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.1}", part as f64 * 100.0 / whole.max(1) as f64)
 }
 
-/// Leaves out the least telling values until the text is short enough: text outside ASCII takes several bytes a character.
+/// Removes the least informative values until the text is short enough: text outside ASCII takes several bytes a
+/// character.
 fn fitting(mut info: Map<String, Value>) -> String {
     for key in ["cpu_info", "ipv6", "agent_mode", "client_type"] {
         let text = Value::Object(info.clone()).to_string();

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::discover::Sysfs;
 
-/// A machine with a system disk `vda` (root on LVM on its second partition), a data disk `sdb`, an optical drive and a loop device.
+/// A machine with a system disk `vda` (root on LVM on its second partition), a data disk `sdb`, an optical drive and a
+/// loop device.
 pub(super) struct Machine {
     pub directory: TempDir,
     pub sysfs: Sysfs,
@@ -86,7 +87,7 @@ impl Machine {
         symlink(&lower, upper_path.join("slaves").join(lower_name)).unwrap();
     }
 
-    /// A multipath device over disks that are there.
+    /// Adds a multipath device over existing disks.
     pub fn multipath(&self, name: &str, number: &str, paths: &[&str]) {
         self.device(name, number, false);
         self.write(&format!("{name}/dm/uuid"), "mpath-36000c29");

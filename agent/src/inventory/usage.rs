@@ -1,4 +1,4 @@
-//! How much of a disk is in use, where that can be found out without reading it.
+//! The amount of a disk in use, if it can be determined without reading the disk.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -7,11 +7,11 @@ use super::discover::Sysfs;
 use super::disk::Measured;
 use super::identity::number;
 
-/// Bytes of one block of `st_blocks`, whatever the file system.
+/// Bytes of one block of `st_blocks`, on every file system.
 const STAT_BLOCK: u64 = 512;
 
-/// Bytes in use: what a file has allocated, or what the mounted file systems of a device hold. `None` for a device without a
-/// mounted file system. What lies outside of mounted file systems is not counted.
+/// Returns the bytes in use: the bytes allocated to a file, or the bytes in the mounted file systems of a device.
+/// `None` for a device without a mounted file system. Data outside mounted file systems is not counted.
 pub(super) fn of(disk: &Measured, sysfs: &Sysfs) -> Option<u64> {
     let metadata = &disk.metadata;
     let used = if metadata.file_type().is_block_device() {
@@ -27,7 +27,7 @@ fn mounted(device: &str, sysfs: &Sysfs) -> Option<u64> {
     let mut counted = BTreeSet::new();
     let mut used = None;
     for mount in sysfs.mounts() {
-        // One file system may be mounted in several places.
+        // One file system may be mounted at several points.
         if !devices.contains(&mount.device) || !counted.insert(mount.device) {
             continue;
         }

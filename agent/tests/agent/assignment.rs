@@ -1,4 +1,4 @@
-//! What an agent does about its assignments.
+//! Behaviour of an agent with assignments.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use transfer::{Ticket, TicketSecret};
 
 use crate::deployment::{Deployment, SOON};
 
-/// The name in the certificate with which an agent meets the receiver.
+/// Name in the certificate that the agent presents to the receiver.
 const SOURCE: &str = "s-agent";
 
-/// A job and its assignment, as a worker writes them.
+/// Writes a job and its assignment, as a worker does.
 async fn assign(deployment: &Deployment, source: &str, assignment: &wire::Assignment) {
     let tenant: &TenantId = &deployment.tenant;
     sqlx::query(
@@ -101,7 +101,7 @@ async fn a_nudge_reaches_an_agent_at_once() {
 
     assign(&deployment, &source, &assignment(&disk, 4097)).await;
     let source: SourceId = source.parse().unwrap();
-    // Repeated, since nobody says when the gateway has begun to listen.
+    // Repeated, because nothing reports when the gateway has begun to listen.
     let answered = wait::until(SOON, "the agent has answered", async || {
         bus.nudge(&source).await?;
         let failed = "select count(*) from assignment where agent_state = 'failed'";
@@ -186,7 +186,7 @@ impl Prepared {
             .unwrap();
     }
 
-    /// The assignment, with a certificate over the key that the source has registered.
+    /// Returns the assignment, with a certificate over the key that the source has registered.
     async fn assignment(&self, deployment: &Deployment, disk: &Path) -> wire::Assignment {
         let public_key: Vec<u8> = sqlx::query_scalar("select public_key from source")
             .fetch_one(&deployment.pool)
@@ -214,7 +214,7 @@ impl Prepared {
     }
 }
 
-/// Bytes that do not repeat, with a hole of zeros in the middle.
+/// Returns bytes that do not repeat, with a hole of zeros in the middle.
 fn contents() -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..5_000_000_u32)
         .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
@@ -246,7 +246,7 @@ async fn an_agent_sends_its_disk_and_reports_it_as_sent() {
     assert!(std::fs::read(copy).unwrap() == bytes, "the copy differs");
 }
 
-/// The receiver may die before anybody has seen its receipts. The one in its place is of the same run and epoch.
+/// The receiver may die before its receipts were recorded. Its replacement has the same run and epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_in_the_place_of_one_that_had_everything_is_sent_to_again() {
     let deployment = Deployment::start().await;
@@ -278,7 +278,7 @@ async fn a_receiver_in_the_place_of_one_that_is_silent_is_sent_to_at_once() {
     let prepared = Prepared::new(bytes.len() as u64, 1).await;
     let living = prepared.assignment(&deployment, &disk).await;
 
-    // Both carriers get there, and nobody answers.
+    // Both carriers reach the address, and nothing answers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap();
     let _datagrams = std::net::UdpSocket::bind(silent).unwrap();
@@ -310,7 +310,7 @@ async fn a_newer_assignment_takes_the_place_of_one_that_gets_nowhere() {
     let prepared = Prepared::new(bytes.len() as u64, 2).await;
     let newer = prepared.assignment(&deployment, &disk).await;
 
-    // Nobody listens there: the port was free a moment ago and is closed again.
+    // Nothing listens there: the port was free a moment ago and is closed again.
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let away = socket.local_addr().unwrap();
     drop(socket);
@@ -344,7 +344,7 @@ async fn a_limit_that_is_lifted_while_disks_are_sent_is_lifted_at_once() {
 
     assign(&deployment, &source, &unlimited).await;
     let sent = "select agent_state from assignment where agent_state = 'sent'";
-    // At the limit it would take half a minute.
+    // Under the limit it would take half a minute.
     deployment.look("the agent has sent all", sent).await;
     agent.stop().await;
 }
@@ -368,7 +368,7 @@ async fn an_agent_that_ends_in_the_middle_goes_on_after_its_restart() {
     second.stop().await;
 }
 
-/// The same with a limit under which the contents take half a minute.
+/// Returns the same assignment with a limit under which the contents take half a minute.
 fn limited(assignment: &wire::Assignment) -> wire::Assignment {
     wire::Assignment {
         bandwidth_limit_bytes_per_sec: 200_000,

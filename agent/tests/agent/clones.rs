@@ -1,4 +1,5 @@
-//! A state directory that was cloned with its server: one of the two agents is the source, and the owner is told of the other.
+//! A state directory that was cloned with its server: one of the two agents is the source, and the owner learns of the
+//! other.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ const CLONED: &str = "select id from source where cloned_at is not null";
 const HOLDER: &str = "select agent_instance from source where agent_instance is not null";
 
 impl Deployment {
-    /// A copy of the state directory, as a clone of the server has it.
+    /// Returns a copy of the state directory, as a clone of the server has it.
     fn cloned_state(&self) -> PathBuf {
         let clone = self.directory.path().join("clone");
         std::fs::create_dir(&clone).unwrap();

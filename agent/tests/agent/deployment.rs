@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use testkit::wait;
 use tokio::task::JoinHandle;
 
-/// Longest wait for anything that should be a matter of a moment.
+/// Longest wait for anything that should take only a moment.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// What a test may change about an activation code.
+/// Properties of an activation code that a test may change.
 pub struct Code {
     pub secret: &'static str,
     pub max_count: i32,
@@ -78,9 +78,9 @@ impl Deployment {
         Self::start_polling_every(1).await
     }
 
-    /// A deployment whose gateway looks for new assignments only every so many seconds.
+    /// Starts a deployment whose gateway checks for new assignments only every so many seconds.
     pub async fn start_polling_every(poll_secs: u32) -> Self {
-        // Another test in this process may have been first.
+        // Another test in this process may have done this first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = testkit::postgres().await;
         let (store, pool) = (database.store().await, database.pool().await);
@@ -131,7 +131,7 @@ impl Deployment {
         });
     }
 
-    /// What wakes the agents at the gateway.
+    /// Returns the doorbell that wakes the agents at the gateway.
     pub fn doorbell(&self) -> Doorbell {
         self.gateway
             .as_ref()
@@ -151,7 +151,7 @@ impl Deployment {
             .unwrap();
     }
 
-    /// An activation code of the tenant, as its user gets it.
+    /// Returns an activation code of the tenant, as its user receives it.
     pub async fn code(&self, code: Code) -> String {
         let days = if code.has_expired { -1 } else { 1 };
         let hash = digest(&SHA256, code.secret.as_bytes());
@@ -171,12 +171,12 @@ impl Deployment {
         self.code_of(code.secret)
     }
 
-    /// The code with this secret, whether it exists or not.
+    /// Returns the code with this secret, whether it exists or not.
     pub fn code_of(&self, secret: &str) -> String {
         format!("{secret}.{}", self.pin)
     }
 
-    /// A disk in a file.
+    /// Makes a disk in a file.
     pub fn disk(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.directory.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -187,7 +187,8 @@ impl Deployment {
         self.directory.path().join("state")
     }
 
-    /// The agent's settings: the state directory of this deployment, heartbeats every second, and what `flags` say.
+    /// Returns the agent's settings: the state directory of this deployment, heartbeats every second, and the given
+    /// `flags`.
     pub fn config(&self, flags: &[&str]) -> agent::Config {
         let server = format!("https://{}", self.address);
         let state_dir = self.state_dir().display().to_string();
@@ -210,7 +211,7 @@ impl Deployment {
         Agent { shutdown, running }
     }
 
-    /// Starts an agent over one disk with a new code, and waits until its source is there.
+    /// Starts an agent over one disk with a new code, and waits until its source exists.
     pub async fn registered_agent(&self, disk: &Path, flags: &[&str]) -> (Agent, String) {
         let code = self.code(Code::default()).await;
         let disk = disk.display().to_string();
@@ -247,13 +248,13 @@ impl Deployment {
 }
 
 impl Agent {
-    /// Tells the agent to end and waits for that.
+    /// Asks the agent to end and waits until it has.
     pub async fn stop(self) {
         self.shutdown.drain();
         self.ended().await.unwrap();
     }
 
-    /// What the agent ended with.
+    /// Returns the agent's outcome.
     pub async fn ended(self) -> Result<(), agent::Error> {
         tokio::time::timeout(SOON, self.running)
             .await

@@ -1,4 +1,4 @@
-//! What the gateway learns of a source while its agent runs.
+//! The gateway's knowledge of a source while the source's agent runs.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Who becomes a source, and what the others are told.
+//! Rules of registration: the servers that become sources, and the answers to the others.
 
 use std::time::Duration;
 
@@ -239,7 +239,7 @@ async fn a_call_without_a_certificate_of_this_deployment_is_refused() {
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
 
-    // An authority of the same name with another key.
+    // An authority with the same name and another key.
     let forger = pki::Authority::generate("Wherry deployment", pki::RUN_VALIDITY).unwrap();
     let forged = forger.issue_client("s-1").unwrap();
     let identity = Identity::from_pem(forged.certificate_pem, forged.key_pem);
@@ -299,7 +299,7 @@ async fn a_certificate_is_renewed_at_half_of_its_life_without_a_new_registration
     assert_eq!(pki::common_name_of(&renewed).unwrap(), source);
     second.stop().await;
 
-    // What it keeps lets it in again.
+    // The certificate that it keeps is accepted again.
     let third = deployment.agent(&["--disk", &disk]);
     sqlx::query("update source set last_seen_at = now() - interval '1 hour'")
         .execute(&deployment.pool)
