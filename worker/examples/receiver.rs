@@ -4,7 +4,7 @@ use clap::Parser as _;
 
 #[derive(clap::Parser)]
 enum Command {
-    /// Takes the disks of one run.
+    /// Receives the disks of one run.
     Receiver(receiver::Config),
 }
 

@@ -1,30 +1,30 @@
-//! What ends a worker's process.
+//! Errors that end a worker's process.
 
 use std::path::PathBuf;
 
-/// Why a worker can't start or go on.
+/// Reasons for which a worker can't start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
-    /// NATS.
+    /// NATS failed.
     #[error(transparent)]
     Bus(#[from] bus::BusError),
-    /// The health address.
+    /// The health address can't be bound.
     #[error(transparent)]
     Bind(#[from] service::BindError),
-    /// A background task.
+    /// A background task failed.
     #[error(transparent)]
     Task(#[from] service::TaskFailure),
-    /// A directory can't be made.
+    /// A directory can't be created.
     #[error("can't make the directory {}: give another with {flag}, or let this user write there", path.display())]
     Directory {
-        /// Which.
+        /// The directory.
         path: PathBuf,
         /// The flag that sets it.
         flag: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The times of a lease contradict each other.

@@ -1,8 +1,8 @@
-//! Keeping leases alive.
+//! Renewal of leases.
 //!
-//! One statement renews everything that the worker holds. A lease is trusted until the *start* of its last good renewal plus its time to
-//! live less a margin, on the monotonic clock: however long an answer took, or the process was paused, the worker stops
-//! before Postgres would let another one in.
+//! One statement renews every lease that the worker holds. A lease is trusted for its time to live minus a margin,
+//! counted from the *start* of its last successful renewal on the monotonic clock. So the worker stops before Postgres
+//! would admit another one, no matter how long an answer took or the process was paused.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -40,7 +40,7 @@ struct Kept {
     lost: CancellationToken,
 }
 
-/// One lease, for whoever drives its run. Forgotten when it is dropped.
+/// One lease, for the task that drives its run. It is forgotten when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     job_id: JobId,
@@ -64,7 +64,7 @@ impl Leases {
         }
     }
 
-    /// Keeps a lease that was claimed; the claim began at `since`.
+    /// Keeps a claimed lease; the claim began at `since`.
     pub(crate) fn keep(&self, job_id: &JobId, epoch: Epoch, since: Instant) -> Held {
         let (intent, asked) = watch::channel(Intent::Run);
         let (yields, lost) = (CancellationToken::new(), CancellationToken::new());
@@ -87,13 +87,14 @@ impl Leases {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of leases.
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// A message says that something is asked of a job: its intent is read at once, by a renewal out of turn. The message itself decides
-    /// nothing, since it may be an old one that was meant for an earlier run. `false` if the job is not this worker's.
+    /// Handles a message that requests something of a job: a renewal out of turn reads the job's intent at once. The
+    /// message itself decides nothing, since it may be an old one that was meant for an earlier run. Returns false if
+    /// the job is not this worker's.
     pub(crate) fn look_soon(&self, job_id: &JobId) -> bool {
         let is_held = self.lock().contains_key(job_id);
         if is_held {
@@ -102,12 +103,12 @@ impl Leases {
         is_held
     }
 
-    /// Ends when a renewal out of turn is asked for.
+    /// Ends when a renewal out of turn is requested.
     pub(crate) async fn renewal_asked(&self) {
         self.shared.renew_now.notified().await;
     }
 
-    /// Renews all of them once, and gives up those that can't be trusted any longer.
+    /// Renews all leases once, and gives up those that can't be trusted any longer.
     pub(crate) async fn renew(&self, store: &Store) {
         let start = Instant::now();
         let held: Vec<(JobId, Epoch)> = self
@@ -118,7 +119,8 @@ impl Leases {
         if held.is_empty() {
             return;
         }
-        // Half of what is left to a lease: a renewal that hangs, on a connection whose other end is gone, leaves time for another.
+        // Half of a lease's remaining time: a renewal that hangs, on a connection whose other end is gone, leaves time
+        // for another.
         let patience = (self.shared.ttl - self.shared.margin) / 2;
         let answer = self
             .giving_up_meanwhile(tokio::time::timeout(
@@ -148,7 +150,7 @@ impl Leases {
         self.give_up_untrusted();
     }
 
-    /// Waits for an answer, and gives up what can't be trusted any longer before it has come.
+    /// Waits for an answer, and meanwhile gives up the leases that can't be trusted any longer.
     async fn giving_up_meanwhile<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         loop {
@@ -205,7 +207,7 @@ impl Leases {
         }
     }
 
-    /// The moment at which the first lease would have to be given up.
+    /// Returns the earliest moment at which a lease must be given up.
     pub(crate) fn first_deadline(&self) -> Option<Instant> {
         self.lock()
             .values()
@@ -239,7 +241,7 @@ fn lose(job_id: &JobId, kept: &Kept, reason: &'static str) {
 }
 
 impl Held {
-    /// Ends when the lease is lost: nothing of this epoch may be done any more.
+    /// Ends when the lease is lost: from then on no work of this epoch is allowed.
     pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
     }
@@ -251,7 +253,7 @@ impl Held {
         let _kept = intent.wait_for(|intent| *intent == Intent::Stop).await;
     }
 
-    /// Ends when the run's place is wanted for another tenant.
+    /// Ends when the run's place is needed for another tenant.
     pub(crate) async fn yield_asked(&self) {
         self.yields.cancelled().await;
     }

@@ -1,7 +1,8 @@
-//! Taking commands: no more than there is room for, and each to an end: done, of no matter any more, put off, or a dead letter.
+//! Reception of commands: no more than the worker has room for. Each command is brought to an end: done, obsolete,
+//! postponed, or a dead letter.
 //!
-//! Only what is quick is done while others wait. A run is a task with one of the worker's slots, a removal a task with one of its few places: a
-//! large image that is being deleted holds up neither the next start nor a stop.
+//! Only quick work is done while other commands wait. A run is a task with one of the worker's slots, a removal a task
+//! with one of its few places. So the deletion of a large image delays neither the next start nor a stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,11 +25,12 @@ use crate::run::{self, Context};
 const PULL_WAIT: Duration = Duration::from_secs(5);
 /// Pause while all slots are used, and after NATS has failed.
 const PULL_PAUSE: Duration = Duration::from_millis(200);
-/// When a command that can't be done now is given out again; one that failed waits twice as long each time, up to the longest.
+/// Pause before a command that can't be done now is redelivered. After a failure the pause doubles each time, up to the
+/// longest.
 const LATER: Duration = Duration::from_secs(5);
 const LONGEST_LATER: Duration = Duration::from_secs(300);
 
-/// Takes commands and starts what they ask for.
+/// Receives commands and starts the work that they request.
 #[derive(Debug)]
 pub(crate) struct Puller {
     context: Arc<Context>,
@@ -38,15 +40,15 @@ pub(crate) struct Puller {
     removals: Arc<Semaphore>,
 }
 
-/// What became of a command.
+/// Outcome of a command.
 #[derive(Debug, PartialEq, Eq)]
 enum Done {
     Handled,
-    /// Of no matter any more, or another worker's.
+    /// Obsolete, or another worker's.
     Ignored,
-    /// There is no room for it here, or somebody else is at it.
+    /// No room for it here, or another worker is doing it.
     Busy,
-    /// It went wrong, for this reason.
+    /// It failed, for this reason.
     Failed(String),
 }
 
@@ -62,8 +64,8 @@ impl Puller {
         }
     }
 
-    /// Asks for no more commands than there are free slots. Without slots nothing is asked for, not even stops: those reach their run by the
-    /// next renewal.
+    /// Requests no more commands than there are free slots. Without slots nothing is requested, not even stops: a stop
+    /// reaches its run by the next renewal.
     pub(crate) async fn pull(self: Arc<Self>) -> Result<(), Error> {
         let mut commands = self.context.bus.commands();
         loop {
@@ -102,7 +104,7 @@ impl Puller {
                     self.conclude(&delivery, done).await;
                 }
                 Command::StopRun { job_id } => {
-                    // Another worker's job: that one finds out by its renewal.
+                    // Another worker's job: that worker learns of the stop by its renewal.
                     let done = if self.leases.look_soon(job_id) {
                         Done::Handled
                     } else {
@@ -117,7 +119,7 @@ impl Puller {
         }
     }
 
-    /// Tells the queue what became of a command.
+    /// Reports the outcome of a command to the queue.
     async fn conclude(&self, delivery: &Delivery, done: Done) {
         let outcome = match done {
             Done::Handled | Done::Ignored => {
@@ -151,8 +153,8 @@ impl Puller {
         count(outcome);
     }
 
-    /// Keeps a message that nobody can read or do, in the database and in the stream of dead letters, and takes it out of the queue. Where one
-    /// of them can't take it, it stays in the queue and comes again.
+    /// Stores a message that can't be parsed or executed in the database and in the stream of dead letters, and removes
+    /// it from the queue. If either can't accept the message, it stays in the queue and comes again.
     async fn bury(&self, letter: &Letter, reason: &str) {
         let subject = &letter.subject;
         tracing::warn!(subject, reason, "a message goes to the dead letters");
@@ -208,14 +210,15 @@ impl Puller {
         Done::Handled
     }
 
-    /// Removes what the command names, in a task. The queue hears that it is still being worked at for as long as that takes.
+    /// Removes the job or image that the command names, in a task. Meanwhile the task reports to the queue that the
+    /// command is still in progress.
     async fn start_removal(self: &Arc<Self>, delivery: Delivery) {
         let Ok(place) = Arc::clone(&self.removals).try_acquire_owned() else {
             self.conclude(&delivery, Done::Busy).await;
             return;
         };
         let puller = Arc::clone(self);
-        // Cut off by a drain it is not acknowledged, and comes again.
+        // A removal that a drain cuts off is not acknowledged, and comes again.
         self.task("removal", Policy::restart(), async move {
             let still_working = async {
                 loop {
@@ -246,8 +249,8 @@ impl Puller {
         }
     }
 
-    /// Starts a task that is done once. One that panics is one run or removal lost, not a worker: the lease runs out, or the command comes
-    /// again.
+    /// Starts a task that runs once. A panic loses one run or removal, not the worker: the lease expires, or the
+    /// command comes again.
     fn task(
         &self,
         name: &'static str,
@@ -272,7 +275,7 @@ fn count(outcome: &'static str) {
     telemetry::counter(Metric::Messages, &labels).increment(1);
 }
 
-/// How long a command that failed waits, which was given out so often.
+/// Returns the pause before a failed command is redelivered, by the number of its deliveries.
 fn pause_after(deliveries: i64) -> Duration {
     let doublings = u32::try_from(deliveries.saturating_sub(1).clamp(0, 10)).unwrap_or(0);
     (LATER * 2_u32.pow(doublings)).min(LONGEST_LATER)

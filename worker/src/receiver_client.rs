@@ -1,4 +1,5 @@
-//! Calls to a run's receiver: gRPC with mutual TLS by the run's authority, over a Unix socket or TCP, each call bounded, each with the trace it belongs to.
+//! Calls to a run's receiver: gRPC with mutual TLS by the run's authority, over a Unix socket or TCP. Each call has a
+//! time limit and carries the trace that it belongs to.
 
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use tower::service_fn;
 
 use crate::provider::ControlAddress;
 
-/// The name in every receiver's certificate.
+/// Name in every receiver's certificate.
 pub(crate) const RECEIVER_NAME: &str = "receiver";
 
-/// Descriptions of images with many disks fit well.
+/// Most bytes of an answer: enough for descriptions of images with many disks.
 const MOST_BYTES: usize = 16 << 20;
 
 /// A receiver, as its worker sees it.
@@ -25,7 +26,7 @@ pub(crate) struct ReceiverClient {
     timeout: Duration,
 }
 
-/// A call did not succeed.
+/// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// No answer: the receiver may be gone.
@@ -40,7 +41,7 @@ pub(crate) enum CallError {
 }
 
 impl ReceiverClient {
-    /// A client; connects with its first call.
+    /// Creates a client, which connects with its first call.
     pub(crate) fn new(
         address: &ControlAddress,
         authority_pem: &str,

@@ -1,4 +1,4 @@
-//! Releasing what deleted jobs, deleted images and dead workers left.
+//! Release of the resources of deleted jobs, deleted images and dead workers.
 
 use std::time::Instant;
 
@@ -11,18 +11,18 @@ use crate::run::Context;
 /// An instance without an owner may be destroyed whatever epoch it has seen.
 const NOBODYS: Epoch = Epoch(i64::MAX);
 
-/// What became of a removal.
+/// Outcome of a removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Removal {
     /// Nothing is left.
     Done,
-    /// Somebody else is at it, or took it over.
+    /// Another worker does it, or has taken it over.
     Busy,
     /// It must be tried again, for this reason.
     Failed(String),
 }
 
-/// Releases everything that a job in Deleting holds, and the job itself. Safe to repeat, at any point.
+/// Releases all resources of a job in Deleting, and the job itself. Safe to repeat, at any point.
 pub(crate) async fn remove_job(
     context: &Context,
     job_id: &JobId,
@@ -95,7 +95,8 @@ pub(crate) async fn remove_image(context: &Context, image_id: &ImageId) -> Remov
     }
 }
 
-/// Destroys instances of this machine that no row owns, and forgets rows of jobs that are gone whose instances are gone too.
+/// Destroys instances of this machine that no row owns. Deletes rows of jobs that no longer exist, if their instances
+/// don't exist either.
 pub(crate) async fn sweep_orphans(context: &Context) {
     let existing = match context.provider.list().await {
         Ok(existing) => existing,

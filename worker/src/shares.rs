@@ -1,5 +1,5 @@
-//! The host's bandwidth limit, divided among the runs that copy: each gets its even share, and what a run may not use by its own limit is
-//! shared by the others.
+//! The host's bandwidth limit, divided among the runs that copy. Each run gets an even share; the part that a run may
+//! not use because of its own limit is divided among the others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use domain::JobId;
 use domain::rate::{Rate, fair_shares};
 
-/// The limit of this host, and who shares it. Clones are the same.
+/// The limit of this host, and the runs that share it. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Shares {
     total: Option<Rate>,
@@ -31,7 +31,7 @@ impl Shares {
         }
     }
 
-    /// Takes part, for now without a limit of its own.
+    /// Joins the sharing runs, for now without a limit of its own.
     pub(crate) fn join(&self, job_id: &JobId) -> Share {
         self.lock().insert(job_id.clone(), None);
         Share {
@@ -48,7 +48,8 @@ impl Shares {
 }
 
 impl Share {
-    /// What this run may carry now, in bytes a second, if its own limit is `own`. Others that come and go change it.
+    /// Returns the bytes a second that this run may receive now, if its own limit is `own`. Other runs that begin or
+    /// end change it.
     pub(crate) fn limit(&self, own: Option<u64>) -> Option<u64> {
         let mut copying = self.shares.lock();
         copying.insert(self.job_id.clone(), own);
@@ -57,7 +58,7 @@ impl Share {
         };
         let limits: Vec<Option<u64>> = copying.values().copied().collect();
         let place = copying.keys().position(|known| *known == self.job_id)?;
-        // No limit is what nothing would mean to the agent.
+        // A share of zero would mean "no limit" to the agent.
         Some(fair_shares(total.bytes_per_sec(), &limits)[place].max(1))
     }
 }
