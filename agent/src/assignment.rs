@@ -1,7 +1,8 @@
 //! The disks that this source must send, and their receivers.
 //!
-//! The gateway's list decides. A new assignment in the list is started, one of a higher epoch replaces the older one,
-//! and one that is missing from the list is dropped. Dropping loses nothing: the receiver keeps what is on its disk.
+//! The gateway's list decides. A new assignment in the list is started. An assignment of a higher epoch replaces the
+//! older one. An assignment that is missing from the list is dropped. Dropping loses nothing: the receiver keeps what
+//! is on its disk.
 
 mod attempt;
 mod board;

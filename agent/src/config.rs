@@ -61,7 +61,7 @@ pub struct Config {
     /// Longest pause in seconds before a lost gateway or receiver is called again. The first pause is half a second.
     #[arg(long, env = "WHERRY_RECONNECT_MAX_SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub reconnect_max_secs: u64,
-    /// Seconds that sends have to end when the agent is told to.
+    /// Seconds that sends have to end when the agent is asked to.
     #[arg(long, env = "WHERRY_DRAIN_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub drain_secs: u64,
 }

@@ -16,8 +16,9 @@ pub(crate) fn of_this_process(state_dir: &Path) -> wire::Instance {
     }
 }
 
-/// Returns a value that is the same for every start since the machine's boot with this state directory, which one
-/// process has locked at a time. It is a fingerprint, because the machine's id must not be disclosed.
+/// Returns a value that is the same for every start with this state directory since the machine's boot. Only one
+/// process at a time can lock the directory. The value is a fingerprint, because the machine's id must not be
+/// disclosed.
 fn place(state_dir: &Path) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let directory = std::fs::metadata(state_dir)

@@ -47,8 +47,8 @@ pub fn payload(mut bytes: &[u8]) {
     }
 }
 
-/// Checks a message of either side's control stream in the same way: its statements about a disk are recorded whole or
-/// refused.
+/// Checks a message of either side's control stream in the same way. Its statements about a disk must be recorded
+/// completely or refused.
 pub fn control(bytes: &[u8]) {
     let _any = protocol::version_of_hello(bytes);
     reads_what_it_writes::<ToReceiver>(bytes);

@@ -56,7 +56,8 @@ pub struct ImageDisk {
     /// Their bytes together.
     #[serde(default, skip_serializing_if = "is_none")]
     pub bad_bytes: u64,
-    /// Tells if the disk is the source's at one moment. Images of earlier versions don't have this field.
+    /// Consistency of the copy: one moment of the source's disk, or several. Images of earlier versions don't have this
+    /// field.
     #[serde(default)]
     pub consistency: Moment,
     /// File with the disk's raw bytes.

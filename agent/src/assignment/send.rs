@@ -85,7 +85,7 @@ impl Sending {
     }
 
     /// Sends to the receiver that is assigned now, and tries again for as long as that can help. Then it waits until it
-    /// is cancelled, even after a permanent refusal: the worker may replace the receiver, and the replacement has lost
+    /// is cancelled, even after a permanent refusal. The worker may replace the receiver, and the replacement lacks
     /// whatever did not arrive completely.
     async fn to_one_receiver(
         &self,

@@ -13,8 +13,8 @@ pub(super) fn unix_millis() -> Option<i64> {
     i64::try_from(since.as_millis()).ok()
 }
 
-/// Returns the explanation of a connection that failed because of a clock: the gateway's certificate is not valid at
-/// the time that this server's clock shows.
+/// Returns the explanation of a connection that failed because of a clock. In that case the gateway's certificate is
+/// not valid at this server's present time.
 pub(super) fn blamed(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(error) = cause {

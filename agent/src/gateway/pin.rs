@@ -1,8 +1,8 @@
 //! First contact: a server is trusted because its chain ends in the authority whose fingerprint came with the
 //! activation code.
 //!
-//! The fingerprint only selects the root to trust. The usual code checks everything else: that the chain leads to that
-//! root, for this name and at this time, and that the server has the key.
+//! The fingerprint only selects the root to trust. The usual code checks everything else. It checks that the chain
+//! leads to that root, for this name and at this time, and that the server has the key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -75,8 +75,8 @@ impl Renewal {
     }
 }
 
-/// Returns the moment from which a certificate must be renewed: after half of its life, or after half a year if an
-/// earlier version gave it a longer life. An unreadable certificate is due at once.
+/// Returns the moment from which a certificate must be renewed. That is half of its life, or half a year if an earlier
+/// version gave it a longer life. An unreadable certificate is due at once.
 fn due(registration: &Registration) -> SystemTime {
     match validity(registration) {
         Some((begin, end)) => {

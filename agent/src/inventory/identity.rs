@@ -1,8 +1,8 @@
 //! The facts about a disk that don't change with its name: see [`domain::disk::DiskIdentity`] for their comparison.
 //!
-//! The kernel has the facts about the device in `/sys`. A loop device is identified by the file behind it, a path of a
-//! multipath disk by that disk, and a partition by its disk and a number. Facts about the disk's contents come from the
-//! tools that own the formats.
+//! The kernel has the facts about the device in `/sys`. A loop device is identified by the file behind it, and a path
+//! of a multipath disk by that disk. A partition is identified by its disk and a number. Facts about the disk's
+//! contents come from the tools that own the formats.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

@@ -215,8 +215,8 @@ impl Authority {
     }
 }
 
-/// Returns the public key of a certificate request (PEM), as DER of a SubjectPublicKeyInfo, after the request has
-/// proved that its sender has the private key.
+/// Returns the public key of a certificate request (PEM), as DER of a SubjectPublicKeyInfo. The request must prove that
+/// its sender has the private key.
 ///
 /// # Errors
 /// [`Error::Read`] if it is not a request, and [`Error::NoPossession`].

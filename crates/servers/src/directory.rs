@@ -49,7 +49,7 @@ impl Directory {
         &self.path
     }
 
-    /// Returns the path of the server's own log, which begins anew at each start.
+    /// Returns the path of the server's own log, which starts empty at each start.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("server.log")
     }
@@ -71,7 +71,7 @@ impl Directory {
         Ok(password)
     }
 
-    /// Writes a file, readable only by this user, either whole or not at all.
+    /// Writes a file, readable only by this user, either completely or not at all.
     pub(crate) fn write_private(&self, path: &Path, text: &str) -> Result<(), ServerError> {
         let partial = path.with_extension("partial");
         private_file(&partial)

@@ -3,8 +3,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Returns the first existing program of these: the one that `variable` names; `.tools/` beside any folder above this
-/// program, where `make setup` puts it in a checkout; the search path; and `elsewhere`.
+/// Searches for the program in four places and returns the first one found. The places are: the path that `variable`
+/// names; `.tools/` beside any folder above this program; the search path; and `elsewhere`. `make setup` puts programs
+/// into `.tools/` of a checkout.
 ///
 /// A variable that is set decides alone: an operator who names a server does not want another one.
 pub(crate) fn program(

@@ -1,4 +1,4 @@
-//! Binding an address so that a failure tells the operator what to do.
+//! Binds an address. Its errors name the setting to change.
 
 use std::io;
 use std::net::SocketAddr;

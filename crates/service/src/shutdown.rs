@@ -2,8 +2,9 @@
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Asks every part of a process to end, in two steps: *drain* (take no new work, hand over or end the running work) and
-/// *exit* (drop everything now). Clones share one state. Each holder of a clone may ask for either step, tests too.
+/// Asks every part of a process to end, in two steps. *Drain* means: take no new work, hand over or end the running
+/// work. *Exit* means: drop everything now. Clones share one state. Each holder of a clone may ask for either step,
+/// tests too.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     drain: CancellationToken,

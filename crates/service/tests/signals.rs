@@ -1,4 +1,4 @@
-//! Effects of an operator's signals. There is one test only, because signals are the whole process's.
+//! Effects of an operator's signals. There is one test only, because signals concern the entire process.
 
 use std::time::Duration;
 

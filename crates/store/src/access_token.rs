@@ -1,4 +1,4 @@
-//! Activation codes for the registration of agents. Only the SHA-256 of a code's secret is kept.
+//! Activation codes, with which agents register. Only the SHA-256 of a code's secret is kept.
 
 use domain::name::Name;
 use domain::{AccessTokenId, TenantId, Timestamp};
@@ -6,56 +6,56 @@ use domain::{AccessTokenId, TenantId, Timestamp};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// Default number of agents that may register with a code.
+/// Agents that may register with a code for which nothing else was said.
 pub const DEFAULT_USES: i32 = 100;
-/// Default number of days that a code is valid.
+/// Days that such a code is valid.
 pub const DEFAULT_DAYS: i32 = 30;
 
 /// An activation code to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccessToken<'a> {
-    /// Public name of the code.
+    /// Its public name.
     pub id: &'a AccessTokenId,
-    /// Name of the code for people.
+    /// What people call it.
     pub name: &'a Name,
-    /// Description of the code.
+    /// More about it.
     pub description: &'a str,
-    /// Number of agents that may register. The default is [`DEFAULT_USES`], or fewer if the tenant's quota is lower.
+    /// How many agents may register with it; without it [`DEFAULT_USES`], or fewer if the tenant's quota is lower.
     pub max_count: Option<i32>,
-    /// Number of days that the code is valid. The default is [`DEFAULT_DAYS`], or fewer if the tenant's quota is lower.
+    /// How many days it is valid; without it [`DEFAULT_DAYS`], or fewer if the tenant's quota is lower.
     pub valid_days: Option<i32>,
     /// SHA-256 of the code's secret.
     pub code_hash: &'a [u8],
 }
 
-/// Outcome of a request for an activation code.
+/// What became of making one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateAccessToken {
-    /// The code was created.
+    /// It is there.
     Created,
-    /// A quota of the tenant refuses the code.
+    /// A quota of the tenant does not allow it.
     Refused(AccessTokenQuota),
 }
 
-/// A tenant's quota for activation codes, and its limit.
+/// A tenant's quota for activation codes, and what it allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessTokenQuota {
-    /// Number of codes.
+    /// So many codes.
     Codes(i32),
-    /// Number of agents with one code.
+    /// So many agents with one code.
     Uses(i32),
-    /// Days of validity.
+    /// So many days of validity.
     Days(i32),
 }
 
 /// The state of an activation code, as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessTokenStatus {
-    /// Agents can register with the code.
+    /// Agents can register with it.
     Activated,
-    /// The code was disabled or is used up.
+    /// It was disabled, or used up.
     Unactivated,
-    /// The code's validity is over.
+    /// Its time is over.
     Expired,
 }
 
@@ -63,7 +63,7 @@ impl AccessTokenStatus {
     /// Every status.
     pub const ALL: [Self; 3] = [Self::Activated, Self::Unactivated, Self::Expired];
 
-    /// Returns the name on the wire.
+    /// As on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Activated => "activated",
@@ -76,38 +76,37 @@ impl AccessTokenStatus {
 /// An activation code in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessToken {
-    /// Public name of the code.
+    /// Its public name.
     pub id: AccessTokenId,
-    /// Name of the code for people.
+    /// What people call it.
     pub name: String,
-    /// Description of the code.
+    /// More about it.
     pub description: String,
-    /// Number of agents that may register with the code.
+    /// How many agents may register with it.
     pub max_count: i32,
-    /// Number of agents that have registered.
+    /// How many have.
     pub registered: i32,
-    /// Number of days that the code is valid, from its creation.
+    /// How many days it is valid from its making.
     pub valid_days: i32,
-    /// State of the code.
+    /// Its state.
     pub status: AccessTokenStatus,
-    /// Time of creation.
+    /// When it was made.
     pub created_at: Timestamp,
 }
 
-/// A filter for the list of activation codes; absent parts match all.
+/// Which activation codes to list; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct AccessTokenFilter {
-    /// Ids of the codes.
+    /// One of these.
     pub ids: Option<Vec<String>>,
-    /// Name of the code.
+    /// Of this name.
     pub name: Option<String>,
-    /// State of the code.
+    /// In this state.
     pub status: Option<AccessTokenStatus>,
 }
 
 impl Store {
-    /// Inserts a new activation code if the tenant's quotas allow it. The tenant's row is locked, so that two calls
-    /// can't both take the last place.
+    /// Keeps a new activation code, if the tenant's quotas allow it. Its row is locked, so that two can't both take the last place.
     pub async fn create_access_token(
         &self,
         tenant: &TenantId,
@@ -160,8 +159,8 @@ impl Store {
         Ok(CreateAccessToken::Created)
     }
 
-    /// Returns a page of the tenant's activation codes, newest first, and their number on all pages. A quota bounds the
-    /// codes, so pages are read by offset.
+    /// A page of the tenant's activation codes, newest first, and how many there are on all pages. A quota bounds them, so pages are counted
+    /// off.
     pub async fn access_tokens(
         &self,
         tenant: &TenantId,
@@ -223,8 +222,7 @@ impl Store {
         })
     }
 
-    /// Refuses further registrations with the code. Agents that have registered stay. False if the tenant has no such
-    /// code.
+    /// Lets no more agents register with the code. Those that have stay. False if the tenant has no such code.
     pub async fn disable_access_token(
         &self,
         tenant: &TenantId,

@@ -1,25 +1,24 @@
-//! The audit: callers and their changes.
+//! The audit: who changed what.
 //!
-//! A row is written before its call is carried out and completed when the outcome is known. A row that was never
-//! completed means that the call may have been carried out. Its outcome was not recorded, because the process died or
-//! Postgres was unavailable.
+//! A row is written before its call is carried out and completed when the outcome is known. A row that was never completed says that the
+//! call may have been carried out, and that nobody was left to tell: the process died, or Postgres went away.
 
 use domain::{TenantId, Timestamp};
 use sqlx::PgExecutor;
 
 use crate::{Store, StoreError};
 
-/// Maximum number of rows that one statement deletes.
+/// Rows that are forgotten at once at most.
 const BATCH: i64 = 10_000;
 
-/// Kind of caller.
+/// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
     /// A tenant, with a signed call.
     Tenant,
-    /// Anyone who may open the operators' socket.
+    /// Whoever may open the operators' socket.
     Operator,
-    /// An agent without an identity, which registers.
+    /// An agent that has no identity yet: it registers.
     Agent,
 }
 
@@ -36,23 +35,23 @@ impl Actor {
 /// A call that is about to be carried out.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
-    /// The caller.
+    /// Who calls.
     pub actor: Actor,
-    /// The tenant concerned, if it is known already.
+    /// Whom it concerns, if that is known already.
     pub tenant: Option<&'a TenantId>,
-    /// The key that signed the call, or the activation code's id; empty for operators.
+    /// The key that it was signed with, or the activation code's id; empty for operators.
     pub access_key: &'a str,
-    /// The user of that key; empty for the tenant's own key.
+    /// The user whose key that is; empty for the tenant's own.
     pub user_name: &'a str,
-    /// Address that the call came from.
+    /// Where it came from.
     pub origin: &'a str,
-    /// Id of the call, as in the answer and in the log.
+    /// Its id, as in the answer and in the log.
     pub request_id: &'a str,
-    /// The operation called.
+    /// What is called.
     pub operation: &'a str,
-    /// Ids that the call names.
+    /// The ids that it names.
     pub resources: &'a [String],
-    /// Outcome of a call that is refused before it is carried out.
+    /// Its outcome, for a call that is refused before it is carried out.
     pub outcome: Option<&'a str>,
 }
 
@@ -60,16 +59,16 @@ pub struct NewEntry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryId(i64);
 
-/// A filter for the audit; absent parts match all.
+/// Which rows to list; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// A tenant's name or id.
+    /// A tenant's name, or its id.
     pub tenant: Option<String>,
-    /// Earliest time.
+    /// Not before.
     pub since: Option<Timestamp>,
-    /// Time before which the call came.
+    /// Before.
     pub until: Option<Timestamp>,
-    /// The operation called.
+    /// What was called.
     pub operation: Option<String>,
     /// An access key's id, a user's name, or `operator`.
     pub principal: Option<String>,
@@ -77,37 +76,37 @@ pub struct AuditFilter {
     pub outcome: Option<String>,
 }
 
-/// One row of the audit.
+/// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Position of the row in the order.
+    /// Its place in the order.
     pub seq: i64,
-    /// Time of the call.
+    /// When the call came.
     pub at: Timestamp,
     /// `tenant`, `operator` or `agent`.
     pub actor: String,
-    /// Name of the tenant concerned, or its id if the tenant is gone; empty for none.
+    /// Name of the tenant that it concerns, or its id if it is gone; empty for none.
     pub tenant: String,
-    /// The key that signed the call.
+    /// The key that it was signed with.
     pub access_key: String,
-    /// The user of that key.
+    /// The user whose key that is.
     pub user_name: String,
-    /// Address that the call came from.
+    /// Where it came from.
     pub origin: String,
-    /// Id of the call.
+    /// Its id.
     pub request_id: String,
-    /// The operation called.
+    /// What was called.
     pub operation: String,
-    /// Ids that the call named or created.
+    /// What it named and what it made.
     pub resources: Vec<String>,
     /// `OK`, a code, or `Unknown`.
     pub outcome: String,
-    /// Number of calls that the row stands for. It is more than one if calls were throttled.
+    /// How many calls the row stands for: more than one where calls were throttled.
     pub calls: i64,
 }
 
 impl Store {
-    /// Records that a call is about to be carried out, or that it was refused.
+    /// Writes that a call is about to be carried out, or that it was refused.
     ///
     /// # Errors
     /// The database fails. The call must not be carried out then.
@@ -115,7 +114,7 @@ impl Store {
         Ok(insert(&self.pool, entry).await?)
     }
 
-    /// Writes one row for `calls` calls with the same refusal.
+    /// Writes one row for so many calls that were refused alike.
     ///
     /// # Errors
     /// The database fails.
@@ -138,8 +137,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the outcome of the call and the ids that it created. `tenant` is the tenant concerned, if it was not
-    /// known before.
+    /// Writes what became of the call, and what it made. `tenant` is whom it concerned, if that was not known before.
     ///
     /// # Errors
     /// The database fails. The call must not be answered as done then.
@@ -163,7 +161,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the rows behind `after`, oldest first, `limit` at most.
+    /// The rows behind `after`, oldest first, `limit` at most.
     ///
     /// # Errors
     /// The database fails.
@@ -216,7 +214,7 @@ impl Store {
             .collect())
     }
 
-    /// Deletes at most 10,000 rows that are older than `days` days, and returns their number.
+    /// Forgets at most 10,000 rows that are older than so many days, and says how many.
     ///
     /// # Errors
     /// The database fails.
@@ -234,7 +232,7 @@ impl Store {
     }
 }
 
-/// Writes a row, possibly in the transaction of the change itself.
+/// Writes a row, be it in the transaction that does what it says.
 pub(crate) async fn insert(
     executor: impl PgExecutor<'_>,
     entry: &NewEntry<'_>,

@@ -1,7 +1,7 @@
-//! Messages that could not be read or processed, kept for a person.
+//! Messages that nobody could read or do, kept for a person.
 //!
-//! A row is one message. Further failures of the same message are counted in its row. An operator who has found the
-//! reason requests a retry. The relay then publishes the message unchanged and removes the row.
+//! A row is one message: the same one that dies again is counted there. An operator who has found the reason sends it on its way again: the
+//! relay publishes it as it came, and removes the row.
 
 use domain::Timestamp;
 use domain::message::TraceHeaders;
@@ -9,31 +9,31 @@ use sqlx::types::Json;
 
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// Subject of outbox rows that can't be read. They are kept as JSON, because they have no subject yet.
+/// Rows of the outbox that can't be read lie under this subject, as JSON: they have none yet.
 pub(crate) const OUTBOX: &str = "outbox";
 
-/// A message that could not be read or processed.
+/// A message that nobody could read or do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Number of the dead letter.
+    /// Its number.
     pub id: i64,
-    /// Subject of the message.
+    /// Where it came from.
     pub subject: String,
-    /// Bytes of the message.
+    /// Its bytes.
     pub payload: Vec<u8>,
-    /// Headers of the message.
+    /// Its headers.
     pub headers: TraceHeaders,
-    /// Reason for the last failure.
+    /// Why it died, the last time.
     pub reason: String,
-    /// Number of failures.
+    /// How often it died.
     pub times: i32,
-    /// Time of the first failure.
+    /// When, for the first time.
     pub first_at: Timestamp,
-    /// Time of the last failure.
+    /// When, for the last time.
     pub last_at: Timestamp,
 }
 
-/// A dead letter that is being sent again. Dropping this value keeps the dead letter.
+/// A dead letter that is being sent again. It stays when this is dropped.
 #[derive(Debug)]
 pub struct Retried {
     transaction: Transaction<'static>,
@@ -42,7 +42,7 @@ pub struct Retried {
 }
 
 impl Store {
-    /// Stores a message with the reason why it could not be read or processed.
+    /// Keeps a message with the reason why it could not be read or done.
     ///
     /// # Errors
     /// The database fails; the message must not be discarded then.
@@ -68,7 +68,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns up to `most` dead letters, latest failures first. With an id, only that dead letter.
+    /// Up to `most` dead letters, those that died last first; with an id, that one only.
     ///
     /// # Errors
     /// The database fails.
@@ -103,7 +103,7 @@ impl Store {
             .collect())
     }
 
-    /// Asks the relay to send a dead letter again. `false` if none has this id.
+    /// Asks the relay to send a dead letter on its way again. `false` if there is none of this id.
     ///
     /// # Errors
     /// The database fails.
@@ -119,7 +119,7 @@ impl Store {
         Ok(asked.rows_affected() == 1)
     }
 
-    /// Deletes a dead letter. `false` if none has this id.
+    /// Forgets a dead letter. `false` if there is none of this id.
     ///
     /// # Errors
     /// The database fails.
@@ -130,8 +130,7 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// Takes a dead letter that is to be sent again and that no other relay has taken. Dead letters of the outbox are
-    /// moved back to the outbox.
+    /// A dead letter that is to be sent again and that no other relay has taken. Those of the outbox are back in it by themselves.
     ///
     /// # Errors
     /// The database fails.
@@ -175,10 +174,10 @@ impl Store {
 }
 
 impl Retried {
-    /// Removes the row of a dead letter that was sent.
+    /// It is on its way: the row goes.
     ///
     /// # Errors
-    /// The database fails; the dead letter is sent once more.
+    /// The database fails; it is sent once more then.
     pub async fn sent(mut self) -> Result<(), StoreError> {
         sqlx::query!("delete from dead_letter where id = $1", self.letter.id)
             .execute(&mut *self.transaction)

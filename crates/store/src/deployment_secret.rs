@@ -1,9 +1,9 @@
-//! Secrets of the deployment as a whole. Each is created once, by the first process that needs it, and never changes.
+//! Secrets of the deployment as a whole. Each is made once, by whichever process comes first, and never changes.
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Returns the secret of this name, if it exists.
+    /// The secret of this name, if it has been made.
     ///
     /// # Errors
     /// [`StoreError::Unseal`] if it was sealed with another key.
@@ -17,7 +17,7 @@ impl Store {
             .transpose()
     }
 
-    /// Stores `candidate` under this name unless another process was first, and returns the stored secret.
+    /// Keeps `candidate` under this name unless another process was first, and returns what is kept.
     pub async fn keep_deployment_secret(
         &self,
         name: &str,

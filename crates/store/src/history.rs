@@ -1,8 +1,8 @@
-//! The history of all jobs, for the operator and checkers, in the order of events.
+//! The history of all jobs, as the operator and checkers read it: in the order in which it happened.
 //!
-//! `seq` is that order. An admission counts slots before it writes its row, and a job that returns its slot writes its
-//! row before it commits. So a replay of the rows by `seq` never counts a slot that had been returned. The column `at`
-//! does not have this property: it is the beginning of a transaction.
+//! `seq` is that order. An admission counts slots before it writes its row, and a job that gives its slot back writes its row before it
+//! commits; so whoever replays the rows by `seq` never counts a slot that had been given back. The column `at` does not have this property:
+//! it is the beginning of a transaction.
 
 use domain::job::{Event, State};
 use domain::{Epoch, Run, Timestamp};
@@ -13,33 +13,32 @@ use crate::{Store, StoreError};
 /// One row of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
-    /// Position of the row in the order of all events.
+    /// Its place in the order of everything.
     pub seq: i64,
-    /// Time at which the transaction began.
+    /// When its transaction began.
     pub at: Timestamp,
-    /// Name of the job's tenant.
+    /// Whose job, by the tenant's name.
     pub tenant: String,
-    /// Id of the job.
+    /// Which job.
     pub job_id: String,
-    /// The event.
+    /// What happened.
     pub event: Event,
-    /// The state before the event.
+    /// The state before.
     pub from: State,
-    /// The state after the event.
+    /// The state since.
     pub to: State,
-    /// The run.
+    /// In which run.
     pub run: Run,
-    /// The epoch.
+    /// Under which epoch.
     pub epoch: Epoch,
-    /// The actor that reported the event.
+    /// Who said so.
     pub actor: String,
-    /// Details, for people.
+    /// More, for people.
     pub detail: String,
 }
 
 impl Store {
-    /// Returns the events behind `after`, oldest first, `limit` rows at most. They are those of all tenants, or of the
-    /// tenant with this name.
+    /// What happened behind `after`, oldest first, `limit` rows at most; of all tenants, or of the one with this name.
     ///
     /// # Errors
     /// The database fails, or holds a word that this version does not know.

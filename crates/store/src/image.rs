@@ -1,4 +1,4 @@
-//! Images, as the API shows and deletes them. The process that has the image store removes their files.
+//! Images, as the API shows and deletes them. Their files are removed by whoever has the image store.
 
 use domain::message::{Command, Message, TraceHeaders};
 use domain::{ImageId, JobId, SourceId, TenantId, Timestamp};
@@ -11,18 +11,18 @@ use crate::{Listed, Page, Store, StoreError, outbox};
 /// The state of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageState {
-    /// The image is being built and stored.
+    /// It is being built and stored.
     Creating,
-    /// The image is complete.
+    /// It is whole.
     Available,
-    /// The image's files are being removed.
+    /// Its files are being removed.
     Deleting,
 }
 
 impl ImageState {
     const ALL: [Self; 3] = [Self::Creating, Self::Available, Self::Deleting];
 
-    /// Returns the name in the database.
+    /// As it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -51,50 +51,50 @@ impl std::str::FromStr for ImageState {
 /// An image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
-    /// Id of the image.
+    /// Its id.
     pub id: ImageId,
-    /// The job that delivered the image.
+    /// The job that delivered it.
     pub job_id: JobId,
-    /// The source that the image was copied from.
+    /// The source that it is of.
     pub source_id: SourceId,
-    /// Region of the image.
+    /// Its region.
     pub region_id: String,
-    /// Name of the image.
+    /// Its name.
     pub name: String,
-    /// State of the image.
+    /// Its state.
     pub state: ImageState,
-    /// Location of the image, as the image store names it.
+    /// Where it lies, as the image store names it.
     pub location: String,
     /// Disks with sizes, root hashes and files, as in the image's own manifest.
     pub description: Value,
-    /// Time of creation.
+    /// When it was begun.
     pub created_at: Timestamp,
 }
 
-/// A filter for the list of images; absent parts match all.
+/// Which images to list; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct ImageFilter {
-    /// Ids of the images.
+    /// One of these.
     pub ids: Option<Vec<String>>,
-    /// Jobs that delivered the images.
+    /// Delivered by one of these jobs.
     pub job_ids: Option<Vec<String>>,
-    /// Name of the image.
+    /// Of this name.
     pub name: Option<String>,
 }
 
-/// Outcome of a request to delete an image.
+/// What became of the wish to delete an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteImage {
-    /// The image's files are being removed; its row is deleted afterwards.
+    /// Its files are being removed; then its row goes.
     Deleting,
-    /// The image is being created, or is being deleted already.
+    /// It is being made, or deleted already.
     Refused(ImageState),
-    /// The image does not exist, or belongs to another tenant.
+    /// There is none, or it is another tenant's.
     NotFound,
 }
 
 impl Store {
-    /// Returns the tenant's images, newest first.
+    /// The tenant's images, newest first.
     pub async fn images(
         &self,
         tenant: &TenantId,
@@ -135,7 +135,7 @@ impl Store {
         Ok(Listed { rows, total })
     }
 
-    /// Marks the image for deletion and appends the message that causes it.
+    /// Asks for the image to be deleted, with the message that brings it about.
     pub async fn delete_image(
         &self,
         tenant: &TenantId,

@@ -1,4 +1,4 @@
-//! Images from the worker's side: one for each run. Its row exists before its first byte and until after its last.
+//! Images from the worker's side: one for each run, with a row before its first byte and until after its last.
 
 use domain::message::{Command, Message, TraceHeaders};
 use domain::{Epoch, ImageId, JobId, Run};
@@ -7,18 +7,17 @@ use crate::job::increments;
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// An image that is being created.
+/// An image that is being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BegunImage {
-    /// Id of the image.
+    /// Its id.
     pub id: ImageId,
-    /// Name of the image.
+    /// Its name.
     pub name: String,
 }
 
 impl Store {
-    /// Returns the image of this run, with its name. It is `candidate`, or the image that an earlier owner of the run
-    /// began. `None` if the epoch is over.
+    /// The image that this run makes, with its name: `candidate`, or the one that an earlier owner of the run began. `None` if the epoch is over.
     ///
     /// # Errors
     /// The database fails.
@@ -60,8 +59,8 @@ impl Store {
         .transpose()
     }
 
-    /// Records that the image is in the store, and assigns it to the job. Images that the job no longer keeps are
-    /// marked for removal. `false` if the epoch is over, or if the run has ended and its image is being removed.
+    /// Says that the image is in the store, and gives it to the job; images that the job keeps no more go. `false` if the epoch is over, or
+    /// the run has ended and its image goes.
     ///
     /// # Errors
     /// The database fails.
@@ -99,7 +98,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Returns true if the run's image is in the store and recorded as such. Its files are not written any more then.
+    /// Whether the run's image is in the store and was told of; then its files are written to no more.
     ///
     /// # Errors
     /// The database fails.
@@ -114,7 +113,7 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Returns true if the image is to be removed.
+    /// Whether the image is to go.
     ///
     /// # Errors
     /// The database fails.
@@ -143,8 +142,7 @@ impl Store {
     }
 }
 
-/// Asks for the removal of images that the job's runs began and did not deliver. No run continues them, since the next
-/// run makes an image of its own.
+/// Asks for the removal of what the job's runs began and did not deliver: nobody goes on with it, since the next run makes its own.
 pub(crate) async fn abandon_images(
     transaction: &mut Transaction<'_>,
     job_id: &JobId,

@@ -1,4 +1,4 @@
-//! Access keys: the signers of calls, and their tenants. Secrets are kept sealed.
+//! Access keys: who signs calls, and for which tenant. Secrets are kept sealed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,20 +14,20 @@ use ring::hmac;
 use crate::row::{parse, parse_opt};
 use crate::{Store, StoreError};
 
-/// An access key with its secret, and the facts that decide about its calls. Does not print the secret.
+/// An access key with its secret, and what deciding about its calls takes. Does not print the secret.
 #[derive(Clone, PartialEq)]
 pub struct AccessKey {
-    /// Public name of the key.
+    /// Its public name.
     pub id: String,
-    /// Tenant of the calls that the key signs.
+    /// Whose calls it signs.
     pub tenant: TenantId,
-    /// Secret that signs calls.
+    /// What it signs with.
     pub secret: String,
-    /// True if the key may sign. Calls of an inactive key are refused.
+    /// A key that is not active signs nothing.
     pub active: bool,
-    /// User of the key; `None` is the account itself, which needs no policy.
+    /// The user whose key it is; `None` is the account itself, which needs no policy.
     pub user: Option<KeyUser>,
-    /// Facts about a temporary key; `None` for a lasting key.
+    /// What makes it a temporary key; `None` is a key that lasts.
     pub temporary: Option<Temporary>,
 }
 
@@ -44,20 +44,20 @@ impl fmt::Debug for AccessKey {
 /// The user of a key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyUser {
-    /// Id of the user.
+    /// Its id.
     pub id: UserId,
-    /// Name of the user.
+    /// Its name.
     pub name: String,
-    /// The policies attached to the user.
+    /// The policies attached to it.
     pub policies: Arc<[Policy]>,
 }
 
-/// Facts about a temporary key. Does not print the hash of its token.
+/// What makes a key temporary. Does not print what its token is checked with.
 #[derive(Clone, PartialEq)]
 pub struct Temporary {
-    /// Time until which the key signs.
+    /// Until when it signs.
     pub expires_at: Timestamp,
-    /// Upper bound of the holder's rights.
+    /// What its holder may do at most.
     pub session_policy: Option<Arc<Policy>>,
     token_hash: Vec<u8>,
 }
@@ -71,8 +71,7 @@ impl fmt::Debug for Temporary {
 }
 
 impl AccessKey {
-    /// Returns true if `token` is the security token of this key, compared in constant time. A lasting key has no
-    /// token.
+    /// Whether this is the security token of this key, compared in constant time. A key that lasts has none.
     pub fn has_security_token(&self, token: &str) -> bool {
         self.temporary.as_ref().is_some_and(|temporary| {
             hmac::verify(
@@ -85,34 +84,34 @@ impl AccessKey {
     }
 }
 
-/// Returns true if `text` has the form of a security token.
+/// Whether a text has the form of a security token.
 pub fn is_security_token(text: &str) -> bool {
     text.len() == TOKEN_LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Returns the key that hashes a token. A token belongs to one access key: hashed with another id, it has another hash.
+/// A token belongs to one key: hashed with another's id it is another hash.
 fn token_key(id: &str) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, id.as_bytes())
 }
 
-/// Prefix of the ids of temporary keys.
+/// What ids of temporary keys begin with.
 pub const TEMPORARY_PREFIX: &str = "STS.";
 
-/// Lifetimes that a temporary key can have, in seconds.
+/// Lengths of life that a temporary key can have, in seconds.
 pub const TEMPORARY_SECS: RangeInclusive<u64> = 900..=43_200;
 
 const TOKEN_LENGTH: usize = 64;
 
-/// A new temporary key. Only this value shows its secret and token. Does not print them.
+/// A new temporary key. This is the only time at which its secret and token are told. Does not print them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TemporaryKey {
-    /// Public name of the key.
+    /// Its public name.
     pub id: String,
-    /// Secret that signs calls.
+    /// What it signs with.
     pub secret: String,
-    /// Token that must accompany every call.
+    /// What must go with every call.
     pub security_token: String,
-    /// Time until which the key signs.
+    /// Until when it signs.
     pub expires_at: Timestamp,
 }
 
@@ -125,45 +124,45 @@ impl fmt::Debug for TemporaryKey {
     }
 }
 
-/// Outcome of a request for a user's key.
+/// What became of making a key for a user.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CreateUserKey {
-    /// The key, whose secret is shown only now.
+    /// The key; its secret is told only now.
     Created(AccessKey),
     /// The tenant has no such user.
     NoUser,
 }
 
-/// Outcome of a request for a temporary key.
+/// What became of making a temporary key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateTemporaryKey {
-    /// The key, whose secret and token are shown only now.
+    /// The key; its secret and token are told only now.
     Created(TemporaryKey),
     /// The tenant has no such user.
     NoUser,
-    /// The lifetime is outside [`TEMPORARY_SECS`].
+    /// The life is shorter or longer than [`TEMPORARY_SECS`].
     InvalidLifetime,
-    /// The session policy is invalid; the sentence gives the reason.
+    /// The session policy is none; the sentence says why.
     InvalidPolicy(InvalidPolicy),
 }
 
 /// A key in a list, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedKey {
-    /// Public name of the key.
+    /// Its public name.
     pub id: String,
-    /// True if the key may sign.
+    /// Whether it may sign.
     pub active: bool,
-    /// Name of the key's user; `None` is the account itself.
+    /// The name of its user; `None` is the account itself.
     pub user: Option<String>,
-    /// Time until which the key signs, if it is temporary.
+    /// Until when it signs, if it is temporary.
     pub expires_at: Option<Timestamp>,
-    /// Time of creation.
+    /// When it was made.
     pub created_at: Timestamp,
 }
 
 impl Store {
-    /// Creates a key for the tenant itself. Only this answer shows its secret.
+    /// Makes a key for the tenant itself. This is the only time at which its secret is told.
     pub async fn create_access_key(&self, tenant: &TenantId) -> Result<AccessKey, StoreError> {
         let key = AccessKey {
             id: lasting_id(),
@@ -184,7 +183,7 @@ impl Store {
         Ok(key)
     }
 
-    /// Creates a key for a user.
+    /// Makes a key for a user.
     ///
     /// # Errors
     /// The database fails.
@@ -208,15 +207,14 @@ impl Store {
         if inserted.rows_affected() == 0 {
             return Ok(CreateUserKey::NoUser);
         }
-        // Read again, so that the key comes with its user's policies.
+        // Read again, so that it comes with its user's policies.
         Ok(match self.access_key(&id).await? {
             Some(key) => CreateUserKey::Created(key),
             None => CreateUserKey::NoUser,
         })
     }
 
-    /// Creates a temporary key for a user or for the account itself. The key permits at most what `session_policy`
-    /// allows.
+    /// Makes a temporary key for a user, or for the account itself, which does at most what `session_policy` allows.
     ///
     /// # Errors
     /// The database fails.
@@ -264,7 +262,7 @@ impl Store {
         })
     }
 
-    /// Returns the key with this id, of any tenant. The key determines the tenant of a call.
+    /// The key with this id, of whatever tenant: it is how the tenant of a call is found.
     pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
         let Some(row) = sqlx::query!(
             r#"select k.tenant, k.secret_sealed, k.active, k.expires_at, k.token_hash, k.session_policy, k.user_id,
@@ -315,7 +313,7 @@ impl Store {
         }))
     }
 
-    /// Returns the tenant's keys and those of its users, oldest first.
+    /// The tenant's keys and those of its users, oldest first.
     pub async fn access_keys(&self, tenant: &TenantId) -> Result<Vec<ListedKey>, StoreError> {
         let rows = sqlx::query!(
             r#"select k.id, k.active, k.created_at, k.expires_at, u.name as "user_name?"
@@ -337,8 +335,7 @@ impl Store {
             .collect())
     }
 
-    /// Enables or disables a key. Gateways notice within the lifetime of their cached entries. False if the tenant has
-    /// no such key.
+    /// Lets a key sign, or not. Gateways notice within the life of their cached entries. False if the tenant has no such key.
     pub async fn set_access_key_active(
         &self,
         tenant: &TenantId,
@@ -356,7 +353,7 @@ impl Store {
         Ok(updated.rows_affected() == 1)
     }
 
-    /// Deletes a key of the tenant or of one of its users. False if the key does not exist.
+    /// Deletes a key of the tenant or of one of its users. False if there is none.
     ///
     /// # Errors
     /// The database fails.
@@ -371,8 +368,7 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// Deletes at most 10,000 temporary keys that expired `age` ago, and returns their number. Until then their holders
-    /// receive an answer that the key has expired.
+    /// Forgets at most 10,000 temporary keys that expired `age` ago, and says how many. Until then their holders read that they expired.
     ///
     /// # Errors
     /// The database fails.
@@ -393,7 +389,7 @@ fn lasting_id() -> String {
     format!("WK{}", random_text(20))
 }
 
-/// Returns the purpose of a key's sealed secret. A sealed secret opens for its own key only.
+/// A sealed secret opens for its own key only.
 pub(crate) fn purpose(id: &str) -> String {
     format!("access_key/{id}")
 }
@@ -406,8 +402,8 @@ fn random_text(length: usize) -> String {
         .collect()
 }
 
-/// A cache of recently read keys. It is bounded, and each entry expires soon, so a disabled key signs for at most that
-/// long. Only existing keys are kept, so callers with unknown keys can't fill the cache.
+/// Keys that were looked up a moment ago. Bounded, and each entry lives shortly: a key that was switched off signs for at most
+/// that long. Only keys that exist are kept, so strangers can't fill it.
 #[derive(Debug, Clone)]
 pub struct KeyCache {
     store: Store,
@@ -417,7 +413,7 @@ pub struct KeyCache {
 }
 
 impl KeyCache {
-    /// Creates a cache of at most `capacity` keys, each for `time_to_live`.
+    /// A cache of at most `capacity` keys, each for `time_to_live`.
     pub fn new(store: Store, capacity: usize, time_to_live: Duration) -> Self {
         Self {
             store,
@@ -427,7 +423,7 @@ impl KeyCache {
         }
     }
 
-    /// Returns the key of [`Store::access_key`], possibly from the cache.
+    /// [`Store::access_key`], or what it said a moment ago.
     pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
         if let Some(key) = self.fresh(id) {
             return Ok(Some(key));
@@ -452,7 +448,7 @@ impl KeyCache {
         if entries.len() >= self.capacity {
             entries.retain(|_, (since, _)| since.elapsed() < self.time_to_live);
         }
-        // A full cache does not take the key, which is then read again next time.
+        // All are in use: this one is looked up again next time.
         if entries.len() < self.capacity {
             entries.insert(key.id.clone(), (Instant::now(), key));
         }

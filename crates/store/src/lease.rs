@@ -1,8 +1,7 @@
 //! Leases: the right of one worker to drive one run.
 //!
-//! A lease is granted with an epoch above every earlier one of its job. From then on, a write with a lower epoch
-//! changes nothing. A lease that has run out is never renewed, even if no other worker took it. Its worker must claim
-//! again, with a new epoch.
+//! A lease is granted with an epoch above every earlier one of its job. From then on nothing that carries a lower epoch changes anything.
+//! A lease that has run out is never renewed, even if nobody took it: its worker must claim again, with a new epoch.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::job::transition::{self, Change, Guard};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// A lease granted to a worker.
+/// What a worker was granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The job.
@@ -23,18 +22,18 @@ pub struct Lease {
     pub run: Run,
     /// The fencing number.
     pub epoch: Epoch,
-    /// Time since the start of the job, if this is the run's first lease.
+    /// Time since the job was started, when this is the run's first lease.
     pub waited: Option<Duration>,
 }
 
-/// Outcome of a claim.
+/// What became of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// The worker holds the lease.
+    /// The lease is the worker's.
     Granted(Lease),
     /// Another worker holds a live lease, or held one that is not swept yet.
     Held,
-    /// The job does not exist, or its state needs no worker.
+    /// The job is not there, or not in a state that asks for a worker.
     NotWanted,
 }
 
@@ -45,9 +44,9 @@ pub struct Renewed {
     pub job_id: JobId,
     /// The epoch that was renewed.
     pub epoch: Epoch,
-    /// Present request of the API for the job.
+    /// What the API asks of the job now.
     pub intent: Intent,
-    /// True if another tenant wants the job's place.
+    /// Whether its place is wanted for another tenant.
     pub yields: bool,
 }
 
@@ -69,15 +68,15 @@ impl Store {
         if !job.state.is_running() || !job.has_slot {
             return refuse(transaction, Claim::NotWanted).await;
         }
-        // The sweeper handles a dead lease: it counts the loss against the run and asks for a worker again. Otherwise a
-        // run that kills its workers would continue forever.
+        // A dead lease is for the sweeper, which counts it against the run and asks for a worker again: a run that kills its workers
+        // would otherwise go on for ever.
         if job.has_lease {
             return refuse(transaction, Claim::Held).await;
         }
         grant(transaction, job, job_id, worker, ttl).await
     }
 
-    /// Claims a job that is being deleted, to release its resources.
+    /// Claims a job that is being deleted, to release what it holds.
     ///
     /// # Errors
     /// The database fails.
@@ -100,11 +99,10 @@ impl Store {
         grant(transaction, job, job_id, worker, ttl).await
     }
 
-    /// Renews leases that have not run out, and returns the present request of the API for each job. A lease that is
-    /// missing in the answer is lost.
+    /// Renews leases that have not run out, and says what the API asks of each job now. What is missing in the answer is lost.
     ///
     /// # Errors
-    /// The database fails. The outcome is then unknown, and the leases must be treated as about to run out.
+    /// The database fails; then nothing is known and the leases must be taken to run out.
     pub async fn renew_leases(
         &self,
         worker: &str,
@@ -142,7 +140,7 @@ impl Store {
             .collect()
     }
 
-    /// Releases a lease when the run is over, or was never begun. A lease of another epoch stays.
+    /// Gives a lease back when the run is over, or was never begun. A lease of another epoch stays.
     ///
     /// # Errors
     /// The database fails; the lease runs out by itself.
@@ -157,11 +155,10 @@ impl Store {
         Ok(())
     }
 
-    /// Releases a lease in the middle of its run, and asks for another worker at once. A drain does not count as a lost
-    /// lease.
+    /// Gives a lease back in the middle of its run, and asks for another worker at once: a drain is no loss.
     ///
     /// # Errors
-    /// The database fails; the sweeper does the same when the lease has run out.
+    /// The database fails; the sweeper does it when the lease has run out.
     pub async fn hand_over(
         &self,
         job_id: &JobId,
@@ -228,8 +225,8 @@ async fn lock(
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    // This check is a statement of its own. The statement above waits for the row, but sees other tables as they were
-    // before the wait. It would miss the lease of the previous holder of the row.
+    // A statement of its own: the one above sees other tables as they were before it waited for the row, without the lease of
+    // whoever held it.
     let is_live = sqlx::query_scalar!(
         r#"select expires_at > now() as "is_live!" from job_lease where job_id = $1"#,
         job_id.as_str(),
@@ -246,7 +243,7 @@ async fn lock(
     }))
 }
 
-/// Releases the job's row at once, because the sweeper skips locked rows.
+/// Lets go of the job's row at once: the sweeper passes over rows that are locked.
 async fn refuse(transaction: Transaction<'_>, claim: Claim) -> Result<Claim, StoreError> {
     transaction.rollback().await?;
     Ok(claim)

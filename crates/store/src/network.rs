@@ -1,4 +1,4 @@
-//! Networks that the operator has configured: a tenant's additional regions, its VPCs, and their vSwitches.
+//! Networks that the operator has configured: a tenant's further regions, its VPCs, and their vSwitches.
 
 use std::collections::HashMap;
 
@@ -11,14 +11,14 @@ use crate::{Store, StoreError, Transaction};
 pub enum Network {
     /// A region beside the gateway's own.
     Region {
-        /// Id of the region.
+        /// Its id.
         id: String,
     },
     /// A VPC.
     Vpc {
-        /// Id of the VPC.
+        /// Its id.
         id: String,
-        /// Region of the VPC.
+        /// Its region.
         region_id: String,
     },
     /// A vSwitch.
@@ -28,13 +28,13 @@ pub enum Network {
 /// A vSwitch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VSwitch {
-    /// Id of the vSwitch.
+    /// Its id.
     pub id: String,
-    /// The VPC of the vSwitch.
+    /// The VPC that it is in.
     pub vpc: String,
     /// The region of that VPC.
     pub region_id: String,
-    /// Address under which workers' receivers are reached from the vSwitch; `None` for the worker's own address.
+    /// The address under which workers' receivers are reached from it; `None` for the worker's own.
     pub receiver_host: Option<String>,
 }
 
@@ -44,18 +44,18 @@ const PRIVATE: i32 = 2;
 /// The network of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobNetwork {
-    /// Mode of the network: 0 is the public one; 2 is the private one of the vSwitch.
+    /// 0, the public one; 2, the private one of its vSwitch.
     pub net_mode: i32,
-    /// The vSwitch; empty without one.
+    /// Empty without one.
     pub vswitch_id: String,
-    /// The VPC; empty without one.
+    /// Empty without one.
     pub vpc_id: String,
 }
 
-/// Outcome of a request to configure a network.
+/// What became of configuring a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateNetwork {
-    /// The network was configured.
+    /// It is there.
     Created,
     /// The id is taken.
     Taken,
@@ -63,32 +63,32 @@ pub enum CreateNetwork {
     NoVpc,
 }
 
-/// Outcome of a request to remove a network.
+/// What became of removing a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveNetwork {
-    /// The network was removed.
+    /// It is gone.
     Removed,
-    /// Number of jobs that use the network, or of networks within it.
+    /// Jobs use it, or networks are in it: so many.
     InUse(i64),
-    /// The tenant has no network with this id.
+    /// The tenant has none with this id.
     NotFound,
 }
 
-/// Requirements of a call for a job's network; absent parts stay unchanged.
+/// What a call asks of a job's network; absent parts stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkChange {
-    /// Mode of the network: 0 or 2.
+    /// 0 or 2.
     pub net_mode: Option<i32>,
-    /// The vSwitch, which determines its VPC.
+    /// The vSwitch; its VPC follows from it.
     pub vswitch_id: Option<String>,
     /// The VPC.
     pub vpc_id: Option<String>,
 }
 
-/// Reason why a job can't have the requested network.
+/// Why a job can't have the network that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkRefusal {
-    /// The private network requires a vSwitch, and the job has none.
+    /// The private network is that of a vSwitch, and there is none.
     NoVSwitch,
     /// The tenant has no such vSwitch in the job's region.
     UnknownVSwitch,
@@ -99,13 +99,12 @@ pub enum NetworkRefusal {
 }
 
 impl NetworkChange {
-    /// Returns true if nothing is requested.
+    /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Returns the network that a job of this region has after the change. Networks that it uses can't be removed until
-    /// the transaction ends.
+    /// The network that a job of this region has after the change. What it is in can't be removed until the transaction ends.
     pub(crate) async fn over(
         &self,
         current: JobNetwork,
@@ -141,7 +140,7 @@ impl NetworkChange {
     }
 }
 
-/// Protects a vSwitch of the region from removal until the transaction ends, and returns its VPC.
+/// Keeps a vSwitch of the region from being removed until the transaction ends, and gives its VPC.
 async fn hold_vswitch(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -159,7 +158,7 @@ async fn hold_vswitch(
     .await?)
 }
 
-/// Protects a VPC of the region from removal until the transaction ends; `false` if the tenant has no such VPC.
+/// Keeps a VPC of the region from being removed until the transaction ends; `false` if the tenant has none such.
 async fn hold_vpc(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -177,7 +176,7 @@ async fn hold_vpc(
     Ok(held.is_some())
 }
 
-/// Returns true if the operator has given the tenant this region.
+/// Whether the operator has given the tenant this region.
 pub(crate) async fn has_region(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -252,7 +251,7 @@ impl Store {
         })
     }
 
-    /// Returns the tenant's networks: regions, VPCs, vSwitches, each by id.
+    /// The tenant's networks: regions, VPCs, vSwitches, each by id.
     ///
     /// # Errors
     /// The database fails.
@@ -289,7 +288,7 @@ impl Store {
             .collect())
     }
 
-    /// Returns the regions that the operator has given to the tenant.
+    /// The regions that the operator has given to the tenant.
     ///
     /// # Errors
     /// The database fails.
@@ -302,7 +301,7 @@ impl Store {
         .await?)
     }
 
-    /// Returns the regions of these jobs and images, by id. Ids that do not belong to the tenant are left out.
+    /// The regions of those of these jobs and images that the tenant has, by id.
     ///
     /// # Errors
     /// The database fails.
@@ -326,7 +325,7 @@ impl Store {
             .collect())
     }
 
-    /// Returns true if the operator has given the tenant this region.
+    /// Whether the operator has given the tenant this region.
     ///
     /// # Errors
     /// The database fails.
@@ -341,8 +340,7 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Returns the address under which the receivers of a job in a private network are reached. `None` for the worker's
-    /// own address.
+    /// Under which address the receivers of a job in a private network are reached; `None` for the worker's own.
     ///
     /// # Errors
     /// The database fails.
@@ -356,8 +354,8 @@ impl Store {
         .await?)
     }
 
-    /// Sets the address under which receivers are reached from a vSwitch; `None` for the worker's own address. `false`
-    /// without such a vSwitch. Runs that begin from now on use the address.
+    /// Sets where receivers are reached from a vSwitch; `None` for the worker's own address. `false` without such a vSwitch. Runs that
+    /// begin from now on take it up.
     ///
     /// # Errors
     /// The database fails.
@@ -388,14 +386,14 @@ impl Store {
         id: &str,
     ) -> Result<RemoveNetwork, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // This lock also serialises the creation of jobs, so no job begins to use the network meanwhile.
+        // The lock under which jobs are made: none begins to use the network meanwhile.
         sqlx::query!(
             "select id from tenant where id = $1 for no key update",
             tenant.as_str()
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        // This lock also serialises the changes of jobs' networks.
+        // And that under which jobs change their network.
         sqlx::query!(
             "select id from vswitch where tenant = $1 and id = $2 for update",
             tenant.as_str(),

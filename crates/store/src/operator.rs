@@ -1,36 +1,36 @@
-//! Operations of the operator alone: renaming and removing tenants.
+//! What only the operator does: renames and removes tenants.
 
 use domain::TenantId;
 use domain::name::Name;
 
 use crate::{Store, StoreError};
 
-/// Outcome of a request to rename a tenant.
+/// What became of renaming a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenameTenant {
-    /// The tenant was renamed.
+    /// It has the name.
     Renamed,
-    /// Another tenant has the name.
+    /// Another tenant has it.
     NameTaken,
-    /// The tenant does not exist.
+    /// There is no such tenant.
     NotFound,
 }
 
-/// Outcome of a request to remove a tenant.
+/// What became of removing a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveTenant {
-    /// The tenant is gone, with its keys, codes and everything else that it had.
+    /// It is gone, with its keys, codes and whatever else it had.
     Removed,
-    /// The tenant has sources, jobs or images.
+    /// It has some of these.
     InUse {
-        /// Number of sources.
+        /// Sources.
         sources: i64,
-        /// Number of jobs.
+        /// Jobs.
         jobs: i64,
-        /// Number of images.
+        /// Images.
         images: i64,
     },
-    /// The tenant does not exist.
+    /// There is no such tenant.
     NotFound,
 }
 
@@ -66,8 +66,7 @@ impl Store {
     /// The database fails.
     pub async fn remove_tenant(&self, id: &TenantId) -> Result<RemoveTenant, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // The whole row is locked. A transaction that adds something to the tenant waits, and then finds the tenant
-        // gone.
+        // The whole row: whoever is about to add something to the tenant waits, and then finds it gone.
         let locked = sqlx::query_scalar!(
             "select id from tenant where id = $1 for update",
             id.as_str()

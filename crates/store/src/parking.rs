@@ -1,8 +1,7 @@
-//! Parking: a run in the middle of its copy releases its worker's place, and its copied data is kept.
+//! Parking: a run in the middle of its copy gives its worker's place back, and what it copied is kept.
 //!
-//! A parked run has no slot, no lease and no assignment. A timer returns the run to the queue, or earlier the first
-//! report of its agent after a silence. The pause doubles with each time that no data came, so an agent that never
-//! sends holds a place for an ever smaller share of the time.
+//! A parked run has no slot, no lease and no assignment. A timer brings it back to the queue, sooner when its agent is heard again after a
+//! silence. The pause doubles with each time that nothing came, so an agent that never sends holds a place for ever less of the time.
 
 use std::time::Duration;
 
@@ -13,26 +12,26 @@ use domain::{Epoch, JobId, SourceId};
 use crate::job::transition::{self, Change, Guard, Transitioned};
 use crate::{Store, StoreError, Transaction};
 
-/// First and longest pause of a parked run.
+/// First pause of a parked run, and the longest.
 const FIRST_PAUSE_SECS: f64 = 60.0;
 const LONGEST_PAUSE_SECS: f64 = 900.0;
 
-/// Reason why a run releases its place.
+/// Why a run gives its place back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parking {
-    /// The run's agent is silent.
+    /// Its agent is silent.
     Silent {
-        /// Time since the run last made progress.
+        /// For so long, since the run last made progress.
         since: Duration,
-        /// Longest time until the run checks for its agent again.
+        /// The run looks for its agent again after so long at the latest.
         at_most: Duration,
     },
-    /// Another tenant waits for the place. The run is queued again at once.
+    /// Another tenant waits for the place. The run stands in the queue again at once.
     Yields,
 }
 
 impl Store {
-    /// Parks the run. The transaction that moves the run also removes its lease, its slot and its assignment.
+    /// Parks the run: its lease, its slot and its assignment go in the transaction that moves it.
     ///
     /// # Errors
     /// The database fails; nothing has changed.
@@ -120,7 +119,7 @@ async fn resume_later(
     notify(transaction).await
 }
 
-/// Resumes the parked run of an agent that has reported again after a silence. The run need not wait for its timer.
+/// An agent is back after a silence: its parked run need not wait for its time.
 pub(crate) async fn resume_now(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

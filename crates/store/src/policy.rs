@@ -1,62 +1,62 @@
-//! Policies of an account. A policy is parsed before it is stored, so that no call is decided by an unreadable text.
+//! Policies of an account. What is stored was parsed before, so that a call is never decided by a text that nobody can read.
 
 use domain::policy::{InvalidPolicy, Policy, is_policy_name};
 use domain::{TenantId, Timestamp};
 
 use crate::{Store, StoreError};
 
-/// A policy as stored.
+/// A policy as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPolicy {
-    /// Name of the policy, unique within the tenant.
+    /// Its name, which no other policy of the tenant has.
     pub name: String,
-    /// Text of the policy, unchanged.
+    /// Its text, as it was written.
     pub document: String,
-    /// Names of the users that the policy is attached to, sorted.
+    /// The names of the users it is attached to, sorted.
     pub users: Vec<String>,
-    /// Time of creation.
+    /// When it was made.
     pub created_at: Timestamp,
-    /// Time at which the text was last written.
+    /// When its text was last written.
     pub updated_at: Timestamp,
 }
 
-/// Outcome of a request to create a policy.
+/// What became of making a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreatePolicy {
-    /// The policy was created.
+    /// It is there.
     Created,
     /// Another policy of the tenant has the name.
     NameTaken,
     /// The name breaks the rule: 1–128 letters, digits and `-`.
     InvalidName,
-    /// The text is not a policy; the sentence gives the reason.
+    /// The text is no policy; the sentence says why.
     InvalidDocument(InvalidPolicy),
 }
 
-/// Outcome of a request to replace a policy's text.
+/// What became of writing a policy again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdatePolicy {
-    /// The text was replaced. Gateways notice within the lifetime of their cached keys.
+    /// Done. Gateways notice within the life of their cached keys.
     Updated,
-    /// The text is not a policy; the sentence gives the reason.
+    /// The text is no policy; the sentence says why.
     InvalidDocument(InvalidPolicy),
     /// The tenant has no such policy.
     NotFound,
 }
 
-/// Outcome of a request to delete a policy.
+/// What became of deleting a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeletePolicy {
-    /// The policy was deleted.
+    /// Gone.
     Deleted,
-    /// The policy is attached to these users. Without a Deny of the policy they could do more.
+    /// It is attached to these users: a Deny that vanished would let them do more.
     Attached(Vec<String>),
     /// The tenant has no such policy.
     NotFound,
 }
 
 impl Store {
-    /// Creates a policy.
+    /// Makes a policy.
     ///
     /// # Errors
     /// The database fails.
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// Returns the tenant's policies, by name.
+    /// The tenant's policies, by name.
     ///
     /// # Errors
     /// The database fails.
@@ -95,7 +95,7 @@ impl Store {
         self.policies_named(tenant, None).await
     }
 
-    /// Returns the tenant's policy of this name.
+    /// The tenant's policy of this name.
     ///
     /// # Errors
     /// The database fails.
@@ -134,7 +134,7 @@ impl Store {
             .collect())
     }
 
-    /// Replaces the text of a policy, for all users that have the policy.
+    /// Writes a policy again, for all users that have it.
     ///
     /// # Errors
     /// The database fails.
@@ -162,7 +162,7 @@ impl Store {
         })
     }
 
-    /// Deletes a policy that is attached to no user.
+    /// Deletes a policy that no user has.
     ///
     /// # Errors
     /// The database fails.
@@ -172,7 +172,7 @@ impl Store {
         name: &str,
     ) -> Result<DeletePolicy, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // A transaction that attaches the policy locks this row too, and waits.
+        // Who attaches it locks this row too, and waits.
         let exists = sqlx::query_scalar!(
             "select name from ram_policy where tenant = $1 and name = $2 for update",
             tenant.as_str(),

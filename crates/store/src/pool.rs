@@ -1,4 +1,4 @@
-//! The connection pool, and the migration of the schema to this version.
+//! The connection pool, and bringing the schema to this version.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -11,36 +11,37 @@ use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres};
 use crate::page::PageEnds;
 use crate::{SealKey, StoreError, Transaction};
 
-/// Connections reserved for the renewal of leases, so that a worker whose other connections are in use or hang keeps
-/// its runs. One is for a renewal, and one for the next if the first hangs.
+/// Connections that are kept for the renewal of leases, so that a worker whose other connections are all in use, or hang, does not lose its
+/// runs: one for a renewal, and one for the next when the first hangs.
 const LEASE_CONNECTIONS: u32 = 2;
 
-/// Idle time after which a connection is checked before its use.
+/// A connection that was idle for so long is asked whether it is alive before it is used.
 const ASKED_AFTER: Duration = Duration::from_secs(1);
 
-/// Settings of the connections to Postgres.
+/// How to reach Postgres.
 #[derive(Debug, Clone)]
 pub struct ConnectConfig {
-    /// URL of the form `postgres://user:password@host:port/database`.
+    /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Name shown in `pg_stat_activity`, such as `wherry gateway`.
+    /// Shown in `pg_stat_activity`, such as `wherry gateway`.
     pub application_name: String,
-    /// Maximum number of connections of this process for work on all tenants.
+    /// Most connections of this process for what concerns all tenants.
     pub max_connections: u32,
-    /// Maximum number of connections for calls of tenants; none is opened before it is needed.
+    /// Most connections for calls of tenants; none is opened before there is one.
     pub tenant_connections: u32,
     /// Longest wait for a free or new connection.
     pub acquire_timeout: Duration,
-    /// Longest run of one statement; Postgres then ends the statement.
+    /// Longest run of one statement; Postgres ends it then.
     pub statement_timeout: Duration,
-    /// Longest run of one statement in calls of tenants.
+    /// The same for calls of tenants.
     pub tenant_statement_timeout: Duration,
-    /// Longest wait of a statement for a row that another transaction holds.
+    /// Longest wait of a statement for a row that another one holds.
     pub lock_timeout: Duration,
 }
 
 impl ConnectConfig {
-    /// Returns the defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement and for a lock.
+    /// The defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement
+    /// and for a lock.
     pub fn new(url: impl Into<String>, application_name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -61,7 +62,7 @@ pub struct Store {
     pub(crate) pool: PgPool,
     /// Connections that see one tenant's rows at a time.
     tenants: PgPool,
-    /// Connections for renewals only; none is opened before it is needed.
+    /// Connections for renewals only; none is opened before there is one.
     pub(crate) leases: PgPool,
     pub(crate) seal: SealKey,
     pub(crate) page_ends: PageEnds,
@@ -70,14 +71,14 @@ pub struct Store {
 /// Open connections of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
-    /// Connections in use now.
+    /// In use now.
     pub used: u32,
-    /// Open connections that are free.
+    /// Open, and free.
     pub idle: u32,
 }
 
 impl Store {
-    /// Connects once, so that a wrong address is found at the start.
+    /// Connects once, so that a wrong address is known at the start.
     ///
     /// # Errors
     /// [`StoreError::InvalidUrl`] and [`StoreError::Connect`].
@@ -116,8 +117,7 @@ impl Store {
         })
     }
 
-    /// Returns a connection that sees this tenant's rows and no others. It backs up the tenant condition in every
-    /// statement of a call.
+    /// A connection that sees this tenant's rows and no others: what stands behind the tenant in every statement of a call.
     pub(crate) async fn connection_as(
         &self,
         tenant: &TenantId,
@@ -125,8 +125,7 @@ impl Store {
         self.set_up_for(tenant, "auto").await
     }
 
-    /// Returns a connection like [`Store::connection_as`], for a statement with optional filters. The statement is
-    /// planned for its values each time, since it finds its index only then.
+    /// The same for a statement with filters that may be absent: it is planned for its values each time, since it finds its index only so.
     pub(crate) async fn planning_connection_as(
         &self,
         tenant: &TenantId,
@@ -150,7 +149,7 @@ impl Store {
         Ok(connection)
     }
 
-    /// Begins a transaction like a connection of [`Store::connection_as`].
+    /// A transaction of [`Store::connection_as`].
     pub(crate) async fn begin_as(
         &self,
         tenant: &TenantId,
@@ -165,7 +164,7 @@ impl Store {
         Ok(transaction)
     }
 
-    /// Checks that Postgres answers.
+    /// Asks Postgres for a sign of life.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query!("select 1 as one")
             .fetch_one(&self.pool)
@@ -173,15 +172,14 @@ impl Store {
         Ok(())
     }
 
-    /// Returns a connection that receives the notifications of `channels`: those of [`crate::outbox`] and
-    /// [`crate::job`].
+    /// A connection that is told when one of `channels` is notified: the ones of [`crate::outbox`] and [`crate::job`].
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen_all(channels.iter().copied()).await?;
         Ok(Listener(listener))
     }
 
-    /// Returns the numbers of used and idle connections.
+    /// How many connections are used and how many are idle.
     pub fn connections(&self) -> Connections {
         let pools = [&self.pool, &self.tenants, &self.leases];
         let all: u32 = pools.iter().map(|pool| pool.size()).sum();
@@ -193,7 +191,7 @@ impl Store {
         }
     }
 
-    /// Returns the key for sealed secrets.
+    /// The key for sealed secrets.
     pub fn seal_key(&self) -> &SealKey {
         &self.seal
     }
@@ -206,12 +204,12 @@ impl Store {
     }
 }
 
-/// Migrates the schema to this version. Several processes may call this at once: one migrates, the others wait.
+/// Brings the schema to this version. Safe to call from several processes at once: one migrates, the others wait.
 ///
 /// # Errors
 /// [`StoreError::InvalidUrl`], [`StoreError::Connect`] and [`StoreError::Migrate`].
 pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
-    // A migration may run longer than a statement of a service.
+    // A migration may well run longer than a statement of a service may.
     let unhurried = ConnectConfig {
         lock_timeout: Duration::ZERO,
         ..config.clone()
@@ -226,8 +224,7 @@ pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Returns the options of a pool. A recently used connection is reused without a check, because a check costs each call
-/// a round trip.
+/// A connection that was used a moment ago is used again without asking whether it is alive: that is a round trip for each call.
 fn pool_options() -> PgPoolOptions {
     PgPoolOptions::new()
         .test_before_acquire(false)
@@ -253,8 +250,8 @@ fn options(
         .options([
             ("statement_timeout", statement_timeout.as_str()),
             ("lock_timeout", lock_timeout.as_str()),
-            // On an SSD, random pages are as near as sequential ones. With its default cost, made for spinning disks,
-            // the planner would read a whole table instead of an index that covers a list.
+            // Any page of an SSD is as near as the next one. With the planner's own figure, of a disk with arms, it would rather read a
+            // table from end to end than an index that has all that a list asks for.
             ("random_page_cost", "1.1"),
         ]))
 }
@@ -268,15 +265,15 @@ fn address(options: &PgConnectOptions) -> String {
     )
 }
 
-/// Receives notifications of Postgres.
+/// Hears what Postgres is told to pass on.
 #[derive(Debug)]
 pub struct Listener(PgListener);
 
 impl Listener {
-    /// Returns the channel of the next notification. `None` if the connection was lost and is restored.
+    /// The channel of the next notification; `None` when the connection was lost and has been made again.
     ///
     /// # Errors
-    /// The connection can't be restored.
+    /// The connection can't be made again.
     pub async fn next_channel(&mut self) -> Result<Option<String>, StoreError> {
         let heard = self.0.try_recv().await?;
         Ok(heard.map(|notification| notification.channel().to_owned()))

@@ -1,4 +1,4 @@
-//! The facts that a run needs, its observations, and the end of a job.
+//! What a run needs to know, what it observes, and the end of a job.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::{Store, StoreError, image_build};
 /// A disk to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDisk {
-    /// Path of the disk on the source when the job was created.
+    /// Where it was on the source when the job was made.
     pub path: String,
-    /// Bytes of the source's disk when the job was created.
+    /// Bytes of the source's disk, when the job was made.
     pub source_bytes: u64,
     /// The disk of the image.
     pub target: TargetDisk,
-    /// Identity of the source's disk when the job was created; `None` for a job of an earlier version.
+    /// What the source's disk was when the job was made; `None` for a job of an earlier version.
     pub identity: Option<DiskIdentity>,
-    /// The same disk as the source has it now, or another disk in its place; `None` if the agent finds neither.
+    /// The same disk as the source has it now, or another one in its place; `None` when its agent finds neither.
     pub found: Option<SourceDisk>,
 }
 
 impl RunDisk {
-    /// Returns the source's disk as it was when the job was created.
+    /// Returns the source's disk as it was when the job was made.
     pub fn as_created(&self) -> DiskRecord {
         DiskRecord {
             index: self.target.index,
@@ -41,43 +41,42 @@ impl RunDisk {
     }
 }
 
-/// The facts that a worker needs to drive a run.
+/// Everything that a worker needs to drive a run.
 #[derive(Debug, Clone)]
 pub struct RunFacts {
-    /// Tenant of the job.
+    /// Whose job.
     pub tenant: TenantId,
-    /// Source of the job.
+    /// From which source.
     pub source_id: SourceId,
-    /// Key of the source's agent (SubjectPublicKeyInfo, DER).
+    /// Key of its agent (SubjectPublicKeyInfo, DER).
     pub public_key: Vec<u8>,
-    /// True if the job delivers again after this run.
+    /// Whether the job delivers again after this run.
     pub rests: bool,
-    /// Parameters of the copy.
+    /// How the copy is tuned.
     pub parameters: ReplicationParameters,
-    /// Silence of the agent since the run last made progress, measured when this was read.
+    /// How long the agent had been silent when this was read, since the run last made progress.
     pub silent_for: Duration,
-    /// Bytes that crossed the wire in this run under earlier leases, as far as they were recorded.
+    /// Bytes that crossed the wire in this run under earlier leases, as far as they were written down.
     pub bytes_wire: u64,
-    /// Disks whose free space this run copies although the job would skip it, as far as they were recorded.
+    /// Disks whose free space this run copies although the job would leave it out, as far as it was written down.
     pub copied_free_space: Vec<CopiedFreeSpace>,
     /// All disks.
     pub disks: Vec<RunDisk>,
 }
 
-/// Inputs of others while a run is observed.
+/// What others say while a run is observed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
-    /// The tenant's present parameters for the copy.
+    /// How the tenant wants the copy tuned now.
     pub parameters: ReplicationParameters,
-    /// Disks whose free space the agent copies although the job would skip it. `None` without an assignment of this
-    /// epoch.
+    /// Disks whose free space the agent copies although the job would leave it out. `None` without an assignment of this epoch.
     pub copied_free_space: Option<Vec<CopiedFreeSpace>>,
 }
 
-/// An observation of the lease holder.
+/// What the lease holder sees.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// Progress and present activity, as the API shows them.
+    /// Progress and what is being done, as the API shows it.
     pub info: StatusInfo,
     /// Bytes of the source's disks that are durable on the target.
     pub bytes_durable: u64,
@@ -85,15 +84,15 @@ pub struct Observation {
     pub bytes_total: u64,
     /// The run's instance.
     pub instance_id: Option<InstanceId>,
-    /// True for the first observation of the disks under this lease. The bytes may then be fewer than before.
+    /// Whether this is the first look of this lease at the disks: then the bytes may be fewer than before.
     pub is_first: bool,
 }
 
 impl Store {
-    /// Returns the facts about a job for its run; `None` if the job is gone.
+    /// What there is to know about a job for its run; `None` when it is gone.
     ///
     /// # Errors
-    /// The database fails, or holds a value that can't be read.
+    /// The database fails, or holds what can't be read.
     pub async fn run_facts(&self, job_id: &JobId) -> Result<Option<RunFacts>, StoreError> {
         let job = sqlx::query!(
             r#"
@@ -164,7 +163,7 @@ impl Store {
         }))
     }
 
-    /// Returns true if the source's agent reported lately.
+    /// Whether the source's agent was heard lately.
     ///
     /// # Errors
     /// The database fails.
@@ -179,8 +178,8 @@ impl Store {
         Ok(online.unwrap_or(false))
     }
 
-    /// Writes an observation of the lease holder, and returns the present inputs of tenant and agent. Progress resets
-    /// the count of lost leases. `None` if the lease is over.
+    /// Writes what the lease holder sees, and answers with what tenant and agent say meanwhile. Progress forgives lost leases. `None` if the
+    /// lease is over.
     ///
     /// # Errors
     /// The database fails.
@@ -225,8 +224,7 @@ impl Store {
         .transpose()
     }
 
-    /// Removes a job whose resources are all gone; its history stays. `false` if the job was gone already or the epoch
-    /// is over.
+    /// Removes a job whose resources are all gone; its history stays. `false` if it was gone already or the epoch is over.
     ///
     /// # Errors
     /// The database fails.
@@ -265,7 +263,7 @@ impl Store {
     }
 }
 
-/// Matches the disks of a run with the disks that the source has now.
+/// Finds the disks of a run among those that the source has now.
 fn find_disks(disks: &mut [RunDisk], source_disks: &[SourceDisk]) {
     let then: Vec<DiskRecord> = disks.iter().map(RunDisk::as_created).collect();
     let now: Vec<DiskRecord> = source_disks.iter().map(DiskRecord::from).collect();
@@ -274,7 +272,7 @@ fn find_disks(disks: &mut [RunDisk], source_disks: &[SourceDisk]) {
     }
 }
 
-/// Returns the observation if it is of this run. The row may still hold that of an earlier run.
+/// What was observed may still be an earlier run's.
 fn of_this_run(observed: &StatusInfo, run: i32) -> Option<&StatusInfo> {
     Some(observed).filter(|observed| observed.run == Some(run))
 }

@@ -1,13 +1,12 @@
-//! Check of the database's schema.
+//! Whether the database has this version's schema.
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Checks that every migration of this version was applied, so that a role on an empty or older database fails at
-    /// its start.
+    /// Checks that every migration of this version was applied, so that a role on an empty or older database says so at its start.
     ///
     /// # Errors
-    /// [`StoreError::SchemaMissing`], or an error of the database.
+    /// [`StoreError::SchemaMissing`], or what the database said.
     pub async fn require_schema(&self) -> Result<(), StoreError> {
         let wanted = sqlx::migrate!()
             .iter()

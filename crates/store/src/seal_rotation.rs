@@ -1,21 +1,20 @@
-//! Rotation of the seal key: secrets that older keys have sealed are sealed again.
+//! Another seal key: what older keys have sealed is sealed anew.
 //!
-//! A row is replaced only if it still holds the value that was read. So the rotation may run while others write, and
-//! again after an interruption.
+//! A row is replaced only if it is still what was read, so that it may run while others write, and again after it was cut off.
 
 use crate::{Store, StoreError, deployment_secret, instance, key};
 
-/// Rows that one statement reads.
+/// Rows that are read at once.
 const PAGE: i64 = 500;
 
-/// Outcome of a rotation.
+/// What became of the sealed secrets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resealed {
-    /// Secrets that an older key had sealed, now sealed with the first key.
+    /// Sealed with the first key now, and with an older one before.
     pub anew: u64,
-    /// Secrets that the first key had sealed before.
+    /// Sealed with the first key before.
     pub current: u64,
-    /// Secrets that none of the keys opens.
+    /// Opened by none of the keys.
     pub lost: u64,
 }
 
@@ -26,10 +25,10 @@ struct Sealed {
 }
 
 impl Store {
-    /// Seals all secrets of older keys with the first seal key.
+    /// Seals with the first seal key whatever an older one has sealed.
     ///
     /// # Errors
-    /// The database fails. Secrets that were sealed again stay so.
+    /// The database fails. What was sealed anew stays so.
     pub async fn reseal(&self) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         self.reseal_deployment_secrets(&mut done).await?;
@@ -126,7 +125,7 @@ impl Store {
         }
     }
 
-    /// Returns the secret sealed again, if that is necessary and possible. Otherwise the secret is counted.
+    /// The secret sealed anew, if that is needed and can be done; else it is counted.
     fn anew(&self, purpose: &str, row: &Sealed, done: &mut Resealed) -> Option<Vec<u8>> {
         match self.seal.reseal(purpose, &row.sealed) {
             Ok(Some(anew)) => return Some(anew),

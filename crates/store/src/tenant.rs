@@ -5,24 +5,24 @@ use domain::{TenantId, Timestamp};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// Limits of a tenant (SMC API §5.6).
+/// What a tenant may have (SMC API §5.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// Number of sources.
+    /// Sources.
     pub max_sources: i32,
-    /// Number of jobs, in whatever state.
+    /// Jobs, in whatever state.
     pub max_jobs: i32,
-    /// Number of jobs that run at once; more jobs wait in the tenant's queue.
+    /// Jobs running at once; more wait in their queue.
     pub max_running: i32,
-    /// Number of workgroups.
+    /// Workgroups.
     pub max_workgroups: i32,
-    /// Number of sources in one workgroup.
+    /// Sources in one workgroup.
     pub max_workgroup_sources: i32,
-    /// Number of activation codes.
+    /// Activation codes.
     pub max_access_tokens: i32,
-    /// Number of agents that may register with one activation code.
+    /// Agents that may register with one activation code.
     pub max_access_token_uses: i32,
-    /// Maximum number of days that one activation code is valid.
+    /// Days that one activation code is valid at most.
     pub max_access_token_days: i32,
 }
 
@@ -41,12 +41,12 @@ impl Default for Quotas {
     }
 }
 
-/// Number of calls that a tenant may make at each gateway.
+/// How many calls a tenant may make at each gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallRates {
-    /// Calls per second, of all operations together.
+    /// Calls of all operations a second.
     pub account_per_second: u32,
-    /// Calls per second, of any one operation.
+    /// Calls of any one operation a second.
     pub operation_per_second: u32,
 }
 
@@ -62,27 +62,27 @@ impl Default for CallRates {
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
-    /// Id of the tenant.
+    /// Its id.
     pub id: TenantId,
-    /// Name of the tenant, unique.
+    /// Its name, which no other tenant has.
     pub name: String,
-    /// Limits of the tenant.
+    /// What it may have.
     pub quotas: Quotas,
-    /// Time of creation.
+    /// When it was made.
     pub created_at: Timestamp,
 }
 
-/// Outcome of a request to create a tenant.
+/// What became of making a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateTenant {
-    /// The tenant was created.
+    /// It is there.
     Created(Tenant),
     /// Another tenant has the name.
     NameTaken,
 }
 
 impl Store {
-    /// Creates a tenant.
+    /// Makes a tenant.
     ///
     /// # Errors
     /// The database fails.
@@ -121,7 +121,7 @@ impl Store {
         })
     }
 
-    /// Returns the number of calls that the tenant may make; the defaults for a tenant that is gone.
+    /// How many calls the tenant may make; the defaults for one that is gone.
     ///
     /// # Errors
     /// The database fails.
@@ -142,8 +142,7 @@ impl Store {
         })
     }
 
-    /// Sets the number of calls that the tenant may make; `false` without such a tenant. Gateways follow within ten
-    /// seconds.
+    /// Sets how many calls the tenant may make; `false` without such a tenant. Gateways follow within ten seconds.
     ///
     /// # Errors
     /// The database fails.
@@ -164,7 +163,7 @@ impl Store {
         Ok(updated.rows_affected() == 1)
     }
 
-    /// Returns every tenant, by name.
+    /// Every tenant, by name.
     ///
     /// # Errors
     /// The database fails.
@@ -197,7 +196,7 @@ impl Store {
             .collect()
     }
 
-    /// Returns the tenant with this name.
+    /// The tenant with this name.
     ///
     /// # Errors
     /// The database fails.
@@ -230,8 +229,7 @@ impl Store {
         .transpose()
     }
 
-    /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit continue, and none
-    /// starts until it fits.
+    /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit run on, none starts until it fits.
     ///
     /// # Errors
     /// The database fails.

@@ -1,6 +1,6 @@
 //! Workgroups: sources that are migrated together.
 //!
-//! Quotas are counted under a lock: that of the tenant's row for groups, and that of the group's row for its sources.
+//! Quotas are counted under a lock: that of the tenant's row for groups, that of the group's row for its sources.
 
 use std::collections::HashMap;
 
@@ -17,31 +17,31 @@ use crate::source::offline_after_secs;
 use crate::tag::{self, TaggedKind};
 use crate::{Listed, Page, Store, StoreError, Transaction};
 
-/// A workgroup to be created.
+/// A workgroup to be made.
 #[derive(Debug, Clone)]
 pub struct NewWorkgroup<'a> {
-    /// Name of the workgroup.
+    /// Its name.
     pub name: &'a str,
-    /// Description of the workgroup, empty for none.
+    /// Its description, empty for none.
     pub description: &'a str,
-    /// Tags of the workgroup.
+    /// Its tags.
     pub tags: &'a [Tag],
-    /// Client token of the call.
+    /// The call's token.
     pub client_token: Option<ClientToken<'a>>,
 }
 
-/// Outcome of a request to create a workgroup.
+/// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateWorkgroup {
-    /// The workgroup was created.
+    /// It is made.
     Created(WorkgroupId),
-    /// The same call created this workgroup before.
+    /// The same call made it before.
     Repeated(WorkgroupId),
     /// The token belongs to another call.
     TokenMismatch,
-    /// The tenant has as many workgroups as it may have.
+    /// The tenant has as many as it may have.
     Quota {
-        /// Number of workgroups that the tenant may have.
+        /// How many it may have.
         limit: i32,
     },
 }
@@ -49,47 +49,47 @@ pub enum CreateWorkgroup {
 /// A workgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workgroup {
-    /// Id of the workgroup.
+    /// Its id.
     pub id: WorkgroupId,
-    /// Name of the workgroup.
+    /// Its name.
     pub name: String,
-    /// Description of the workgroup.
+    /// Its description.
     pub description: String,
-    /// Sources of the workgroup, by id.
+    /// Its sources, by id.
     pub members: Vec<Member>,
 }
 
-/// A filter for the list of workgroups; absent parts match all.
+/// Which workgroups to list; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct WorkgroupFilter {
-    /// Ids of the workgroups.
+    /// One of these.
     pub ids: Option<Vec<String>>,
-    /// Name of the workgroup.
+    /// Of this name.
     pub name: Option<String>,
-    /// Tags that the workgroup must have, all of them.
+    /// With all of these tags.
     pub tags: Vec<TagFilter>,
 }
 
-/// Outcome of a change of a group's sources.
+/// What became of a change of a group's sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeMembers {
-    /// The group was changed.
+    /// Done.
     Changed,
-    /// The group does not exist, or belongs to another tenant.
+    /// There is no such group, or it is another tenant's.
     WorkgroupNotFound,
-    /// One of the sources does not exist, or belongs to another tenant. Nothing was changed.
+    /// One of the sources does not exist, or is another tenant's. Nothing was changed.
     SourceNotFound,
     /// A source is in another group. Nothing was changed.
     InAnother(SourceId, WorkgroupId),
     /// The group would have more sources than it may have. Nothing was changed.
     Quota {
-        /// Number of sources that the group may have.
+        /// How many it may have.
         limit: i32,
     },
 }
 
 impl Store {
-    /// Creates a workgroup without sources.
+    /// Makes a workgroup without sources.
     ///
     /// # Errors
     /// The database fails.
@@ -149,7 +149,7 @@ impl Store {
         Ok(CreateWorkgroup::Created(id))
     }
 
-    /// Changes name and description; absent parts stay. `false` if the tenant has no such group.
+    /// Changes name and description; what is not given stays. `false` if the tenant has no such group.
     ///
     /// # Errors
     /// The database fails.
@@ -192,7 +192,7 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// Returns the tenant's workgroups, newest first.
+    /// The tenant's workgroups, newest first.
     ///
     /// # Errors
     /// The database fails.
@@ -230,7 +230,7 @@ impl Store {
         Ok(Listed { rows, total })
     }
 
-    /// Adds sources to a group. Those that are in the group already stay.
+    /// Puts sources into a group. Those that are in it already stay.
     ///
     /// # Errors
     /// The database fails.
@@ -277,7 +277,7 @@ impl Store {
         Ok(ChangeMembers::Changed)
     }
 
-    /// Removes sources from a group. Those that are not in the group stay unchanged.
+    /// Takes sources out of a group. Those that are not in it stay where they are.
     ///
     /// # Errors
     /// The database fails.
@@ -311,7 +311,7 @@ impl Store {
     }
 }
 
-/// Returns the sources of these groups, by id.
+/// The sources of these groups, by id.
 async fn members(
     connection: &mut PgConnection,
     ids: &[String],
@@ -343,8 +343,7 @@ async fn members(
     Ok(members)
 }
 
-/// Locks the group against its removal and against another change of its sources; `false` if the tenant has no such
-/// group.
+/// Locks the group against its removal and another change of its sources; `false` if the tenant has no such group.
 async fn lock(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -360,7 +359,7 @@ async fn lock(
     Ok(found.is_some())
 }
 
-/// Locks the sources and returns the groups of those that are in one; `None` if one of the sources does not exist.
+/// Locks the sources and gives the groups of those that are in one; `None` if one of them does not exist.
 async fn lock_sources(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,

@@ -30,7 +30,7 @@ pub struct Spec {
     pub name: &'static str,
     /// Counter, gauge or histogram.
     pub kind: Kind,
-    /// Its labels, all of which are given each time.
+    /// Its labels; each use gives all of them.
     pub labels: &'static [Label],
     /// Its meaning, in one sentence.
     pub help: &'static str,

@@ -78,7 +78,7 @@ fn builder() -> PrometheusBuilder {
         })
 }
 
-/// Gives the recorder all help texts, and sets each counter without labels to zero: an alert on a rate needs the zero
+/// Gives the recorder all help texts, and sets each counter without labels to zero. An alert on a rate needs the zero
 /// before the first event.
 fn describe() {
     for metric in Metric::ALL {

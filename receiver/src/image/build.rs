@@ -296,8 +296,8 @@ fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> BuildError 
     }
 }
 
-/// Fails if the store has too little free space. qcow2 needs as much as the disks' contents, and raw as much again if
-/// it can't be a link.
+/// Fails if the store has too little free space. The qcow2 files need as much as the disks' contents. The raw files
+/// need as much again if they can't be links.
 fn check_room(store: &Path, order: &Order) -> Result<(), BuildError> {
     let found =
         rustix::fs::statvfs(store).map_err(|error| failed("look at", store)(error.into()))?;
@@ -406,8 +406,8 @@ async fn convert(
     }
 }
 
-/// Returns true if a program's message says that the disk is full, which its exit code does not. The program runs with
-/// `LC_ALL` set to C.
+/// Returns true if a program's message reports that the disk is full. The exit code does not show that. The program
+/// runs with `LC_ALL` set to C.
 fn is_full(message: &str) -> bool {
     [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT]
         .into_iter()
@@ -432,8 +432,8 @@ fn last_percentage(output: &[u8]) -> Option<f64> {
     Some(number.trim().parse::<f64>().ok()? / 100.0)
 }
 
-/// Lets the group of the store read the image, if the operator lets that group read the store: a gateway that runs as
-/// another user than the worker serves downloads of images.
+/// Makes the image readable for the store's group, if the operator has made the store readable for it. A gateway that
+/// runs as another user than the worker needs that to serve downloads.
 fn open_to_group(store: &Path, partial: &Path) -> io::Result<()> {
     let found = std::fs::metadata(store)?;
     // A store that everybody may read was not meant for a group.

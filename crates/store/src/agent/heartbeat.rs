@@ -1,4 +1,4 @@
-//! Heartbeats: signs of life of a source, with reports on its assignments.
+//! A source is alive, and says what became of its assignments.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,54 +12,54 @@ use super::seat::{self, Caller, Seated};
 use super::{Inventory, system_info, write_disks};
 use crate::{Store, StoreError, Transaction, parking};
 
-/// The content of a heartbeat.
+/// What an agent says of itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Heartbeat<'a> {
-    /// Inventory of the agent's server.
+    /// What it found.
     pub inventory: &'a Inventory,
-    /// Failure that keeps the source from working, if there is one.
+    /// What keeps the source from working, if anything.
     pub failure: Option<&'a Failure>,
-    /// Longest time until the next heartbeat, in seconds.
+    /// Seconds until the next one at the latest.
     pub interval_secs: i32,
-    /// Reports on the agent's assignments.
+    /// What became of its assignments.
     pub reports: &'a [Report],
-    /// Identity of the caller. `None` from agents that do not report it.
+    /// Who it is; `None` from agents that don't say so.
     pub caller: Option<&'a Caller>,
-    /// The agent's clock less the gateway's, in milliseconds.
+    /// Its clock less the gateway's, in milliseconds.
     pub clock_ahead_ms: Option<i64>,
 }
 
-/// A report on one assignment.
+/// What became of one assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The job.
     pub job_id: JobId,
-    /// The job's run.
+    /// Its run.
     pub run: Run,
-    /// Epoch of the assignment. A report of another epoch changes nothing.
+    /// The epoch that the assignment was made under. Another one's report changes nothing.
     pub epoch: Epoch,
-    /// Progress of the assignment.
+    /// How far it is.
     pub state: ReportedState,
-    /// Reason for the failure or for the retries.
+    /// Why it failed, or what it is retrying.
     pub failure: Option<Failure>,
-    /// Disks whose free space the agent copies although the assignment would skip it.
+    /// Disks whose free space it copies although the assignment would leave it out.
     pub copied_free_space: Vec<CopiedFreeSpace>,
 }
 
-/// Progress of an agent with an assignment: `assignment.agent_state`.
+/// How far an agent is with an assignment: `assignment.agent_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReportedState {
-    /// The agent has not reported on the assignment yet.
+    /// The agent has said nothing of it yet.
     Assigned,
-    /// The agent connects to the receiver.
+    /// It looks for the receiver.
     Connecting,
-    /// The agent sends.
+    /// It sends.
     Sending,
     /// The receiver has given receipts for all disks.
     Sent,
-    /// The agent retries by itself.
+    /// It tries again by itself.
     Retrying,
-    /// The agent can't continue.
+    /// It can't go on.
     Failed,
 }
 
@@ -73,7 +73,7 @@ impl ReportedState {
         Self::Failed,
     ];
 
-    /// Returns the value of the column.
+    /// As the column has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Assigned => "assigned",
@@ -108,29 +108,29 @@ impl FromStr for ReportedState {
     }
 }
 
-/// Outcome of a heartbeat.
+/// What became of a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heartbeated {
-    /// The heartbeat is recorded.
+    /// It is recorded.
     Recorded {
         /// All current assignments of the source, each an encoded `wherry.agent.v1.Assignment`.
         assignments: Vec<Vec<u8>>,
     },
-    /// Another agent with the same key is accepted. Only the call of this agent was recorded.
+    /// Another agent with the same key is listened to. Nothing was written but that this one called.
     Other {
-        /// Name of the other agent's host.
+        /// Name of the other's host.
         host: String,
-        /// Time since the other agent's last call.
+        /// How long the other is silent.
         silent: Duration,
-        /// True if two servers are known to have one key.
+        /// Whether two servers are known to have one key.
         is_clone: bool,
     },
-    /// The source is gone or is being deleted. Nothing was written.
+    /// The source is gone, or going. Nothing was written.
     Gone,
 }
 
 impl Store {
-    /// Records a heartbeat and returns all current assignments.
+    /// Records a heartbeat and answers with all current assignments.
     pub async fn agent_heartbeat(
         &self,
         source_id: &SourceId,
@@ -181,8 +181,7 @@ impl Store {
         Ok(Heartbeated::Recorded { assignments })
     }
 
-    /// Returns a text that changes when the assignments of the source change. `None` if the source is gone or is being
-    /// deleted.
+    /// A text that changes when the assignments of the source do; `None` if the source is gone, or going.
     pub async fn agent_assignments_version(
         &self,
         source_id: &SourceId,
@@ -228,8 +227,7 @@ async fn touch(
     Ok(())
 }
 
-/// Records a report. A report of another run or epoch, or on another source's assignment, finds no row and has no
-/// effect.
+/// A report of another run or epoch, or of somebody else's assignment, finds no row: it comes too late to matter.
 async fn record(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

@@ -1,11 +1,10 @@
-//! Registration of a server as a source.
+//! A server becomes a source.
 //!
-//! The tenant's row is locked first, so that two registrations can't both take the last place of a quota or the same
-//! name. An agent that lost the answer registers the same key again and receives the same source. The repetition uses
-//! up nothing.
+//! The tenant's row is locked first, so that two registrations can't both take the last place of a quota or the same name. An
+//! agent that lost the answer registers the same key again and is told which source it is; that uses up nothing.
 //!
-//! A registration is audited in the same transaction. A refusal is audited if the code's account should know of it. An
-//! unknown code leaves no row, because anyone who reaches the port could fill the audit with such rows.
+//! What was registered is audited in the same transaction, and so is a refusal that a code's account should know of. A code that nobody has
+//! leaves no row: whoever reaches the port could fill the audit with those.
 
 use domain::name::Name;
 use domain::{SourceId, TenantId};
@@ -15,69 +14,69 @@ use crate::audit::{self, Actor, NewEntry};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
-/// The description in the API's samples.
+/// As the API's samples have it.
 const DESCRIPTION: &str = "Server Source Imported By GotoAliyun.";
 
-/// Characters of the source's id that distinguish it from another source of the same name.
+/// Characters of the source's id that tell it from another of the same name.
 const SUFFIX_LENGTH: usize = 6;
 
 /// Longest name (SMC API §1.0).
 const NAME_LENGTH: usize = 128;
 
-/// A server that requests to become a source.
+/// A server that wants to become a source.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     /// SHA-256 of the activation code's secret.
     pub code_hash: &'a [u8],
     /// DER of the public key (SubjectPublicKeyInfo) that the agent has proved to own.
     pub public_key: &'a [u8],
-    /// The requested name. If another source of the tenant has it, the end of the new id is appended.
+    /// The name that it asks for. If another source of the tenant has it, the end of the new id is added.
     pub name: &'a Name,
-    /// Inventory of the server.
+    /// What it found.
     pub inventory: &'a Inventory,
-    /// Address that the call came from, for the audit.
+    /// Where the call came from, for the audit.
     pub origin: &'a str,
-    /// Id of the call, for the audit.
+    /// The call's id, for the audit.
     pub request_id: &'a str,
 }
 
-/// Outcome of a registration.
+/// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// The server is a source from now on.
     New(Owner),
     /// The key was registered before: the server is this source.
     Known(Owner),
-    /// The server is not a source, for this reason.
+    /// It is no source, and why.
     Refused(Refusal),
 }
 
-/// A source and its tenant.
+/// A source and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The source.
     pub source_id: SourceId,
-    /// The source's tenant.
+    /// Its tenant.
     pub tenant: TenantId,
 }
 
-/// Reason why a server may not register.
+/// Why a server may not register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No activation code has this hash.
     UnknownCode,
-    /// The code's validity is over.
+    /// The code's time is over.
     Expired,
     /// The tenant has disabled the code.
     Disabled,
     /// The code has registered as many servers as it may.
     UsedUp {
-        /// Number of servers that may register.
+        /// How many that is.
         max_count: i32,
     },
     /// The tenant has as many sources as it may.
     QuotaReached {
-        /// Number of sources that the tenant may have.
+        /// How many that is.
         max_sources: i32,
     },
     /// The key belongs to a source of another tenant.
@@ -87,7 +86,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the code for the audit.
+    /// As in the audit.
     fn code(&self) -> &'static str {
         match self {
             Self::UnknownCode => "UnknownCode",
@@ -157,7 +156,7 @@ async fn register(
         return Ok(Registered::Refused(refusal));
     }
     let Some(source_id) = insert(transaction, registration, code).await? else {
-        // Another tenant's registration of the same key has been committed since the check.
+        // Another tenant's registration of the same key has committed since it was looked for.
         return Ok(Registered::Refused(Refusal::OtherTenant));
     };
     sqlx::query!(
@@ -210,7 +209,7 @@ async fn lock_code(
     .transpose()
 }
 
-/// Returns the source that the key belongs to already, whatever has happened to the code meanwhile.
+/// What the key is already, whatever has become of the code in the meantime.
 async fn known(
     transaction: &mut Transaction<'_>,
     registration: &Registration<'_>,
@@ -304,8 +303,7 @@ async fn insert(
     Ok((inserted == 1).then_some(source_id))
 }
 
-/// Returns the name with the end of the id. Host names such as `localhost` are common, and a fleet must register
-/// without manual work.
+/// The name with the end of the id: host names such as `localhost` are common, and a fleet must register without hand work.
 fn told_apart(name: &str, source_id: &SourceId) -> String {
     let id = source_id.as_str();
     let suffix = &id[id.len() - SUFFIX_LENGTH..];

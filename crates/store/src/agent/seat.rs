@@ -1,4 +1,4 @@
-//! The accepted agent of a source, as the source's row has it: see [`domain::seat`].
+//! Which agent is listened to, as the source's row has it: see [`domain::seat`].
 
 use std::time::Duration;
 
@@ -8,42 +8,42 @@ use domain::seat::{self, Seating};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError, Transaction};
 
-/// Identity that an agent reports, determined anew at every start.
+/// Who an agent says that it is, at every start anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Random value for each start of an agent.
+    /// Random for each start of an agent.
     pub instance: String,
-    /// Value that is the same for every start on one machine with one state directory.
+    /// The same for every start on one machine with one state directory.
     pub place: String,
-    /// Name of the agent's host, for people.
+    /// Name of its host, for people.
     pub host: String,
 }
 
-/// Decision about an agent.
+/// Whether an agent is listened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seated {
-    /// The agent is accepted.
+    /// It is.
     Listened {
-        /// True if the source was offline before.
+        /// Whether the source was offline before.
         was_offline: bool,
-        /// True if the agent is another process than the last accepted one.
+        /// Whether it is another process than the last that was listened to.
         is_new: bool,
     },
-    /// Another agent is accepted.
+    /// Another agent is.
     Other {
-        /// Name of the other agent's host.
+        /// Name of its host.
         host: String,
-        /// Time since the other agent's last call.
+        /// How long it is silent.
         silent: Duration,
-        /// True if two servers are known to have one key.
+        /// Whether two servers are known to have one key.
         is_clone: bool,
     },
-    /// The source is gone or is being deleted.
+    /// The source is gone, or going.
     Gone,
 }
 
 impl Store {
-    /// Decides if the agent is accepted, and records the call of an agent that is not.
+    /// Decides whether the agent is listened to, and records its call where it is not.
     ///
     /// # Errors
     /// The database fails.
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-/// Performs [`Store::seat_agent`] as part of a larger transaction. Holds the source's row.
+/// [`Store::seat_agent`] as part of a larger transaction. Holds the source's row.
 pub(super) async fn take(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,
@@ -88,7 +88,7 @@ pub(super) async fn take(
         was_offline: row.was_offline,
         is_new,
     };
-    // Agents of earlier versions do not report their identity.
+    // Agents before this version don't say who they are.
     let Some(caller) = caller else {
         return Ok(listened(false));
     };
@@ -124,7 +124,7 @@ pub(super) async fn take(
     }
 }
 
-/// Records that both agents live: the accepted agent has called after another agent.
+/// The agent that is listened to speaks after another has: both live.
 async fn prove_clone(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

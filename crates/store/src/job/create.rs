@@ -1,7 +1,7 @@
-//! Creation of jobs.
+//! Making a job.
 //!
-//! The tenant's row is locked first. Quota, name and token are then counted and claimed without another creation in
-//! between. Wall clocks are compared with Postgres' time only.
+//! The tenant's row is locked first: quota, name and token are then counted and claimed without another create in between. Wall
+//! clocks are compared with Postgres' time only.
 
 use std::time::Duration;
 
@@ -23,93 +23,93 @@ use crate::source::{DiskFacts, disk, offline_after_secs};
 use crate::tag::{self, TaggedKind};
 use crate::{Store, StoreError, Transaction};
 
-/// Longest time from now to a scheduled start.
+/// How far ahead a start may be scheduled.
 pub const SCHEDULE_AHEAD: Duration = days(30);
-/// The shortest validity of a job, from its creation.
+/// The shortest validity of a job, from its making.
 pub const SHORTEST_VALIDITY: Duration = days(7);
-/// The longest validity of a job, from its creation.
+/// The longest.
 pub const LONGEST_VALIDITY: Duration = days(90);
-/// The validity of a job if the call names none.
+/// The validity of a job for which none was asked.
 pub const DEFAULT_VALIDITY: Duration = days(30);
 
 const fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 60 * 60)
 }
 
-/// A job to be created; its parts are checked as far as possible without the database.
+/// A job to be made; its parts are checked as far as they can be without the database.
 #[derive(Debug, Clone)]
 pub struct NewJob<'a> {
-    /// Source of the job.
+    /// Its source.
     pub source_id: &'a SourceId,
-    /// Region of the job's image.
+    /// The region of its image.
     pub region_id: &'a str,
     /// The gateway's region, which every tenant has.
     pub own_region: &'a str,
-    /// Name of the job. The default is derived from the job's id.
+    /// Its name; one is made of its id when absent.
     pub name: Option<&'a Name>,
-    /// Description of the job, empty for none.
+    /// Its description, empty for none.
     pub description: &'a str,
-    /// Name of the job's image. The default is derived from the job's id.
+    /// The name of its image; one is made of its id when absent.
     pub image_name: Option<&'a Name>,
-    /// `ReplicationParameters`, unchanged.
+    /// `ReplicationParameters` as given.
     pub replication_parameters: &'a str,
-    /// Requested sizes. Other disks of the source get their own size.
+    /// Sizes that were asked for. Other disks of the source get their own size.
     pub disks: &'a [TargetDisk],
-    /// Time of the scheduled start.
+    /// When it starts by itself.
     pub scheduled_start: Option<Timestamp>,
-    /// End of the validity.
+    /// When it expires.
     pub valid_until: Option<Timestamp>,
-    /// Schedule of repeated deliveries; `None` for a job that delivers once.
+    /// How it delivers again and again; `None` for a job that delivers once.
     pub increments: Option<Increments>,
-    /// Requirements for the network of the copy.
+    /// What is asked of the network over which it moves.
     pub network: &'a NetworkChange,
-    /// Tags of the job.
+    /// Its tags.
     pub tags: &'a [Tag],
-    /// Client token of the call.
+    /// The call's token.
     pub client_token: Option<ClientToken<'a>>,
 }
 
-/// Outcome of a request for a job.
+/// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateJob {
-    /// The job was created.
+    /// The job is made.
     Created(JobId),
-    /// The same call created this job before.
+    /// The same call made this job before.
     Repeated(JobId),
-    /// Nothing was created.
+    /// Nothing was made.
     Refused(CreateRefusal),
 }
 
-/// Reason why no job was created.
+/// Why no job was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateRefusal {
     /// The token belongs to another call.
     TokenMismatch,
     /// The tenant has no such region.
     RegionNotFound,
-    /// The source does not exist, or belongs to another tenant.
+    /// There is no such source, or it is another tenant's.
     SourceNotFound,
     /// The source is not Available.
     SourceState(SourceState),
     /// The tenant has as many jobs as it may have.
     Quota {
-        /// Number of jobs that the tenant may have.
+        /// How many it may have.
         limit: i32,
     },
     /// Another job of the tenant has the name.
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
-    /// The job can't have that network.
+    /// It can't have that network.
     Network(NetworkRefusal),
-    /// The start is not within [`SCHEDULE_AHEAD`] from now, or is after the end of the validity.
+    /// The start does not lie within [`SCHEDULE_AHEAD`] from now, or lies behind the end of the validity.
     ScheduledStart,
     /// The validity does not end between [`SHORTEST_VALIDITY`] and [`LONGEST_VALIDITY`] from now.
     ValidUntil,
 }
 
 impl Store {
-    /// Creates a job, or returns the reason for the refusal.
+    /// Makes a job, or says why not.
     pub async fn create_job(
         &self,
         tenant: &TenantId,
@@ -200,7 +200,7 @@ async fn create(
     Ok(CreateJob::Created(id))
 }
 
-/// Returns true if a validity that ends at `until` is allowed for a job created at `created`.
+/// Whether a validity that ends at `until` may be asked for at `created`.
 pub(super) fn is_valid_until(until: Timestamp, created: Timestamp) -> bool {
     // The tenant's clock, or a slow call, must not turn "exactly seven days" into a refusal.
     const TOLERANCE: Duration = Duration::from_secs(60);
@@ -208,13 +208,12 @@ pub(super) fn is_valid_until(until: Timestamp, created: Timestamp) -> bool {
         && until <= created + LONGEST_VALIDITY + TOLERANCE
 }
 
-/// Returns true if a start at `at` is allowed.
+/// Whether a start at `at` may be asked for.
 pub(super) fn is_schedulable(at: Timestamp, now: Timestamp, valid_until: Timestamp) -> bool {
     at > now && at <= now + SCHEDULE_AHEAD && at < valid_until
 }
 
-/// Locks the tenant and returns the number of jobs that it may have. The lock does not cover the key, so that rows that
-/// refer to the tenant aren't blocked.
+/// Locks the tenant and returns how many jobs it may have. Taken without the key, so that rows that refer to it aren't held up.
 async fn lock_tenant(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -253,7 +252,7 @@ async fn lock_source(
     Ok(Some((state, disks)))
 }
 
-/// Returns the disks of a source as its agent last reported them, by index.
+/// The disks of a source as its agent last found them, by index.
 pub(crate) async fn disks_of_source(
     connection: &mut PgConnection,
     source_id: &str,
@@ -279,7 +278,7 @@ pub(crate) async fn disks_of_source(
     .collect()
 }
 
-/// Counts the existing jobs, in every state (SMC API §5.6).
+/// Jobs that exist, in whatever state (SMC API §5.6).
 async fn count_jobs(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -338,8 +337,7 @@ async fn insert(
     Ok(())
 }
 
-/// Writes the sizes of the image's disks, with the present facts about the source's disks. A run copies exactly these
-/// disks, or fails.
+/// Writes sizes of the image's disks, with what the source's disks are now: a run copies these, or fails.
 pub(super) async fn insert_disks(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -371,7 +369,7 @@ pub(super) async fn insert_disks(
     Ok(())
 }
 
-/// Sets one of a job's timers and notifies the scheduler, which may have to wake earlier.
+/// Sets one of a job's timers, and lets the scheduler know that it may have to wake earlier.
 pub(super) async fn set_timer(
     transaction: &mut Transaction<'_>,
     id: &JobId,

@@ -1,4 +1,4 @@
-//! The tenant's jobs, with everything that the API shows of them.
+//! The tenant's jobs, with all that the API shows of them.
 
 use std::collections::HashMap;
 
@@ -20,105 +20,104 @@ use crate::{Listed, Page, Store, StoreError};
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// Id of the job.
+    /// Its id.
     pub id: JobId,
-    /// Source of the job.
+    /// Its source.
     pub source_id: SourceId,
-    /// Region of the job's image.
+    /// The region of its image.
     pub region_id: String,
-    /// Name of the job.
+    /// Its name.
     pub name: String,
-    /// Description of the job.
+    /// Its description.
     pub description: String,
     /// `Image`.
     pub target_type: String,
-    /// Name of the job's image.
+    /// The name of its image.
     pub image_name: String,
-    /// Mode of the network: 0, the public network.
+    /// 0, the public network.
     pub net_mode: i32,
-    /// The vSwitch; empty without one.
+    /// Empty without one.
     pub vswitch_id: String,
-    /// The VPC; empty without one.
+    /// Empty without one.
     pub vpc_id: String,
-    /// `ReplicationParameters`, unchanged.
+    /// As given.
     pub replication_parameters: String,
-    /// State of the job.
+    /// Its state.
     pub state: State,
-    /// Run of the job.
+    /// Its run.
     pub run: Run,
-    /// The furthest running state that the run reached, or [`State::Waiting`] after the run; [`State::Ready`] before
-    /// the first run.
+    /// The furthest running state that the run reached, or [`State::Waiting`] behind it; [`State::Ready`] before the first.
     pub furthest: State,
-    /// Position in the queue, from 1, while the job waits for a slot.
+    /// From 1, while it waits for a slot.
     pub queue_position: Option<i64>,
-    /// Code and sentence of the job's last failure.
+    /// Code and sentence of its last failure.
     pub failure: Option<(String, String)>,
-    /// Last report of the lease holder.
+    /// What its lease holder last reported.
     pub observed: StatusInfo,
     /// Bytes on the target, flushed.
     pub bytes_durable: u64,
     /// Bytes of all disks; 0 while unknown.
     pub bytes_total: u64,
-    /// Intermediate instance of the job.
+    /// Its intermediate instance.
     pub instance_id: Option<InstanceId>,
-    /// Image of the job.
+    /// Its image.
     pub image_id: Option<ImageId>,
-    /// Time of creation.
+    /// When it was made.
     pub created_at: Timestamp,
-    /// Time of the last start.
+    /// When it was last started.
     pub started_at: Option<Timestamp>,
-    /// End of the last run.
+    /// When its last run ended.
     pub ended_at: Option<Timestamp>,
-    /// Time of the scheduled start, future or past.
+    /// When it starts, or was to start, by itself.
     pub scheduled_start_at: Option<Timestamp>,
-    /// End of the validity.
+    /// When it expires.
     pub valid_until: Timestamp,
-    /// Warning for the owner of a source that works.
+    /// What its owner must know of its source although it works.
     pub source_warning: Option<String>,
-    /// Workgroup of the job's source.
+    /// The workgroup that its source is in.
     pub workgroup_id: Option<WorkgroupId>,
-    /// Schedule of repeated deliveries; `None` for a job that delivers once.
+    /// How it delivers again and again; `None` for a job that delivers once.
     pub increments: Option<Increments>,
-    /// The job's last runs, in their order.
+    /// Its last runs, in their order.
     pub runs: Vec<JobRun>,
-    /// Disks of the job's image, by index.
+    /// The disks of its image, by index.
     pub disks: Vec<JobDisk>,
 }
 
-/// A disk of an image, with the partitions that it copies from its source.
+/// A disk of an image, with the partitions that it gets from its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobDisk {
-    /// Index and size of the disk.
+    /// Which disk, and its size.
     pub target: TargetDisk,
-    /// Partitions, copied unchanged.
+    /// Copied as they are.
     pub partitions: Vec<SourcePartition>,
     /// The source's disk, if it is used for writing there.
     pub in_use: Option<DiskInUse>,
 }
 
-/// A filter for the list of jobs; absent parts match all.
+/// Which jobs to list; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Ids of the jobs.
+    /// One of these.
     pub ids: Option<Vec<String>>,
-    /// Sources of the jobs.
+    /// Of one of these sources.
     pub source_ids: Option<Vec<String>>,
-    /// Name of the job.
+    /// Of this name.
     pub name: Option<String>,
-    /// Region of the job's image.
+    /// Of this region.
     pub region_id: Option<String>,
-    /// Status of the job.
+    /// With this status.
     pub status: Option<Status>,
-    /// Business status of the job.
+    /// With this business status.
     pub business_status: Option<BusinessStatus>,
-    /// Workgroup of the job's source.
+    /// Of a source in this workgroup.
     pub workgroup_id: Option<String>,
-    /// Tags that the job must have, all of them.
+    /// With all of these tags.
     pub tags: Vec<TagFilter>,
 }
 
 impl JobFilter {
-    /// Returns the states that pass; `None` is all.
+    /// The states that pass; `None` is all.
     fn states(&self) -> Option<Vec<&'static str>> {
         if self.status.is_none() && self.business_status.is_none() {
             return None;
@@ -140,7 +139,7 @@ impl JobFilter {
 }
 
 impl Store {
-    /// Returns the tenant's jobs, newest first.
+    /// The tenant's jobs, newest first.
     pub async fn jobs(
         &self,
         tenant: &TenantId,
@@ -159,7 +158,7 @@ impl Store {
                 filter.workgroup_id.as_deref(),
             );
         if let Some(states) = filter.states() {
-            // The states are literals: the planner can then use that few jobs run and most are finished.
+            // Written out: that few jobs run and most are finished is what a plan is made of.
             let states = states.join("', '");
             matching = matching.and_where(format_args!("state in ('{states}')"));
         }
@@ -240,7 +239,7 @@ impl Store {
     }
 }
 
-/// Returns the warnings for the owners of these jobs about their sources, by job. Only jobs concerned are included.
+/// What the owners of these jobs must know of the sources, by job. Only of jobs to which it matters.
 async fn warnings_of_jobs(
     connection: &mut PgConnection,
     ids: &[String],
@@ -265,7 +264,7 @@ async fn warnings_of_jobs(
         .collect())
 }
 
-/// Returns the disks of each job, by index.
+/// The disks of each job, by index.
 pub(super) async fn disks_of_jobs(
     connection: &mut PgConnection,
     ids: &[String],

@@ -1,4 +1,4 @@
-//! The facts from which a job is explained, and its history.
+//! What is known of a job when somebody asks why it is where it is, and its history.
 
 use domain::job::explain::{Facts, QueueFacts, SourceFacts, WorkerFacts};
 use domain::job::{Event, State};
@@ -12,32 +12,32 @@ use crate::row::{parse, parse_opt, unsigned};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError};
 
-/// Maximum number of rows of a job's history that are read, the newest ones.
+/// Rows of a job's history that are read at most, the newest ones.
 const HISTORY_LENGTH: i64 = 200;
 
 /// One row of a job's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobEvent {
-    /// Time of the event.
+    /// When.
     pub at: Timestamp,
-    /// The event.
+    /// What happened.
     pub event: Event,
-    /// The state before the event.
+    /// The state before.
     pub from: State,
-    /// The state after the event.
+    /// The state since.
     pub to: State,
-    /// The run.
+    /// In which run.
     pub run: Run,
-    /// The epoch.
+    /// Under which epoch.
     pub epoch: Epoch,
-    /// The actor that reported the event.
+    /// Who said so.
     pub actor: String,
-    /// Details, for people.
+    /// More, for people.
     pub detail: String,
 }
 
 impl Store {
-    /// Returns the facts about the job; `None` if the tenant has no such job.
+    /// What is known of the job; `None` if the tenant has no such job.
     pub async fn job_facts(
         &self,
         tenant: &TenantId,
@@ -126,7 +126,7 @@ impl Store {
         }))
     }
 
-    /// Returns the job's history, oldest first: its last 200 rows. The history outlives the job.
+    /// The job's history, oldest first: its last 200 rows. It outlives the job.
     pub async fn job_history(
         &self,
         tenant: &TenantId,

@@ -1,7 +1,7 @@
-//! Jobs that deliver repeatedly: the timer of the next run, the images that are kept, and the end by a cut-over.
+//! Jobs that deliver again and again: the timer of the next run, the images that are kept, and the end by a cut-over.
 //!
-//! Each run copies everything and delivers an image of its own. Between two runs such a job holds no instance: the
-//! image is a second name of the instance's disks, which must not be written again.
+//! Each run copies everything and delivers an image of its own. Between two runs such a job holds no instance: the image is a second
+//! name of the instance's disks, which must not be written to again.
 
 use domain::job::{Event, State};
 use domain::message::{Command, Message, TraceHeaders};
@@ -14,16 +14,16 @@ use super::{Increments, TIMER_CHANNEL};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// Outcome of a request to end a job that delivers repeatedly.
+/// What became of the wish to end a job that delivers again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CutOver {
-    /// The job is finished, or has started its last run.
+    /// It is finished, or has started its last run.
     Done,
-    /// The job's state does not allow a cut-over.
+    /// Not in this state.
     Refused(State),
     /// Its last run can't start while its source is in this state.
     Source(SourceState),
-    /// The job does not exist, or belongs to another tenant.
+    /// There is none, or it is another tenant's.
     NotFound,
 }
 
@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-/// Sets the timer of a waiting job's next run: one interval after the last start, and not in the past.
+/// Sets the timer of a waiting job's next run: its frequency after the last start, and not in the past.
 pub(super) async fn set_next_run(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -111,7 +111,7 @@ pub(super) async fn set_next_run(
     Ok(())
 }
 
-/// Asks for the removal of a job's oldest images above the number that it keeps.
+/// Asks for the removal of the oldest images that a job has above the number that it keeps.
 pub(crate) async fn prune_images(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -140,8 +140,7 @@ pub(crate) async fn prune_images(
     Ok(())
 }
 
-/// Changes the interval of a job and the number of images that it keeps. The timer and images of a waiting job follow
-/// at once.
+/// Changes how often a job delivers and how many images it keeps; a waiting job's timer and images follow at once.
 pub(super) async fn change(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -167,7 +166,7 @@ pub(super) async fn change(
 }
 
 impl Increments {
-    /// Returns the schedule from the columns of a job; `None` for a job that delivers once.
+    /// From the columns of a job; `None` for one that delivers once.
     pub(super) fn from_columns(
         frequency_hours: Option<i32>,
         images_to_keep: Option<i32>,

@@ -1,4 +1,4 @@
-//! The runs of a job: written with the transitions that begin and end them, and shown by the API.
+//! The runs of a job: written with the transitions that begin and end them, shown by the API.
 
 use std::collections::HashMap;
 
@@ -10,22 +10,22 @@ use sqlx::postgres::PgConnection;
 use crate::row::{parse, parse_opt};
 use crate::{StoreError, Transaction};
 
-/// Maximum number of runs of a job that are shown, the newest ones.
+/// Runs of a job that are shown at most, the newest ones.
 const MOST_SHOWN: i64 = 50;
 
-/// Origin of a run.
+/// Who started a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
-    /// The tenant started the run.
+    /// The tenant.
     Manual,
-    /// A timer started the run.
+    /// A timer.
     Schedule,
 }
 
 impl RunKind {
     const ALL: [Self; 2] = [Self::Manual, Self::Schedule];
 
-    /// Returns the name in the database.
+    /// As it is stored.
     fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
@@ -48,19 +48,19 @@ impl std::str::FromStr for RunKind {
 /// One run of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRun {
-    /// Number of the run.
+    /// Its number.
     pub run: Run,
-    /// Origin of the run.
+    /// Who started it.
     pub kind: RunKind,
-    /// Time of the start.
+    /// When.
     pub started_at: Timestamp,
-    /// Time at which the run delivered, failed or was stopped.
+    /// When it delivered, failed or was stopped.
     pub ended_at: Option<Timestamp>,
-    /// The image that the run delivered, while the image exists.
+    /// The image that it delivered, while that is there.
     pub image_id: Option<ImageId>,
 }
 
-/// Records that a run has begun or ended, in the transaction that moved the job.
+/// Writes down that a run has begun or ended, in the transaction that moved the job.
 pub(super) async fn record(
     transaction: &mut Transaction<'_>,
     changed: &JobChanged,
@@ -87,7 +87,7 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// Returns the last runs of these jobs, by job, each list in the order of the runs.
+/// The last runs of these jobs, by job, each list in the order of the runs.
 pub(super) async fn of_jobs(
     connection: &mut PgConnection,
     ids: &[String],

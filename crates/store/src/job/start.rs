@@ -1,4 +1,4 @@
-//! Start of a job, which requires an available source.
+//! Starting a job, which needs its source to be there.
 
 use domain::job::{Event, State};
 use domain::message::TraceHeaders;
@@ -9,16 +9,16 @@ use super::transition::{Change, Guard, Transitioned, apply};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError, Transaction};
 
-/// Outcome of a request to start a job.
+/// What became of the wish to start a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartJob {
-    /// The job is in the queue for a slot.
+    /// It is in the queue for a slot.
     Started,
-    /// The job's state does not allow a start.
+    /// Not in this state.
     Refused(State),
-    /// The state of the job's source does not allow a start.
+    /// Not while its source is in this state.
     Source(SourceState),
-    /// The job does not exist, or belongs to another tenant.
+    /// There is none, or it is another tenant's.
     NotFound,
 }
 
@@ -42,7 +42,7 @@ impl Store {
     }
 }
 
-/// Performs [`Store::start_job`] as part of a larger transaction, which the caller commits only if the job is started.
+/// [`Store::start_job`] as part of a larger transaction, which the caller commits only if the job is started.
 pub(super) async fn start(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -76,7 +76,7 @@ pub(super) async fn start(
     )
     .fetch_one(&mut **transaction)
     .await?;
-    // The job claims its source by now, so a healthy source shows InUse.
+    // The job claims its source by now, so that InUse is what a healthy one shows.
     Ok(
         match SourceState::derive(source.deleting, source.healthy, true) {
             SourceState::InUse | SourceState::Available => StartJob::Started,

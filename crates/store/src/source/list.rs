@@ -1,4 +1,4 @@
-//! The tenant's sources, with their disks and derived states.
+//! The tenant's sources, with their disks and the state that follows from what is known of each.
 
 use std::collections::HashMap;
 
@@ -17,65 +17,64 @@ use crate::{Listed, Page, Store, StoreError};
 /// A source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// Id of the source.
+    /// Its id.
     pub id: SourceId,
-    /// Name of the source.
+    /// Its name.
     pub name: String,
-    /// Description of the source.
+    /// Its description.
     pub description: String,
-    /// State of the source.
+    /// Its state.
     pub state: SourceState,
-    /// True if the source's agent reported lately.
+    /// Whether its agent was heard lately.
     pub online: bool,
-    /// The most recent job of the source.
+    /// The most recent job of it.
     pub job_id: Option<JobId>,
-    /// Version of the agent, such as `0.1.0`.
+    /// Such as `0.1.0`.
     pub agent_version: String,
-    /// Architecture of the server, such as `x86_64`.
+    /// Such as `x86_64`.
     pub architecture: String,
-    /// Platform of the server, such as `Ubuntu`.
+    /// Such as `Ubuntu`.
     pub platform: String,
-    /// The API's `KernelLevel`.
+    /// As the API's `KernelLevel`.
     pub kernel_level: i32,
     /// JSON object with lower-case keys.
     pub system_info: Value,
     /// Seconds between two heartbeats.
     pub heartbeat_secs: i32,
-    /// Code and sentence of the failure that the agent reports.
+    /// Code and sentence of what its agent complains of.
     pub failure: Option<(String, String)>,
-    /// Warning for the owner of a source that works.
+    /// What its owner must know although it works.
     pub warning: Option<String>,
-    /// Time of the registration.
+    /// When it registered.
     pub created_at: Timestamp,
-    /// Time of the agent's last report.
+    /// When its agent was last heard.
     pub last_seen_at: Timestamp,
-    /// Workgroup of the source.
+    /// The workgroup that it is in.
     pub workgroup_id: Option<WorkgroupId>,
-    /// Disks of the source, by index.
+    /// Its disks, by index.
     pub disks: Vec<SourceDisk>,
 }
 
-/// A filter for the list of sources; absent parts match all.
+/// Which sources to list; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFilter {
-    /// Ids of the sources.
+    /// One of these.
     pub ids: Option<Vec<String>>,
-    /// Most recent job of the source.
+    /// Whose most recent job is this one.
     pub job_id: Option<String>,
-    /// Name of the source.
+    /// Of this name.
     pub name: Option<String>,
-    /// State of the source.
+    /// In this state.
     pub state: Option<SourceState>,
-    /// Workgroup of the source.
+    /// In this workgroup.
     pub workgroup_id: Option<String>,
-    /// True for sources with a job, false for sources without.
+    /// With a job, or without one.
     pub has_job: Option<bool>,
-    /// Tags that the source must have, all of them.
+    /// With all of these tags.
     pub tags: Vec<TagFilter>,
 }
 
-/// Returns the condition that a source is in a state. It inverts [`SourceState::derive`], so that list and filter can't
-/// disagree.
+/// The condition that a source is in a state: [`SourceState::derive`] turned around, so that list and filter can't disagree.
 fn is_in(state: SourceState) -> String {
     let circumstances = (0..8_u8)
         .map(|bits| (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0))
@@ -93,7 +92,7 @@ fn is_in(state: SourceState) -> String {
 }
 
 impl Store {
-    /// Returns the tenant's sources, newest first.
+    /// The tenant's sources, newest first.
     pub async fn sources(
         &self,
         tenant: &TenantId,

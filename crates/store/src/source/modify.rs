@@ -5,7 +5,7 @@ use domain::{SourceId, TenantId};
 
 use crate::{Store, StoreError};
 
-/// Changes of a source; absent parts stay.
+/// What to change; absent parts stay.
 #[derive(Debug, Clone, Default)]
 pub struct SourceChange {
     /// The new name.
@@ -14,16 +14,16 @@ pub struct SourceChange {
     pub description: Option<String>,
 }
 
-/// Outcome of a change.
+/// What became of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModifySource {
-    /// The source was changed.
+    /// Done.
     Modified,
     /// Another source of the tenant has that name.
     NameTaken,
-    /// The source is being deleted.
+    /// It is being deleted.
     Deleting,
-    /// The source does not exist, or belongs to another tenant.
+    /// There is none, or it is another tenant's.
     NotFound,
 }
 

@@ -1,4 +1,4 @@
-//! Rows that are removed with a job, and rows without an owner.
+//! What goes with a job, and what nobody owns.
 
 use domain::InstanceId;
 use domain::job::Event;

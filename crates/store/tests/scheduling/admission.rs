@@ -1,4 +1,4 @@
-//! The choice of jobs that get a slot, and its time.
+//! Who gets a slot, and when.
 
 use domain::JobId;
 use domain::job::Event;

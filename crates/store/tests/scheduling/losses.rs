@@ -1,4 +1,4 @@
-//! Leases whose holder is lost, and requests without a response.
+//! Leases whose holder is lost, and what nobody did.
 
 use std::time::Duration;
 

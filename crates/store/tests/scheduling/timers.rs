@@ -1,4 +1,4 @@
-//! Timers that are due.
+//! What is due.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
