@@ -2,6 +2,6 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=migrations");
-    // tools/check-sqlx has every query asked anew by naming a new folder.
+    // tools/check-sqlx names a new folder to have every query checked again.
     println!("cargo::rerun-if-env-changed=SQLX_OFFLINE_DIR");
 }

@@ -13,7 +13,8 @@ pub const MAX_LENGTH: usize = 2048;
 /// The settings that the text requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationParameters {
-    /// Most bytes per second that the agent sends; `None` is no limit. On the wire: Kbit/s, 0 for no limit.
+    /// Maximum number of bytes per second that the agent sends; `None` is no limit. On the wire: Kbit/s, 0 for no
+    /// limit.
     pub bandwidth_limit_bytes_per_sec: Option<u64>,
     /// zstd level 1–19; `Some(0)` disables compression; `None` lets the sender balance link and processor.
     pub compress_level: Option<i32>,

@@ -1,4 +1,4 @@
-//! Activation codes, with which agents register. Only the SHA-256 of a code's secret is kept.
+//! Activation codes for the registration of agents. Only the SHA-256 of a code's secret is kept.
 
 use domain::name::Name;
 use domain::{AccessTokenId, TenantId, Timestamp};
@@ -6,56 +6,56 @@ use domain::{AccessTokenId, TenantId, Timestamp};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// Agents that may register with a code for which nothing else was said.
+/// Default number of agents that may register with a code.
 pub const DEFAULT_USES: i32 = 100;
-/// Days that such a code is valid.
+/// Default number of days that a code is valid.
 pub const DEFAULT_DAYS: i32 = 30;
 
 /// An activation code to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccessToken<'a> {
-    /// Its public name.
+    /// Public name of the code.
     pub id: &'a AccessTokenId,
-    /// What people call it.
+    /// Name of the code for people.
     pub name: &'a Name,
-    /// More about it.
+    /// Description of the code.
     pub description: &'a str,
-    /// How many agents may register with it; without it [`DEFAULT_USES`], or fewer if the tenant's quota is lower.
+    /// Number of agents that may register. The default is [`DEFAULT_USES`], or fewer if the tenant's quota is lower.
     pub max_count: Option<i32>,
-    /// How many days it is valid; without it [`DEFAULT_DAYS`], or fewer if the tenant's quota is lower.
+    /// Number of days that the code is valid. The default is [`DEFAULT_DAYS`], or fewer if the tenant's quota is lower.
     pub valid_days: Option<i32>,
     /// SHA-256 of the code's secret.
     pub code_hash: &'a [u8],
 }
 
-/// What became of making one.
+/// Outcome of a request for an activation code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateAccessToken {
-    /// It is there.
+    /// The code was created.
     Created,
-    /// A quota of the tenant does not allow it.
+    /// A quota of the tenant refuses the code.
     Refused(AccessTokenQuota),
 }
 
-/// A tenant's quota for activation codes, and what it allows.
+/// A tenant's quota for activation codes, and its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessTokenQuota {
-    /// So many codes.
+    /// Number of codes.
     Codes(i32),
-    /// So many agents with one code.
+    /// Number of agents with one code.
     Uses(i32),
-    /// So many days of validity.
+    /// Days of validity.
     Days(i32),
 }
 
 /// The state of an activation code, as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessTokenStatus {
-    /// Agents can register with it.
+    /// Agents can register with the code.
     Activated,
-    /// It was disabled, or used up.
+    /// The code was disabled or is used up.
     Unactivated,
-    /// Its time is over.
+    /// The code's validity is over.
     Expired,
 }
 
@@ -63,7 +63,7 @@ impl AccessTokenStatus {
     /// Every status.
     pub const ALL: [Self; 3] = [Self::Activated, Self::Unactivated, Self::Expired];
 
-    /// As on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Activated => "activated",
@@ -76,37 +76,38 @@ impl AccessTokenStatus {
 /// An activation code in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessToken {
-    /// Its public name.
+    /// Public name of the code.
     pub id: AccessTokenId,
-    /// What people call it.
+    /// Name of the code for people.
     pub name: String,
-    /// More about it.
+    /// Description of the code.
     pub description: String,
-    /// How many agents may register with it.
+    /// Number of agents that may register with the code.
     pub max_count: i32,
-    /// How many have.
+    /// Number of agents that have registered.
     pub registered: i32,
-    /// How many days it is valid from its making.
+    /// Number of days that the code is valid, from its creation.
     pub valid_days: i32,
-    /// Its state.
+    /// State of the code.
     pub status: AccessTokenStatus,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// Which activation codes to list; absent parts match all.
+/// A filter for the list of activation codes; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct AccessTokenFilter {
-    /// One of these.
+    /// Ids of the codes.
     pub ids: Option<Vec<String>>,
-    /// Of this name.
+    /// Name of the code.
     pub name: Option<String>,
-    /// In this state.
+    /// State of the code.
     pub status: Option<AccessTokenStatus>,
 }
 
 impl Store {
-    /// Keeps a new activation code, if the tenant's quotas allow it. Its row is locked, so that two can't both take the last place.
+    /// Inserts a new activation code if the tenant's quotas allow it. The tenant's row is locked, so that two calls
+    /// can't both take the last place.
     pub async fn create_access_token(
         &self,
         tenant: &TenantId,
@@ -159,8 +160,8 @@ impl Store {
         Ok(CreateAccessToken::Created)
     }
 
-    /// A page of the tenant's activation codes, newest first, and how many there are on all pages. A quota bounds them, so pages are counted
-    /// off.
+    /// Returns a page of the tenant's activation codes, newest first, and their number on all pages. A quota bounds the
+    /// codes, so pages are read by offset.
     pub async fn access_tokens(
         &self,
         tenant: &TenantId,
@@ -222,7 +223,8 @@ impl Store {
         })
     }
 
-    /// Lets no more agents register with the code. Those that have stay. False if the tenant has no such code.
+    /// Refuses further registrations with the code. Agents that have registered stay. False if the tenant has no such
+    /// code.
     pub async fn disable_access_token(
         &self,
         tenant: &TenantId,

@@ -1,9 +1,10 @@
-//! Admission: which started job gets a slot next.
+//! Admission: the choice of the next started job that gets a slot.
 //!
-//! A slot is a running job with `admitted_at` set (`docs/decisions/0001-slots-are-counted.md`). It is one of its tenant's, of which a quota says how
-//! many there are, and a place of a worker, of which there are as many as live workers have. Places are shared max-min fairly: the next free one goes
-//! to the waiting tenant that holds the fewest, so no tenant gets one more while another waits that holds fewer. Within a tenant priority decides,
-//! then age. Where nothing becomes free, a run of the tenant that holds the most is asked to give its place up ([`Store::ask_for_place`]).
+//! A slot is a running job with `admitted_at` set (`docs/decisions/0001-slots-are-counted.md`). It counts against two
+//! limits. A quota limits the slots of the tenant. The live workers limit the places for all tenants. Places are shared
+//! max-min fairly: the next free place goes to the waiting tenant that holds the fewest. So no tenant gets another
+//! place while a tenant waits that holds fewer. Within a tenant, priority decides first, then age. If no place becomes
+//! free, a run of the tenant that holds the most is asked to give up its place ([`Store::ask_for_place`]).
 
 use std::time::Duration;
 
@@ -14,21 +15,22 @@ use sqlx::types::Json;
 use crate::row::parse;
 use crate::{Store, StoreError, outbox};
 
-/// A job that was given a slot.
+/// A job that received a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
     /// The job.
     pub job_id: JobId,
-    /// Its run.
+    /// The job's run.
     pub run: Run,
 }
 
-/// Taken by whoever admits, until its transaction ends.
+/// Lock that an admission holds until its transaction ends.
 const ADMISSION_LOCK: i64 = 0x7768_6572_7279;
 
 impl Store {
-    /// Gives slots to one queued job of each tenant that holds the fewest, as long as workers have free places, and to no more than `window` jobs
-    /// in all that wait for a worker. Without a live worker the window alone bounds what waits for the first.
+    /// Gives a slot to one queued job of each tenant that holds the fewest, while workers have free places. At most
+    /// `window` admitted jobs wait for a worker at a time. Without a live worker, `window` alone bounds the jobs that
+    /// wait for the first one.
     ///
     /// # Errors
     /// The database fails.
@@ -57,9 +59,11 @@ impl Store {
         Ok(admitted)
     }
 
-    /// Asks the run that has had its worker's place longest, of the tenant that holds the most, to give it up: no place is free, and a tenant waits
-    /// that would still hold no more than the other when it had it. Runs in the middle of their copy are asked only, once they had their
-    /// place for `at_least`, and one at a time. Answers with the job that was asked.
+    /// Asks a run to give up its worker's place, and returns the job that was asked.
+    ///
+    /// A run is asked if no place is free and a tenant waits that would hold no more than the asked tenant after the
+    /// exchange. The run belongs to the tenant that holds the most and has had its place longest. Only runs in the
+    /// middle of their copy are asked, after they have had their place for `at_least`. One run is asked at a time.
     ///
     /// # Errors
     /// The database fails.
@@ -101,7 +105,7 @@ impl Store {
 
     async fn admit_one(&self, tenant: &str, window: i64) -> Result<Turn, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // Free places are counted over all tenants: one admission at a time.
+        // Free places are counted over all tenants, so only one admission runs at a time.
         sqlx::query!("select pg_advisory_xact_lock($1)", ADMISSION_LOCK)
             .execute(&mut *transaction)
             .await?;

@@ -1,6 +1,6 @@
-//! What agents write: their registration, their heartbeats, and what became of their assignments.
+//! Writes of agents: their registration, their heartbeats, and the reports on their assignments.
 //!
-//! An agent is known by its key, and so by the id of its source; its calls name no tenant, the source's row does.
+//! An agent is identified by its key, and so by the id of its source. Its calls name no tenant; the source's row does.
 
 mod heartbeat;
 mod register;
@@ -17,25 +17,25 @@ use sqlx::types::Json;
 use crate::row::signed;
 use crate::{StoreError, Transaction};
 
-/// What an agent found on its server.
+/// The inventory that an agent reports of its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
-    /// Such as `0.1.0`.
+    /// Version of the agent, such as `0.1.0`.
     pub agent_version: String,
-    /// Such as `x86_64`.
+    /// Architecture of the server, such as `x86_64`.
     pub architecture: String,
-    /// Such as `Ubuntu`.
+    /// Platform of the server, such as `Ubuntu`.
     pub platform: String,
-    /// As the API's `KernelLevel`.
+    /// The API's `KernelLevel`.
     pub kernel_level: i32,
     /// JSON object with lower-case keys, for `SystemInfo`.
     pub system_info: serde_json::Value,
-    /// The disks that could be read, each index once.
+    /// The readable disks, each index once.
     pub disks: Vec<SourceDisk>,
 }
 
-/// Writes the disks that were found. What was known of other disks goes only if `complete`: a disk that can't be read right now
-/// is still the source's.
+/// Writes the disks that the agent found. Records of other disks are removed only if `complete` is set: a disk that
+/// can't be read now still belongs to the source.
 async fn write_disks(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

@@ -1,4 +1,4 @@
-//! What an agent is to send, and what it says of it.
+//! Assignments of agents, and the agents' reports on them.
 
 use domain::{Epoch, Failure, JobId};
 
@@ -6,18 +6,18 @@ use crate::agent::ReportedState;
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// What an agent last said of its assignment.
+/// The last report of an agent on its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentReport {
-    /// How far it is.
+    /// Progress of the assignment.
     pub state: ReportedState,
-    /// Why it failed, or what it tries again.
+    /// Reason for the failure or for the retries.
     pub failure: Option<Failure>,
 }
 
 impl Store {
-    /// Gives the job's source its assignment under `epoch`, in place of an earlier one. `message` is a `wherry.agent.v1.Assignment`.
-    /// `false` if the epoch is over.
+    /// Gives the job's source its assignment under `epoch`, in place of an earlier one. `message` is a
+    /// `wherry.agent.v1.Assignment`. `false` if the epoch is over.
     ///
     /// # Errors
     /// The database fails.
@@ -45,8 +45,8 @@ impl Store {
         Ok(written.rows_affected() == 1)
     }
 
-    /// Changes what the source's assignment says, without beginning it anew: what the agent has said of it stands. `false` if the epoch is over,
-    /// or there is none.
+    /// Changes the content of the source's assignment without a restart: the agent's reports remain. `false` if the
+    /// epoch is over, or if there is no assignment.
     ///
     /// # Errors
     /// The database fails.
@@ -67,7 +67,7 @@ impl Store {
         Ok(written.rows_affected() == 1)
     }
 
-    /// What the agent last said under this epoch.
+    /// Returns the agent's last report under this epoch.
     ///
     /// # Errors
     /// The database fails.
@@ -99,7 +99,7 @@ impl Store {
         .transpose()
     }
 
-    /// Takes the assignment back, unless it is of a later epoch.
+    /// Withdraws the assignment, unless it has a later epoch.
     ///
     /// # Errors
     /// The database fails.

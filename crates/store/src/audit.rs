@@ -1,24 +1,25 @@
-//! The audit: who changed what.
+//! The audit: callers and their changes.
 //!
-//! A row is written before its call is carried out and completed when the outcome is known. A row that was never completed says that the
-//! call may have been carried out, and that nobody was left to tell: the process died, or Postgres went away.
+//! A row is written before its call is carried out and completed when the outcome is known. A row that was never
+//! completed means that the call may have been carried out. Its outcome was not recorded, because the process died or
+//! Postgres was unavailable.
 
 use domain::{TenantId, Timestamp};
 use sqlx::PgExecutor;
 
 use crate::{Store, StoreError};
 
-/// Rows that are forgotten at once at most.
+/// Maximum number of rows that one statement deletes.
 const BATCH: i64 = 10_000;
 
-/// Who calls.
+/// Kind of caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
     /// A tenant, with a signed call.
     Tenant,
-    /// Whoever may open the operators' socket.
+    /// Anyone who may open the operators' socket.
     Operator,
-    /// An agent that has no identity yet: it registers.
+    /// An agent without an identity, which registers.
     Agent,
 }
 
@@ -35,23 +36,23 @@ impl Actor {
 /// A call that is about to be carried out.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
-    /// Who calls.
+    /// The caller.
     pub actor: Actor,
-    /// Whom it concerns, if that is known already.
+    /// The tenant concerned, if it is known already.
     pub tenant: Option<&'a TenantId>,
-    /// The key that it was signed with, or the activation code's id; empty for operators.
+    /// The key that signed the call, or the activation code's id; empty for operators.
     pub access_key: &'a str,
-    /// The user whose key that is; empty for the tenant's own.
+    /// The user of that key; empty for the tenant's own key.
     pub user_name: &'a str,
-    /// Where it came from.
+    /// Address that the call came from.
     pub origin: &'a str,
-    /// Its id, as in the answer and in the log.
+    /// Id of the call, as in the answer and in the log.
     pub request_id: &'a str,
-    /// What is called.
+    /// The operation called.
     pub operation: &'a str,
-    /// The ids that it names.
+    /// Ids that the call names.
     pub resources: &'a [String],
-    /// Its outcome, for a call that is refused before it is carried out.
+    /// Outcome of a call that is refused before it is carried out.
     pub outcome: Option<&'a str>,
 }
 
@@ -59,16 +60,16 @@ pub struct NewEntry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryId(i64);
 
-/// Which rows to list; absent parts match all.
+/// A filter for the audit; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// A tenant's name, or its id.
+    /// A tenant's name or id.
     pub tenant: Option<String>,
-    /// Not before.
+    /// Earliest time.
     pub since: Option<Timestamp>,
-    /// Before.
+    /// Time before which the call came.
     pub until: Option<Timestamp>,
-    /// What was called.
+    /// The operation called.
     pub operation: Option<String>,
     /// An access key's id, a user's name, or `operator`.
     pub principal: Option<String>,
@@ -76,37 +77,37 @@ pub struct AuditFilter {
     pub outcome: Option<String>,
 }
 
-/// One row.
+/// One row of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its place in the order.
+    /// Position of the row in the order.
     pub seq: i64,
-    /// When the call came.
+    /// Time of the call.
     pub at: Timestamp,
     /// `tenant`, `operator` or `agent`.
     pub actor: String,
-    /// Name of the tenant that it concerns, or its id if it is gone; empty for none.
+    /// Name of the tenant concerned, or its id if the tenant is gone; empty for none.
     pub tenant: String,
-    /// The key that it was signed with.
+    /// The key that signed the call.
     pub access_key: String,
-    /// The user whose key that is.
+    /// The user of that key.
     pub user_name: String,
-    /// Where it came from.
+    /// Address that the call came from.
     pub origin: String,
-    /// Its id.
+    /// Id of the call.
     pub request_id: String,
-    /// What was called.
+    /// The operation called.
     pub operation: String,
-    /// What it named and what it made.
+    /// Ids that the call named or created.
     pub resources: Vec<String>,
     /// `OK`, a code, or `Unknown`.
     pub outcome: String,
-    /// How many calls the row stands for: more than one where calls were throttled.
+    /// Number of calls that the row stands for. It is more than one if calls were throttled.
     pub calls: i64,
 }
 
 impl Store {
-    /// Writes that a call is about to be carried out, or that it was refused.
+    /// Records that a call is about to be carried out, or that it was refused.
     ///
     /// # Errors
     /// The database fails. The call must not be carried out then.
@@ -114,7 +115,7 @@ impl Store {
         Ok(insert(&self.pool, entry).await?)
     }
 
-    /// Writes one row for so many calls that were refused alike.
+    /// Writes one row for `calls` calls with the same refusal.
     ///
     /// # Errors
     /// The database fails.
@@ -137,7 +138,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what became of the call, and what it made. `tenant` is whom it concerned, if that was not known before.
+    /// Writes the outcome of the call and the ids that it created. `tenant` is the tenant concerned, if it was not
+    /// known before.
     ///
     /// # Errors
     /// The database fails. The call must not be answered as done then.
@@ -161,7 +163,7 @@ impl Store {
         Ok(())
     }
 
-    /// The rows behind `after`, oldest first, `limit` at most.
+    /// Returns the rows behind `after`, oldest first, `limit` at most.
     ///
     /// # Errors
     /// The database fails.
@@ -214,7 +216,7 @@ impl Store {
             .collect())
     }
 
-    /// Forgets at most 10,000 rows that are older than so many days, and says how many.
+    /// Deletes at most 10,000 rows that are older than `days` days, and returns their number.
     ///
     /// # Errors
     /// The database fails.
@@ -232,7 +234,7 @@ impl Store {
     }
 }
 
-/// Writes a row, be it in the transaction that does what it says.
+/// Writes a row, possibly in the transaction of the change itself.
 pub(crate) async fn insert(
     executor: impl PgExecutor<'_>,
     entry: &NewEntry<'_>,

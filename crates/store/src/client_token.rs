@@ -1,8 +1,8 @@
-//! Client tokens: a call that is repeated with the same token has the first one's answer (SMC API §5.7). A token is one for the whole
-//! account: another operation can't use it for something else.
+//! Client tokens: a call repeated with the same token has the first call's answer (SMC API §5.7). A token is unique in
+//! its account: another operation can't use it again.
 //!
-//! The token is claimed in the transaction that does what the call asks, so a failed call does not bind it. A second call with the
-//! same token waits in Postgres for the first one's end and then reads its answer.
+//! The token is claimed in the transaction that performs the call, so a failed call does not bind it. A second call
+//! with the same token waits in Postgres for the end of the first and then reads its answer.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::{Store, StoreError, Transaction};
 
-/// How long an answer is kept for its token.
+/// Time that an answer is kept for its token.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A call's token, and what tells whether it is the same call.
+/// A call's token, and the data that identify a repetition of the call.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientToken<'a> {
     /// The token.
@@ -25,10 +25,10 @@ pub struct ClientToken<'a> {
     pub digest: &'a [u8],
 }
 
-/// What became of a token.
+/// Outcome of a claim to a token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Claim {
-    /// It is new, and bound to the answer if the transaction commits.
+    /// The token is new, and bound to the answer if the transaction commits.
     New,
     /// The same call had this answer.
     Repeated(Value),
@@ -36,7 +36,7 @@ pub(crate) enum Claim {
     Mismatch,
 }
 
-/// Binds the token to `answer`, or finds what it is bound to.
+/// Binds the token to `answer`, or returns its earlier binding.
 pub(crate) async fn claim(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -76,7 +76,7 @@ pub(crate) async fn claim(
 }
 
 impl Store {
-    /// Forgets at most 10,000 tokens whose time is over, and says how many.
+    /// Deletes at most 10,000 expired tokens, and returns their number.
     pub async fn forget_client_tokens(&self) -> Result<u64, StoreError> {
         let deleted = sqlx::query!(
             "delete from client_token where (tenant, token) in (

@@ -1,7 +1,7 @@
-//! Messages that nobody could read or do, kept for a person.
+//! Messages that could not be read or processed, kept for a person.
 //!
-//! A row is one message: the same one that dies again is counted there. An operator who has found the reason sends it on its way again: the
-//! relay publishes it as it came, and removes the row.
+//! A row is one message. Further failures of the same message are counted in its row. An operator who has found the
+//! reason requests a retry. The relay then publishes the message unchanged and removes the row.
 
 use domain::Timestamp;
 use domain::message::TraceHeaders;
@@ -9,31 +9,31 @@ use sqlx::types::Json;
 
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// Rows of the outbox that can't be read lie under this subject, as JSON: they have none yet.
+/// Subject of outbox rows that can't be read. They are kept as JSON, because they have no subject yet.
 pub(crate) const OUTBOX: &str = "outbox";
 
-/// A message that nobody could read or do.
+/// A message that could not be read or processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number.
+    /// Number of the dead letter.
     pub id: i64,
-    /// Where it came from.
+    /// Subject of the message.
     pub subject: String,
-    /// Its bytes.
+    /// Bytes of the message.
     pub payload: Vec<u8>,
-    /// Its headers.
+    /// Headers of the message.
     pub headers: TraceHeaders,
-    /// Why it died, the last time.
+    /// Reason for the last failure.
     pub reason: String,
-    /// How often it died.
+    /// Number of failures.
     pub times: i32,
-    /// When, for the first time.
+    /// Time of the first failure.
     pub first_at: Timestamp,
-    /// When, for the last time.
+    /// Time of the last failure.
     pub last_at: Timestamp,
 }
 
-/// A dead letter that is being sent again. It stays when this is dropped.
+/// A dead letter that is being sent again. Dropping this value keeps the dead letter.
 #[derive(Debug)]
 pub struct Retried {
     transaction: Transaction<'static>,
@@ -42,7 +42,7 @@ pub struct Retried {
 }
 
 impl Store {
-    /// Keeps a message with the reason why it could not be read or done.
+    /// Stores a message with the reason why it could not be read or processed.
     ///
     /// # Errors
     /// The database fails; the message must not be discarded then.
@@ -68,7 +68,7 @@ impl Store {
         Ok(())
     }
 
-    /// Up to `most` dead letters, those that died last first; with an id, that one only.
+    /// Returns up to `most` dead letters, latest failures first. With an id, only that dead letter.
     ///
     /// # Errors
     /// The database fails.
@@ -103,7 +103,7 @@ impl Store {
             .collect())
     }
 
-    /// Asks the relay to send a dead letter on its way again. `false` if there is none of this id.
+    /// Asks the relay to send a dead letter again. `false` if none has this id.
     ///
     /// # Errors
     /// The database fails.
@@ -119,7 +119,7 @@ impl Store {
         Ok(asked.rows_affected() == 1)
     }
 
-    /// Forgets a dead letter. `false` if there is none of this id.
+    /// Deletes a dead letter. `false` if none has this id.
     ///
     /// # Errors
     /// The database fails.
@@ -130,7 +130,8 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// A dead letter that is to be sent again and that no other relay has taken. Those of the outbox are back in it by themselves.
+    /// Takes a dead letter that is to be sent again and that no other relay has taken. Dead letters of the outbox are
+    /// moved back to the outbox.
     ///
     /// # Errors
     /// The database fails.
@@ -174,10 +175,10 @@ impl Store {
 }
 
 impl Retried {
-    /// It is on its way: the row goes.
+    /// Removes the row of a dead letter that was sent.
     ///
     /// # Errors
-    /// The database fails; it is sent once more then.
+    /// The database fails; the dead letter is sent once more.
     pub async fn sent(mut self) -> Result<(), StoreError> {
         sqlx::query!("delete from dead_letter where id = $1", self.letter.id)
             .execute(&mut *self.transaction)

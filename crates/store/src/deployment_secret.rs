@@ -1,9 +1,9 @@
-//! Secrets of the deployment as a whole. Each is made once, by whichever process comes first, and never changes.
+//! Secrets of the deployment as a whole. Each is created once, by the first process that needs it, and never changes.
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// The secret of this name, if it has been made.
+    /// Returns the secret of this name, if it exists.
     ///
     /// # Errors
     /// [`StoreError::Unseal`] if it was sealed with another key.
@@ -17,7 +17,7 @@ impl Store {
             .transpose()
     }
 
-    /// Keeps `candidate` under this name unless another process was first, and returns what is kept.
+    /// Stores `candidate` under this name unless another process was first, and returns the stored secret.
     pub async fn keep_deployment_secret(
         &self,
         name: &str,

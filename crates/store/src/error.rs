@@ -1,13 +1,13 @@
-//! What can go wrong between Wherry and Postgres.
+//! Errors between Wherry and Postgres.
 
-/// How a caller should take an error.
+/// The way a caller should treat an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The same call may succeed in a moment.
     Retry,
-    /// The call collided with another in a way that it has no outcome for.
+    /// The call collided with another and has no outcome for the collision.
     Conflict,
-    /// A row holds what this version can't read.
+    /// A row holds a value that this version can't read.
     Corrupt,
     /// A defect, or a database that is not ours.
     Internal,
@@ -23,17 +23,17 @@ pub enum StoreError {
     Connect {
         /// Host, port and database, without credentials.
         address: String,
-        /// What the driver said.
+        /// Error of the driver.
         #[source]
         source: sqlx::Error,
     },
     /// The database URL can't be read.
     #[error("the database URL is not of the form postgres://user:password@host:port/database")]
     InvalidUrl(#[source] sqlx::Error),
-    /// The schema could not be brought to this version.
+    /// The schema could not be migrated to this version.
     #[error("can't migrate the database to this version's schema")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// The schema is not there, or that of an older version.
+    /// The schema is missing or belongs to an older version.
     #[error(
         "the database has no Wherry schema, or an older one: `wherry migrate` brings it to this version"
     )]
@@ -46,7 +46,7 @@ pub enum StoreError {
     UnknownValue {
         /// Table and column.
         column: &'static str,
-        /// What it holds.
+        /// Value of the column.
         value: String,
     },
     /// A sealed secret can't be opened with this key.
@@ -55,7 +55,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// How to take it.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect { .. } => ErrorKind::Retry,
@@ -65,7 +65,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the statement broke the unique constraint or index of this name.
+    /// Returns true if the statement broke the unique constraint or index of this name.
     pub(crate) fn violates(&self, constraint: &str) -> bool {
         match self {
             Self::Statement(sqlx::Error::Database(error)) => error.constraint() == Some(constraint),
@@ -74,7 +74,7 @@ impl StoreError {
     }
 }
 
-/// SQLSTATEs, or classes of them, of what is over in a while.
+/// SQLSTATEs, or classes of them, of conditions that pass.
 const PASSING: [&str; 8] = [
     "08",    // the connection
     "25006", // the server is a standby: a failover is under way
@@ -93,7 +93,7 @@ fn statement_kind(error: &sqlx::Error) -> ErrorKind {
             Some(code) if code.starts_with("23") => ErrorKind::Conflict,
             _ => ErrorKind::Internal,
         },
-        // A connection that breaks between two messages shows as a breach of the protocol.
+        // A connection that breaks between two messages appears as a breach of the protocol.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)

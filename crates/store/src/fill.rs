@@ -1,12 +1,13 @@
-//! Rows as an old deployment has them, for load tests: so many that a statement without its index would show.
+//! Rows of a long-used deployment, for load tests: so many that a statement without its index is noticed.
 
 use domain::TenantId;
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Gives the tenant `count` more sources, each with a disk and one job: of ten, seven are finished, one is ready, one stopped, and one
-    /// waits for its next run. They lie one second apart, back from now, and for a day the sources pass for heard. Quotas don't matter here.
+    /// Inserts `count` more sources for the tenant, each with a disk and one job. Of ten jobs, seven are finished, one
+    /// is ready, one is stopped, and one waits for its next run. Their times are one second apart, back from now. For a
+    /// day the sources count as online. Quotas are ignored here.
     ///
     /// # Errors
     /// The database fails.
@@ -17,7 +18,8 @@ impl Store {
         count: u32,
     ) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // All rows in one statement: a hundred thousand of them take seconds, whatever the time limit of a call's statements.
+        // All rows in one statement: a hundred thousand rows take seconds, more than the time limit of a call's
+        // statements.
         sqlx::query!("set local statement_timeout = 0")
             .execute(&mut *transaction)
             .await?;
@@ -59,7 +61,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        // What Postgres does by itself a minute later.
+        // Postgres would do the same by itself a minute later.
         sqlx::query!("vacuum analyze source, source_disk, job, job_disk, job_event")
             .execute(&self.pool)
             .await?;

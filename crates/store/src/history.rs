@@ -1,8 +1,8 @@
-//! The history of all jobs, as the operator and checkers read it: in the order in which it happened.
+//! The history of all jobs, for the operator and checkers, in the order of events.
 //!
-//! `seq` is that order. An admission counts slots before it writes its row, and a job that gives its slot back writes its row before it
-//! commits; so whoever replays the rows by `seq` never counts a slot that had been given back. The column `at` does not have this property:
-//! it is the beginning of a transaction.
+//! `seq` is that order. An admission counts slots before it writes its row, and a job that returns its slot writes its
+//! row before it commits. So a replay of the rows by `seq` never counts a slot that had been returned. The column `at`
+//! does not have this property: it is the beginning of a transaction.
 
 use domain::job::{Event, State};
 use domain::{Epoch, Run, Timestamp};
@@ -13,32 +13,33 @@ use crate::{Store, StoreError};
 /// One row of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
-    /// Its place in the order of everything.
+    /// Position of the row in the order of all events.
     pub seq: i64,
-    /// When its transaction began.
+    /// Time at which the transaction began.
     pub at: Timestamp,
-    /// Whose job, by the tenant's name.
+    /// Name of the job's tenant.
     pub tenant: String,
-    /// Which job.
+    /// Id of the job.
     pub job_id: String,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// The state before.
+    /// The state before the event.
     pub from: State,
-    /// The state since.
+    /// The state after the event.
     pub to: State,
-    /// In which run.
+    /// The run.
     pub run: Run,
-    /// Under which epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// Who said so.
+    /// The actor that reported the event.
     pub actor: String,
-    /// More, for people.
+    /// Details, for people.
     pub detail: String,
 }
 
 impl Store {
-    /// What happened behind `after`, oldest first, `limit` rows at most; of all tenants, or of the one with this name.
+    /// Returns the events behind `after`, oldest first, `limit` rows at most. They are those of all tenants, or of the
+    /// tenant with this name.
     ///
     /// # Errors
     /// The database fails, or holds a word that this version does not know.

@@ -1,4 +1,4 @@
-//! Images, as the API shows and deletes them. Their files are removed by whoever has the image store.
+//! Images, as the API shows and deletes them. The process that has the image store removes their files.
 
 use domain::message::{Command, Message, TraceHeaders};
 use domain::{ImageId, JobId, SourceId, TenantId, Timestamp};
@@ -11,18 +11,18 @@ use crate::{Listed, Page, Store, StoreError, outbox};
 /// The state of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageState {
-    /// It is being built and stored.
+    /// The image is being built and stored.
     Creating,
-    /// It is whole.
+    /// The image is complete.
     Available,
-    /// Its files are being removed.
+    /// The image's files are being removed.
     Deleting,
 }
 
 impl ImageState {
     const ALL: [Self; 3] = [Self::Creating, Self::Available, Self::Deleting];
 
-    /// As it is stored.
+    /// Returns the name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -51,50 +51,50 @@ impl std::str::FromStr for ImageState {
 /// An image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
-    /// Its id.
+    /// Id of the image.
     pub id: ImageId,
-    /// The job that delivered it.
+    /// The job that delivered the image.
     pub job_id: JobId,
-    /// The source that it is of.
+    /// The source that the image was copied from.
     pub source_id: SourceId,
-    /// Its region.
+    /// Region of the image.
     pub region_id: String,
-    /// Its name.
+    /// Name of the image.
     pub name: String,
-    /// Its state.
+    /// State of the image.
     pub state: ImageState,
-    /// Where it lies, as the image store names it.
+    /// Location of the image, as the image store names it.
     pub location: String,
     /// Disks with sizes, root hashes and files, as in the image's own manifest.
     pub description: Value,
-    /// When it was begun.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// Which images to list; absent parts match all.
+/// A filter for the list of images; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct ImageFilter {
-    /// One of these.
+    /// Ids of the images.
     pub ids: Option<Vec<String>>,
-    /// Delivered by one of these jobs.
+    /// Jobs that delivered the images.
     pub job_ids: Option<Vec<String>>,
-    /// Of this name.
+    /// Name of the image.
     pub name: Option<String>,
 }
 
-/// What became of the wish to delete an image.
+/// Outcome of a request to delete an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteImage {
-    /// Its files are being removed; then its row goes.
+    /// The image's files are being removed; its row is deleted afterwards.
     Deleting,
-    /// It is being made, or deleted already.
+    /// The image is being created, or is being deleted already.
     Refused(ImageState),
-    /// There is none, or it is another tenant's.
+    /// The image does not exist, or belongs to another tenant.
     NotFound,
 }
 
 impl Store {
-    /// The tenant's images, newest first.
+    /// Returns the tenant's images, newest first.
     pub async fn images(
         &self,
         tenant: &TenantId,
@@ -135,7 +135,7 @@ impl Store {
         Ok(Listed { rows, total })
     }
 
-    /// Asks for the image to be deleted, with the message that brings it about.
+    /// Marks the image for deletion and appends the message that causes it.
     pub async fn delete_image(
         &self,
         tenant: &TenantId,

@@ -1,4 +1,4 @@
-//! Images from the worker's side: one for each run, with a row before its first byte and until after its last.
+//! Images from the worker's side: one for each run. Its row exists before its first byte and until after its last.
 
 use domain::message::{Command, Message, TraceHeaders};
 use domain::{Epoch, ImageId, JobId, Run};
@@ -7,17 +7,18 @@ use crate::job::increments;
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// An image that is being made.
+/// An image that is being created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BegunImage {
-    /// Its id.
+    /// Id of the image.
     pub id: ImageId,
-    /// Its name.
+    /// Name of the image.
     pub name: String,
 }
 
 impl Store {
-    /// The image that this run makes, with its name: `candidate`, or the one that an earlier owner of the run began. `None` if the epoch is over.
+    /// Returns the image of this run, with its name. It is `candidate`, or the image that an earlier owner of the run
+    /// began. `None` if the epoch is over.
     ///
     /// # Errors
     /// The database fails.
@@ -59,8 +60,8 @@ impl Store {
         .transpose()
     }
 
-    /// Says that the image is in the store, and gives it to the job; images that the job keeps no more go. `false` if the epoch is over, or
-    /// the run has ended and its image goes.
+    /// Records that the image is in the store, and assigns it to the job. Images that the job no longer keeps are
+    /// marked for removal. `false` if the epoch is over, or if the run has ended and its image is being removed.
     ///
     /// # Errors
     /// The database fails.
@@ -98,7 +99,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether the run's image is in the store and was told of; then its files are written to no more.
+    /// Returns true if the run's image is in the store and recorded as such. Its files are not written any more then.
     ///
     /// # Errors
     /// The database fails.
@@ -113,7 +114,7 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Whether the image is to go.
+    /// Returns true if the image is to be removed.
     ///
     /// # Errors
     /// The database fails.
@@ -142,7 +143,8 @@ impl Store {
     }
 }
 
-/// Asks for the removal of what the job's runs began and did not deliver: nobody goes on with it, since the next run makes its own.
+/// Asks for the removal of images that the job's runs began and did not deliver. No run continues them, since the next
+/// run makes an image of its own.
 pub(crate) async fn abandon_images(
     transaction: &mut Transaction<'_>,
     job_id: &JobId,

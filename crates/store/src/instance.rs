@@ -1,26 +1,26 @@
-//! Intermediate instances: the row is there before the resource, and goes after it.
+//! Intermediate instances: the row exists before the resource, and is removed after it.
 
 use domain::{Epoch, InstanceId, JobId, Run, TenantId};
 
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// An instance, as its row has it.
+/// An instance, as its row describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// Its id.
+    /// Id of the instance.
     pub id: InstanceId,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
-    /// For which job.
+    /// The job.
     pub job_id: JobId,
-    /// Which run of it.
+    /// The job's run.
     pub run: Run,
-    /// The epoch that last took it over.
+    /// The epoch that last took the instance over.
     pub epoch: Epoch,
-    /// What makes it.
+    /// The provider that creates the instance.
     pub provider: String,
-    /// Where it is, for providers that are bound to a machine.
+    /// Host of the instance, for providers that are bound to a machine.
     pub host: String,
     /// Certificate and key of the run's authority, as PEM.
     pub authority: Authority,
@@ -46,8 +46,8 @@ pub(crate) fn purpose(id: &str) -> String {
 }
 
 impl Store {
-    /// The job's instance for the holder of `candidate.epoch`: the candidate if there was none, else the one that was there, taken over.
-    /// `None` if the epoch is over.
+    /// Returns the job's instance for the holder of `candidate.epoch`. It is the candidate if the job had none, else
+    /// the existing instance, taken over. `None` if the epoch is over.
     ///
     /// # Errors
     /// The database fails, or the authority can't be opened with this seal key.
@@ -94,7 +94,7 @@ impl Store {
         .transpose()
     }
 
-    /// The instance that a job has.
+    /// Returns the instance of a job.
     ///
     /// # Errors
     /// The database fails.
@@ -120,7 +120,7 @@ impl Store {
         Ok(())
     }
 
-    /// Those of `ids` that nobody owns: no row names them, or the row's job is gone.
+    /// Returns those of `ids` without an owner: no row names them, or the row's job is gone.
     ///
     /// # Errors
     /// The database fails.

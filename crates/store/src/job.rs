@@ -11,17 +11,17 @@ pub mod transition;
 
 pub use transition::{Change, Guard, Transitioned};
 
-/// How a job delivers again and again.
+/// Schedule of a job that delivers repeatedly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Increments {
     /// Hours from one start to the next, 1–168.
     pub frequency_hours: i32,
-    /// Images that are kept, 1–10; the oldest go.
+    /// Number of images that are kept, 1–10; the oldest are removed first.
     pub images_to_keep: i32,
 }
 
-/// Notified when a job was queued or a slot became free: admission has something to do.
+/// Channel of notifications that a job was queued or a slot became free. Admission then has work to do.
 pub const QUEUE_CHANNEL: &str = "wherry_queue";
 
-/// Notified when a timer was set: the scheduler may have to wake earlier.
+/// Channel of notifications that a timer was set. The scheduler may then have to wake earlier.
 pub const TIMER_CHANNEL: &str = "wherry_timer";

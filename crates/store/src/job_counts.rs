@@ -1,8 +1,8 @@
-//! Figures for the dashboard, read in one go.
+//! Figures for the dashboard, read together.
 
 use crate::{Store, StoreError};
 
-/// How many there are, and how old the oldest is.
+/// Numbers of jobs, messages and agents, and the age of the oldest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
     /// Jobs by state.
@@ -15,7 +15,7 @@ pub struct Figures {
     pub leased: i64,
     /// Messages not yet published, and the age of the oldest in seconds.
     pub outbox: (i64, f64),
-    /// Sources whose agent was heard lately, and the others.
+    /// Sources whose agent reported lately, and the others.
     pub agents: (i64, i64),
 }
 

@@ -1,4 +1,4 @@
-//! Access keys: who signs calls, and for which tenant. Secrets are kept sealed.
+//! Access keys: the signers of calls, and their tenants. Secrets are kept sealed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,20 +14,20 @@ use ring::hmac;
 use crate::row::{parse, parse_opt};
 use crate::{Store, StoreError};
 
-/// An access key with its secret, and what deciding about its calls takes. Does not print the secret.
+/// An access key with its secret, and the facts that decide about its calls. Does not print the secret.
 #[derive(Clone, PartialEq)]
 pub struct AccessKey {
-    /// Its public name.
+    /// Public name of the key.
     pub id: String,
-    /// Whose calls it signs.
+    /// Tenant of the calls that the key signs.
     pub tenant: TenantId,
-    /// What it signs with.
+    /// Secret that signs calls.
     pub secret: String,
-    /// A key that is not active signs nothing.
+    /// True if the key may sign. Calls of an inactive key are refused.
     pub active: bool,
-    /// The user whose key it is; `None` is the account itself, which needs no policy.
+    /// User of the key; `None` is the account itself, which needs no policy.
     pub user: Option<KeyUser>,
-    /// What makes it a temporary key; `None` is a key that lasts.
+    /// Facts about a temporary key; `None` for a lasting key.
     pub temporary: Option<Temporary>,
 }
 
@@ -44,20 +44,20 @@ impl fmt::Debug for AccessKey {
 /// The user of a key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyUser {
-    /// Its id.
+    /// Id of the user.
     pub id: UserId,
-    /// Its name.
+    /// Name of the user.
     pub name: String,
-    /// The policies attached to it.
+    /// The policies attached to the user.
     pub policies: Arc<[Policy]>,
 }
 
-/// What makes a key temporary. Does not print what its token is checked with.
+/// Facts about a temporary key. Does not print the hash of its token.
 #[derive(Clone, PartialEq)]
 pub struct Temporary {
-    /// Until when it signs.
+    /// Time until which the key signs.
     pub expires_at: Timestamp,
-    /// What its holder may do at most.
+    /// Upper bound of the holder's rights.
     pub session_policy: Option<Arc<Policy>>,
     token_hash: Vec<u8>,
 }
@@ -71,7 +71,8 @@ impl fmt::Debug for Temporary {
 }
 
 impl AccessKey {
-    /// Whether this is the security token of this key, compared in constant time. A key that lasts has none.
+    /// Returns true if `token` is the security token of this key, compared in constant time. A lasting key has no
+    /// token.
     pub fn has_security_token(&self, token: &str) -> bool {
         self.temporary.as_ref().is_some_and(|temporary| {
             hmac::verify(
@@ -84,34 +85,34 @@ impl AccessKey {
     }
 }
 
-/// Whether a text has the form of a security token.
+/// Returns true if `text` has the form of a security token.
 pub fn is_security_token(text: &str) -> bool {
     text.len() == TOKEN_LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// A token belongs to one key: hashed with another's id it is another hash.
+/// Returns the key that hashes a token. A token belongs to one access key: hashed with another id, it has another hash.
 fn token_key(id: &str) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, id.as_bytes())
 }
 
-/// What ids of temporary keys begin with.
+/// Prefix of the ids of temporary keys.
 pub const TEMPORARY_PREFIX: &str = "STS.";
 
-/// Lengths of life that a temporary key can have, in seconds.
+/// Lifetimes that a temporary key can have, in seconds.
 pub const TEMPORARY_SECS: RangeInclusive<u64> = 900..=43_200;
 
 const TOKEN_LENGTH: usize = 64;
 
-/// A new temporary key. This is the only time at which its secret and token are told. Does not print them.
+/// A new temporary key. Only this value shows its secret and token. Does not print them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TemporaryKey {
-    /// Its public name.
+    /// Public name of the key.
     pub id: String,
-    /// What it signs with.
+    /// Secret that signs calls.
     pub secret: String,
-    /// What must go with every call.
+    /// Token that must accompany every call.
     pub security_token: String,
-    /// Until when it signs.
+    /// Time until which the key signs.
     pub expires_at: Timestamp,
 }
 
@@ -124,45 +125,45 @@ impl fmt::Debug for TemporaryKey {
     }
 }
 
-/// What became of making a key for a user.
+/// Outcome of a request for a user's key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CreateUserKey {
-    /// The key; its secret is told only now.
+    /// The key, whose secret is shown only now.
     Created(AccessKey),
     /// The tenant has no such user.
     NoUser,
 }
 
-/// What became of making a temporary key.
+/// Outcome of a request for a temporary key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateTemporaryKey {
-    /// The key; its secret and token are told only now.
+    /// The key, whose secret and token are shown only now.
     Created(TemporaryKey),
     /// The tenant has no such user.
     NoUser,
-    /// The life is shorter or longer than [`TEMPORARY_SECS`].
+    /// The lifetime is outside [`TEMPORARY_SECS`].
     InvalidLifetime,
-    /// The session policy is none; the sentence says why.
+    /// The session policy is invalid; the sentence gives the reason.
     InvalidPolicy(InvalidPolicy),
 }
 
 /// A key in a list, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedKey {
-    /// Its public name.
+    /// Public name of the key.
     pub id: String,
-    /// Whether it may sign.
+    /// True if the key may sign.
     pub active: bool,
-    /// The name of its user; `None` is the account itself.
+    /// Name of the key's user; `None` is the account itself.
     pub user: Option<String>,
-    /// Until when it signs, if it is temporary.
+    /// Time until which the key signs, if it is temporary.
     pub expires_at: Option<Timestamp>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
 impl Store {
-    /// Makes a key for the tenant itself. This is the only time at which its secret is told.
+    /// Creates a key for the tenant itself. Only this answer shows its secret.
     pub async fn create_access_key(&self, tenant: &TenantId) -> Result<AccessKey, StoreError> {
         let key = AccessKey {
             id: lasting_id(),
@@ -183,7 +184,7 @@ impl Store {
         Ok(key)
     }
 
-    /// Makes a key for a user.
+    /// Creates a key for a user.
     ///
     /// # Errors
     /// The database fails.
@@ -207,14 +208,15 @@ impl Store {
         if inserted.rows_affected() == 0 {
             return Ok(CreateUserKey::NoUser);
         }
-        // Read again, so that it comes with its user's policies.
+        // Read again, so that the key comes with its user's policies.
         Ok(match self.access_key(&id).await? {
             Some(key) => CreateUserKey::Created(key),
             None => CreateUserKey::NoUser,
         })
     }
 
-    /// Makes a temporary key for a user, or for the account itself, which does at most what `session_policy` allows.
+    /// Creates a temporary key for a user or for the account itself. The key permits at most what `session_policy`
+    /// allows.
     ///
     /// # Errors
     /// The database fails.
@@ -262,7 +264,7 @@ impl Store {
         })
     }
 
-    /// The key with this id, of whatever tenant: it is how the tenant of a call is found.
+    /// Returns the key with this id, of any tenant. The key determines the tenant of a call.
     pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
         let Some(row) = sqlx::query!(
             r#"select k.tenant, k.secret_sealed, k.active, k.expires_at, k.token_hash, k.session_policy, k.user_id,
@@ -313,7 +315,7 @@ impl Store {
         }))
     }
 
-    /// The tenant's keys and those of its users, oldest first.
+    /// Returns the tenant's keys and those of its users, oldest first.
     pub async fn access_keys(&self, tenant: &TenantId) -> Result<Vec<ListedKey>, StoreError> {
         let rows = sqlx::query!(
             r#"select k.id, k.active, k.created_at, k.expires_at, u.name as "user_name?"
@@ -335,7 +337,8 @@ impl Store {
             .collect())
     }
 
-    /// Lets a key sign, or not. Gateways notice within the life of their cached entries. False if the tenant has no such key.
+    /// Enables or disables a key. Gateways notice within the lifetime of their cached entries. False if the tenant has
+    /// no such key.
     pub async fn set_access_key_active(
         &self,
         tenant: &TenantId,
@@ -353,7 +356,7 @@ impl Store {
         Ok(updated.rows_affected() == 1)
     }
 
-    /// Deletes a key of the tenant or of one of its users. False if there is none.
+    /// Deletes a key of the tenant or of one of its users. False if the key does not exist.
     ///
     /// # Errors
     /// The database fails.
@@ -368,7 +371,8 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// Forgets at most 10,000 temporary keys that expired `age` ago, and says how many. Until then their holders read that they expired.
+    /// Deletes at most 10,000 temporary keys that expired `age` ago, and returns their number. Until then their holders
+    /// receive an answer that the key has expired.
     ///
     /// # Errors
     /// The database fails.
@@ -389,7 +393,7 @@ fn lasting_id() -> String {
     format!("WK{}", random_text(20))
 }
 
-/// A sealed secret opens for its own key only.
+/// Returns the purpose of a key's sealed secret. A sealed secret opens for its own key only.
 pub(crate) fn purpose(id: &str) -> String {
     format!("access_key/{id}")
 }
@@ -402,8 +406,8 @@ fn random_text(length: usize) -> String {
         .collect()
 }
 
-/// Keys that were looked up a moment ago. Bounded, and each entry lives shortly: a key that was switched off signs for at most
-/// that long. Only keys that exist are kept, so strangers can't fill it.
+/// A cache of recently read keys. It is bounded, and each entry expires soon, so a disabled key signs for at most that
+/// long. Only existing keys are kept, so callers with unknown keys can't fill the cache.
 #[derive(Debug, Clone)]
 pub struct KeyCache {
     store: Store,
@@ -413,7 +417,7 @@ pub struct KeyCache {
 }
 
 impl KeyCache {
-    /// A cache of at most `capacity` keys, each for `time_to_live`.
+    /// Creates a cache of at most `capacity` keys, each for `time_to_live`.
     pub fn new(store: Store, capacity: usize, time_to_live: Duration) -> Self {
         Self {
             store,
@@ -423,7 +427,7 @@ impl KeyCache {
         }
     }
 
-    /// [`Store::access_key`], or what it said a moment ago.
+    /// Returns the key of [`Store::access_key`], possibly from the cache.
     pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, StoreError> {
         if let Some(key) = self.fresh(id) {
             return Ok(Some(key));
@@ -448,7 +452,7 @@ impl KeyCache {
         if entries.len() >= self.capacity {
             entries.retain(|_, (since, _)| since.elapsed() < self.time_to_live);
         }
-        // All are in use: this one is looked up again next time.
+        // A full cache does not take the key, which is then read again next time.
         if entries.len() < self.capacity {
             entries.insert(key.id.clone(), (Instant::now(), key));
         }

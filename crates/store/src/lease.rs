@@ -1,7 +1,8 @@
 //! Leases: the right of one worker to drive one run.
 //!
-//! A lease is granted with an epoch above every earlier one of its job. From then on nothing that carries a lower epoch changes anything.
-//! A lease that has run out is never renewed, even if nobody took it: its worker must claim again, with a new epoch.
+//! A lease is granted with an epoch above every earlier one of its job. From then on, a write with a lower epoch
+//! changes nothing. A lease that has run out is never renewed, even if no other worker took it. Its worker must claim
+//! again, with a new epoch.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::job::transition::{self, Change, Guard};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// What a worker was granted.
+/// A lease granted to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The job.
@@ -22,18 +23,18 @@ pub struct Lease {
     pub run: Run,
     /// The fencing number.
     pub epoch: Epoch,
-    /// Time since the job was started, when this is the run's first lease.
+    /// Time since the start of the job, if this is the run's first lease.
     pub waited: Option<Duration>,
 }
 
-/// What became of a claim.
+/// Outcome of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// The lease is the worker's.
+    /// The worker holds the lease.
     Granted(Lease),
     /// Another worker holds a live lease, or held one that is not swept yet.
     Held,
-    /// The job is not there, or not in a state that asks for a worker.
+    /// The job does not exist, or its state needs no worker.
     NotWanted,
 }
 
@@ -44,9 +45,9 @@ pub struct Renewed {
     pub job_id: JobId,
     /// The epoch that was renewed.
     pub epoch: Epoch,
-    /// What the API asks of the job now.
+    /// Present request of the API for the job.
     pub intent: Intent,
-    /// Whether its place is wanted for another tenant.
+    /// True if another tenant wants the job's place.
     pub yields: bool,
 }
 
@@ -68,15 +69,15 @@ impl Store {
         if !job.state.is_running() || !job.has_slot {
             return refuse(transaction, Claim::NotWanted).await;
         }
-        // A dead lease is for the sweeper, which counts it against the run and asks for a worker again: a run that kills its workers
-        // would otherwise go on for ever.
+        // The sweeper handles a dead lease: it counts the loss against the run and asks for a worker again. Otherwise a
+        // run that kills its workers would continue forever.
         if job.has_lease {
             return refuse(transaction, Claim::Held).await;
         }
         grant(transaction, job, job_id, worker, ttl).await
     }
 
-    /// Claims a job that is being deleted, to release what it holds.
+    /// Claims a job that is being deleted, to release its resources.
     ///
     /// # Errors
     /// The database fails.
@@ -99,10 +100,11 @@ impl Store {
         grant(transaction, job, job_id, worker, ttl).await
     }
 
-    /// Renews leases that have not run out, and says what the API asks of each job now. What is missing in the answer is lost.
+    /// Renews leases that have not run out, and returns the present request of the API for each job. A lease that is
+    /// missing in the answer is lost.
     ///
     /// # Errors
-    /// The database fails; then nothing is known and the leases must be taken to run out.
+    /// The database fails. The outcome is then unknown, and the leases must be treated as about to run out.
     pub async fn renew_leases(
         &self,
         worker: &str,
@@ -140,7 +142,7 @@ impl Store {
             .collect()
     }
 
-    /// Gives a lease back when the run is over, or was never begun. A lease of another epoch stays.
+    /// Releases a lease when the run is over, or was never begun. A lease of another epoch stays.
     ///
     /// # Errors
     /// The database fails; the lease runs out by itself.
@@ -155,10 +157,11 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a lease back in the middle of its run, and asks for another worker at once: a drain is no loss.
+    /// Releases a lease in the middle of its run, and asks for another worker at once. A drain does not count as a lost
+    /// lease.
     ///
     /// # Errors
-    /// The database fails; the sweeper does it when the lease has run out.
+    /// The database fails; the sweeper does the same when the lease has run out.
     pub async fn hand_over(
         &self,
         job_id: &JobId,
@@ -225,8 +228,8 @@ async fn lock(
     .fetch_optional(&mut **transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    // A statement of its own: the one above sees other tables as they were before it waited for the row, without the lease of
-    // whoever held it.
+    // This check is a statement of its own. The statement above waits for the row, but sees other tables as they were
+    // before the wait. It would miss the lease of the previous holder of the row.
     let is_live = sqlx::query_scalar!(
         r#"select expires_at > now() as "is_live!" from job_lease where job_id = $1"#,
         job_id.as_str(),
@@ -243,7 +246,7 @@ async fn lock(
     }))
 }
 
-/// Lets go of the job's row at once: the sweeper passes over rows that are locked.
+/// Releases the job's row at once, because the sweeper skips locked rows.
 async fn refuse(transaction: Transaction<'_>, claim: Claim) -> Result<Claim, StoreError> {
     transaction.rollback().await?;
     Ok(claim)

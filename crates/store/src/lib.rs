@@ -1,7 +1,8 @@
-//! Postgres: the migrations, and every SQL statement there is.
+//! Postgres: the migrations, and all SQL statements.
 //!
-//! Postgres is the truth. Each operation here is one short transaction that holds no network call, takes its locks in the order
-//! tenant, job, lease, outbox, and answers with a typed outcome: zero rows means that somebody else won, which is no error.
+//! Postgres holds the truth. Each operation here is one short transaction without network calls. It takes its locks in
+//! the order tenant, job, lease, outbox, and returns a typed outcome. Zero rows mean that another process won, which is
+//! no error.
 
 mod error;
 mod list;
@@ -48,7 +49,7 @@ pub mod workgroup;
 pub use error::{ErrorKind, StoreError};
 pub use page::{Listed, Page};
 pub use pool::{ConnectConfig, Connections, Store, migrate};
-/// A JSON value, as columns of that type hold it.
+/// A JSON value, as columns of type JSON hold it.
 pub use serde_json::Value as JsonValue;
 
 pub use seal::{InvalidSealKey, SealKey};

@@ -1,7 +1,8 @@
-//! Which rows a list shows.
+//! The rows that a list shows.
 //!
-//! The statement has a condition for each filter that is there and none for the others: so Postgres finds the index for just these, and keeps
-//! its plan for the next call that asks in the same way. What is shown of the rows is read by their ids, by statements that never change.
+//! The statement has a condition for each filter that is present and none for the others. So Postgres finds the index
+//! for just these conditions, and keeps its plan for the next call with the same filters. Other statements, which never
+//! change, read the contents of the rows by their ids.
 
 use std::fmt::Display;
 
@@ -14,12 +15,12 @@ use sqlx::{Encode, Postgres, QueryBuilder, Type};
 use crate::page::Start;
 use crate::{Listed, StoreError};
 
-/// The rows of a tenant that a filter lets through.
+/// The rows of a tenant that pass a filter.
 pub(crate) struct Matching(QueryBuilder<Postgres>);
 
 impl Matching {
-    /// Those with all of these tags. The table has the columns `tenant`, `created_at` and `id`, and is called as its kind of tags; conditions
-    /// have the tenant as `$1`.
+    /// Returns the rows with all of these tags. The table has the columns `tenant`, `created_at` and `id`, and has the
+    /// name of its kind of tags. Conditions have the tenant as `$1`.
     pub(crate) fn of(tenant: &TenantId, table: &'static str, tags: &[TagFilter]) -> Self {
         let mut statement = QueryBuilder::new("with matching as not materialized (select ");
         let Some((first, others)) = tags.split_first() else {
@@ -28,7 +29,7 @@ impl Matching {
                 .push_bind(tenant.as_str());
             return Self(statement);
         };
-        // In the order of the list, and without the table as long as no condition is on it.
+        // The rows come in the order of the list, and without the table unless a condition uses it.
         statement
             .push(format_args!(
                 "resource_id as id, tag.created_at from tag left join {table} on {table}.id = resource_id
@@ -46,7 +47,8 @@ impl Matching {
         Self(statement)
     }
 
-    /// Of them, those for which a condition holds with `value` in the place of its `?`; all, without a value.
+    /// Narrows the rows to those for which a condition holds. `value` takes the place of the condition's `?`. Without a
+    /// value, all rows remain.
     pub(crate) fn and<'t, T>(self, condition: &'static str, value: Option<T>) -> Self
     where
         T: Encode<'t, Postgres> + Type<Postgres>,
@@ -60,8 +62,8 @@ impl Matching {
         narrowed
     }
 
-    /// Of them, those of which a column is one of `values`. A single one is written as such: of a list Postgres can't know the length, and would
-    /// plan for the one at hand each time.
+    /// Narrows the rows to those with one of `values` in a column. A single value is written as such. Postgres can't
+    /// know the length of a list, and would plan for each list anew.
     pub(crate) fn and_one_of(self, column: &'static str, values: Option<&[String]>) -> Self {
         match values {
             None => self,
@@ -78,13 +80,13 @@ impl Matching {
         }
     }
 
-    /// Of them, those for which a condition holds. Nothing that a caller has sent may be in it.
+    /// Narrows the rows to those for which a condition holds. The condition must not contain data from a caller.
     pub(crate) fn and_where(mut self, condition: impl Display) -> Self {
         self.0.push(" and ").push(condition);
         self
     }
 
-    /// The ids of a page, newest first, and how many rows there are on all pages.
+    /// Returns the ids of a page, newest first, and the number of rows on all pages.
     pub(crate) async fn page(
         self,
         start: Start,
@@ -106,7 +108,7 @@ impl Matching {
             .push_bind(page.limit())
             .push(" offset ")
             .push_bind(start.offset())
-            // The first page says by itself how many rows there are, if it is not full.
+            // A first page that is not full gives the number of all rows by itself.
             .push(
                 ") select coalesce(array_agg(id order by created_at desc, id desc), '{}'), min(created_at),
                 case when ",
@@ -122,7 +124,7 @@ impl Matching {
     }
 }
 
-/// That a row of tags is the one asked for.
+/// Appends the condition that a row of tags is the requested one.
 fn push_tag(statement: &mut QueryBuilder<Postgres>, row: &'static str, tag: &TagFilter) {
     statement
         .push(format_args!(" and {row}.key = "))

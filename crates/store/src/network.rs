@@ -1,4 +1,4 @@
-//! Networks that the operator has configured: a tenant's further regions, its VPCs, and their vSwitches.
+//! Networks that the operator has configured: a tenant's additional regions, its VPCs, and their vSwitches.
 
 use std::collections::HashMap;
 
@@ -11,14 +11,14 @@ use crate::{Store, StoreError, Transaction};
 pub enum Network {
     /// A region beside the gateway's own.
     Region {
-        /// Its id.
+        /// Id of the region.
         id: String,
     },
     /// A VPC.
     Vpc {
-        /// Its id.
+        /// Id of the VPC.
         id: String,
-        /// Its region.
+        /// Region of the VPC.
         region_id: String,
     },
     /// A vSwitch.
@@ -28,13 +28,13 @@ pub enum Network {
 /// A vSwitch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VSwitch {
-    /// Its id.
+    /// Id of the vSwitch.
     pub id: String,
-    /// The VPC that it is in.
+    /// The VPC of the vSwitch.
     pub vpc: String,
     /// The region of that VPC.
     pub region_id: String,
-    /// The address under which workers' receivers are reached from it; `None` for the worker's own.
+    /// Address under which workers' receivers are reached from the vSwitch; `None` for the worker's own address.
     pub receiver_host: Option<String>,
 }
 
@@ -44,18 +44,18 @@ const PRIVATE: i32 = 2;
 /// The network of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JobNetwork {
-    /// 0, the public one; 2, the private one of its vSwitch.
+    /// Mode of the network: 0 is the public one; 2 is the private one of the vSwitch.
     pub net_mode: i32,
-    /// Empty without one.
+    /// The vSwitch; empty without one.
     pub vswitch_id: String,
-    /// Empty without one.
+    /// The VPC; empty without one.
     pub vpc_id: String,
 }
 
-/// What became of configuring a network.
+/// Outcome of a request to configure a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateNetwork {
-    /// It is there.
+    /// The network was configured.
     Created,
     /// The id is taken.
     Taken,
@@ -63,32 +63,32 @@ pub enum CreateNetwork {
     NoVpc,
 }
 
-/// What became of removing a network.
+/// Outcome of a request to remove a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveNetwork {
-    /// It is gone.
+    /// The network was removed.
     Removed,
-    /// Jobs use it, or networks are in it: so many.
+    /// Number of jobs that use the network, or of networks within it.
     InUse(i64),
-    /// The tenant has none with this id.
+    /// The tenant has no network with this id.
     NotFound,
 }
 
-/// What a call asks of a job's network; absent parts stay as they are.
+/// Requirements of a call for a job's network; absent parts stay unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkChange {
-    /// 0 or 2.
+    /// Mode of the network: 0 or 2.
     pub net_mode: Option<i32>,
-    /// The vSwitch; its VPC follows from it.
+    /// The vSwitch, which determines its VPC.
     pub vswitch_id: Option<String>,
     /// The VPC.
     pub vpc_id: Option<String>,
 }
 
-/// Why a job can't have the network that is asked for.
+/// Reason why a job can't have the requested network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkRefusal {
-    /// The private network is that of a vSwitch, and there is none.
+    /// The private network requires a vSwitch, and the job has none.
     NoVSwitch,
     /// The tenant has no such vSwitch in the job's region.
     UnknownVSwitch,
@@ -99,12 +99,13 @@ pub enum NetworkRefusal {
 }
 
 impl NetworkChange {
-    /// Whether nothing is asked for.
+    /// Returns true if nothing is requested.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The network that a job of this region has after the change. What it is in can't be removed until the transaction ends.
+    /// Returns the network that a job of this region has after the change. Networks that it uses can't be removed until
+    /// the transaction ends.
     pub(crate) async fn over(
         &self,
         current: JobNetwork,
@@ -140,7 +141,7 @@ impl NetworkChange {
     }
 }
 
-/// Keeps a vSwitch of the region from being removed until the transaction ends, and gives its VPC.
+/// Protects a vSwitch of the region from removal until the transaction ends, and returns its VPC.
 async fn hold_vswitch(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -158,7 +159,7 @@ async fn hold_vswitch(
     .await?)
 }
 
-/// Keeps a VPC of the region from being removed until the transaction ends; `false` if the tenant has none such.
+/// Protects a VPC of the region from removal until the transaction ends; `false` if the tenant has no such VPC.
 async fn hold_vpc(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -176,7 +177,7 @@ async fn hold_vpc(
     Ok(held.is_some())
 }
 
-/// Whether the operator has given the tenant this region.
+/// Returns true if the operator has given the tenant this region.
 pub(crate) async fn has_region(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -251,7 +252,7 @@ impl Store {
         })
     }
 
-    /// The tenant's networks: regions, VPCs, vSwitches, each by id.
+    /// Returns the tenant's networks: regions, VPCs, vSwitches, each by id.
     ///
     /// # Errors
     /// The database fails.
@@ -288,7 +289,7 @@ impl Store {
             .collect())
     }
 
-    /// The regions that the operator has given to the tenant.
+    /// Returns the regions that the operator has given to the tenant.
     ///
     /// # Errors
     /// The database fails.
@@ -301,7 +302,7 @@ impl Store {
         .await?)
     }
 
-    /// The regions of those of these jobs and images that the tenant has, by id.
+    /// Returns the regions of these jobs and images, by id. Ids that do not belong to the tenant are left out.
     ///
     /// # Errors
     /// The database fails.
@@ -325,7 +326,7 @@ impl Store {
             .collect())
     }
 
-    /// Whether the operator has given the tenant this region.
+    /// Returns true if the operator has given the tenant this region.
     ///
     /// # Errors
     /// The database fails.
@@ -340,7 +341,8 @@ impl Store {
         Ok(found.is_some())
     }
 
-    /// Under which address the receivers of a job in a private network are reached; `None` for the worker's own.
+    /// Returns the address under which the receivers of a job in a private network are reached. `None` for the worker's
+    /// own address.
     ///
     /// # Errors
     /// The database fails.
@@ -354,8 +356,8 @@ impl Store {
         .await?)
     }
 
-    /// Sets where receivers are reached from a vSwitch; `None` for the worker's own address. `false` without such a vSwitch. Runs that
-    /// begin from now on take it up.
+    /// Sets the address under which receivers are reached from a vSwitch; `None` for the worker's own address. `false`
+    /// without such a vSwitch. Runs that begin from now on use the address.
     ///
     /// # Errors
     /// The database fails.
@@ -386,14 +388,14 @@ impl Store {
         id: &str,
     ) -> Result<RemoveNetwork, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // The lock under which jobs are made: none begins to use the network meanwhile.
+        // This lock also serialises the creation of jobs, so no job begins to use the network meanwhile.
         sqlx::query!(
             "select id from tenant where id = $1 for no key update",
             tenant.as_str()
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        // And that under which jobs change their network.
+        // This lock also serialises the changes of jobs' networks.
         sqlx::query!(
             "select id from vswitch where tenant = $1 and id = $2 for update",
             tenant.as_str(),

@@ -1,9 +1,9 @@
-//! Nonces of signed calls: each is good for one call.
+//! Nonces of signed calls: each is valid for one call.
 //!
-//! They lie in a partition for each hour of the times in signed calls (`migrations/0050`). Two copies of a call have
-//! the same time, so they meet in one partition, and of any number sent at once to any number of gateways its primary
-//! key lets one pass. A nonce that its owner signs again with the time of another hour is taken, and rightly: that is
-//! another call with another signature, which only he can make.
+//! Nonces are stored in a partition for each hour of the times in signed calls (`migrations/0050`). Copies of a call
+//! have the same time, so they meet in one partition. Any number of copies may reach any number of gateways at once;
+//! the partition's primary key admits one. A nonce that its owner signs again with the time of another hour is
+//! accepted. That is correct: it is another call with another signature, and only the owner can make it.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::{Store, StoreError};
 
 const HOUR_SECS: i64 = 3600;
 
-/// Hours for which partitions are made ahead.
+/// Hours for which partitions are created in advance.
 const AHEAD: i64 = 6;
 
-/// SQLSTATE of a row that no partition takes.
+/// SQLSTATE of a row without a partition.
 const NO_PARTITION: &str = "23514";
 
 impl Store {
-    /// Uses up a nonce of a verified call that was signed at `signed_at`. False if it was used before.
+    /// Uses up a nonce of a verified call that was signed at `signed_at`. False if the nonce was used before.
     ///
     /// # Errors
     /// The database fails.
@@ -33,7 +33,7 @@ impl Store {
         let hour = signed_at.unix_seconds().div_euclid(HOUR_SECS);
         match self.insert_nonce(hour, access_key_id, nonce).await {
             Err(error) if has_no_partition(&error) => {
-                // Nobody has made it ahead: no gateway ran for hours.
+                // The partition was not created in advance, because no gateway ran for hours.
                 sqlx::query!("select make_nonce_partition($1)", hour)
                     .execute(&self.pool)
                     .await?;
@@ -60,11 +60,11 @@ impl Store {
         Ok(inserted.rows_affected() == 1)
     }
 
-    /// Makes the partitions of the next hours, drops those of hours that ended longer than `kept` ago, and says how
-    /// many. Any number of gateways may do so at once.
+    /// Creates the partitions of the next hours, drops those of hours that ended longer than `kept` ago, and returns
+    /// the number dropped. Any number of gateways may do so at once.
     ///
     /// # Errors
-    /// The database fails, or calls held the table for long: then it is to be tried again later.
+    /// The database fails, or calls held the table for long. In the second case the caller should retry later.
     pub async fn keep_nonces(&self, kept: Duration) -> Result<i64, StoreError> {
         sqlx::query!(
             "select make_nonce_partition(extract(epoch from now())::bigint / 3600 + ahead)

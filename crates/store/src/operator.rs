@@ -1,36 +1,36 @@
-//! What only the operator does: renames and removes tenants.
+//! Operations of the operator alone: renaming and removing tenants.
 
 use domain::TenantId;
 use domain::name::Name;
 
 use crate::{Store, StoreError};
 
-/// What became of renaming a tenant.
+/// Outcome of a request to rename a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenameTenant {
-    /// It has the name.
+    /// The tenant was renamed.
     Renamed,
-    /// Another tenant has it.
+    /// Another tenant has the name.
     NameTaken,
-    /// There is no such tenant.
+    /// The tenant does not exist.
     NotFound,
 }
 
-/// What became of removing a tenant.
+/// Outcome of a request to remove a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveTenant {
-    /// It is gone, with its keys, codes and whatever else it had.
+    /// The tenant is gone, with its keys, codes and everything else that it had.
     Removed,
-    /// It has some of these.
+    /// The tenant has sources, jobs or images.
     InUse {
-        /// Sources.
+        /// Number of sources.
         sources: i64,
-        /// Jobs.
+        /// Number of jobs.
         jobs: i64,
-        /// Images.
+        /// Number of images.
         images: i64,
     },
-    /// There is no such tenant.
+    /// The tenant does not exist.
     NotFound,
 }
 
@@ -66,7 +66,8 @@ impl Store {
     /// The database fails.
     pub async fn remove_tenant(&self, id: &TenantId) -> Result<RemoveTenant, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // The whole row: whoever is about to add something to the tenant waits, and then finds it gone.
+        // The whole row is locked. A transaction that adds something to the tenant waits, and then finds the tenant
+        // gone.
         let locked = sqlx::query_scalar!(
             "select id from tenant where id = $1 for update",
             id.as_str()

@@ -1,7 +1,7 @@
 //! Messages that must be sent if, and only if, their transaction commits.
 //!
-//! The relay publishes a row with its id as the message id and then deletes it. Killed between the two it publishes twice, and the
-//! stream, or at the latest the reader of the row, drops the second.
+//! The relay publishes a row with its id as the message id and then deletes the row. If the relay dies between the two,
+//! the message is published twice. The stream drops the second copy, or at the latest the reader of the row does.
 
 use domain::message::{Message, TraceHeaders};
 use serde::Deserialize as _;
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::{StoreError, Transaction, dead_letter};
 
-/// Notified when messages were added.
+/// Channel of notifications that messages were added.
 pub const CHANNEL: &str = "wherry_outbox";
 
-/// Adds a message to the transaction. Ids are version 7, so that their order is the order of their making.
+/// Adds a message to the transaction. Ids are version 7, so that their order is the order of their creation.
 pub(crate) async fn append(
     transaction: &mut Transaction<'_>,
     message: &Message,
@@ -37,30 +37,32 @@ pub(crate) async fn append(
 /// A message that waits to be published.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waiting {
-    /// Its id, which is the message id on the stream.
+    /// Id of the message, which is also the message id on the stream.
     pub id: Uuid,
-    /// What to publish.
+    /// The message to publish.
     pub message: Message,
-    /// Trace context of what caused it.
+    /// Trace context of the cause.
     pub headers: TraceHeaders,
 }
 
-/// Messages that one relay has taken. Others leave them alone until this is dropped; only what is marked goes.
+/// Messages that one relay has taken. Other relays skip them until this value is dropped; only published messages are
+/// removed.
 #[derive(Debug)]
 pub struct Batch {
     transaction: sqlx::Transaction<'static, sqlx::Postgres>,
     /// The messages, oldest first.
     pub messages: Vec<Waiting>,
-    /// Rows that this version can't read. They are dead letters when the batch ends, so that they don't stop those behind them.
+    /// Rows that this version can't read. They become dead letters when the batch ends, so that they don't block later
+    /// messages.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A row that is no message.
+/// A row that does not hold a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its id.
+    /// Id of the row.
     pub id: Uuid,
-    /// Why it can't be read.
+    /// Reason why the row can't be read.
     pub reason: String,
 }
 
@@ -123,7 +125,7 @@ async fn bury(transaction: &mut Transaction<'_>, id: Uuid, reason: &str) -> Resu
 }
 
 impl Batch {
-    /// Whether there was nothing to take.
+    /// Returns true if there was nothing to take.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.unreadable.is_empty()
     }
@@ -131,7 +133,7 @@ impl Batch {
     /// Removes the messages that were published and leaves the others to the next relay.
     ///
     /// # Errors
-    /// The database fails: everything of the batch is published again, and the stream drops what it knows.
+    /// The database fails. The whole batch is published again, and the stream drops the messages that it has already.
     pub async fn published(mut self, ids: &[Uuid]) -> Result<(), StoreError> {
         sqlx::query!("delete from outbox where id = any($1)", ids)
             .execute(&mut *self.transaction)

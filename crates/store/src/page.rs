@@ -1,8 +1,8 @@
-//! One page of a list. The API numbers pages; the database is asked by keyset.
+//! One page of a list. The API numbers pages; the database is read by keyset.
 //!
-//! Where a page ended is remembered for a while. Whoever asks for the next one is served from there: at once however deep the page lies,
-//! and without a row twice or left out because others came or went meanwhile. A page whose predecessor nobody asked this process for is
-//! counted off from the beginning, over an index.
+//! The end of each page is remembered for a while. A call for the next page is served from there, at once however deep
+//! the page is. No row is repeated or left out because others came or went meanwhile. A page whose predecessor was not
+//! read from this process is reached by offset from the beginning, over an index.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -12,28 +12,28 @@ use std::time::{Duration, Instant};
 use domain::TenantId;
 use sqlx::types::chrono::{DateTime, Utc};
 
-/// Which part of a list.
+/// Position and size of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// From 1.
+    /// Number of the page, from 1.
     pub number: u32,
-    /// Rows in it at most.
+    /// Maximum number of rows in the page.
     pub size: u32,
 }
 
-/// A page, and how many rows the whole list has.
+/// A page, and the number of rows in the whole list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listed<T> {
     /// The rows of the page, newest first.
     pub rows: Vec<T>,
-    /// Rows on all pages.
+    /// Number of rows on all pages.
     pub total: i64,
 }
 
-/// How long the end of a page is remembered.
+/// Time that the end of a page is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// Ends that are remembered at most.
+/// Maximum number of ends that are remembered.
 const REMEMBERED: usize = 10_000;
 
 /// Ends of pages, shared by all clones of a store.
@@ -42,11 +42,11 @@ pub(crate) struct PageEnds {
     ends: Arc<Mutex<HashMap<Key, (Instant, RowKey)>>>,
 }
 
-/// SHA-256 of a filter: what is remembered of a page has one size, whatever was asked for.
+/// SHA-256 of a filter, so that every remembered page has the same size, whatever the filter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct FilterDigest([u8; 32]);
 
-/// A page of a list: whose, which, with what filter.
+/// A page of a list: the tenant, the list and the filter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     tenant: TenantId,
@@ -56,14 +56,14 @@ struct Key {
     size: u32,
 }
 
-/// What rows are ordered by, the newest first.
+/// Sort key of rows, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct RowKey {
     created_at: DateTime<Utc>,
     id: String,
 }
 
-/// From where a page is read.
+/// The position from which a page is read.
 #[derive(Debug)]
 pub(crate) struct Start {
     ends: PageEnds,
@@ -92,7 +92,8 @@ impl FilterDigest {
 }
 
 impl PageEnds {
-    /// From where to read `page` of this list: behind a row if that is known, else so many rows from the beginning.
+    /// Returns the position from which to read `page` of this list. It is a row if the page's predecessor is
+    /// remembered, else an offset from the beginning.
     pub(crate) fn start(
         &self,
         tenant: &TenantId,
@@ -130,7 +131,7 @@ impl PageEnds {
 }
 
 impl Start {
-    /// Which page.
+    /// Returns the page.
     pub(crate) fn page(&self) -> Page {
         Page {
             number: self.key.number,
@@ -138,19 +139,19 @@ impl Start {
         }
     }
 
-    /// The row behind which the page begins, if that is known.
+    /// Returns the row behind which the page begins, if it is known.
     pub(crate) fn behind(&self) -> Option<(DateTime<Utc>, &str)> {
         self.behind
             .as_ref()
             .map(|row| (row.created_at, row.id.as_str()))
     }
 
-    /// Rows to leave out from there.
+    /// Returns the number of rows to skip from there.
     pub(crate) fn offset(&self) -> i64 {
         self.offset
     }
 
-    /// Remembers where the page ended. A page that is not full is the last one.
+    /// Remembers the end of the page. A page that is not full is the last one.
     pub(crate) fn ended(self, rows: usize, last: Option<(DateTime<Utc>, &str)>) {
         let Some((created_at, id)) = last.filter(|_| rows >= self.key.size as usize) else {
             return;

@@ -1,7 +1,8 @@
-//! Parking: a run in the middle of its copy gives its worker's place back, and what it copied is kept.
+//! Parking: a run in the middle of its copy releases its worker's place, and its copied data is kept.
 //!
-//! A parked run has no slot, no lease and no assignment. A timer brings it back to the queue, sooner when its agent is heard again after a
-//! silence. The pause doubles with each time that nothing came, so an agent that never sends holds a place for ever less of the time.
+//! A parked run has no slot, no lease and no assignment. A timer returns the run to the queue, or earlier the first
+//! report of its agent after a silence. The pause doubles with each time that no data came, so an agent that never
+//! sends holds a place for an ever smaller share of the time.
 
 use std::time::Duration;
 
@@ -12,26 +13,26 @@ use domain::{Epoch, JobId, SourceId};
 use crate::job::transition::{self, Change, Guard, Transitioned};
 use crate::{Store, StoreError, Transaction};
 
-/// First pause of a parked run, and the longest.
+/// First and longest pause of a parked run.
 const FIRST_PAUSE_SECS: f64 = 60.0;
 const LONGEST_PAUSE_SECS: f64 = 900.0;
 
-/// Why a run gives its place back.
+/// Reason why a run releases its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parking {
-    /// Its agent is silent.
+    /// The run's agent is silent.
     Silent {
-        /// For so long, since the run last made progress.
+        /// Time since the run last made progress.
         since: Duration,
-        /// The run looks for its agent again after so long at the latest.
+        /// Longest time until the run checks for its agent again.
         at_most: Duration,
     },
-    /// Another tenant waits for the place. The run stands in the queue again at once.
+    /// Another tenant waits for the place. The run is queued again at once.
     Yields,
 }
 
 impl Store {
-    /// Parks the run: its lease, its slot and its assignment go in the transaction that moves it.
+    /// Parks the run. The transaction that moves the run also removes its lease, its slot and its assignment.
     ///
     /// # Errors
     /// The database fails; nothing has changed.
@@ -119,7 +120,7 @@ async fn resume_later(
     notify(transaction).await
 }
 
-/// An agent is back after a silence: its parked run need not wait for its time.
+/// Resumes the parked run of an agent that has reported again after a silence. The run need not wait for its timer.
 pub(crate) async fn resume_now(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

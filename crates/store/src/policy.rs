@@ -1,62 +1,62 @@
-//! Policies of an account. What is stored was parsed before, so that a call is never decided by a text that nobody can read.
+//! Policies of an account. A policy is parsed before it is stored, so that no call is decided by an unreadable text.
 
 use domain::policy::{InvalidPolicy, Policy, is_policy_name};
 use domain::{TenantId, Timestamp};
 
 use crate::{Store, StoreError};
 
-/// A policy as it is stored.
+/// A policy as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPolicy {
-    /// Its name, which no other policy of the tenant has.
+    /// Name of the policy, unique within the tenant.
     pub name: String,
-    /// Its text, as it was written.
+    /// Text of the policy, unchanged.
     pub document: String,
-    /// The names of the users it is attached to, sorted.
+    /// Names of the users that the policy is attached to, sorted.
     pub users: Vec<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its text was last written.
+    /// Time at which the text was last written.
     pub updated_at: Timestamp,
 }
 
-/// What became of making a policy.
+/// Outcome of a request to create a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreatePolicy {
-    /// It is there.
+    /// The policy was created.
     Created,
     /// Another policy of the tenant has the name.
     NameTaken,
     /// The name breaks the rule: 1–128 letters, digits and `-`.
     InvalidName,
-    /// The text is no policy; the sentence says why.
+    /// The text is not a policy; the sentence gives the reason.
     InvalidDocument(InvalidPolicy),
 }
 
-/// What became of writing a policy again.
+/// Outcome of a request to replace a policy's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdatePolicy {
-    /// Done. Gateways notice within the life of their cached keys.
+    /// The text was replaced. Gateways notice within the lifetime of their cached keys.
     Updated,
-    /// The text is no policy; the sentence says why.
+    /// The text is not a policy; the sentence gives the reason.
     InvalidDocument(InvalidPolicy),
     /// The tenant has no such policy.
     NotFound,
 }
 
-/// What became of deleting a policy.
+/// Outcome of a request to delete a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeletePolicy {
-    /// Gone.
+    /// The policy was deleted.
     Deleted,
-    /// It is attached to these users: a Deny that vanished would let them do more.
+    /// The policy is attached to these users. Without a Deny of the policy they could do more.
     Attached(Vec<String>),
     /// The tenant has no such policy.
     NotFound,
 }
 
 impl Store {
-    /// Makes a policy.
+    /// Creates a policy.
     ///
     /// # Errors
     /// The database fails.
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// The tenant's policies, by name.
+    /// Returns the tenant's policies, by name.
     ///
     /// # Errors
     /// The database fails.
@@ -95,7 +95,7 @@ impl Store {
         self.policies_named(tenant, None).await
     }
 
-    /// The tenant's policy of this name.
+    /// Returns the tenant's policy of this name.
     ///
     /// # Errors
     /// The database fails.
@@ -134,7 +134,7 @@ impl Store {
             .collect())
     }
 
-    /// Writes a policy again, for all users that have it.
+    /// Replaces the text of a policy, for all users that have the policy.
     ///
     /// # Errors
     /// The database fails.
@@ -162,7 +162,7 @@ impl Store {
         })
     }
 
-    /// Deletes a policy that no user has.
+    /// Deletes a policy that is attached to no user.
     ///
     /// # Errors
     /// The database fails.
@@ -172,7 +172,7 @@ impl Store {
         name: &str,
     ) -> Result<DeletePolicy, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // Who attaches it locks this row too, and waits.
+        // A transaction that attaches the policy locks this row too, and waits.
         let exists = sqlx::query_scalar!(
             "select name from ram_policy where tenant = $1 and name = $2 for update",
             tenant.as_str(),

@@ -1,4 +1,4 @@
-//! The connection pool, and bringing the schema to this version.
+//! The connection pool, and the migration of the schema to this version.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -11,37 +11,36 @@ use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres};
 use crate::page::PageEnds;
 use crate::{SealKey, StoreError, Transaction};
 
-/// Connections that are kept for the renewal of leases, so that a worker whose other connections are all in use, or hang, does not lose its
-/// runs: one for a renewal, and one for the next when the first hangs.
+/// Connections reserved for the renewal of leases, so that a worker whose other connections are in use or hang keeps
+/// its runs. One is for a renewal, and one for the next if the first hangs.
 const LEASE_CONNECTIONS: u32 = 2;
 
-/// A connection that was idle for so long is asked whether it is alive before it is used.
+/// Idle time after which a connection is checked before its use.
 const ASKED_AFTER: Duration = Duration::from_secs(1);
 
-/// How to reach Postgres.
+/// Settings of the connections to Postgres.
 #[derive(Debug, Clone)]
 pub struct ConnectConfig {
-    /// `postgres://user:password@host:port/database`.
+    /// URL of the form `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Shown in `pg_stat_activity`, such as `wherry gateway`.
+    /// Name shown in `pg_stat_activity`, such as `wherry gateway`.
     pub application_name: String,
-    /// Most connections of this process for what concerns all tenants.
+    /// Maximum number of connections of this process for work on all tenants.
     pub max_connections: u32,
-    /// Most connections for calls of tenants; none is opened before there is one.
+    /// Maximum number of connections for calls of tenants; none is opened before it is needed.
     pub tenant_connections: u32,
     /// Longest wait for a free or new connection.
     pub acquire_timeout: Duration,
-    /// Longest run of one statement; Postgres ends it then.
+    /// Longest run of one statement; Postgres then ends the statement.
     pub statement_timeout: Duration,
-    /// The same for calls of tenants.
+    /// Longest run of one statement in calls of tenants.
     pub tenant_statement_timeout: Duration,
-    /// Longest wait of a statement for a row that another one holds.
+    /// Longest wait of a statement for a row that another transaction holds.
     pub lock_timeout: Duration,
 }
 
 impl ConnectConfig {
-    /// The defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement
-    /// and for a lock.
+    /// Returns the defaults: 10 connections of each kind, 5 s for a connection, 10 s for a statement and for a lock.
     pub fn new(url: impl Into<String>, application_name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -62,7 +61,7 @@ pub struct Store {
     pub(crate) pool: PgPool,
     /// Connections that see one tenant's rows at a time.
     tenants: PgPool,
-    /// Connections for renewals only; none is opened before there is one.
+    /// Connections for renewals only; none is opened before it is needed.
     pub(crate) leases: PgPool,
     pub(crate) seal: SealKey,
     pub(crate) page_ends: PageEnds,
@@ -71,14 +70,14 @@ pub struct Store {
 /// Open connections of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
-    /// In use now.
+    /// Connections in use now.
     pub used: u32,
-    /// Open, and free.
+    /// Open connections that are free.
     pub idle: u32,
 }
 
 impl Store {
-    /// Connects once, so that a wrong address is known at the start.
+    /// Connects once, so that a wrong address is found at the start.
     ///
     /// # Errors
     /// [`StoreError::InvalidUrl`] and [`StoreError::Connect`].
@@ -117,7 +116,8 @@ impl Store {
         })
     }
 
-    /// A connection that sees this tenant's rows and no others: what stands behind the tenant in every statement of a call.
+    /// Returns a connection that sees this tenant's rows and no others. It backs up the tenant condition in every
+    /// statement of a call.
     pub(crate) async fn connection_as(
         &self,
         tenant: &TenantId,
@@ -125,7 +125,8 @@ impl Store {
         self.set_up_for(tenant, "auto").await
     }
 
-    /// The same for a statement with filters that may be absent: it is planned for its values each time, since it finds its index only so.
+    /// Returns a connection like [`Store::connection_as`], for a statement with optional filters. The statement is
+    /// planned for its values each time, since it finds its index only then.
     pub(crate) async fn planning_connection_as(
         &self,
         tenant: &TenantId,
@@ -149,7 +150,7 @@ impl Store {
         Ok(connection)
     }
 
-    /// A transaction of [`Store::connection_as`].
+    /// Begins a transaction like a connection of [`Store::connection_as`].
     pub(crate) async fn begin_as(
         &self,
         tenant: &TenantId,
@@ -164,7 +165,7 @@ impl Store {
         Ok(transaction)
     }
 
-    /// Asks Postgres for a sign of life.
+    /// Checks that Postgres answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query!("select 1 as one")
             .fetch_one(&self.pool)
@@ -172,14 +173,15 @@ impl Store {
         Ok(())
     }
 
-    /// A connection that is told when one of `channels` is notified: the ones of [`crate::outbox`] and [`crate::job`].
+    /// Returns a connection that receives the notifications of `channels`: those of [`crate::outbox`] and
+    /// [`crate::job`].
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen_all(channels.iter().copied()).await?;
         Ok(Listener(listener))
     }
 
-    /// How many connections are used and how many are idle.
+    /// Returns the numbers of used and idle connections.
     pub fn connections(&self) -> Connections {
         let pools = [&self.pool, &self.tenants, &self.leases];
         let all: u32 = pools.iter().map(|pool| pool.size()).sum();
@@ -191,7 +193,7 @@ impl Store {
         }
     }
 
-    /// The key for sealed secrets.
+    /// Returns the key for sealed secrets.
     pub fn seal_key(&self) -> &SealKey {
         &self.seal
     }
@@ -204,12 +206,12 @@ impl Store {
     }
 }
 
-/// Brings the schema to this version. Safe to call from several processes at once: one migrates, the others wait.
+/// Migrates the schema to this version. Several processes may call this at once: one migrates, the others wait.
 ///
 /// # Errors
 /// [`StoreError::InvalidUrl`], [`StoreError::Connect`] and [`StoreError::Migrate`].
 pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
-    // A migration may well run longer than a statement of a service may.
+    // A migration may run longer than a statement of a service.
     let unhurried = ConnectConfig {
         lock_timeout: Duration::ZERO,
         ..config.clone()
@@ -224,7 +226,8 @@ pub async fn migrate(config: &ConnectConfig) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A connection that was used a moment ago is used again without asking whether it is alive: that is a round trip for each call.
+/// Returns the options of a pool. A recently used connection is reused without a check, because a check costs each call
+/// a round trip.
 fn pool_options() -> PgPoolOptions {
     PgPoolOptions::new()
         .test_before_acquire(false)
@@ -250,8 +253,8 @@ fn options(
         .options([
             ("statement_timeout", statement_timeout.as_str()),
             ("lock_timeout", lock_timeout.as_str()),
-            // Any page of an SSD is as near as the next one. With the planner's own figure, of a disk with arms, it would rather read a
-            // table from end to end than an index that has all that a list asks for.
+            // On an SSD, random pages are as near as sequential ones. With its default cost, made for spinning disks,
+            // the planner would read a whole table instead of an index that covers a list.
             ("random_page_cost", "1.1"),
         ]))
 }
@@ -265,15 +268,15 @@ fn address(options: &PgConnectOptions) -> String {
     )
 }
 
-/// Hears what Postgres is told to pass on.
+/// Receives notifications of Postgres.
 #[derive(Debug)]
 pub struct Listener(PgListener);
 
 impl Listener {
-    /// The channel of the next notification; `None` when the connection was lost and has been made again.
+    /// Returns the channel of the next notification. `None` if the connection was lost and is restored.
     ///
     /// # Errors
-    /// The connection can't be made again.
+    /// The connection can't be restored.
     pub async fn next_channel(&mut self) -> Result<Option<String>, StoreError> {
         let heard = self.0.try_recv().await?;
         Ok(heard.map(|notification| notification.channel().to_owned()))

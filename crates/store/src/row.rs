@@ -1,4 +1,4 @@
-//! From columns to domain values: a row that this version can't read is an error that names the column.
+//! Conversion of columns to domain values. A row that this version can't read is an error that names the column.
 
 use std::str::FromStr;
 
@@ -22,7 +22,7 @@ pub(crate) fn parse_opt<T: FromStr>(
     value.map(|value| parse(column, value)).transpose()
 }
 
-/// A byte count or size, which Postgres keeps signed.
+/// Converts a byte count or size, which Postgres stores as signed.
 pub(crate) fn unsigned(column: &'static str, value: i64) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| StoreError::UnknownValue {
         column,
@@ -30,12 +30,12 @@ pub(crate) fn unsigned(column: &'static str, value: i64) -> Result<u64, StoreErr
     })
 }
 
-/// A byte count for Postgres. Disks end far below 2^63 bytes.
+/// Converts a byte count for Postgres. Disks are far smaller than 2^63 bytes.
 pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// `ReplicationParameters` as a job's row has them.
+/// Parses the `ReplicationParameters` of a job's row.
 pub(crate) fn parameters(text: &str) -> Result<ReplicationParameters, StoreError> {
     ReplicationParameters::parse(text).map_err(|error| StoreError::UnknownValue {
         column: "job.replication_parameters",

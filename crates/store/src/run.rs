@@ -1,4 +1,4 @@
-//! What a run needs to know, what it observes, and the end of a job.
+//! The facts that a run needs, its observations, and the end of a job.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::{Store, StoreError, image_build};
 /// A disk to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDisk {
-    /// Where it was on the source when the job was made.
+    /// Path of the disk on the source when the job was created.
     pub path: String,
-    /// Bytes of the source's disk, when the job was made.
+    /// Bytes of the source's disk when the job was created.
     pub source_bytes: u64,
     /// The disk of the image.
     pub target: TargetDisk,
-    /// What the source's disk was when the job was made; `None` for a job of an earlier version.
+    /// Identity of the source's disk when the job was created; `None` for a job of an earlier version.
     pub identity: Option<DiskIdentity>,
-    /// The same disk as the source has it now, or another one in its place; `None` when its agent finds neither.
+    /// The same disk as the source has it now, or another disk in its place; `None` if the agent finds neither.
     pub found: Option<SourceDisk>,
 }
 
 impl RunDisk {
-    /// Returns the source's disk as it was when the job was made.
+    /// Returns the source's disk as it was when the job was created.
     pub fn as_created(&self) -> DiskRecord {
         DiskRecord {
             index: self.target.index,
@@ -41,42 +41,43 @@ impl RunDisk {
     }
 }
 
-/// Everything that a worker needs to drive a run.
+/// The facts that a worker needs to drive a run.
 #[derive(Debug, Clone)]
 pub struct RunFacts {
-    /// Whose job.
+    /// Tenant of the job.
     pub tenant: TenantId,
-    /// From which source.
+    /// Source of the job.
     pub source_id: SourceId,
-    /// Key of its agent (SubjectPublicKeyInfo, DER).
+    /// Key of the source's agent (SubjectPublicKeyInfo, DER).
     pub public_key: Vec<u8>,
-    /// Whether the job delivers again after this run.
+    /// True if the job delivers again after this run.
     pub rests: bool,
-    /// How the copy is tuned.
+    /// Parameters of the copy.
     pub parameters: ReplicationParameters,
-    /// How long the agent had been silent when this was read, since the run last made progress.
+    /// Silence of the agent since the run last made progress, measured when this was read.
     pub silent_for: Duration,
-    /// Bytes that crossed the wire in this run under earlier leases, as far as they were written down.
+    /// Bytes that crossed the wire in this run under earlier leases, as far as they were recorded.
     pub bytes_wire: u64,
-    /// Disks whose free space this run copies although the job would leave it out, as far as it was written down.
+    /// Disks whose free space this run copies although the job would skip it, as far as they were recorded.
     pub copied_free_space: Vec<CopiedFreeSpace>,
     /// All disks.
     pub disks: Vec<RunDisk>,
 }
 
-/// What others say while a run is observed.
+/// Inputs of others while a run is observed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
-    /// How the tenant wants the copy tuned now.
+    /// The tenant's present parameters for the copy.
     pub parameters: ReplicationParameters,
-    /// Disks whose free space the agent copies although the job would leave it out. `None` without an assignment of this epoch.
+    /// Disks whose free space the agent copies although the job would skip it. `None` without an assignment of this
+    /// epoch.
     pub copied_free_space: Option<Vec<CopiedFreeSpace>>,
 }
 
-/// What the lease holder sees.
+/// An observation of the lease holder.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
-    /// Progress and what is being done, as the API shows it.
+    /// Progress and present activity, as the API shows them.
     pub info: StatusInfo,
     /// Bytes of the source's disks that are durable on the target.
     pub bytes_durable: u64,
@@ -84,15 +85,15 @@ pub struct Observation {
     pub bytes_total: u64,
     /// The run's instance.
     pub instance_id: Option<InstanceId>,
-    /// Whether this is the first look of this lease at the disks: then the bytes may be fewer than before.
+    /// True for the first observation of the disks under this lease. The bytes may then be fewer than before.
     pub is_first: bool,
 }
 
 impl Store {
-    /// What there is to know about a job for its run; `None` when it is gone.
+    /// Returns the facts about a job for its run; `None` if the job is gone.
     ///
     /// # Errors
-    /// The database fails, or holds what can't be read.
+    /// The database fails, or holds a value that can't be read.
     pub async fn run_facts(&self, job_id: &JobId) -> Result<Option<RunFacts>, StoreError> {
         let job = sqlx::query!(
             r#"
@@ -163,7 +164,7 @@ impl Store {
         }))
     }
 
-    /// Whether the source's agent was heard lately.
+    /// Returns true if the source's agent reported lately.
     ///
     /// # Errors
     /// The database fails.
@@ -178,8 +179,8 @@ impl Store {
         Ok(online.unwrap_or(false))
     }
 
-    /// Writes what the lease holder sees, and answers with what tenant and agent say meanwhile. Progress forgives lost leases. `None` if the
-    /// lease is over.
+    /// Writes an observation of the lease holder, and returns the present inputs of tenant and agent. Progress resets
+    /// the count of lost leases. `None` if the lease is over.
     ///
     /// # Errors
     /// The database fails.
@@ -224,7 +225,8 @@ impl Store {
         .transpose()
     }
 
-    /// Removes a job whose resources are all gone; its history stays. `false` if it was gone already or the epoch is over.
+    /// Removes a job whose resources are all gone; its history stays. `false` if the job was gone already or the epoch
+    /// is over.
     ///
     /// # Errors
     /// The database fails.
@@ -263,7 +265,7 @@ impl Store {
     }
 }
 
-/// Finds the disks of a run among those that the source has now.
+/// Matches the disks of a run with the disks that the source has now.
 fn find_disks(disks: &mut [RunDisk], source_disks: &[SourceDisk]) {
     let then: Vec<DiskRecord> = disks.iter().map(RunDisk::as_created).collect();
     let now: Vec<DiskRecord> = source_disks.iter().map(DiskRecord::from).collect();
@@ -272,7 +274,7 @@ fn find_disks(disks: &mut [RunDisk], source_disks: &[SourceDisk]) {
     }
 }
 
-/// What was observed may still be an earlier run's.
+/// Returns the observation if it is of this run. The row may still hold that of an earlier run.
 fn of_this_run(observed: &StatusInfo, run: i32) -> Option<&StatusInfo> {
     Some(observed).filter(|observed| observed.run == Some(run))
 }

@@ -1,12 +1,13 @@
-//! Whether the database has this version's schema.
+//! Check of the database's schema.
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Checks that every migration of this version was applied, so that a role on an empty or older database says so at its start.
+    /// Checks that every migration of this version was applied, so that a role on an empty or older database fails at
+    /// its start.
     ///
     /// # Errors
-    /// [`StoreError::SchemaMissing`], or what the database said.
+    /// [`StoreError::SchemaMissing`], or an error of the database.
     pub async fn require_schema(&self) -> Result<(), StoreError> {
         let wanted = sqlx::migrate!()
             .iter()

@@ -5,14 +5,14 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::StoreError;
 
-/// The key that seals secrets, and older ones that still open what they have sealed. Does not print.
+/// The key that seals secrets, and older keys that still open their own secrets. Does not print.
 #[derive(Clone)]
 pub struct SealKey {
     key: LessSafeKey,
     older: Vec<LessSafeKey>,
 }
 
-/// The text is no seal key.
+/// The text is not a seal key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a seal key must be 64 hexadecimal digits (32 random bytes), older keys behind commas: `openssl rand -hex 32` makes one"
@@ -26,7 +26,7 @@ impl std::fmt::Debug for SealKey {
 }
 
 impl SealKey {
-    /// The key of 64 hexadecimal digits; behind commas, older keys that open too.
+    /// Parses a key of 64 hexadecimal digits. Older keys, which only open secrets, follow after commas.
     pub fn from_hex(text: &str) -> Result<Self, InvalidSealKey> {
         let mut keys = text.split(',').map(|text| {
             let bytes = hex::decode(text.trim()).map_err(|_| InvalidSealKey)?;
@@ -39,7 +39,7 @@ impl SealKey {
         })
     }
 
-    /// A new key, as the hexadecimal text to keep.
+    /// Generates a new key, as the hexadecimal text to keep.
     pub fn generate_hex() -> String {
         let mut bytes = [0; 32];
         SystemRandom::new()
@@ -48,7 +48,7 @@ impl SealKey {
         hex::encode(bytes)
     }
 
-    /// Seals `plain`; `purpose` must be given again to open it, so that a sealed text can't be moved to another row.
+    /// Seals `plain`. The same `purpose` is required to open it, so that a sealed text can't be moved to another row.
     pub fn seal(&self, purpose: &str, plain: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new()
@@ -65,7 +65,7 @@ impl SealKey {
         [nonce.as_slice(), &sealed].concat()
     }
 
-    /// Opens what [`SealKey::seal`] made with the same purpose, with this key or one of the older ones.
+    /// Opens a result of [`SealKey::seal`] with the same purpose, with this key or an older one.
     pub fn open(&self, purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         [&self.key]
             .into_iter()
@@ -74,7 +74,7 @@ impl SealKey {
             .ok_or(StoreError::Unseal)
     }
 
-    /// Seals anew what an older key has sealed; `None` if this key has sealed it.
+    /// Reseals a secret that an older key has sealed; `None` if this key has sealed it.
     pub(crate) fn reseal(
         &self,
         purpose: &str,

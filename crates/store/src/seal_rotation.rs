@@ -1,20 +1,21 @@
-//! Another seal key: what older keys have sealed is sealed anew.
+//! Rotation of the seal key: secrets that older keys have sealed are sealed again.
 //!
-//! A row is replaced only if it is still what was read, so that it may run while others write, and again after it was cut off.
+//! A row is replaced only if it still holds the value that was read. So the rotation may run while others write, and
+//! again after an interruption.
 
 use crate::{Store, StoreError, deployment_secret, instance, key};
 
-/// Rows that are read at once.
+/// Rows that one statement reads.
 const PAGE: i64 = 500;
 
-/// What became of the sealed secrets.
+/// Outcome of a rotation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resealed {
-    /// Sealed with the first key now, and with an older one before.
+    /// Secrets that an older key had sealed, now sealed with the first key.
     pub anew: u64,
-    /// Sealed with the first key before.
+    /// Secrets that the first key had sealed before.
     pub current: u64,
-    /// Opened by none of the keys.
+    /// Secrets that none of the keys opens.
     pub lost: u64,
 }
 
@@ -25,10 +26,10 @@ struct Sealed {
 }
 
 impl Store {
-    /// Seals with the first seal key whatever an older one has sealed.
+    /// Seals all secrets of older keys with the first seal key.
     ///
     /// # Errors
-    /// The database fails. What was sealed anew stays so.
+    /// The database fails. Secrets that were sealed again stay so.
     pub async fn reseal(&self) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
         self.reseal_deployment_secrets(&mut done).await?;
@@ -125,7 +126,7 @@ impl Store {
         }
     }
 
-    /// The secret sealed anew, if that is needed and can be done; else it is counted.
+    /// Returns the secret sealed again, if that is necessary and possible. Otherwise the secret is counted.
     fn anew(&self, purpose: &str, row: &Sealed, done: &mut Resealed) -> Option<Vec<u8>> {
         match self.seal.reseal(purpose, &row.sealed) {
             Ok(Some(anew)) => return Some(anew),

@@ -15,12 +15,12 @@ use sqlx::types::Json;
 use crate::StoreError;
 use crate::row::unsigned;
 
-/// Seconds of silence after which a source is offline.
+/// Returns the seconds of silence after which a source is offline.
 pub(crate) fn offline_after_secs() -> f64 {
     OFFLINE_AFTER.as_secs_f64()
 }
 
-/// The columns of a row of `source_disk` that say what the disk is and what uses it.
+/// The columns of a row of `source_disk` about the disk's contents, identity and use.
 pub(crate) struct DiskFacts {
     pub(crate) partitions: Json<Vec<SourcePartition>>,
     pub(crate) layout: Json<DiskLayout>,
@@ -28,7 +28,7 @@ pub(crate) struct DiskFacts {
     pub(crate) in_use: String,
 }
 
-/// A row of `source_disk`.
+/// Converts a row of `source_disk`.
 pub(crate) fn disk(
     index: i16,
     path: String,
@@ -50,7 +50,7 @@ pub(crate) fn disk(
     })
 }
 
-/// A column that holds a disk's index.
+/// Converts a column that holds a disk's index.
 pub(crate) fn disk_index(column: &'static str, index: i16) -> Result<DiskIndex, StoreError> {
     u16::try_from(index)
         .map(DiskIndex)

@@ -1,4 +1,4 @@
-//! Sweeping: leases that ran out, and what was asked for and seems forgotten.
+//! Sweeping: leases that ran out, and requests that seem forgotten.
 
 use std::time::Duration;
 
@@ -13,28 +13,28 @@ use crate::{Store, StoreError, outbox};
 /// Leases that a run may lose within a day and without progress before it fails.
 const MOST_LEASES_LOST: i32 = 3;
 
-/// A dead lease that was taken away.
+/// A dead lease that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Swept {
     /// The job.
     pub job_id: JobId,
-    /// What happened to it; `None` for a job that is being deleted and is simply asked for again.
+    /// Outcome for the job. `None` for a job that is being deleted, whose removal is requested again.
     pub transitioned: Option<Transitioned>,
 }
 
-/// What the reconciler asked for again.
+/// Requests that the reconciler has repeated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// Jobs with a slot that no worker came for.
+    /// Number of jobs with a slot that no worker has claimed.
     pub starts: u64,
-    /// Deleted jobs that are still there.
+    /// Number of deleted jobs that still exist.
     pub removals: u64,
-    /// Images that are deleted, or were never delivered by a run that has ended, and are still there.
+    /// Number of images that still exist although they are deleted, or their run has ended without delivering them.
     pub images: u64,
 }
 
 impl Store {
-    /// Takes away one lease that has run out; `None` if there is none. Two sweepers at once take different ones.
+    /// Removes one lease that has run out; `None` if there is none. Two sweepers at once take different leases.
     ///
     /// # Errors
     /// The database fails.
@@ -72,7 +72,7 @@ impl Store {
                 transitioned: None,
             }));
         }
-        // Losses of yesterday say nothing of today's: counting begins again a day after it began.
+        // Losses of yesterday mean nothing today: the count restarts a day after it began.
         let lost = sqlx::query_scalar!(
             "update job set
                  leases_lost = case when leases_lost_since > now() - interval '1 day' then leases_lost + 1 else 1 end,
@@ -119,7 +119,7 @@ impl Store {
         }))
     }
 
-    /// Asks again for what has waited longer than `age`: the message was lost, or nobody could act on it.
+    /// Repeats requests that have waited longer than `age`, because the message was lost or no process could act on it.
     ///
     /// # Errors
     /// The database fails.

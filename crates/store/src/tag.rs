@@ -1,7 +1,7 @@
 //! Tags of sources, jobs and workgroups.
 //!
-//! Who writes a tag has locked its resource's row, so that neither a removal nor another writer comes in between; the schema's
-//! trigger takes the tags of a removed resource along.
+//! A writer of tags has locked the resource's row, so that neither a removal nor another writer comes in between. The
+//! schema's trigger removes the tags of a removed resource.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use domain::tag::{MOST_TAGS, Tag, TagFilter};
 
 use crate::{Store, StoreError, Transaction};
 
-/// What can have tags.
+/// Kind of resource that can have tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaggedKind {
     /// Migration sources.
@@ -25,7 +25,7 @@ impl TaggedKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Source, Self::Job, Self::Workgroup];
 
-    /// As it is stored.
+    /// Returns the name in the database.
     fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -35,12 +35,12 @@ impl TaggedKind {
     }
 }
 
-/// What became of a change of tags.
+/// Outcome of a change of tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeTags {
-    /// Done.
+    /// The tags were changed.
     Changed,
-    /// One of the resources does not exist, or is another tenant's. Nothing was changed.
+    /// One of the resources does not exist, or belongs to another tenant. Nothing was changed.
     NotFound,
     /// A resource would have more than [`MOST_TAGS`]. Nothing was changed.
     TooMany,
@@ -49,27 +49,27 @@ pub enum ChangeTags {
 /// One tag of a resource, in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagRow {
-    /// Whose.
+    /// Id of the resource.
     pub resource_id: String,
     /// The tag.
     pub tag: Tag,
 }
 
-/// Which tags to list.
+/// A filter for the list of tags.
 #[derive(Debug, Clone, Default)]
 pub struct TagList<'a> {
-    /// Of these resources; `None` is all of the kind.
+    /// Resources whose tags are listed; `None` is all of the kind.
     pub ids: Option<Vec<String>>,
-    /// Of resources with all of these tags.
+    /// Tags that the resources must have, all of them.
     pub with: Vec<TagFilter>,
-    /// Behind this resource and key, which ended the last page.
+    /// Resource and key that ended the last page; the list continues behind them.
     pub after: Option<(&'a str, &'a str)>,
-    /// Rows at most.
+    /// Maximum number of rows.
     pub limit: i64,
 }
 
 impl Store {
-    /// Puts tags on resources; a key that a resource has already gets the new value.
+    /// Puts tags on resources. A key that a resource has already receives the new value.
     ///
     /// # Errors
     /// The database fails.
@@ -103,7 +103,7 @@ impl Store {
         Ok(ChangeTags::Changed)
     }
 
-    /// Takes tags off resources: those with these keys, or all. Keys that a resource does not have are no error.
+    /// Removes tags from resources: those with these keys, or all. Keys that a resource does not have are no error.
     ///
     /// # Errors
     /// The database fails.
@@ -129,7 +129,7 @@ impl Store {
         Ok(ChangeTags::Changed)
     }
 
-    /// Tags of a kind of resource, by resource and key.
+    /// Returns the tags of a kind of resource, by resource and key.
     ///
     /// # Errors
     /// The database fails.
@@ -176,7 +176,7 @@ impl Store {
             .collect())
     }
 
-    /// The tags of these resources, by resource.
+    /// Returns the tags of these resources, by resource.
     ///
     /// # Errors
     /// The database fails.
@@ -206,7 +206,8 @@ impl Store {
     }
 }
 
-/// Keys and values of filters for a statement, which asks for resources that have as many of them as there are; without any, no keys.
+/// Returns keys and values of filters for a statement that counts the matching tags of each resource. Without filters,
+/// there are no keys.
 fn wanted(filters: &[TagFilter]) -> (Option<Vec<String>>, Vec<Option<String>>) {
     let (keys, values): (Vec<_>, Vec<_>) = filters
         .iter()
@@ -255,7 +256,7 @@ async fn lock(
     Ok(ids.iter().all(|id| found.contains(id)))
 }
 
-/// Writes the tags of resources whose rows the transaction has made or locked.
+/// Writes the tags of resources whose rows the transaction has created or locked.
 pub(crate) async fn insert(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,

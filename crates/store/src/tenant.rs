@@ -5,24 +5,24 @@ use domain::{TenantId, Timestamp};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// What a tenant may have (SMC API §5.6).
+/// Limits of a tenant (SMC API §5.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// Sources.
+    /// Number of sources.
     pub max_sources: i32,
-    /// Jobs, in whatever state.
+    /// Number of jobs, in whatever state.
     pub max_jobs: i32,
-    /// Jobs running at once; more wait in their queue.
+    /// Number of jobs that run at once; more jobs wait in the tenant's queue.
     pub max_running: i32,
-    /// Workgroups.
+    /// Number of workgroups.
     pub max_workgroups: i32,
-    /// Sources in one workgroup.
+    /// Number of sources in one workgroup.
     pub max_workgroup_sources: i32,
-    /// Activation codes.
+    /// Number of activation codes.
     pub max_access_tokens: i32,
-    /// Agents that may register with one activation code.
+    /// Number of agents that may register with one activation code.
     pub max_access_token_uses: i32,
-    /// Days that one activation code is valid at most.
+    /// Maximum number of days that one activation code is valid.
     pub max_access_token_days: i32,
 }
 
@@ -41,12 +41,12 @@ impl Default for Quotas {
     }
 }
 
-/// How many calls a tenant may make at each gateway.
+/// Number of calls that a tenant may make at each gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallRates {
-    /// Calls of all operations a second.
+    /// Calls per second, of all operations together.
     pub account_per_second: u32,
-    /// Calls of any one operation a second.
+    /// Calls per second, of any one operation.
     pub operation_per_second: u32,
 }
 
@@ -62,27 +62,27 @@ impl Default for CallRates {
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
-    /// Its id.
+    /// Id of the tenant.
     pub id: TenantId,
-    /// Its name, which no other tenant has.
+    /// Name of the tenant, unique.
     pub name: String,
-    /// What it may have.
+    /// Limits of the tenant.
     pub quotas: Quotas,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// What became of making a tenant.
+/// Outcome of a request to create a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateTenant {
-    /// It is there.
+    /// The tenant was created.
     Created(Tenant),
     /// Another tenant has the name.
     NameTaken,
 }
 
 impl Store {
-    /// Makes a tenant.
+    /// Creates a tenant.
     ///
     /// # Errors
     /// The database fails.
@@ -121,7 +121,7 @@ impl Store {
         })
     }
 
-    /// How many calls the tenant may make; the defaults for one that is gone.
+    /// Returns the number of calls that the tenant may make; the defaults for a tenant that is gone.
     ///
     /// # Errors
     /// The database fails.
@@ -142,7 +142,8 @@ impl Store {
         })
     }
 
-    /// Sets how many calls the tenant may make; `false` without such a tenant. Gateways follow within ten seconds.
+    /// Sets the number of calls that the tenant may make; `false` without such a tenant. Gateways follow within ten
+    /// seconds.
     ///
     /// # Errors
     /// The database fails.
@@ -163,7 +164,7 @@ impl Store {
         Ok(updated.rows_affected() == 1)
     }
 
-    /// Every tenant, by name.
+    /// Returns every tenant, by name.
     ///
     /// # Errors
     /// The database fails.
@@ -196,7 +197,7 @@ impl Store {
             .collect()
     }
 
-    /// The tenant with this name.
+    /// Returns the tenant with this name.
     ///
     /// # Errors
     /// The database fails.
@@ -229,7 +230,8 @@ impl Store {
         .transpose()
     }
 
-    /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit run on, none starts until it fits.
+    /// Sets a tenant's quotas; `false` without such a tenant. Jobs that run above a lowered limit continue, and none
+    /// starts until it fits.
     ///
     /// # Errors
     /// The database fails.

@@ -10,26 +10,26 @@ use crate::job::transition::{self, Change, Guard, Transitioned};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// Pause before a start that its source does not allow yet is tried again.
+/// Pause before another attempt at a start that the source does not allow yet.
 const START_RETRY_SECS: f64 = 30.0;
 
-/// What a timer does.
+/// The action of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimerKind {
     /// Starts the job.
     Start,
-    /// Starts the next run of a job that delivers again and again.
+    /// Starts the next run of a job that delivers repeatedly.
     Run,
-    /// Ends its validity.
+    /// Ends the job's validity.
     Expire,
-    /// Deletes it, after its time as an expired job.
+    /// Deletes the job, after its time as an expired job.
     Purge,
-    /// Brings its parked run back to the queue.
+    /// Returns the job's parked run to the queue.
     Resume,
 }
 
 impl TimerKind {
-    /// As it is stored, and as a metric's label.
+    /// Returns the name in the database and in the labels of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -67,21 +67,21 @@ impl std::str::FromStr for TimerKind {
     }
 }
 
-/// A timer that was acted upon.
+/// A timer that was processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fired {
     /// The job.
     pub job_id: JobId,
-    /// What was due.
+    /// Kind of the timer.
     pub kind: TimerKind,
-    /// How late.
+    /// Time between the due time and the processing.
     pub lateness: Duration,
-    /// What came of it; `None` if it waits for its source, or for the end of the run.
+    /// Outcome for the job. `None` if the timer waits for the source, or for the end of the run.
     pub transitioned: Option<Transitioned>,
 }
 
 impl Store {
-    /// Time until the next timer is due; `None` without timers.
+    /// Returns the time until the next timer is due; `None` without timers.
     ///
     /// # Errors
     /// The database fails.
@@ -94,8 +94,8 @@ impl Store {
         Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
     }
 
-    /// Acts upon the timer that is due longest; `None` if none is. Two schedulers at once take different timers.
-    /// A start that is found after the end of its job's validity is left to the expiry, which removes it.
+    /// Processes the timer that has been due longest; `None` if none is due. Two schedulers at once take different
+    /// timers. A start that is found after the end of its job's validity is left to the expiry, which removes it.
     ///
     /// # Errors
     /// The database fails; the timer stays.
@@ -120,11 +120,12 @@ impl Store {
         let job_id: JobId = parse("timer.job_id", &row.job_id)?;
         let kind: TimerKind = parse("timer.kind", &row.kind)?;
         let lateness = Duration::try_from_secs_f64(row.late_secs).unwrap_or_default();
-        // A job that is no longer running is held until its worker lets the lease go; it can't be moved before.
+        // A job that is no longer running is held until its worker releases the lease, and can't be moved before.
         let waits = match kind {
-            // An offline source can't start. The validity ends the waiting.
+            // An offline source can't start. The end of the validity ends the wait.
             TimerKind::Start | TimerKind::Run => !row.is_running && (row.is_held || !row.is_online),
-            // Running at ValidTime: nothing happens now. A run that ends without an image expires then.
+            // A job that runs at the end of its validity is left alone. If the run ends without an image, the job
+            // expires then.
             TimerKind::Expire => row.is_running || row.is_held,
             TimerKind::Purge => row.is_held,
             TimerKind::Resume => false,

@@ -6,26 +6,26 @@ use domain::{TenantId, Timestamp, UserId};
 use crate::row::parse;
 use crate::{Store, StoreError};
 
-/// Policies that a user may have.
+/// Maximum number of policies that a user may have.
 pub const MOST_POLICIES: usize = 20;
 
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Its id.
+    /// Id of the user.
     pub id: UserId,
-    /// Its name, which no other user of the tenant has.
+    /// Name of the user, unique within the tenant.
     pub name: String,
-    /// The names of its policies, sorted.
+    /// Names of the user's policies, sorted.
     pub policies: Vec<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 
-/// What became of making a user.
+/// Outcome of a request to create a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateUser {
-    /// It is there, without keys and policies.
+    /// The user was created, without keys and policies.
     Created(User),
     /// Another user of the tenant has the name.
     NameTaken,
@@ -33,10 +33,10 @@ pub enum CreateUser {
     InvalidName,
 }
 
-/// What became of renaming a user.
+/// Outcome of a request to rename a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RenameUser {
-    /// Done. Keys and policies stay.
+    /// The user was renamed. Keys and policies stay.
     Renamed,
     /// Another user of the tenant has the name.
     NameTaken,
@@ -46,21 +46,21 @@ pub enum RenameUser {
     NotFound,
 }
 
-/// What became of deleting a user.
+/// Outcome of a request to delete a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeleteUser {
-    /// Gone, with its attachments and temporary keys.
+    /// The user was deleted, with its attachments and temporary keys.
     Deleted,
-    /// It has these keys, with which something may still sign: they are deleted first, one by one.
+    /// The user has these keys, with which a client may still sign. They must be deleted first, one by one.
     HasKeys(Vec<String>),
     /// The tenant has no such user.
     NotFound,
 }
 
-/// What became of attaching a policy.
+/// Outcome of a request to attach a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachPolicy {
-    /// Done, or it was attached before.
+    /// The policy is attached, now or already before.
     Attached,
     /// The tenant has no such user.
     NoUser,
@@ -71,7 +71,7 @@ pub enum AttachPolicy {
 }
 
 impl Store {
-    /// Makes a user.
+    /// Creates a user.
     ///
     /// # Errors
     /// The database fails.
@@ -104,7 +104,7 @@ impl Store {
         })
     }
 
-    /// The tenant's users, by name.
+    /// Returns the tenant's users, by name.
     ///
     /// # Errors
     /// The database fails.
@@ -112,7 +112,7 @@ impl Store {
         self.users_named(tenant, None).await
     }
 
-    /// The tenant's user of this name.
+    /// Returns the tenant's user of this name.
     ///
     /// # Errors
     /// The database fails.
@@ -187,7 +187,7 @@ impl Store {
         name: &str,
     ) -> Result<DeleteUser, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // Who makes a key refers to this row, and waits.
+        // A transaction that creates a key refers to this row, and waits.
         let Some(id) = sqlx::query_scalar!(
             "select id from ram_user where tenant = $1 and name = $2 for update",
             tenant.as_str(),
@@ -215,7 +215,7 @@ impl Store {
         Ok(DeleteUser::Deleted)
     }
 
-    /// Attaches a policy to a user. Gateways notice within the life of their cached keys.
+    /// Attaches a policy to a user. Gateways notice within the lifetime of their cached keys.
     ///
     /// # Errors
     /// The database fails.
@@ -226,7 +226,7 @@ impl Store {
         policy: &str,
     ) -> Result<AttachPolicy, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        // Locked, so that two at once can't pass the limit together.
+        // The row is locked, so that two transactions can't pass the limit together.
         let Some(user_id) = sqlx::query_scalar!(
             "select id from ram_user where tenant = $1 and name = $2 for update",
             tenant.as_str(),
@@ -270,7 +270,7 @@ impl Store {
         Ok(AttachPolicy::Attached)
     }
 
-    /// Takes a policy from a user; false if it was not attached.
+    /// Detaches a policy from a user; false if it was not attached.
     ///
     /// # Errors
     /// The database fails.

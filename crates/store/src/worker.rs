@@ -1,14 +1,14 @@
-//! The workers that live, and how many runs each drives at once: the places that admission has to give.
+//! The live workers, and the number of runs that each drives at once: the places that admission can give.
 
 use std::time::Duration;
 
 use crate::{Store, StoreError};
 
-/// How long the row of a worker that is gone stays, for people.
+/// Time that the row of a dead worker is kept, for people.
 const FORGOTTEN_AFTER_SECS: f64 = 86_400.0;
 
 impl Store {
-    /// Records that the worker lives for `ttl` from now, with so many places.
+    /// Records that the worker lives for `ttl` from now, with this number of places.
     ///
     /// # Errors
     /// The database fails; the worker's places run out by themselves.
@@ -46,7 +46,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the worker's places away: it takes no more runs.
+    /// Removes the worker's places, so that it receives no more runs.
     ///
     /// # Errors
     /// The database fails; the worker's places run out by themselves.

@@ -1,6 +1,6 @@
 //! Workgroups: sources that are migrated together.
 //!
-//! Quotas are counted under a lock: that of the tenant's row for groups, that of the group's row for its sources.
+//! Quotas are counted under a lock: that of the tenant's row for groups, and that of the group's row for its sources.
 
 use std::collections::HashMap;
 
@@ -17,31 +17,31 @@ use crate::source::offline_after_secs;
 use crate::tag::{self, TaggedKind};
 use crate::{Listed, Page, Store, StoreError, Transaction};
 
-/// A workgroup to be made.
+/// A workgroup to be created.
 #[derive(Debug, Clone)]
 pub struct NewWorkgroup<'a> {
-    /// Its name.
+    /// Name of the workgroup.
     pub name: &'a str,
-    /// Its description, empty for none.
+    /// Description of the workgroup, empty for none.
     pub description: &'a str,
-    /// Its tags.
+    /// Tags of the workgroup.
     pub tags: &'a [Tag],
-    /// The call's token.
+    /// Client token of the call.
     pub client_token: Option<ClientToken<'a>>,
 }
 
-/// What became of it.
+/// Outcome of a request to create a workgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateWorkgroup {
-    /// It is made.
+    /// The workgroup was created.
     Created(WorkgroupId),
-    /// The same call made it before.
+    /// The same call created this workgroup before.
     Repeated(WorkgroupId),
     /// The token belongs to another call.
     TokenMismatch,
-    /// The tenant has as many as it may have.
+    /// The tenant has as many workgroups as it may have.
     Quota {
-        /// How many it may have.
+        /// Number of workgroups that the tenant may have.
         limit: i32,
     },
 }
@@ -49,47 +49,47 @@ pub enum CreateWorkgroup {
 /// A workgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workgroup {
-    /// Its id.
+    /// Id of the workgroup.
     pub id: WorkgroupId,
-    /// Its name.
+    /// Name of the workgroup.
     pub name: String,
-    /// Its description.
+    /// Description of the workgroup.
     pub description: String,
-    /// Its sources, by id.
+    /// Sources of the workgroup, by id.
     pub members: Vec<Member>,
 }
 
-/// Which workgroups to list; absent parts match all.
+/// A filter for the list of workgroups; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct WorkgroupFilter {
-    /// One of these.
+    /// Ids of the workgroups.
     pub ids: Option<Vec<String>>,
-    /// Of this name.
+    /// Name of the workgroup.
     pub name: Option<String>,
-    /// With all of these tags.
+    /// Tags that the workgroup must have, all of them.
     pub tags: Vec<TagFilter>,
 }
 
-/// What became of a change of a group's sources.
+/// Outcome of a change of a group's sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeMembers {
-    /// Done.
+    /// The group was changed.
     Changed,
-    /// There is no such group, or it is another tenant's.
+    /// The group does not exist, or belongs to another tenant.
     WorkgroupNotFound,
-    /// One of the sources does not exist, or is another tenant's. Nothing was changed.
+    /// One of the sources does not exist, or belongs to another tenant. Nothing was changed.
     SourceNotFound,
     /// A source is in another group. Nothing was changed.
     InAnother(SourceId, WorkgroupId),
     /// The group would have more sources than it may have. Nothing was changed.
     Quota {
-        /// How many it may have.
+        /// Number of sources that the group may have.
         limit: i32,
     },
 }
 
 impl Store {
-    /// Makes a workgroup without sources.
+    /// Creates a workgroup without sources.
     ///
     /// # Errors
     /// The database fails.
@@ -149,7 +149,7 @@ impl Store {
         Ok(CreateWorkgroup::Created(id))
     }
 
-    /// Changes name and description; what is not given stays. `false` if the tenant has no such group.
+    /// Changes name and description; absent parts stay. `false` if the tenant has no such group.
     ///
     /// # Errors
     /// The database fails.
@@ -192,7 +192,7 @@ impl Store {
         Ok(deleted.rows_affected() == 1)
     }
 
-    /// The tenant's workgroups, newest first.
+    /// Returns the tenant's workgroups, newest first.
     ///
     /// # Errors
     /// The database fails.
@@ -230,7 +230,7 @@ impl Store {
         Ok(Listed { rows, total })
     }
 
-    /// Puts sources into a group. Those that are in it already stay.
+    /// Adds sources to a group. Those that are in the group already stay.
     ///
     /// # Errors
     /// The database fails.
@@ -277,7 +277,7 @@ impl Store {
         Ok(ChangeMembers::Changed)
     }
 
-    /// Takes sources out of a group. Those that are not in it stay where they are.
+    /// Removes sources from a group. Those that are not in the group stay unchanged.
     ///
     /// # Errors
     /// The database fails.
@@ -311,7 +311,7 @@ impl Store {
     }
 }
 
-/// The sources of these groups, by id.
+/// Returns the sources of these groups, by id.
 async fn members(
     connection: &mut PgConnection,
     ids: &[String],
@@ -343,7 +343,8 @@ async fn members(
     Ok(members)
 }
 
-/// Locks the group against its removal and another change of its sources; `false` if the tenant has no such group.
+/// Locks the group against its removal and against another change of its sources; `false` if the tenant has no such
+/// group.
 async fn lock(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -359,7 +360,7 @@ async fn lock(
     Ok(found.is_some())
 }
 
-/// Locks the sources and gives the groups of those that are in one; `None` if one of them does not exist.
+/// Locks the sources and returns the groups of those that are in one; `None` if one of the sources does not exist.
 async fn lock_sources(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,

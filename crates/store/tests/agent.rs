@@ -421,7 +421,7 @@ async fn a_secret_of_the_deployment_is_made_once_and_sealed() {
 async fn what_registers_is_audited_and_strangers_leave_nothing() {
     let account = Account::new(1).await;
     let source = account.source().await;
-    // The same agent again changes nothing; another finds the code used up; a stranger has none.
+    // The same agent again changes nothing. Another finds the code used up. An unknown agent has no code.
     account.register("code", "key", "web").await;
     account.register("code", "another key", "db").await;
     account.register("no code", "a third key", "db").await;
@@ -486,7 +486,7 @@ async fn the_holder_of_the_lease_hears_where_free_space_is_copied_and_so_does_th
     account.beat(&source, 1, None, &[sending]).await;
     assert_eq!(observe(&observation).await.as_ref(), Some(&copied));
 
-    // Once the assignment is taken back nobody repeats it: what was observed holds it.
+    // Without the assignment no agent repeats the report, so the observation must hold it.
     observation.info.copied_free_space = copied.clone();
     account
         .store

@@ -1,4 +1,4 @@
-//! The audit and what only operators do, against a real Postgres.
+//! The audit and the operations of operators, against a real Postgres.
 
 use domain::{TenantId, Timestamp};
 use store::Store;

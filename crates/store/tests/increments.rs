@@ -1,4 +1,5 @@
-//! Jobs that deliver again and again, against a real Postgres: the timer of the next run, the images that are kept, the cut-over.
+//! Jobs that deliver repeatedly, against a real Postgres: the timer of the next run, the images that are kept, the
+//! cut-over.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ impl World {
             "insert into job (id, tenant, source_id, region_id, name, image_name, valid_until, frequency_hours, images_to_keep)
              values ($3, $1, $2, 'r', 'job', 'web', now() + interval '30 days', 2, 2)",
         ] {
-            // Each statement leaves out what it does not need; Postgres wants to know the types nevertheless.
+            // Each statement leaves out the parameters that it does not need, but Postgres requires their types.
             let typed = format!("with given as (select $1::text, $2::text, $3::text) {statement}");
             sqlx::query(sqlx::AssertSqlSafe(typed))
                 .bind(world.tenant.as_str())
@@ -82,7 +83,7 @@ impl World {
         self.read("select state from job").await
     }
 
-    /// The started job gets a slot and a worker, and delivers an image.
+    /// Gives the started job a slot and a worker, and delivers an image.
     async fn deliver(&self) -> ImageId {
         assert_eq!(self.store.admit_round(10).await.unwrap().len(), 1);
         let ttl = Duration::from_secs(30);
@@ -178,7 +179,7 @@ async fn a_delivered_run_waits_for_its_timer_which_starts_the_next() {
     world
         .write("update timer set due_at = now() - interval '1 minute' where kind = 'run'")
         .await;
-    // A silent source is waited for, and the tenant sees that.
+    // A silent source delays the run, and the tenant sees the reason.
     world
         .write("update source set last_seen_at = now() - interval '1 hour'")
         .await;
@@ -244,7 +245,7 @@ async fn no_more_images_stay_than_the_job_keeps() {
         [Message::Command(Command::RemoveImage { image_id })]
     );
 
-    // Fewer to keep, and less often: at once.
+    // A smaller number of images and a longer interval apply at once.
     assert_eq!(world.modify(Some(5), Some(1)).await, ModifyJob::Modified);
     assert_eq!(world.images().await, text[2..]);
     assert_eq!(world.interval().await, "18000");
@@ -269,7 +270,7 @@ async fn a_stopped_or_expired_job_has_no_next_run() {
     world.send(Event::Start, Guard::Tenant(&world.tenant)).await;
     world.deliver().await;
     assert_eq!(world.interval().await, "7200");
-    // A next run that is due behind the end of the validity never starts.
+    // A next run that is due after the end of the validity never starts.
     world
         .write("update job set valid_until = now() - interval '1 second'")
         .await;

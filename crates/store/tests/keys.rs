@@ -107,7 +107,7 @@ async fn every_sealed_secret_moves_to_a_new_key_and_the_old_one_can_go() {
     assert_eq!(kept.expect("kept"), b"secret");
 
     let both = open_with(&format!("{new},{old}")).await;
-    // Sealed with the new one before the rest is.
+    // Sealed with the new key before the rest is.
     keys.push(both.create_access_key(&tenant).await.expect("a key"));
     let done = both.reseal().await.expect("the database");
     let wanted = |anew, current, lost| Resealed {
@@ -129,7 +129,7 @@ async fn every_sealed_secret_moves_to_a_new_key_and_the_old_one_can_go() {
     assert_eq!(secret.as_deref(), Some(b"secret".as_slice()));
     assert_eq!(before.reseal().await.expect("counted"), wanted(0, 0, 5));
 
-    // A table with another sealed column would be forgotten by the rotation.
+    // The rotation would miss a table with another sealed column.
     let columns: Vec<String> = sqlx::query_scalar(
         "select table_name || '.' || column_name from information_schema.columns
          where table_schema = current_schema() and column_name like '%sealed%' order by 1",

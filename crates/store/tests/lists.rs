@@ -1,4 +1,4 @@
-//! Lists over many rows, against a real Postgres: pages are whole and in order.
+//! Lists over many rows, against a real Postgres: pages are complete and in order.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use store::job::describe::JobFilter;
 use store::source::SourceFilter;
 use store::{ConnectConfig, Page, SealKey, Store};
 
-/// Rows of the neighbour.
+/// Rows of the neighbouring tenant.
 const ROWS: u32 = 2_000;
 const REGION: &str = "local";
 
@@ -66,7 +66,7 @@ async fn pages_hold_every_row_once_also_while_rows_come() {
             .await
             .unwrap();
         if number == 2 {
-            // Newer rows move nothing of what is still to be read.
+            // Newer rows do not move rows that are still to be read.
             world.store.fill(&world.tenant, REGION, 3).await.unwrap();
         }
         for job in &listed.rows {

@@ -10,7 +10,7 @@ use store::Store;
 
 const HOUR: i64 = 3600;
 
-/// The first second of the hour that Postgres is in, and of those beside it.
+/// Returns the first second of the hour that Postgres is in, and of the hours beside it.
 async fn full_hours(pool: &PgPool) -> [i64; 3] {
     let now: i64 = sqlx::query_scalar("select extract(epoch from now())::bigint")
         .fetch_one(pool)
@@ -42,7 +42,7 @@ async fn a_nonce_is_used_once_by_each_key_on_either_side_of_a_full_hour() {
     let database = testkit::postgres().await;
     let (store, pool) = (database.store().await, database.pool().await);
     for (number, full) in full_hours(&pool).await.into_iter().enumerate() {
-        // The last second of an hour, then the first of the next; and the other way round.
+        // The last second of an hour, then the first of the next; and in reverse order.
         let both = [
             (format!("up-{number}"), [full - 1, full]),
             (format!("down-{number}"), [full, full - 1]),

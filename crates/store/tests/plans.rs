@@ -1,7 +1,8 @@
-//! No statement of a call reads a large table from end to end.
+//! Checks that no statement of a call reads a large table from end to end.
 //!
-//! Every statement of this crate is in `.sqlx`, so a new one is planned here without being named. Lists are put
-//! together from the filters that are there, so they are called, with every filter and often enough for plans to be kept, and their reads counted.
+//! Every statement of this crate is in `.sqlx`, so a new one is planned here without being named. Lists are assembled
+//! from the filters that are present, so they are called instead. Each list is called with every filter, often enough
+//! for plans to be kept, and its reads are counted.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,14 +22,16 @@ use store::tag::{TagList, TaggedKind};
 use store::workgroup::WorkgroupFilter;
 use store::{ConnectConfig, Page, SealKey, Store};
 
-/// Sources of each tenant, and as many jobs.
+/// Number of sources, and of jobs, of each tenant.
 const ROWS: u32 = 2_000;
 const TENANTS: usize = 10;
 
-/// After five plans for its values, Postgres may keep one for a statement that knows none. That one counts too.
+/// Number of calls. After five plans for its values, Postgres may keep a generic plan for a statement, which counts
+/// too.
 const OFTEN: usize = 8;
 
-/// Tables that grow with what tenants have. Nonces are not among them: no statement reads them, they are inserted and dropped by the hour.
+/// Tables that grow with the data of tenants. Nonces are not among them: no statement reads them; they are inserted,
+/// and dropped by the hour.
 const LARGE: [&str; 17] = [
     "access_key",
     "access_token",
@@ -49,7 +52,7 @@ const LARGE: [&str; 17] = [
     "workgroup",
 ];
 
-/// Statements that may read a large table from end to end, by words of theirs, and why.
+/// Statements that may read a large table from end to end, by some of their words, and the reason.
 const READ_ALL: [(&str, &str); 8] = [
     ("group by state", "figures, every few seconds"),
     ("from queued", "figures, every few seconds"),
@@ -92,7 +95,7 @@ impl World {
         }
         store.close().await;
         let mut setup = connect(&database, "setup").await;
-        // What a full deployment has of the others.
+        // Rows of a full deployment in the other tables.
         for statement in [
             "insert into timer (job_id, kind, due_at) select id, 'expire', valid_until from job",
             "insert into signature_nonce (access_key, nonce) select 'WK', id from job",
@@ -114,7 +117,7 @@ impl World {
             "insert into job_lease (job_id, run, epoch, worker, expires_at) select id, 1, 1, 'worker', now() + interval '1 hour' from job",
             "insert into workgroup (id, tenant, name) select 'w-' || substr(id, 3), tenant, name from source",
             "update source set workgroup_id = 'w-' || substr(id, 3)",
-            // Index-only scans need to know which pages are whole.
+            // Index-only scans need to know which pages are all-visible.
             "vacuum analyze",
         ] {
             sqlx::raw_sql(statement).execute(&mut setup).await.unwrap();
@@ -129,7 +132,7 @@ impl World {
         world
     }
 
-    /// How many rows reading from end to end has given, for each large table.
+    /// Returns the number of rows that reads from end to end have given, for each large table.
     async fn read(&self) -> Vec<(String, i64)> {
         let rows = sqlx::query("select relname::text, seq_tup_read from pg_stat_user_tables where relname = any($1) order by 1")
             .bind(LARGE.map(str::to_owned).to_vec())
@@ -139,7 +142,7 @@ impl World {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
-    /// Waits until what the closed connections have counted is there: they tell it before they are gone.
+    /// Waits until the counts of the closed connections are visible: connections report them before they end.
     async fn gone(&self, application: &str) {
         testkit::wait::some(Duration::from_secs(30), "the connections have ended", async || {
             let left: i64 = sqlx::query_scalar(
@@ -261,7 +264,7 @@ async fn no_list_reads_a_large_table_from_end_to_end() {
     world.gone("lists").await;
     assert_eq!(world.read().await, before);
 
-    // The check can fail: this does read one.
+    // The check can fail: this statement reads a large table.
     let mut reader = connect(&world.database, "reader").await;
     sqlx::query("select count(*) from source where description like '%load%'")
         .execute(&mut reader)
@@ -296,7 +299,7 @@ fn tagged(key: &str, value: Option<&str>) -> Vec<TagFilter> {
     }]
 }
 
-/// The lists with each filter of theirs, and what it finds.
+/// Reads the lists with each of their filters, and checks the results.
 async fn every_filter(store: &Store, tenant: &TenantId, job: &JobId) {
     let all = i64::from(ROWS);
     let (job, own) = (Some(job.to_string()), &job.as_str()[2..]);

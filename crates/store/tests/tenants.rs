@@ -99,7 +99,8 @@ async fn the_history_is_read_in_order_page_by_page_and_by_tenant() {
     );
 }
 
-/// What calls may do is said table by table; one that was forgotten is closed, and one that is open without a policy fails here.
+/// Checks the rights of calls, which are granted table by table. A forgotten table is closed, and an open table without
+/// a policy fails here.
 #[tokio::test]
 async fn calls_see_their_tenants_rows_only_whatever_a_statement_asks_for() {
     let database = testkit::postgres().await;

@@ -213,7 +213,7 @@ async fn a_temporary_key_has_a_token_and_an_end() {
     let listed = store.access_keys(&alice).await.expect("read");
     assert_eq!(listed.len(), 3);
 
-    // A user goes with its temporary keys; expired ones go after a while.
+    // A user is removed with its temporary keys; expired keys are removed after a while.
     assert_eq!(
         store.delete_user(&alice, "bot").await.ok(),
         Some(DeleteUser::Deleted)

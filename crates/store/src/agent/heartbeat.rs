@@ -1,4 +1,4 @@
-//! A source is alive, and says what became of its assignments.
+//! Heartbeats: signs of life of a source, with reports on its assignments.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,54 +12,54 @@ use super::seat::{self, Caller, Seated};
 use super::{Inventory, system_info, write_disks};
 use crate::{Store, StoreError, Transaction, parking};
 
-/// What an agent says of itself.
+/// The content of a heartbeat.
 #[derive(Debug, Clone, Copy)]
 pub struct Heartbeat<'a> {
-    /// What it found.
+    /// Inventory of the agent's server.
     pub inventory: &'a Inventory,
-    /// What keeps the source from working, if anything.
+    /// Failure that keeps the source from working, if there is one.
     pub failure: Option<&'a Failure>,
-    /// Seconds until the next one at the latest.
+    /// Longest time until the next heartbeat, in seconds.
     pub interval_secs: i32,
-    /// What became of its assignments.
+    /// Reports on the agent's assignments.
     pub reports: &'a [Report],
-    /// Who it is; `None` from agents that don't say so.
+    /// Identity of the caller. `None` from agents that do not report it.
     pub caller: Option<&'a Caller>,
-    /// Its clock less the gateway's, in milliseconds.
+    /// The agent's clock less the gateway's, in milliseconds.
     pub clock_ahead_ms: Option<i64>,
 }
 
-/// What became of one assignment.
+/// A report on one assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The job.
     pub job_id: JobId,
-    /// Its run.
+    /// The job's run.
     pub run: Run,
-    /// The epoch that the assignment was made under. Another one's report changes nothing.
+    /// Epoch of the assignment. A report of another epoch changes nothing.
     pub epoch: Epoch,
-    /// How far it is.
+    /// Progress of the assignment.
     pub state: ReportedState,
-    /// Why it failed, or what it is retrying.
+    /// Reason for the failure or for the retries.
     pub failure: Option<Failure>,
-    /// Disks whose free space it copies although the assignment would leave it out.
+    /// Disks whose free space the agent copies although the assignment would skip it.
     pub copied_free_space: Vec<CopiedFreeSpace>,
 }
 
-/// How far an agent is with an assignment: `assignment.agent_state`.
+/// Progress of an agent with an assignment: `assignment.agent_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReportedState {
-    /// The agent has said nothing of it yet.
+    /// The agent has not reported on the assignment yet.
     Assigned,
-    /// It looks for the receiver.
+    /// The agent connects to the receiver.
     Connecting,
-    /// It sends.
+    /// The agent sends.
     Sending,
     /// The receiver has given receipts for all disks.
     Sent,
-    /// It tries again by itself.
+    /// The agent retries by itself.
     Retrying,
-    /// It can't go on.
+    /// The agent can't continue.
     Failed,
 }
 
@@ -73,7 +73,7 @@ impl ReportedState {
         Self::Failed,
     ];
 
-    /// As the column has it.
+    /// Returns the value of the column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Assigned => "assigned",
@@ -108,29 +108,29 @@ impl FromStr for ReportedState {
     }
 }
 
-/// What became of a heartbeat.
+/// Outcome of a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heartbeated {
-    /// It is recorded.
+    /// The heartbeat is recorded.
     Recorded {
         /// All current assignments of the source, each an encoded `wherry.agent.v1.Assignment`.
         assignments: Vec<Vec<u8>>,
     },
-    /// Another agent with the same key is listened to. Nothing was written but that this one called.
+    /// Another agent with the same key is accepted. Only the call of this agent was recorded.
     Other {
-        /// Name of the other's host.
+        /// Name of the other agent's host.
         host: String,
-        /// How long the other is silent.
+        /// Time since the other agent's last call.
         silent: Duration,
-        /// Whether two servers are known to have one key.
+        /// True if two servers are known to have one key.
         is_clone: bool,
     },
-    /// The source is gone, or going. Nothing was written.
+    /// The source is gone or is being deleted. Nothing was written.
     Gone,
 }
 
 impl Store {
-    /// Records a heartbeat and answers with all current assignments.
+    /// Records a heartbeat and returns all current assignments.
     pub async fn agent_heartbeat(
         &self,
         source_id: &SourceId,
@@ -181,7 +181,8 @@ impl Store {
         Ok(Heartbeated::Recorded { assignments })
     }
 
-    /// A text that changes when the assignments of the source do; `None` if the source is gone, or going.
+    /// Returns a text that changes when the assignments of the source change. `None` if the source is gone or is being
+    /// deleted.
     pub async fn agent_assignments_version(
         &self,
         source_id: &SourceId,
@@ -227,7 +228,8 @@ async fn touch(
     Ok(())
 }
 
-/// A report of another run or epoch, or of somebody else's assignment, finds no row: it comes too late to matter.
+/// Records a report. A report of another run or epoch, or on another source's assignment, finds no row and has no
+/// effect.
 async fn record(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

@@ -1,10 +1,11 @@
-//! A server becomes a source.
+//! Registration of a server as a source.
 //!
-//! The tenant's row is locked first, so that two registrations can't both take the last place of a quota or the same name. An
-//! agent that lost the answer registers the same key again and is told which source it is; that uses up nothing.
+//! The tenant's row is locked first, so that two registrations can't both take the last place of a quota or the same
+//! name. An agent that lost the answer registers the same key again and receives the same source. The repetition uses
+//! up nothing.
 //!
-//! What was registered is audited in the same transaction, and so is a refusal that a code's account should know of. A code that nobody has
-//! leaves no row: whoever reaches the port could fill the audit with those.
+//! A registration is audited in the same transaction. A refusal is audited if the code's account should know of it. An
+//! unknown code leaves no row, because anyone who reaches the port could fill the audit with such rows.
 
 use domain::name::Name;
 use domain::{SourceId, TenantId};
@@ -14,69 +15,69 @@ use crate::audit::{self, Actor, NewEntry};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
-/// As the API's samples have it.
+/// The description in the API's samples.
 const DESCRIPTION: &str = "Server Source Imported By GotoAliyun.";
 
-/// Characters of the source's id that tell it from another of the same name.
+/// Characters of the source's id that distinguish it from another source of the same name.
 const SUFFIX_LENGTH: usize = 6;
 
 /// Longest name (SMC API §1.0).
 const NAME_LENGTH: usize = 128;
 
-/// A server that wants to become a source.
+/// A server that requests to become a source.
 #[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     /// SHA-256 of the activation code's secret.
     pub code_hash: &'a [u8],
     /// DER of the public key (SubjectPublicKeyInfo) that the agent has proved to own.
     pub public_key: &'a [u8],
-    /// The name that it asks for. If another source of the tenant has it, the end of the new id is added.
+    /// The requested name. If another source of the tenant has it, the end of the new id is appended.
     pub name: &'a Name,
-    /// What it found.
+    /// Inventory of the server.
     pub inventory: &'a Inventory,
-    /// Where the call came from, for the audit.
+    /// Address that the call came from, for the audit.
     pub origin: &'a str,
-    /// The call's id, for the audit.
+    /// Id of the call, for the audit.
     pub request_id: &'a str,
 }
 
-/// What became of it.
+/// Outcome of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// The server is a source from now on.
     New(Owner),
     /// The key was registered before: the server is this source.
     Known(Owner),
-    /// It is no source, and why.
+    /// The server is not a source, for this reason.
     Refused(Refusal),
 }
 
-/// A source and whose it is.
+/// A source and its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The source.
     pub source_id: SourceId,
-    /// Its tenant.
+    /// The source's tenant.
     pub tenant: TenantId,
 }
 
-/// Why a server may not register.
+/// Reason why a server may not register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No activation code has this hash.
     UnknownCode,
-    /// The code's time is over.
+    /// The code's validity is over.
     Expired,
     /// The tenant has disabled the code.
     Disabled,
     /// The code has registered as many servers as it may.
     UsedUp {
-        /// How many that is.
+        /// Number of servers that may register.
         max_count: i32,
     },
     /// The tenant has as many sources as it may.
     QuotaReached {
-        /// How many that is.
+        /// Number of sources that the tenant may have.
         max_sources: i32,
     },
     /// The key belongs to a source of another tenant.
@@ -86,7 +87,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// As in the audit.
+    /// Returns the code for the audit.
     fn code(&self) -> &'static str {
         match self {
             Self::UnknownCode => "UnknownCode",
@@ -156,7 +157,7 @@ async fn register(
         return Ok(Registered::Refused(refusal));
     }
     let Some(source_id) = insert(transaction, registration, code).await? else {
-        // Another tenant's registration of the same key has committed since it was looked for.
+        // Another tenant's registration of the same key has been committed since the check.
         return Ok(Registered::Refused(Refusal::OtherTenant));
     };
     sqlx::query!(
@@ -209,7 +210,7 @@ async fn lock_code(
     .transpose()
 }
 
-/// What the key is already, whatever has become of the code in the meantime.
+/// Returns the source that the key belongs to already, whatever has happened to the code meanwhile.
 async fn known(
     transaction: &mut Transaction<'_>,
     registration: &Registration<'_>,
@@ -303,7 +304,8 @@ async fn insert(
     Ok((inserted == 1).then_some(source_id))
 }
 
-/// The name with the end of the id: host names such as `localhost` are common, and a fleet must register without hand work.
+/// Returns the name with the end of the id. Host names such as `localhost` are common, and a fleet must register
+/// without manual work.
 fn told_apart(name: &str, source_id: &SourceId) -> String {
     let id = source_id.as_str();
     let suffix = &id[id.len() - SUFFIX_LENGTH..];

@@ -1,4 +1,4 @@
-//! Which agent is listened to, as the source's row has it: see [`domain::seat`].
+//! The accepted agent of a source, as the source's row has it: see [`domain::seat`].
 
 use std::time::Duration;
 
@@ -8,42 +8,42 @@ use domain::seat::{self, Seating};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError, Transaction};
 
-/// Who an agent says that it is, at every start anew.
+/// Identity that an agent reports, determined anew at every start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Random for each start of an agent.
+    /// Random value for each start of an agent.
     pub instance: String,
-    /// The same for every start on one machine with one state directory.
+    /// Value that is the same for every start on one machine with one state directory.
     pub place: String,
-    /// Name of its host, for people.
+    /// Name of the agent's host, for people.
     pub host: String,
 }
 
-/// Whether an agent is listened to.
+/// Decision about an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seated {
-    /// It is.
+    /// The agent is accepted.
     Listened {
-        /// Whether the source was offline before.
+        /// True if the source was offline before.
         was_offline: bool,
-        /// Whether it is another process than the last that was listened to.
+        /// True if the agent is another process than the last accepted one.
         is_new: bool,
     },
-    /// Another agent is.
+    /// Another agent is accepted.
     Other {
-        /// Name of its host.
+        /// Name of the other agent's host.
         host: String,
-        /// How long it is silent.
+        /// Time since the other agent's last call.
         silent: Duration,
-        /// Whether two servers are known to have one key.
+        /// True if two servers are known to have one key.
         is_clone: bool,
     },
-    /// The source is gone, or going.
+    /// The source is gone or is being deleted.
     Gone,
 }
 
 impl Store {
-    /// Decides whether the agent is listened to, and records its call where it is not.
+    /// Decides if the agent is accepted, and records the call of an agent that is not.
     ///
     /// # Errors
     /// The database fails.
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-/// [`Store::seat_agent`] as part of a larger transaction. Holds the source's row.
+/// Performs [`Store::seat_agent`] as part of a larger transaction. Holds the source's row.
 pub(super) async fn take(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,
@@ -88,7 +88,7 @@ pub(super) async fn take(
         was_offline: row.was_offline,
         is_new,
     };
-    // Agents before this version don't say who they are.
+    // Agents of earlier versions do not report their identity.
     let Some(caller) = caller else {
         return Ok(listened(false));
     };
@@ -124,7 +124,7 @@ pub(super) async fn take(
     }
 }
 
-/// The agent that is listened to speaks after another has: both live.
+/// Records that both agents live: the accepted agent has called after another agent.
 async fn prove_clone(
     transaction: &mut Transaction<'_>,
     source_id: &SourceId,

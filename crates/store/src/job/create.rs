@@ -1,7 +1,7 @@
-//! Making a job.
+//! Creation of jobs.
 //!
-//! The tenant's row is locked first: quota, name and token are then counted and claimed without another create in between. Wall
-//! clocks are compared with Postgres' time only.
+//! The tenant's row is locked first. Quota, name and token are then counted and claimed without another creation in
+//! between. Wall clocks are compared with Postgres' time only.
 
 use std::time::Duration;
 
@@ -23,93 +23,93 @@ use crate::source::{DiskFacts, disk, offline_after_secs};
 use crate::tag::{self, TaggedKind};
 use crate::{Store, StoreError, Transaction};
 
-/// How far ahead a start may be scheduled.
+/// Longest time from now to a scheduled start.
 pub const SCHEDULE_AHEAD: Duration = days(30);
-/// The shortest validity of a job, from its making.
+/// The shortest validity of a job, from its creation.
 pub const SHORTEST_VALIDITY: Duration = days(7);
-/// The longest.
+/// The longest validity of a job, from its creation.
 pub const LONGEST_VALIDITY: Duration = days(90);
-/// The validity of a job for which none was asked.
+/// The validity of a job if the call names none.
 pub const DEFAULT_VALIDITY: Duration = days(30);
 
 const fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 60 * 60)
 }
 
-/// A job to be made; its parts are checked as far as they can be without the database.
+/// A job to be created; its parts are checked as far as possible without the database.
 #[derive(Debug, Clone)]
 pub struct NewJob<'a> {
-    /// Its source.
+    /// Source of the job.
     pub source_id: &'a SourceId,
-    /// The region of its image.
+    /// Region of the job's image.
     pub region_id: &'a str,
     /// The gateway's region, which every tenant has.
     pub own_region: &'a str,
-    /// Its name; one is made of its id when absent.
+    /// Name of the job. The default is derived from the job's id.
     pub name: Option<&'a Name>,
-    /// Its description, empty for none.
+    /// Description of the job, empty for none.
     pub description: &'a str,
-    /// The name of its image; one is made of its id when absent.
+    /// Name of the job's image. The default is derived from the job's id.
     pub image_name: Option<&'a Name>,
-    /// `ReplicationParameters` as given.
+    /// `ReplicationParameters`, unchanged.
     pub replication_parameters: &'a str,
-    /// Sizes that were asked for. Other disks of the source get their own size.
+    /// Requested sizes. Other disks of the source get their own size.
     pub disks: &'a [TargetDisk],
-    /// When it starts by itself.
+    /// Time of the scheduled start.
     pub scheduled_start: Option<Timestamp>,
-    /// When it expires.
+    /// End of the validity.
     pub valid_until: Option<Timestamp>,
-    /// How it delivers again and again; `None` for a job that delivers once.
+    /// Schedule of repeated deliveries; `None` for a job that delivers once.
     pub increments: Option<Increments>,
-    /// What is asked of the network over which it moves.
+    /// Requirements for the network of the copy.
     pub network: &'a NetworkChange,
-    /// Its tags.
+    /// Tags of the job.
     pub tags: &'a [Tag],
-    /// The call's token.
+    /// Client token of the call.
     pub client_token: Option<ClientToken<'a>>,
 }
 
-/// What became of it.
+/// Outcome of a request for a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateJob {
-    /// The job is made.
+    /// The job was created.
     Created(JobId),
-    /// The same call made this job before.
+    /// The same call created this job before.
     Repeated(JobId),
-    /// Nothing was made.
+    /// Nothing was created.
     Refused(CreateRefusal),
 }
 
-/// Why no job was made.
+/// Reason why no job was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateRefusal {
     /// The token belongs to another call.
     TokenMismatch,
     /// The tenant has no such region.
     RegionNotFound,
-    /// There is no such source, or it is another tenant's.
+    /// The source does not exist, or belongs to another tenant.
     SourceNotFound,
     /// The source is not Available.
     SourceState(SourceState),
     /// The tenant has as many jobs as it may have.
     Quota {
-        /// How many it may have.
+        /// Number of jobs that the tenant may have.
         limit: i32,
     },
     /// Another job of the tenant has the name.
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
-    /// It can't have that network.
+    /// The job can't have that network.
     Network(NetworkRefusal),
-    /// The start does not lie within [`SCHEDULE_AHEAD`] from now, or lies behind the end of the validity.
+    /// The start is not within [`SCHEDULE_AHEAD`] from now, or is after the end of the validity.
     ScheduledStart,
     /// The validity does not end between [`SHORTEST_VALIDITY`] and [`LONGEST_VALIDITY`] from now.
     ValidUntil,
 }
 
 impl Store {
-    /// Makes a job, or says why not.
+    /// Creates a job, or returns the reason for the refusal.
     pub async fn create_job(
         &self,
         tenant: &TenantId,
@@ -200,7 +200,7 @@ async fn create(
     Ok(CreateJob::Created(id))
 }
 
-/// Whether a validity that ends at `until` may be asked for at `created`.
+/// Returns true if a validity that ends at `until` is allowed for a job created at `created`.
 pub(super) fn is_valid_until(until: Timestamp, created: Timestamp) -> bool {
     // The tenant's clock, or a slow call, must not turn "exactly seven days" into a refusal.
     const TOLERANCE: Duration = Duration::from_secs(60);
@@ -208,12 +208,13 @@ pub(super) fn is_valid_until(until: Timestamp, created: Timestamp) -> bool {
         && until <= created + LONGEST_VALIDITY + TOLERANCE
 }
 
-/// Whether a start at `at` may be asked for.
+/// Returns true if a start at `at` is allowed.
 pub(super) fn is_schedulable(at: Timestamp, now: Timestamp, valid_until: Timestamp) -> bool {
     at > now && at <= now + SCHEDULE_AHEAD && at < valid_until
 }
 
-/// Locks the tenant and returns how many jobs it may have. Taken without the key, so that rows that refer to it aren't held up.
+/// Locks the tenant and returns the number of jobs that it may have. The lock does not cover the key, so that rows that
+/// refer to the tenant aren't blocked.
 async fn lock_tenant(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -252,7 +253,7 @@ async fn lock_source(
     Ok(Some((state, disks)))
 }
 
-/// The disks of a source as its agent last found them, by index.
+/// Returns the disks of a source as its agent last reported them, by index.
 pub(crate) async fn disks_of_source(
     connection: &mut PgConnection,
     source_id: &str,
@@ -278,7 +279,7 @@ pub(crate) async fn disks_of_source(
     .collect()
 }
 
-/// Jobs that exist, in whatever state (SMC API §5.6).
+/// Counts the existing jobs, in every state (SMC API §5.6).
 async fn count_jobs(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -337,7 +338,8 @@ async fn insert(
     Ok(())
 }
 
-/// Writes sizes of the image's disks, with what the source's disks are now: a run copies these, or fails.
+/// Writes the sizes of the image's disks, with the present facts about the source's disks. A run copies exactly these
+/// disks, or fails.
 pub(super) async fn insert_disks(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -369,7 +371,7 @@ pub(super) async fn insert_disks(
     Ok(())
 }
 
-/// Sets one of a job's timers, and lets the scheduler know that it may have to wake earlier.
+/// Sets one of a job's timers and notifies the scheduler, which may have to wake earlier.
 pub(super) async fn set_timer(
     transaction: &mut Transaction<'_>,
     id: &JobId,

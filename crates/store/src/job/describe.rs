@@ -1,4 +1,4 @@
-//! The tenant's jobs, with all that the API shows of them.
+//! The tenant's jobs, with everything that the API shows of them.
 
 use std::collections::HashMap;
 
@@ -20,104 +20,105 @@ use crate::{Listed, Page, Store, StoreError};
 /// A job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// Its id.
+    /// Id of the job.
     pub id: JobId,
-    /// Its source.
+    /// Source of the job.
     pub source_id: SourceId,
-    /// The region of its image.
+    /// Region of the job's image.
     pub region_id: String,
-    /// Its name.
+    /// Name of the job.
     pub name: String,
-    /// Its description.
+    /// Description of the job.
     pub description: String,
     /// `Image`.
     pub target_type: String,
-    /// The name of its image.
+    /// Name of the job's image.
     pub image_name: String,
-    /// 0, the public network.
+    /// Mode of the network: 0, the public network.
     pub net_mode: i32,
-    /// Empty without one.
+    /// The vSwitch; empty without one.
     pub vswitch_id: String,
-    /// Empty without one.
+    /// The VPC; empty without one.
     pub vpc_id: String,
-    /// As given.
+    /// `ReplicationParameters`, unchanged.
     pub replication_parameters: String,
-    /// Its state.
+    /// State of the job.
     pub state: State,
-    /// Its run.
+    /// Run of the job.
     pub run: Run,
-    /// The furthest running state that the run reached, or [`State::Waiting`] behind it; [`State::Ready`] before the first.
+    /// The furthest running state that the run reached, or [`State::Waiting`] after the run; [`State::Ready`] before
+    /// the first run.
     pub furthest: State,
-    /// From 1, while it waits for a slot.
+    /// Position in the queue, from 1, while the job waits for a slot.
     pub queue_position: Option<i64>,
-    /// Code and sentence of its last failure.
+    /// Code and sentence of the job's last failure.
     pub failure: Option<(String, String)>,
-    /// What its lease holder last reported.
+    /// Last report of the lease holder.
     pub observed: StatusInfo,
     /// Bytes on the target, flushed.
     pub bytes_durable: u64,
     /// Bytes of all disks; 0 while unknown.
     pub bytes_total: u64,
-    /// Its intermediate instance.
+    /// Intermediate instance of the job.
     pub instance_id: Option<InstanceId>,
-    /// Its image.
+    /// Image of the job.
     pub image_id: Option<ImageId>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was last started.
+    /// Time of the last start.
     pub started_at: Option<Timestamp>,
-    /// When its last run ended.
+    /// End of the last run.
     pub ended_at: Option<Timestamp>,
-    /// When it starts, or was to start, by itself.
+    /// Time of the scheduled start, future or past.
     pub scheduled_start_at: Option<Timestamp>,
-    /// When it expires.
+    /// End of the validity.
     pub valid_until: Timestamp,
-    /// What its owner must know of its source although it works.
+    /// Warning for the owner of a source that works.
     pub source_warning: Option<String>,
-    /// The workgroup that its source is in.
+    /// Workgroup of the job's source.
     pub workgroup_id: Option<WorkgroupId>,
-    /// How it delivers again and again; `None` for a job that delivers once.
+    /// Schedule of repeated deliveries; `None` for a job that delivers once.
     pub increments: Option<Increments>,
-    /// Its last runs, in their order.
+    /// The job's last runs, in their order.
     pub runs: Vec<JobRun>,
-    /// The disks of its image, by index.
+    /// Disks of the job's image, by index.
     pub disks: Vec<JobDisk>,
 }
 
-/// A disk of an image, with the partitions that it gets from its source.
+/// A disk of an image, with the partitions that it copies from its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobDisk {
-    /// Which disk, and its size.
+    /// Index and size of the disk.
     pub target: TargetDisk,
-    /// Copied as they are.
+    /// Partitions, copied unchanged.
     pub partitions: Vec<SourcePartition>,
     /// The source's disk, if it is used for writing there.
     pub in_use: Option<DiskInUse>,
 }
 
-/// Which jobs to list; absent parts match all.
+/// A filter for the list of jobs; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// One of these.
+    /// Ids of the jobs.
     pub ids: Option<Vec<String>>,
-    /// Of one of these sources.
+    /// Sources of the jobs.
     pub source_ids: Option<Vec<String>>,
-    /// Of this name.
+    /// Name of the job.
     pub name: Option<String>,
-    /// Of this region.
+    /// Region of the job's image.
     pub region_id: Option<String>,
-    /// With this status.
+    /// Status of the job.
     pub status: Option<Status>,
-    /// With this business status.
+    /// Business status of the job.
     pub business_status: Option<BusinessStatus>,
-    /// Of a source in this workgroup.
+    /// Workgroup of the job's source.
     pub workgroup_id: Option<String>,
-    /// With all of these tags.
+    /// Tags that the job must have, all of them.
     pub tags: Vec<TagFilter>,
 }
 
 impl JobFilter {
-    /// The states that pass; `None` is all.
+    /// Returns the states that pass; `None` is all.
     fn states(&self) -> Option<Vec<&'static str>> {
         if self.status.is_none() && self.business_status.is_none() {
             return None;
@@ -139,7 +140,7 @@ impl JobFilter {
 }
 
 impl Store {
-    /// The tenant's jobs, newest first.
+    /// Returns the tenant's jobs, newest first.
     pub async fn jobs(
         &self,
         tenant: &TenantId,
@@ -158,7 +159,7 @@ impl Store {
                 filter.workgroup_id.as_deref(),
             );
         if let Some(states) = filter.states() {
-            // Written out: that few jobs run and most are finished is what a plan is made of.
+            // The states are literals: the planner can then use that few jobs run and most are finished.
             let states = states.join("', '");
             matching = matching.and_where(format_args!("state in ('{states}')"));
         }
@@ -239,7 +240,7 @@ impl Store {
     }
 }
 
-/// What the owners of these jobs must know of the sources, by job. Only of jobs to which it matters.
+/// Returns the warnings for the owners of these jobs about their sources, by job. Only jobs concerned are included.
 async fn warnings_of_jobs(
     connection: &mut PgConnection,
     ids: &[String],
@@ -264,7 +265,7 @@ async fn warnings_of_jobs(
         .collect())
 }
 
-/// The disks of each job, by index.
+/// Returns the disks of each job, by index.
 pub(super) async fn disks_of_jobs(
     connection: &mut PgConnection,
     ids: &[String],

@@ -1,4 +1,4 @@
-//! What is known of a job when somebody asks why it is where it is, and its history.
+//! The facts from which a job is explained, and its history.
 
 use domain::job::explain::{Facts, QueueFacts, SourceFacts, WorkerFacts};
 use domain::job::{Event, State};
@@ -12,32 +12,32 @@ use crate::row::{parse, parse_opt, unsigned};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError};
 
-/// Rows of a job's history that are read at most, the newest ones.
+/// Maximum number of rows of a job's history that are read, the newest ones.
 const HISTORY_LENGTH: i64 = 200;
 
 /// One row of a job's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobEvent {
-    /// When.
+    /// Time of the event.
     pub at: Timestamp,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// The state before.
+    /// The state before the event.
     pub from: State,
-    /// The state since.
+    /// The state after the event.
     pub to: State,
-    /// In which run.
+    /// The run.
     pub run: Run,
-    /// Under which epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// Who said so.
+    /// The actor that reported the event.
     pub actor: String,
-    /// More, for people.
+    /// Details, for people.
     pub detail: String,
 }
 
 impl Store {
-    /// What is known of the job; `None` if the tenant has no such job.
+    /// Returns the facts about the job; `None` if the tenant has no such job.
     pub async fn job_facts(
         &self,
         tenant: &TenantId,
@@ -126,7 +126,7 @@ impl Store {
         }))
     }
 
-    /// The job's history, oldest first: its last 200 rows. It outlives the job.
+    /// Returns the job's history, oldest first: its last 200 rows. The history outlives the job.
     pub async fn job_history(
         &self,
         tenant: &TenantId,

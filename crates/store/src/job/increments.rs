@@ -1,7 +1,7 @@
-//! Jobs that deliver again and again: the timer of the next run, the images that are kept, and the end by a cut-over.
+//! Jobs that deliver repeatedly: the timer of the next run, the images that are kept, and the end by a cut-over.
 //!
-//! Each run copies everything and delivers an image of its own. Between two runs such a job holds no instance: the image is a second
-//! name of the instance's disks, which must not be written to again.
+//! Each run copies everything and delivers an image of its own. Between two runs such a job holds no instance: the
+//! image is a second name of the instance's disks, which must not be written again.
 
 use domain::job::{Event, State};
 use domain::message::{Command, Message, TraceHeaders};
@@ -14,16 +14,16 @@ use super::{Increments, TIMER_CHANNEL};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
-/// What became of the wish to end a job that delivers again and again.
+/// Outcome of a request to end a job that delivers repeatedly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CutOver {
-    /// It is finished, or has started its last run.
+    /// The job is finished, or has started its last run.
     Done,
-    /// Not in this state.
+    /// The job's state does not allow a cut-over.
     Refused(State),
     /// Its last run can't start while its source is in this state.
     Source(SourceState),
-    /// There is none, or it is another tenant's.
+    /// The job does not exist, or belongs to another tenant.
     NotFound,
 }
 
@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-/// Sets the timer of a waiting job's next run: its frequency after the last start, and not in the past.
+/// Sets the timer of a waiting job's next run: one interval after the last start, and not in the past.
 pub(super) async fn set_next_run(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -111,7 +111,7 @@ pub(super) async fn set_next_run(
     Ok(())
 }
 
-/// Asks for the removal of the oldest images that a job has above the number that it keeps.
+/// Asks for the removal of a job's oldest images above the number that it keeps.
 pub(crate) async fn prune_images(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -140,7 +140,8 @@ pub(crate) async fn prune_images(
     Ok(())
 }
 
-/// Changes how often a job delivers and how many images it keeps; a waiting job's timer and images follow at once.
+/// Changes the interval of a job and the number of images that it keeps. The timer and images of a waiting job follow
+/// at once.
 pub(super) async fn change(
     transaction: &mut Transaction<'_>,
     id: &JobId,
@@ -166,7 +167,7 @@ pub(super) async fn change(
 }
 
 impl Increments {
-    /// From the columns of a job; `None` for one that delivers once.
+    /// Returns the schedule from the columns of a job; `None` for a job that delivers once.
     pub(super) fn from_columns(
         frequency_hours: Option<i32>,
         images_to_keep: Option<i32>,

@@ -1,5 +1,6 @@
-//! Changing a job: name and description for all its life, validity and the limit of the copy until it has delivered, how it repeats also
-//! between two runs, the rest before its first start.
+//! Changes of a job. Name and description can be changed at any time. Validity and the limit of the copy can be changed
+//! until the job has delivered. The schedule can also be changed between two runs. Everything else can be changed only
+//! before the first start.
 
 use domain::disk::TargetDisk;
 use domain::job::State;
@@ -16,7 +17,7 @@ use crate::network::{JobNetwork, NetworkChange, NetworkRefusal};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
-/// What to change; absent parts stay.
+/// Changes of a job; absent parts stay.
 #[derive(Debug, Clone, Default)]
 pub struct JobChange {
     /// The new name.
@@ -27,15 +28,16 @@ pub struct JobChange {
     pub valid_until: Option<Timestamp>,
     /// The new name of the image.
     pub image_name: Option<Name>,
-    /// The new `ReplicationParameters`. After the first start only the limit in them may be another: whoever drives a run takes it up.
+    /// The new `ReplicationParameters`. After the first start only two of them may differ: the limit, which the driver
+    /// of a run applies, and the consistency, which the next run applies.
     pub replication_parameters: Option<String>,
     /// New sizes. Other disks keep theirs.
     pub disks: Vec<TargetDisk>,
     /// The new start.
     pub scheduled_start: Option<Timestamp>,
-    /// What is asked of its network.
+    /// Requirements for the job's network.
     pub network: NetworkChange,
-    /// It says that the job delivers an image, as every job here does.
+    /// True if the call requests an image, which every job here delivers.
     pub names_target: bool,
     /// The new hours from one start to the next.
     pub frequency_hours: Option<i32>,
@@ -44,7 +46,7 @@ pub struct JobChange {
 }
 
 impl JobChange {
-    /// Whether it changes what a started job no longer takes up.
+    /// Returns true if the change includes parts that a started job no longer applies.
     fn is_for_unstarted_jobs(&self, present: &ReplicationParameters) -> bool {
         self.image_name.is_some()
             || !self.asked().is_none_or(|asked| {
@@ -61,24 +63,24 @@ impl JobChange {
         text.map(ReplicationParameters::parse)
     }
 
-    /// Whether it changes what a run takes up at its start.
+    /// Returns true if the change includes parts that a run applies at its start.
     fn is_for_resting_jobs(&self, present: &ReplicationParameters) -> bool {
         let changes = |asked: &ReplicationParameters| asked.consistency != present.consistency;
         self.asked()
             .is_some_and(|asked| asked.as_ref().is_ok_and(changes))
     }
 
-    /// Whether it changes what only a job has that will still copy.
+    /// Returns true if the change includes parts that matter only to a job that will still copy.
     fn is_for_undelivered_jobs(&self) -> bool {
         self.valid_until.is_some() || self.replication_parameters.is_some()
     }
 
-    /// Whether it changes what only jobs that deliver again and again have.
+    /// Returns true if the change includes parts that only jobs with repeated deliveries have.
     fn is_for_increments(&self) -> bool {
         self.frequency_hours.is_some() || self.images_to_keep.is_some()
     }
 
-    /// The states in which all of it may be changed.
+    /// Returns the states in which the whole change is allowed.
     fn allowed_in(&self, present: &ReplicationParameters) -> Vec<State> {
         State::ALL
             .into_iter()
@@ -96,31 +98,31 @@ impl JobChange {
     }
 }
 
-/// What became of a change.
+/// Outcome of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModifyJob {
-    /// Done.
+    /// The job was changed.
     Modified,
-    /// Not in this state; in these it would be.
+    /// The job's state does not allow the change; other states do.
     Refused {
-        /// The state that the job is in.
+        /// The state of the job.
         state: State,
         /// States in which the same change is allowed.
         allowed: Vec<State>,
     },
-    /// It delivers once, so there is nothing to repeat and nothing to keep.
+    /// The job delivers once, so it has neither an interval nor images to keep.
     DeliversOnce,
     /// Another job of the tenant has that name.
     NameTaken,
     /// The sizes don't fit the source.
     Disks(InvalidTargetDisks),
-    /// It can't have that network.
+    /// The job can't have that network.
     Network(NetworkRefusal),
     /// See [`super::create::CreateRefusal::ScheduledStart`].
     ScheduledStart,
-    /// See [`super::create::CreateRefusal::ValidUntil`]; or it ends before the job starts by itself.
+    /// See [`super::create::CreateRefusal::ValidUntil`]. The validity may also end before the scheduled start.
     ValidUntil,
-    /// There is none, or it is another tenant's.
+    /// The job does not exist, or belongs to another tenant.
     NotFound,
 }
 
@@ -188,7 +190,7 @@ async fn modify(
     let now = now(transaction).await?;
     let valid_until = change.valid_until.unwrap_or(job.valid_until.into());
     if let Some(until) = change.valid_until {
-        // Counted from the making, and never in the past.
+        // The validity counts from the job's creation, and never ends in the past.
         if !is_valid_until(until, job.created_at.into()) || until <= now {
             return Ok(ModifyJob::ValidUntil);
         }

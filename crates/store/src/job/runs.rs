@@ -1,4 +1,4 @@
-//! The runs of a job: written with the transitions that begin and end them, shown by the API.
+//! The runs of a job: written with the transitions that begin and end them, and shown by the API.
 
 use std::collections::HashMap;
 
@@ -10,22 +10,22 @@ use sqlx::postgres::PgConnection;
 use crate::row::{parse, parse_opt};
 use crate::{StoreError, Transaction};
 
-/// Runs of a job that are shown at most, the newest ones.
+/// Maximum number of runs of a job that are shown, the newest ones.
 const MOST_SHOWN: i64 = 50;
 
-/// Who started a run.
+/// Origin of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
-    /// The tenant.
+    /// The tenant started the run.
     Manual,
-    /// A timer.
+    /// A timer started the run.
     Schedule,
 }
 
 impl RunKind {
     const ALL: [Self; 2] = [Self::Manual, Self::Schedule];
 
-    /// As it is stored.
+    /// Returns the name in the database.
     fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
@@ -48,19 +48,19 @@ impl std::str::FromStr for RunKind {
 /// One run of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRun {
-    /// Its number.
+    /// Number of the run.
     pub run: Run,
-    /// Who started it.
+    /// Origin of the run.
     pub kind: RunKind,
-    /// When.
+    /// Time of the start.
     pub started_at: Timestamp,
-    /// When it delivered, failed or was stopped.
+    /// Time at which the run delivered, failed or was stopped.
     pub ended_at: Option<Timestamp>,
-    /// The image that it delivered, while that is there.
+    /// The image that the run delivered, while the image exists.
     pub image_id: Option<ImageId>,
 }
 
-/// Writes down that a run has begun or ended, in the transaction that moved the job.
+/// Records that a run has begun or ended, in the transaction that moved the job.
 pub(super) async fn record(
     transaction: &mut Transaction<'_>,
     changed: &JobChanged,
@@ -87,7 +87,7 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// The last runs of these jobs, by job, each list in the order of the runs.
+/// Returns the last runs of these jobs, by job, each list in the order of the runs.
 pub(super) async fn of_jobs(
     connection: &mut PgConnection,
     ids: &[String],

@@ -1,4 +1,4 @@
-//! Starting a job, which needs its source to be there.
+//! Start of a job, which requires an available source.
 
 use domain::job::{Event, State};
 use domain::message::TraceHeaders;
@@ -9,16 +9,16 @@ use super::transition::{Change, Guard, Transitioned, apply};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError, Transaction};
 
-/// What became of the wish to start a job.
+/// Outcome of a request to start a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartJob {
-    /// It is in the queue for a slot.
+    /// The job is in the queue for a slot.
     Started,
-    /// Not in this state.
+    /// The job's state does not allow a start.
     Refused(State),
-    /// Not while its source is in this state.
+    /// The state of the job's source does not allow a start.
     Source(SourceState),
-    /// There is none, or it is another tenant's.
+    /// The job does not exist, or belongs to another tenant.
     NotFound,
 }
 
@@ -42,7 +42,7 @@ impl Store {
     }
 }
 
-/// [`Store::start_job`] as part of a larger transaction, which the caller commits only if the job is started.
+/// Performs [`Store::start_job`] as part of a larger transaction, which the caller commits only if the job is started.
 pub(super) async fn start(
     transaction: &mut Transaction<'_>,
     tenant: &TenantId,
@@ -76,7 +76,7 @@ pub(super) async fn start(
     )
     .fetch_one(&mut **transaction)
     .await?;
-    // The job claims its source by now, so that InUse is what a healthy one shows.
+    // The job claims its source by now, so a healthy source shows InUse.
     Ok(
         match SourceState::derive(source.deleting, source.healthy, true) {
             SourceState::InUse | SourceState::Available => StartJob::Started,

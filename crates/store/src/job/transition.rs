@@ -1,8 +1,8 @@
 //! The one statement that moves a job.
 //!
-//! An event's rows of the state table (`domain::job::transition`) become one guarded `UPDATE`. Two processes that send events at
-//! the same moment are serialised by the row; the second finds a state that its event does not move, or a guard that no longer
-//! holds, and is told so. History and messages are written in the same transaction.
+//! An event's rows of the state table (`domain::job::transition`) become one guarded `UPDATE`. The row serialises two
+//! processes that send events at the same moment. The second process finds a state that its event does not move, or a
+//! guard that no longer holds, and receives that outcome. History and messages are written in the same transaction.
 
 use domain::job::{Event, Outcome, Reason, State, transition};
 use domain::message::{Command, JobChanged, Message, TraceHeaders};
@@ -15,61 +15,61 @@ use super::runs::{self, RunKind};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, image_build, outbox};
 
-/// Seven days: how long an expired job is kept (SMC API §5.4).
+/// Days that an expired job is kept: seven (SMC API §5.4).
 const PURGE_AFTER_DAYS: i32 = 7;
 
-/// Who may send the event: part of the statement's `WHERE`.
+/// Permitted sender of the event: part of the statement's `WHERE`.
 #[derive(Debug, Clone, Copy)]
 pub enum Guard<'a> {
     /// The tenant that owns the job.
     Tenant(&'a TenantId),
     /// The holder of the live lease with this epoch.
     Lease(Epoch),
-    /// The scheduler, for a job that nobody holds.
+    /// The scheduler, for a job without a lease.
     Unleased,
 }
 
-/// An event that is to happen to a job.
+/// An event to apply to a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
-    /// What happens.
+    /// The event.
     pub event: Event,
-    /// Who may say so.
+    /// Permitted sender of the event.
     pub guard: Guard<'a>,
-    /// Who says so, for the history: `api`, `schedule`, `worker w-…`, `sweeper`.
+    /// Actor for the history: `api`, `schedule`, `worker w-…`, `sweeper`.
     pub actor: &'a str,
-    /// More for the history, for people.
+    /// Details for the history, for people.
     pub detail: &'a str,
-    /// Why, with [`Event::Fail`].
+    /// Failure, with [`Event::Fail`].
     pub failure: Option<&'a Failure>,
-    /// Trace context of what caused it.
+    /// Trace context of the cause.
     pub headers: &'a TraceHeaders,
 }
 
-/// What became of it.
+/// Outcome of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transitioned {
     /// The job moved.
     Moved(JobChanged),
-    /// The wish is recorded; the lease holder acts on it.
+    /// The request is recorded; the lease holder acts on it.
     Recorded,
-    /// The event came late, twice or from somebody who lost the right to send it. Nothing changed.
+    /// The event came late or twice, or its sender has lost the right to send it. Nothing changed.
     Ignored {
-        /// The state that the job is in.
+        /// The state of the job.
         state: State,
-        /// Why.
+        /// Reason why nothing changed.
         reason: Reason,
     },
-    /// The sender's epoch is not that of the live lease. Nothing changed, and nothing that it sends will.
+    /// The sender's epoch is not that of the live lease. Nothing changed, and no later event of that sender will.
     Fenced,
     /// The tenant may not ask for this in this state.
     Refused(State),
-    /// There is no such job, or it is another tenant's.
+    /// The job does not exist, or belongs to another tenant.
     NotFound,
 }
 
 impl Store {
-    /// Lets `change` happen to the job, or says why it does not.
+    /// Applies `change` to the job, or returns the reason why it has no effect.
     pub async fn transition(
         &self,
         job_id: &JobId,
@@ -88,7 +88,7 @@ impl Store {
     }
 }
 
-/// [`Store::transition`] as part of a larger transaction, which the caller commits.
+/// Performs [`Store::transition`] as part of a larger transaction, which the caller commits.
 pub(crate) async fn apply(
     transaction: &mut Transaction<'_>,
     job_id: &JobId,
@@ -219,7 +219,7 @@ async fn move_job(
     .transpose()
 }
 
-/// The statement changed nothing: records a wish, or finds out why.
+/// Records a request, or returns the reason why the statement changed nothing.
 async fn unmoved(
     transaction: &mut Transaction<'_>,
     job_id: &JobId,
@@ -256,7 +256,7 @@ async fn unmoved(
         }
         Outcome::Refused => Transitioned::Refused(state),
         Outcome::Ignored(reason) => Transitioned::Ignored { state, reason },
-        // The state is one that the event moves, so it was the guard that did not hold.
+        // The event moves this state, so the guard did not hold.
         Outcome::To(_) => match change.guard {
             Guard::Lease(_) => Transitioned::Fenced,
             Guard::Tenant(_) | Guard::Unleased => Transitioned::Ignored {
@@ -271,7 +271,7 @@ async fn unmoved(
     })
 }
 
-/// A stop of a running job: its lease holder finds the intent at the next renewal, or sooner by the message.
+/// Records the stop of a running job. Its lease holder finds the intent at the next renewal, or sooner by the message.
 async fn record_intent(
     transaction: &mut Transaction<'_>,
     changed: &JobChanged,
@@ -317,8 +317,8 @@ async fn record(
     Ok(())
 }
 
-/// A started job starts no more by itself, one that waits for its next run does, a delivered one does not expire, and an expired one
-/// is purged.
+/// Sets and removes timers after a move. A started job has no scheduled start, and a job that waits for its next run
+/// has one. A delivered job does not expire, and an expired job is purged.
 async fn set_timers(
     transaction: &mut Transaction<'_>,
     changed: &JobChanged,

@@ -1,6 +1,7 @@
-//! Removing a source, with its jobs if that is asked.
+//! Removal of a source, with its jobs on request.
 //!
-//! A source goes when its last job is gone: until then it is marked, and whoever removes a job's row calls [`remove_if_over`].
+//! A source is removed with its last job. Until then it is marked, and each removal of a job's row calls
+//! [`remove_if_over`].
 
 use domain::job::{Event, State};
 use domain::message::TraceHeaders;
@@ -10,18 +11,18 @@ use crate::job::transition::{Change, Guard, Transitioned, apply};
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction};
 
-/// What became of the wish to delete a source.
+/// Outcome of a request to delete a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeleteSource {
-    /// It is gone, or goes when its jobs are.
+    /// The source is gone, or will be when its jobs are.
     Deleted,
-    /// It has a job that runs. Nothing was changed.
+    /// The source has a job that runs. Nothing was changed.
     JobRuns(JobId),
-    /// It has these jobs, and deleting them was not asked. Nothing was changed.
+    /// The source has these jobs, and their deletion was not requested. Nothing was changed.
     HasJobs(Vec<JobId>),
-    /// It is being deleted.
+    /// The source is being deleted.
     Deleting,
-    /// There is none, or it is another tenant's.
+    /// The source does not exist, or belongs to another tenant.
     NotFound,
 }
 
@@ -74,7 +75,7 @@ impl Store {
             };
             match apply(&mut transaction, job, change).await? {
                 Transitioned::Moved(_) => {}
-                // Its rows are locked, so only what can't be deleted at all gets here.
+                // The jobs' rows are locked, so only jobs that can't be deleted get here.
                 _ => return Ok(DeleteSource::JobRuns(job.clone())),
             }
         }
@@ -83,7 +84,8 @@ impl Store {
         Ok(DeleteSource::Deleted)
     }
 
-    /// Removes marked sources whose jobs are gone, in case whoever removed the last job died before it removed the source.
+    /// Removes marked sources whose jobs are gone. The process that removed the last job may have died before it
+    /// removed the source.
     pub async fn remove_deleted_sources(&self) -> Result<u64, StoreError> {
         let deleted = sqlx::query!(
             "delete from source where deleting and not exists (select 1 from job where job.source_id = source.id)"
@@ -94,7 +96,7 @@ impl Store {
     }
 }
 
-/// Jobs that are not already on their way out, locked.
+/// Returns the source's jobs that are not being deleted, and locks them.
 async fn jobs_of(
     transaction: &mut Transaction<'_>,
     id: &SourceId,
@@ -110,7 +112,7 @@ async fn jobs_of(
     .collect()
 }
 
-/// Removes the source if it is marked and has no job left. Part of the transaction that removes a job's row.
+/// Removes the source if it is marked and has no job left. Belongs to the transaction that removes a job's row.
 pub(crate) async fn remove_if_over(
     transaction: &mut Transaction<'_>,
     source_id: &str,

@@ -1,4 +1,4 @@
-//! The tenant's sources, with their disks and the state that follows from what is known of each.
+//! The tenant's sources, with their disks and derived states.
 
 use std::collections::HashMap;
 
@@ -17,64 +17,65 @@ use crate::{Listed, Page, Store, StoreError};
 /// A source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// Its id.
+    /// Id of the source.
     pub id: SourceId,
-    /// Its name.
+    /// Name of the source.
     pub name: String,
-    /// Its description.
+    /// Description of the source.
     pub description: String,
-    /// Its state.
+    /// State of the source.
     pub state: SourceState,
-    /// Whether its agent was heard lately.
+    /// True if the source's agent reported lately.
     pub online: bool,
-    /// The most recent job of it.
+    /// The most recent job of the source.
     pub job_id: Option<JobId>,
-    /// Such as `0.1.0`.
+    /// Version of the agent, such as `0.1.0`.
     pub agent_version: String,
-    /// Such as `x86_64`.
+    /// Architecture of the server, such as `x86_64`.
     pub architecture: String,
-    /// Such as `Ubuntu`.
+    /// Platform of the server, such as `Ubuntu`.
     pub platform: String,
-    /// As the API's `KernelLevel`.
+    /// The API's `KernelLevel`.
     pub kernel_level: i32,
     /// JSON object with lower-case keys.
     pub system_info: Value,
     /// Seconds between two heartbeats.
     pub heartbeat_secs: i32,
-    /// Code and sentence of what its agent complains of.
+    /// Code and sentence of the failure that the agent reports.
     pub failure: Option<(String, String)>,
-    /// What its owner must know although it works.
+    /// Warning for the owner of a source that works.
     pub warning: Option<String>,
-    /// When it registered.
+    /// Time of the registration.
     pub created_at: Timestamp,
-    /// When its agent was last heard.
+    /// Time of the agent's last report.
     pub last_seen_at: Timestamp,
-    /// The workgroup that it is in.
+    /// Workgroup of the source.
     pub workgroup_id: Option<WorkgroupId>,
-    /// Its disks, by index.
+    /// Disks of the source, by index.
     pub disks: Vec<SourceDisk>,
 }
 
-/// Which sources to list; absent parts match all.
+/// A filter for the list of sources; absent parts match all.
 #[derive(Debug, Clone, Default)]
 pub struct SourceFilter {
-    /// One of these.
+    /// Ids of the sources.
     pub ids: Option<Vec<String>>,
-    /// Whose most recent job is this one.
+    /// Most recent job of the source.
     pub job_id: Option<String>,
-    /// Of this name.
+    /// Name of the source.
     pub name: Option<String>,
-    /// In this state.
+    /// State of the source.
     pub state: Option<SourceState>,
-    /// In this workgroup.
+    /// Workgroup of the source.
     pub workgroup_id: Option<String>,
-    /// With a job, or without one.
+    /// True for sources with a job, false for sources without.
     pub has_job: Option<bool>,
-    /// With all of these tags.
+    /// Tags that the source must have, all of them.
     pub tags: Vec<TagFilter>,
 }
 
-/// The condition that a source is in a state: [`SourceState::derive`] turned around, so that list and filter can't disagree.
+/// Returns the condition that a source is in a state. It inverts [`SourceState::derive`], so that list and filter can't
+/// disagree.
 fn is_in(state: SourceState) -> String {
     let circumstances = (0..8_u8)
         .map(|bits| (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0))
@@ -92,7 +93,7 @@ fn is_in(state: SourceState) -> String {
 }
 
 impl Store {
-    /// The tenant's sources, newest first.
+    /// Returns the tenant's sources, newest first.
     pub async fn sources(
         &self,
         tenant: &TenantId,

@@ -5,7 +5,7 @@ use domain::{SourceId, TenantId};
 
 use crate::{Store, StoreError};
 
-/// What to change; absent parts stay.
+/// Changes of a source; absent parts stay.
 #[derive(Debug, Clone, Default)]
 pub struct SourceChange {
     /// The new name.
@@ -14,16 +14,16 @@ pub struct SourceChange {
     pub description: Option<String>,
 }
 
-/// What became of a change.
+/// Outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModifySource {
-    /// Done.
+    /// The source was changed.
     Modified,
     /// Another source of the tenant has that name.
     NameTaken,
-    /// It is being deleted.
+    /// The source is being deleted.
     Deleting,
-    /// There is none, or it is another tenant's.
+    /// The source does not exist, or belongs to another tenant.
     NotFound,
 }
 

@@ -1,4 +1,4 @@
-//! The image of a run: one, handed from owner to owner, and gone when nobody delivers it.
+//! The image of a run: one, handed from owner to owner, and removed if it is never delivered.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl Bench {
         begun.unwrap().expect("the epoch is not over").id
     }
 
-    /// How often a worker was asked to remove the image.
+    /// Returns the number of requests to remove the image.
     async fn removals_asked(&self, image: &ImageId) -> i64 {
         sqlx::query_scalar(
             "select count(*) from outbox where message::text like '%remove_image%' and message::text like '%' || $1 || '%'",
@@ -110,7 +110,7 @@ async fn what_nobody_delivers_any_more_is_found_by_the_reconciler() {
     );
     bench.report(&lease, Event::Fail).await;
     bench.store.remove_image(&live).await.unwrap();
-    // A worker that did not know yet.
+    // A worker that has not learnt of the removal.
     let late = bench.begin_image(&lease).await;
     assert_eq!(bench.store.reconcile(age).await.unwrap().images, 1);
     assert!(bench.store.image_is_to_go(&late).await.unwrap());

@@ -1,4 +1,4 @@
-//! Leases, and what only their holder may write, against a real Postgres.
+//! Leases, and the writes of their holders, against a real Postgres.
 
 mod images;
 mod ownership;
@@ -99,13 +99,13 @@ impl Bench {
         }
     }
 
-    /// Time passes until every lease has run out.
+    /// Lets time pass until every lease has run out.
     async fn leases_run_out(&self) {
         self.write("update job_lease set expires_at = now()", &[])
             .await;
     }
 
-    /// The worker is lost: its lease runs out, the sweeper takes it away, another claims.
+    /// Loses the worker: its lease runs out, the sweeper removes the lease, and another worker claims.
     async fn another_owner(&self) -> Lease {
         self.leases_run_out().await;
         self.store
@@ -130,7 +130,7 @@ impl Bench {
         self.store.transition(&self.job, change).await.unwrap()
     }
 
-    /// The run ends because somebody asked for that, and the worker lets go of it.
+    /// Ends the run on request, and releases it.
     async fn halt(&self, lease: &Lease) {
         self.report(lease, Event::Halted).await;
         self.store
@@ -143,7 +143,7 @@ impl Bench {
         self.send(event, Guard::Lease(lease.epoch)).await
     }
 
-    /// The lease holder goes through the phases up to `state`.
+    /// Advances the lease holder through the phases up to `state`.
     async fn advance(&self, lease: &Lease, state: State) {
         for event in [Event::Prepared, Event::Synced, Event::Processed] {
             if self.read("state").await == state.as_str() {

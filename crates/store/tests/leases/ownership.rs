@@ -1,4 +1,4 @@
-//! Who holds a run, who takes it over, and what only its owner may write.
+//! Ownership of a run: its holder, its takeover, and the writes that only its owner may make.
 
 use domain::job::{Event, Intent, State};
 use domain::{Epoch, FailureCode, ImageId, JobId, Run};
@@ -11,7 +11,7 @@ use super::{Bench, TTL};
 async fn of_many_workers_that_claim_at_once_one_gets_the_lease() {
     let bench = Bench::new().await;
     let names: Vec<String> = (0..6).map(|number| format!("w-{number}")).collect();
-    // Many rounds: the second worker must meet the first one between its look and its grant.
+    // Many rounds: the second worker must meet the first one between its check and its grant.
     for round in 1..=20 {
         let claims = futures::future::join_all(names.iter().map(|name| bench.claim(name))).await;
         let granted = claims
@@ -392,7 +392,7 @@ async fn a_disk_of_another_name_and_place_is_found_by_what_it_is() {
         "insert into job_disk (job_id, index, size_gib, path, source_bytes, identity)
          select job.id, disk.index, 20, disk.path, disk.size_bytes, disk.identity
          from job join source_disk as disk using (source_id) where source_id = $1",
-        // The machine was started again: one swapped names with the other.
+        // After a reboot of the machine, the disks have swapped names.
         r#"update source_disk set identity = case index when 0 then '{"serial": "B"}'::jsonb else '{"serial": "A"}' end
            where source_id = $1"#,
     ] {
@@ -406,7 +406,7 @@ async fn a_disk_of_another_name_and_place_is_found_by_what_it_is() {
         .collect();
     assert_eq!(found, ["/dev/sdb", "/dev/sda"]);
 
-    // Another disk in the place of one.
+    // Another disk takes the place of one.
     let other =
         r#"update source_disk set identity = '{"serial": "C"}' where source_id = $1 and index = 1"#;
     bench.write(other, &[source]).await;

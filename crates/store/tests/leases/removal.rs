@@ -1,4 +1,4 @@
-//! What goes with a job, and what nobody owns.
+//! Rows that are removed with a job, and rows without an owner.
 
 use domain::InstanceId;
 use domain::job::Event;

@@ -1,4 +1,4 @@
-//! What may be tried again, what is kept for it, and what leases do not wait for.
+//! Errors that may be retried, the data kept for a retry, and renewals that do not wait for other connections.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use store::{ConnectConfig, ErrorKind, Store};
 
 use super::{Bench, TTL};
 
-/// A store that waits but a moment for its only connection.
+/// Returns a store that waits only briefly for its only connection.
 async fn with_one_connection(bench: &Bench) -> Store {
     let mut small = ConnectConfig::new(bench.database.url(), "small");
     small.max_connections = 1;

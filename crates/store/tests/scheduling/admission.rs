@@ -1,4 +1,4 @@
-//! Who gets a slot, and when.
+//! The choice of jobs that get a slot, and its time.
 
 use domain::JobId;
 use domain::job::Event;

@@ -1,4 +1,4 @@
-//! Leases whose holder is lost, and what nobody did.
+//! Leases whose holder is lost, and requests without a response.
 
 use std::time::Duration;
 

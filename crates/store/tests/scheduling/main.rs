@@ -1,4 +1,4 @@
-//! What the scheduler does in the database, against a real Postgres: slots, timers, lost leases, messages.
+//! The scheduler's work in the database, against a real Postgres: slots, timers, lost leases, messages.
 
 mod admission;
 mod losses;
@@ -144,7 +144,7 @@ impl World {
         .await;
     }
 
-    /// Every message in the outbox, which is emptied.
+    /// Returns every message of the outbox, and empties it.
     async fn messages(&self) -> Vec<Message> {
         let batch = self.store.take_messages(1000).await.unwrap();
         let messages = batch

@@ -1,4 +1,4 @@
-//! Places of workers: shared between tenants, given back by runs whose agent is silent, and asked for.
+//! Places of workers: shared between tenants, released by runs whose agent is silent, and requested.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl World {
         lives.unwrap();
     }
 
-    /// Admits until nobody gets a slot, and lets a worker take what was admitted as far as Syncing.
+    /// Admits until no job gets a slot, and lets a worker take the admitted jobs up to Syncing.
     async fn dispatch(&self) -> Vec<(JobId, Lease)> {
         let mut taken = Vec::new();
         loop {
@@ -59,7 +59,7 @@ impl World {
         jobs
     }
 
-    /// How many places each of the tenants holds.
+    /// Returns the number of places that each of the tenants holds.
     async fn held<const N: usize>(&self, tenants: [&TenantId; N]) -> [i64; N] {
         let mut held = [0; N];
         for (place, tenant) in held.iter_mut().zip(tenants) {

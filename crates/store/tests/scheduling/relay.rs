@@ -19,7 +19,7 @@ async fn two_relays_never_hold_the_same_message_and_what_failed_comes_again() {
             .all(|message| !second.messages.contains(message))
     );
     let oldest = first.messages[0].clone();
-    // The first relay falls; the second could publish one of its two.
+    // The first relay dies; the second publishes one of its two messages.
     drop(first);
     let published = second.messages[0].id;
     second.published(&[published]).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is due.
+//! Timers that are due.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
