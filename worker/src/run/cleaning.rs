@@ -1,6 +1,7 @@
-//! Cleaning: the instance goes, then its row, then the run is finished.
+//! Cleaning: the instance is destroyed, then its row is deleted, then the run is finished.
 //!
-//! Also between two runs of a job that delivers again: the image is a second name of the instance's disks, which must stay as they are.
+//! It also takes place between two runs of a job that delivers again. The image may be hard links to the instance's
+//! disks, so these must stay unchanged.
 
 use domain::job::Event;
 

@@ -1,5 +1,5 @@
-//! The disks of a run. What the job was made for is held against what the source has, what has arrived, and what became of it: a
-//! server whose disk is missing in its image is not migrated, and must not look as if it were.
+//! The disks of a run. The job's disks are compared with the source's disks, the received disks, and the image. A
+//! server whose disk is missing from its image is not migrated, and must not appear to be.
 
 use domain::disk::{DiskRecord, Moment};
 use domain::parameters::Consistency;
@@ -7,10 +7,10 @@ use domain::{Failure, FailureCode};
 use proto::receiver::{StatusResponse, receipt};
 use store::run::RunDisk;
 
-/// Whether each disk of the source is still the one that the job was made for.
+/// Checks that each disk of the source is still the one that the job was created for.
 ///
 /// # Errors
-/// One is gone, or is another one, with the sentence for the tenant.
+/// A disk is missing or is a different one, with the sentence for the tenant.
 pub(super) fn are_unchanged(disks: &[RunDisk]) -> Result<(), Failure> {
     disks
         .iter()
@@ -28,7 +28,7 @@ pub(super) fn are_unchanged(disks: &[RunDisk]) -> Result<(), Failure> {
         })
 }
 
-/// Whether the receiver has given a receipt for every disk of the job, each over all bytes of the source's.
+/// Returns true if the receiver has given a receipt for every disk of the job, each over all bytes of the source's.
 pub(super) fn have_arrived(disks: &[RunDisk], status: &StatusResponse) -> bool {
     let has_receipt = |disk: &RunDisk| {
         status.disks.iter().any(|received| {
@@ -42,7 +42,7 @@ pub(super) fn have_arrived(disks: &[RunDisk], status: &StatusResponse) -> bool {
     !disks.is_empty() && status.disks.len() == disks.len() && disks.iter().all(has_receipt)
 }
 
-/// The moment of the copy, once every disk has its receipt.
+/// Returns the moment of the copy, if every disk has its receipt.
 pub(super) fn moment_of(status: &StatusResponse) -> Option<Moment> {
     let receipts = status.disks.iter().map(|disk| disk.receipt.as_ref());
     let receipts: Option<Vec<_>> = receipts.collect();
@@ -54,7 +54,8 @@ pub(super) fn moment_of(status: &StatusResponse) -> Option<Moment> {
     Some(Moment::of_all(moments))
 }
 
-/// Whether a copy that has arrived is as consistent as the job asks for. The agent looks first; this is for one that does not.
+/// Checks that a received copy is as consistent as the job requires. The agent checks first; this check covers an agent
+/// that does not.
 ///
 /// # Errors
 /// A disk was written meanwhile, with the sentence for the tenant.
@@ -85,10 +86,10 @@ pub(super) fn are_consistent(
     })
 }
 
-/// Whether the image's description has every disk of the job, each of the size that was asked for.
+/// Checks that the image's description has every disk of the job, each with the requested size.
 ///
 /// # Errors
-/// It has others, with the sentence for the tenant.
+/// The disks differ, with the sentence for the tenant.
 pub(super) fn are_described(
     disks: &[RunDisk],
     description: &store::JsonValue,

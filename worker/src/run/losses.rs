@@ -1,7 +1,7 @@
 //! Receivers that are lost one after the other.
 
-/// Counts the receivers that were lost since something last became durable. One that crashes upon what it is sent would otherwise be
-/// replaced for ever under one lease.
+/// Counts the receivers that were lost since the last durable progress. Without this, a receiver that crashes on its
+/// input would be replaced for ever under one lease.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     without_progress: u32,
@@ -9,7 +9,7 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// One more is lost, with so many bytes durable. Answers with how many it makes without progress.
+    /// Records one more lost receiver, with so many bytes durable. Returns the number of losses without progress.
     pub(super) fn another(&mut self, bytes_durable: u64) -> u32 {
         if bytes_durable > self.most_durable {
             self.most_durable = bytes_durable;

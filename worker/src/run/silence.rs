@@ -1,13 +1,14 @@
-//! How long the agent of a run may be silent: after a minute the run gives its place back, after an hour it fails.
+//! Limits on the silence of a run's agent: after a minute the run gives its place back, after an hour it fails.
 //!
-//! Silence counts over all leases of the run, since the last byte came. It depends on what the receiver saw only; no clock is read here.
+//! Silence counts over all leases of the run, since the last byte arrived. It depends only on the receiver's status; no
+//! clock is read here.
 
 use std::time::{Duration, Instant};
 
-/// Over which time the least progress is measured.
+/// Time over which the least progress is measured.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The settings that bound silence.
+/// The settings that limit silence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Silence, over all leases, after which the run fails.
@@ -16,32 +17,32 @@ pub(super) struct Limits {
     pub(super) park_after: Duration,
     /// Time with a connection and without a byte after which the run is parked.
     pub(super) still_after: Duration,
-    /// Bytes of the source's disks that must be dealt with in an hour.
+    /// Bytes of the source's disks that must be covered in an hour.
     pub(super) least_per_hour: u64,
 }
 
-/// What the receiver shows of its agent.
+/// The agent's activity, according to the receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) is_connected: bool,
-    /// Bytes that came over the data streams, of this receiver.
+    /// Bytes that arrived on this receiver's data streams.
     pub(super) bytes_wire: u64,
-    /// Bytes of the source's disks that frames stood for, of this receiver.
+    /// Bytes of the source's disks that frames to this receiver represented.
     pub(super) bytes_covered: u64,
-    /// Whether all bytes are here: then the agent waits for the receiver.
+    /// True if all bytes have arrived: the agent then waits for the receiver.
     pub(super) is_complete: bool,
 }
 
-/// What follows.
+/// Consequences of the agent's silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The agent sends, or may be silent for longer.
+    /// The agent sends, or may stay silent for longer.
     GoOn,
-    /// The run gives its place back; the agent is silent for so long.
+    /// The run gives its place back; the agent has been silent for this time.
     Park(Duration),
     /// The run fails.
     GiveUp,
-    /// In the last hour the agent dealt with so few bytes.
+    /// The agent covered only so many bytes in the last hour.
     TooSlow(u64),
 }
 
@@ -73,7 +74,7 @@ impl Silence {
         }
     }
 
-    /// A new receiver counts from zero, and the agent has to find it.
+    /// Prepares for a new receiver, which counts from zero and which the agent must first find.
     pub(super) fn new_receiver(&mut self, now: Instant) {
         *self = Self::new(self.before, now);
     }
@@ -99,7 +100,7 @@ impl Silence {
         if self.is_connected {
             self.of_a_connected_one(limits, now)
         } else {
-            // An agent that is told only now where to send has a moment to come, however long it was silent before.
+            // An agent that has just received the address gets a moment to connect, however long it was silent before.
             let (here, a_moment) = (now - self.heard_at, limits.park_after.min(limits.patience));
             let silent = self.before + here;
             if silent > limits.patience && here >= a_moment {
@@ -158,7 +159,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Looks once a second for so long, and answers with the first verdict that ends the run here, and its second.
+    /// Checks once a second for so long. Returns the first verdict that ends the run here, and its second.
     fn watch(
         before: Duration,
         limits: &Limits,
