@@ -1,4 +1,4 @@
-//! Taking commands: a durable pull consumer that all workers share.
+//! Receiving commands: a durable pull consumer that all workers share.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 
 use crate::{Bus, BusError, envelope, streams};
 
-/// Commands from the work queue, asked for a few at a time.
+/// Commands from the work queue, requested a few at a time.
 #[derive(Debug)]
 pub struct Commands {
     bus: Bus,
@@ -21,37 +21,37 @@ pub struct Commands {
 pub enum Received {
     /// A command.
     Command(Delivery),
-    /// Something that this version can't read, and why.
+    /// A message that this version can't read, and the reason.
     Undecodable(Letter, String),
 }
 
 /// A command that waits for its acknowledgement.
 #[derive(Debug)]
 pub struct Delivery {
-    /// What to look at.
+    /// The command, which names a row to read.
     pub command: Command,
-    /// Trace context of what caused it.
+    /// Trace context of the cause.
     pub headers: TraceHeaders,
-    /// How often it was given out, this time included.
+    /// Number of deliveries, including this one.
     pub deliveries: i64,
     letter: Letter,
 }
 
-/// A message as it came.
+/// A message, unchanged.
 #[derive(Debug)]
 pub struct Letter {
-    /// Where it came from.
+    /// Subject of the message.
     pub subject: String,
-    /// Its bytes.
+    /// Bytes of the message.
     pub payload: Vec<u8>,
-    /// Its headers, all of them.
+    /// All headers of the message.
     pub headers: TraceHeaders,
     bus: Bus,
     message: async_nats::jetstream::Message,
 }
 
 impl Bus {
-    /// The work queue.
+    /// Returns the commands of the work queue.
     pub fn commands(&self) -> Commands {
         Commands {
             bus: self.clone(),
@@ -61,10 +61,10 @@ impl Bus {
 }
 
 impl Commands {
-    /// Up to `most` commands; waits for the first up to `wait`, and may answer with none.
+    /// Returns up to `most` commands. It waits for the first one up to `wait`, and may return none.
     ///
     /// # Errors
-    /// NATS fails or is away. Call again: a consumer or stream that is gone is made anew then.
+    /// NATS fails or is unavailable. The caller should call again: a missing consumer or stream is then created again.
     pub async fn next(&mut self, most: usize, wait: Duration) -> Result<Vec<Received>, BusError> {
         let fetched = self.fetch(most, wait).await;
         if fetched.is_err() {
@@ -81,8 +81,8 @@ impl Commands {
         let work = async {
             let failed =
                 |error: &dyn std::fmt::Display| BusError::jetstream("give commands", error);
-            // One is waited for. The others are taken only if they are there: a request that is dropped with answers on their way would
-            // hold those back until their acknowledgement's time is over.
+            // The request waits for one command only. The other commands are taken if they are available now. A dropped
+            // request with answers on their way would hold those commands back until their acknowledgement is overdue.
             let first = consumer
                 .batch()
                 .max_messages(1)
@@ -164,7 +164,7 @@ fn read(bus: &Bus, message: async_nats::jetstream::Message) -> Received {
 }
 
 impl Delivery {
-    /// Says that the command is dealt with, and waits until the queue has forgotten it.
+    /// Reports that the command is finished, and waits until the queue has removed the command.
     ///
     /// # Errors
     /// NATS did not confirm; the command may come again.
@@ -176,10 +176,10 @@ impl Delivery {
             .map_err(|error| BusError::jetstream("take an acknowledgement", error))
     }
 
-    /// Gives the command back, to be given out again after `delay`.
+    /// Returns the command to the queue, which delivers it again after `delay`.
     ///
     /// # Errors
-    /// NATS is away; the command comes again after the acknowledgement's time.
+    /// NATS is unavailable; the command is delivered again when its acknowledgement is overdue.
     pub async fn later(&self, delay: Duration) -> Result<(), BusError> {
         let message = &self.letter.message;
         message
@@ -188,11 +188,11 @@ impl Delivery {
             .map_err(|error| BusError::jetstream("take back a command", error))
     }
 
-    /// Says that the command is still being done: nobody else is given it for another while. To be said more often than every
-    /// [`Delivery::PATIENCE`].
+    /// Reports that the command is still in progress, so that no other worker receives it for another while. It must be
+    /// called more often than every [`Delivery::PATIENCE`].
     ///
     /// # Errors
-    /// NATS is away; another worker may be given the command too.
+    /// NATS is unavailable; another worker may receive the command too.
     pub async fn still_working(&self) -> Result<(), BusError> {
         let message = &self.letter.message;
         message
@@ -201,20 +201,20 @@ impl Delivery {
             .map_err(|error| BusError::jetstream("take a sign of life", error))
     }
 
-    /// How long a command may be worked at without a word before it is given to another worker.
+    /// Longest time without a report before the command is delivered to another worker.
     pub const PATIENCE: Duration = streams::ACK_WAIT;
 
-    /// The message itself, for the dead letters.
+    /// Returns the message itself, for the dead letters.
     pub fn letter(&self) -> &Letter {
         &self.letter
     }
 }
 
 impl Letter {
-    /// Takes it out of the queue for good, and puts it into the stream of dead letters with the reason.
+    /// Removes the message from the queue for good, and puts it into the stream of dead letters with the reason.
     ///
     /// # Errors
-    /// NATS is away, or has no room for it: it comes again.
+    /// NATS is unavailable or has no room for the message, which is then delivered again.
     pub async fn bury(&self, reason: &str) -> Result<(), BusError> {
         self.bus
             .keep_dead(&self.subject, &self.payload, &self.headers, reason)

@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 use crate::{envelope, streams};
 
-/// How often a server is asked for a sign of life. After three without an answer the connection is given up: one that hangs, or that the
-/// network has cut off, is noticed in four times this, and not in the minutes that the library allows by itself.
+/// Interval of pings to a server. After three pings without an answer the connection is abandoned. A connection that
+/// hangs or was cut off is thus detected within four intervals. The library's default would take minutes.
 const PING_EVERY: Duration = Duration::from_secs(3);
 
-/// How to reach NATS.
+/// Settings of the connection to NATS.
 #[derive(Debug, Clone)]
 pub struct BusConfig {
-    /// `nats://user:password@host:port`; several servers of one cluster with commas between them.
+    /// URL of the form `nats://user:password@host:port`; several servers of one cluster are separated by commas.
     pub url: String,
     /// Name of this process's connection in NATS' monitoring.
     pub name: String,
@@ -26,7 +26,7 @@ pub struct BusConfig {
 }
 
 impl BusConfig {
-    /// The defaults: 5 s for an answer.
+    /// Returns the defaults: 5 s for an answer.
     pub fn new(url: impl Into<String>, name: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -36,17 +36,17 @@ impl BusConfig {
     }
 }
 
-/// NATS, or a stream of it, does not do what it was asked.
+/// NATS or one of its streams failed to perform a request.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// The text is no URL.
+    /// The text is not a URL.
     #[error(
         "{url} is not a NATS URL: give it as nats://user:password@host:4222, several with commas between them"
     )]
     InvalidUrl {
         /// The text, without credentials.
         url: String,
-        /// Why.
+        /// Reason for the failure.
         #[source]
         source: std::io::Error,
     },
@@ -55,24 +55,24 @@ pub enum BusError {
     Connect {
         /// The URL, without credentials.
         url: String,
-        /// Why.
+        /// Reason for the failure.
         #[source]
         source: async_nats::ConnectError,
     },
     /// JetStream refused or did not answer.
     #[error("NATS failed to {doing}: {message}")]
     JetStream {
-        /// What was asked.
+        /// The request.
         doing: &'static str,
-        /// What it said.
+        /// Answer of JetStream.
         message: String,
     },
-    /// No answer in time.
+    /// The answer did not come in time.
     #[error("NATS did not {doing} in {timeout:?}")]
     TimedOut {
-        /// What was asked.
+        /// The request.
         doing: &'static str,
-        /// How long was waited.
+        /// Duration of the wait.
         timeout: Duration,
     },
 }
@@ -86,7 +86,7 @@ impl BusError {
     }
 }
 
-/// The bus: a cheap handle to one connection, which makes itself anew when it breaks.
+/// The bus: a cheap handle to one connection, which reconnects by itself.
 #[derive(Debug, Clone)]
 pub struct Bus {
     client: async_nats::Client,
@@ -95,7 +95,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Connects, and makes the streams where they are missing.
+    /// Connects, and creates missing streams.
     ///
     /// # Errors
     /// [`BusError::Connect`], or JetStream refuses the streams.
@@ -122,7 +122,7 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Makes the streams where they are missing; changes nothing where they are there.
+    /// Creates missing streams; existing streams stay unchanged.
     ///
     /// # Errors
     /// JetStream refuses or does not answer.
@@ -139,11 +139,12 @@ impl Bus {
         Ok(())
     }
 
-    /// Publishes a message and waits until the stream has it. The id makes a second publication of the same message within the
-    /// stream's window a no-op.
+    /// Publishes a message and waits until the stream has stored it. The id makes a second publication of the same
+    /// message within the stream's window a no-op.
     ///
     /// # Errors
-    /// The stream is full, gone or silent. A stream that is gone has been made again when this returns: try once more.
+    /// The stream is full, missing or silent. A missing stream has been created again when this returns, so the caller
+    /// should try once more.
     pub async fn publish(
         &self,
         message: &Message,
@@ -155,7 +156,8 @@ impl Bus {
             .await
     }
 
-    /// Tells whoever speaks with this source's agent that its assignments have changed. Heard or not: the next heartbeat finds out.
+    /// Notifies the gateway that serves this source's agent that the agent's assignments have changed. A lost nudge
+    /// does no harm, because the next heartbeat finds the change.
     ///
     /// # Errors
     /// The connection is closed.
@@ -167,7 +169,7 @@ impl Bus {
             .map_err(|error| BusError::jetstream("pass on a nudge", error))
     }
 
-    /// Every nudge from now on.
+    /// Returns every nudge from now on.
     ///
     /// # Errors
     /// The connection is closed.
@@ -188,10 +190,10 @@ impl Bus {
         })))
     }
 
-    /// Sends a message that lay among the dead letters on its way once more, as it came.
+    /// Sends a dead letter once more, unchanged.
     ///
     /// # Errors
-    /// The subject is none of the work queue's, or the stream does not take it.
+    /// The subject is not one of the work queue's, or the stream refuses the message.
     pub async fn send_again(
         &self,
         subject: &str,
@@ -202,7 +204,7 @@ impl Bus {
             .await
     }
 
-    /// Keeps a message that nobody could read or do.
+    /// Stores a message that could not be read or processed.
     pub(crate) async fn keep_dead(
         &self,
         subject: &str,
@@ -250,7 +252,7 @@ impl Bus {
         published.map(|_acknowledgement| ())
     }
 
-    /// Whether the connection stands right now.
+    /// Returns true if the connection is established now.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
     }
@@ -277,7 +279,8 @@ fn servers(url: &str) -> Result<Vec<ServerAddr>, BusError> {
         })
 }
 
-/// Options with the first user and password of the URLs: the client does not read them there by itself.
+/// Returns options with the first user and password of the URLs, because the client does not read credentials from
+/// URLs.
 fn credentials(servers: &[ServerAddr]) -> ConnectOptions {
     servers
         .iter()

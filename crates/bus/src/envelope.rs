@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::streams;
 
-/// Why a message can't be read. It goes to the dead letters.
+/// Reason why a message can't be read. Such a message becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
     #[error("it is no protobuf of ours: {0}")]
@@ -21,7 +21,7 @@ pub(crate) enum DecodeError {
     Field { field: &'static str, value: String },
 }
 
-/// Subject and body of a message.
+/// Returns subject and body of a message.
 pub(crate) fn encode(message: &Message) -> (String, Vec<u8>) {
     match message {
         Message::Command(command) => (streams::command_subject(command), encode_command(command)),
@@ -95,7 +95,7 @@ fn field<T: std::str::FromStr>(field: &'static str, value: &str) -> Result<T, De
     })
 }
 
-/// Headers of a message.
+/// Returns the headers of a message.
 pub(crate) fn headers(id: Uuid, trace: &TraceHeaders) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, id.to_string());
@@ -105,7 +105,7 @@ pub(crate) fn headers(id: Uuid, trace: &TraceHeaders) -> HeaderMap {
     headers
 }
 
-/// The trace context in a message's headers.
+/// Returns the trace context in a message's headers.
 pub(crate) fn trace(headers: Option<&HeaderMap>) -> TraceHeaders {
     let trace = |name: &str| Some((name.to_owned(), headers?.get(name)?.to_string()));
     ["traceparent", "tracestate"]
@@ -114,7 +114,7 @@ pub(crate) fn trace(headers: Option<&HeaderMap>) -> TraceHeaders {
         .collect()
 }
 
-/// All headers of a message, the first value of each.
+/// Returns all headers of a message, the first value of each.
 pub(crate) fn all_headers(headers: Option<&HeaderMap>) -> TraceHeaders {
     headers
         .into_iter()
@@ -123,7 +123,8 @@ pub(crate) fn all_headers(headers: Option<&HeaderMap>) -> TraceHeaders {
         .collect()
 }
 
-/// Headers of a message that is sent on as it came. Its id is left out: the stream would take it for a repetition.
+/// Returns the headers of a message that is sent on unchanged. Its id is left out, because the stream would drop the
+/// message as a duplicate.
 pub(crate) fn sent_on(headers: &TraceHeaders) -> HeaderMap {
     let mut sent_on = HeaderMap::new();
     for (name, value) in headers {
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(decode_change(&body), Ok(changed));
     }
 
-    /// Bytes as version 1 wrote them. They must be readable for as long as a stream may hold them.
+    /// Checks bytes that version 1 wrote. They must be readable for as long as a stream may hold them.
     #[test]
     fn messages_of_version_1_are_still_read() {
         let start_run = b"\x0a\x0a\x0a\x06j-abc1\x10\x02";

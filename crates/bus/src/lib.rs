@@ -1,8 +1,8 @@
-//! NATS: what processes tell each other.
+//! NATS: the messages between processes.
 //!
-//! Everything here is a hint. A message may be lost, come twice, late or out of order; whoever gets one reads the row that it names, and the
-//! scheduler's reconciler sends again what seems to be lost. So publishing needs no more care than a time-out, and a stream
-//! that somebody wiped is simply made again.
+//! Everything here is a hint. A message may be lost, duplicated, late or out of order. Its receiver reads the row that
+//! the message names, and the scheduler's reconciler repeats messages that seem to be lost. So publishing needs no more
+//! care than a time-out, and a stream that was wiped is created again.
 
 mod commands;
 mod connection;

@@ -10,10 +10,10 @@ use domain::{JobId, TenantId};
 /// The work queue: each command goes to one worker.
 pub const COMMANDS: &str = "JOB_CMD";
 
-/// Changes of jobs, for whoever watches.
+/// Changes of jobs, for observers.
 pub const EVENTS: &str = "JOB_EVT";
 
-/// What nobody could read or do, as it came.
+/// Messages that could not be read or processed, unchanged.
 pub const DEAD_LETTERS: &str = "JOB_DEAD";
 
 /// The consumer that all workers share.
@@ -22,24 +22,25 @@ pub(crate) const WORKERS: &str = "workers";
 pub(crate) const COMMAND_PREFIX: &str = "wherry.cmd.";
 pub(crate) const EVENT_PREFIX: &str = "wherry.evt.";
 pub(crate) const NUDGE_PREFIX: &str = "wherry.nudge.";
-/// Before the subject that a dead letter came with.
+/// Prefix of a dead letter's original subject.
 pub(crate) const DEAD_PREFIX: &str = "wherry.dead.";
 
-/// Commands that may wait. Beyond it new ones are refused and stay in the outbox.
+/// Number of commands that may wait. Further commands are refused and stay in the outbox.
 const MOST_COMMANDS: i64 = 100_000;
-/// How long changes are kept, and how many bytes of them.
+/// Time that changes are kept, and maximum of their bytes.
 const EVENTS_KEPT: Duration = Duration::from_secs(24 * 3600);
 const EVENTS_BYTES: i64 = 256 << 20;
-/// How long dead letters are kept in the stream, and how many bytes of them. The rows of `dead_letter` stay until a person has dealt with them.
+/// Time that dead letters are kept in the stream, and maximum of their bytes. The rows of `dead_letter` stay until a
+/// person has handled them.
 const DEAD_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const DEAD_BYTES: i64 = 64 << 20;
-/// Within it a message of the same id is taken once.
+/// Window within which a message of the same id is accepted once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// A command that is not acknowledged for so long goes to another worker.
+/// Time after which an unacknowledged command goes to another worker.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(30);
-/// Commands given out and not acknowledged, over all workers.
+/// Maximum number of commands that are delivered but not acknowledged, over all workers.
 const MOST_UNACKNOWLEDGED: i64 = 10_000;
-/// Longest message.
+/// Maximum size of a message in bytes.
 const MOST_BYTES: i32 = 64 << 10;
 
 pub(crate) fn all() -> [Config; 3] {

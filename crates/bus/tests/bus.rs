@@ -1,4 +1,4 @@
-//! The bus against a real NATS: what comes, what comes again, and what survives a wipe, a restart and nonsense.
+//! The bus against a real NATS: delivery, redelivery, and recovery from a wipe, a restart and invalid data.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn publish(bus: &Bus, job_id: &JobId) {
         .expect("the stream takes it");
 }
 
-/// The next command within the patience, whatever NATS has to recover from first.
+/// Returns the next command within the patience, whatever NATS must recover from first.
 async fn next(commands: &mut bus::Commands) -> anyhow::Result<Delivery> {
     wait::some(PATIENCE, "a command comes", async || {
         match commands.next(1, SHORT).await.unwrap_or_default().pop() {
@@ -54,7 +54,7 @@ async fn a_command_comes_once_with_its_trace_and_is_gone_when_acknowledged() -> 
     let (job_id, id) = (JobId::generate(), Uuid::now_v7());
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let headers = TraceHeaders::from([("traceparent".to_owned(), trace.to_owned())]);
-    // A relay that fell between publishing and marking publishes twice.
+    // A relay that died between publishing and marking publishes twice.
     bus.publish(&stop(&job_id), id, &headers).await?;
     bus.publish(&stop(&job_id), id, &headers).await?;
     let mut commands = bus.commands();
@@ -242,7 +242,8 @@ async fn nudges_and_changes_reach_who_listens() -> anyhow::Result<()> {
     };
     let subject = format!("wherry.evt.{}.{}", changed.tenant, changed.job_id);
     let mut changes = raw_client(&nats).await?.subscribe(subject).await?;
-    // A subscription is in force at the server a moment after the call; what is said until then may be lost, and is said again.
+    // A subscription takes effect at the server shortly after the call. Messages until then may be lost, and are
+    // repeated.
     let said = async {
         loop {
             speaker.nudge(&source_id).await.expect("NATS runs");
