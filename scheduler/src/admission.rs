@@ -1,5 +1,5 @@
-//! Admission: rounds in which the tenants that hold the fewest slots get one each, until nobody gets one. Then a run of the tenant that holds the
-//! most may be asked to make room.
+//! Admission: rounds in which the tenants that hold the fewest slots get one each, until no tenant gets one. Then a run
+//! of the tenant that holds the most may be asked to release its place.
 
 use std::sync::Arc;
 

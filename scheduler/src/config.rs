@@ -20,7 +20,8 @@ pub struct Config {
     /// Key of secrets at rest: 64 hexadecimal digits, the same for every process of a deployment.
     #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
     pub seal_key: SealKey,
-    /// Seconds that one statement may take in Postgres, and the wait for a row that another holds. What takes longer is tried again.
+    /// Seconds that one statement may take in Postgres, and the wait for a row that another holds. What takes longer is
+    /// tried again.
     #[arg(long, env = "WHERRY_STATEMENT_TIMEOUT_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=600))]
     pub statement_timeout_secs: u64,
     /// Seconds that NATS may take to connect, and to answer.
@@ -29,21 +30,21 @@ pub struct Config {
     /// Address of /healthz, /readyz and /metrics; none without it.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,
-    /// Jobs with a slot that may wait for a worker, over all tenants. A small window keeps the work queue short, so that a tenant with many
-    /// jobs can't stand in front of the others.
+    /// Jobs with a slot that may wait for a worker, over all tenants. A small window keeps the work queue short, so
+    /// that a tenant with many jobs can't stand in front of the others.
     #[arg(long, env = "WHERRY_ADMISSION_WINDOW", default_value_t = 32, value_parser = value_parser!(i64).range(1..=100_000))]
     pub admission_window: i64,
-    /// Seconds that a run keeps its worker's place at least when an account that holds fewer waits for one. Then it stands in the queue again, and
-    /// goes on from what was copied.
+    /// Seconds that a run keeps its worker's place at least when an account that holds fewer waits for one. Then the
+    /// run is queued again and continues from what was copied.
     #[arg(long, env = "WHERRY_PLACE_SECS", default_value_t = 600, value_parser = value_parser!(u64).range(1..=604_800))]
     pub place_secs: u64,
-    /// Seconds between looks at the database when nothing wakes a task earlier.
+    /// Seconds between checks of the database when nothing wakes a task earlier.
     #[arg(long, env = "WHERRY_POLL_SECS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=300))]
     pub poll_secs: u64,
-    /// Seconds between looks for leases that ran out.
+    /// Seconds between checks for leases that ran out.
     #[arg(long, env = "WHERRY_SWEEP_SECS", default_value_t = 2, value_parser = value_parser!(u64).range(1..=300))]
     pub sweep_secs: u64,
-    /// Seconds after which something asked for is asked for again.
+    /// Seconds after which a request is repeated.
     #[arg(long, env = "WHERRY_RECONCILE_SECS", default_value_t = 15, value_parser = value_parser!(u64).range(1..=3600))]
     pub reconcile_secs: u64,
     /// Messages that the relay publishes at once.

@@ -1,18 +1,18 @@
-//! What ends a scheduler's process, or a round of one of its tasks.
+//! Errors that end a scheduler's process, or a round of one of its tasks.
 
-/// Why a scheduler can't start or go on.
+/// Reason why a scheduler can't start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
-    /// NATS.
+    /// NATS failed.
     #[error(transparent)]
     Bus(#[from] bus::BusError),
-    /// The health address.
+    /// The health address can't be used.
     #[error(transparent)]
     Bind(#[from] service::BindError),
-    /// A background task.
+    /// A background task failed.
     #[error(transparent)]
     Task(#[from] service::TaskFailure),
 }

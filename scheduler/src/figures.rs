@@ -1,4 +1,4 @@
-//! Figures: what the database holds, for the dashboard.
+//! Figures: counts from the database, for the dashboard.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,13 +1,14 @@
 //! The scheduler: starts, stops and expires jobs on time, fairly between tenants.
 //!
-//! It has no leader. Each of its tasks takes what nobody else has taken (`for update skip locked`) and changes it by guarded statements, so two
-//! schedulers do what one does, only sooner after one of them dies.
+//! The scheduler has no leader. Each of its tasks takes rows that no other process has taken (`for update skip locked`)
+//! and changes them by guarded statements. So two schedulers do the work of one, and the work resumes sooner after
+//! one of them dies.
 //!
 //! - `relay` publishes the outbox.
 //! - `admission` gives slots to queued jobs.
 //! - `timers` starts, expires and purges jobs when that is due.
-//! - `sweep` takes away leases that ran out.
-//! - `reconcile` asks again for what seems forgotten; with it, no message matters.
+//! - `sweep` removes leases that ran out.
+//! - `reconcile` repeats requests that seem forgotten; with it, no single message matters.
 //! - `figures` shows all of it.
 
 mod admission;

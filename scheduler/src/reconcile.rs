@@ -1,4 +1,4 @@
-//! The reconciler: asks again for what was asked for and has not happened, and forgets what is too old to matter.
+//! The reconciler: repeats requests that have had no effect, and deletes rows that are too old to matter.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! The relay: from the outbox to NATS, oldest first.
 //!
-//! The rows of a batch stay locked while it is published: that is what keeps two relays apart, and the one transaction of Wherry that waits
-//! for another system. The bus bounds how long; nobody else ever waits for these rows.
+//! The rows of a batch stay locked while the batch is published. The lock keeps two relays apart. No other
+//! transaction of Wherry waits for another system. The bus bounds the wait, and no other transaction ever waits for
+//! these rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::wake::Wake;
 /// Publications under way at once.
 const IN_FLIGHT: usize = 32;
 
-/// Pause after NATS has refused or was away.
+/// Pause after NATS has refused a message or was unavailable.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Error> {
@@ -72,7 +73,7 @@ pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Err
     }
 }
 
-/// Sends dead letters again that an operator wants sent.
+/// Sends the dead letters that an operator wants sent again.
 async fn send_again(scheduler: &Scheduler) -> Result<(), Error> {
     while let Some(retried) = scheduler.store.take_retried_letter().await? {
         let letter = &retried.letter;

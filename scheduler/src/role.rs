@@ -13,7 +13,7 @@ use telemetry::Metric;
 use crate::wake::{self, Wakes};
 use crate::{Config, Error, admission, figures, reconcile, relay, sweep, timers};
 
-/// What all tasks share.
+/// State that all tasks share.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     pub(crate) config: Config,
@@ -21,10 +21,11 @@ pub(crate) struct Scheduler {
     pub(crate) bus: Bus,
 }
 
-/// Runs the scheduler until it is told to end.
+/// Runs the scheduler until it is asked to end.
 ///
 /// # Errors
-/// What a person must act on: see [`Error`]. A database or NATS that goes away later is no error; the tasks try again.
+/// Errors that a person must act on: see [`Error`]. A database or NATS that becomes unavailable later is no error; the
+/// tasks try again.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let (address, readiness) = (config.health, config.readiness.clone());
     let scheduled = Box::pin(schedule(config, &shutdown));
@@ -109,7 +110,7 @@ async fn watch_nats(scheduler: Arc<Scheduler>, nats: Dependency) -> Result<(), E
     match never.await {}
 }
 
-/// Counts what became of an event.
+/// Counts the outcome of an event.
 pub(crate) fn count_transition(transitioned: &Transitioned, event: &str) {
     match transitioned {
         Transitioned::Moved(changed) => {

@@ -1,4 +1,4 @@
-//! The sweep: leases that ran out go, and their runs return to the queue.
+//! The sweep: removes leases that ran out, and returns their runs to the queue.
 
 use std::sync::Arc;
 use std::time::Duration;

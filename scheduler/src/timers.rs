@@ -1,4 +1,4 @@
-//! Timers: acts upon what is due, and sleeps until the next.
+//! Timers: processes due timers, and sleeps until the next.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::wake::Wake;
 pub(crate) async fn run(scheduler: Arc<Scheduler>, wake: Wake) -> Result<(), Error> {
     loop {
         let Some(fired) = scheduler.store.fire_next_timer().await? else {
-            // Postgres says how long: its clock alone compares due times.
+            // Postgres computes the wait, because only its clock compares due times.
             let next = scheduler.store.until_next_timer().await?;
             let longest = scheduler.config.poll();
             wake.wait(next.map_or(longest, |next| next.min(longest)))

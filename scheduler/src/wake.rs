@@ -1,4 +1,4 @@
-//! Waking tasks: Postgres says when there is something to do, a timer says it when Postgres' word was lost.
+//! Waking tasks: Postgres notifies when there is work, and a timer wakes the tasks when a notification was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::Error;
 pub(crate) struct Wake(Arc<Notify>);
 
 impl Wake {
-    /// Ends when somebody says that there is something to do, after `longest` at the latest.
+    /// Waits for a notification of work, for `longest` at most.
     pub(crate) async fn wait(&self, longest: Duration) {
         let _late = tokio::time::timeout(longest, self.0.notified()).await;
     }
 
-    /// There is something to do.
+    /// Wakes the task.
     pub(crate) fn now(&self) {
         self.0.notify_one();
     }
@@ -32,7 +32,8 @@ pub(crate) struct Wakes {
     pub(crate) timers: Wake,
 }
 
-/// Listens to Postgres, and wakes. A lost connection is made again; what was said meanwhile is found by the tasks' own looks.
+/// Listens to Postgres, and wakes the tasks. A lost connection is restored; the tasks' own checks find the
+/// notifications missed meanwhile.
 pub(crate) async fn listen(store: Store, wakes: Wakes) -> Result<(), Error> {
     let channels = [
         store::outbox::CHANNEL,
@@ -46,7 +47,7 @@ pub(crate) async fn listen(store: Store, wakes: Wakes) -> Result<(), Error> {
             Some(store::outbox::CHANNEL) => wakes.relay.now(),
             Some(store::job::QUEUE_CHANNEL) => wakes.admission.now(),
             Some(store::job::TIMER_CHANNEL) => wakes.timers.now(),
-            // The connection was made again: anything may have been missed.
+            // The connection was restored: any notification may have been missed.
             _ => {
                 wakes.relay.now();
                 wakes.admission.now();

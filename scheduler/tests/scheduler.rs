@@ -1,4 +1,5 @@
-//! A whole scheduler against a real Postgres and a real NATS: what it starts, and what it survives.
+//! A whole scheduler against a real Postgres and a real NATS: the jobs that it starts, and the failures that it
+//! survives.
 
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ impl World {
         })
     }
 
-    /// A job whose scheduled start is due now.
+    /// Inserts a job whose scheduled start is due now.
     async fn due_job(&self) -> anyhow::Result<JobId> {
         let (tenant, source) = (TenantId::generate(), SourceId::generate());
         let job_id = JobId::generate();
@@ -109,7 +110,7 @@ impl World {
     }
 }
 
-/// The next job that a worker is asked to run. What NATS has to recover from meanwhile is waited for.
+/// Returns the next job that a worker is asked to run. The wait includes any recovery of NATS.
 async fn next_start(commands: &mut Commands) -> anyhow::Result<JobId> {
     wait::some(PATIENCE, "a worker is asked to run a job", async || {
         for received in commands.next(1, SHORT).await.unwrap_or_default() {
@@ -144,7 +145,7 @@ async fn a_job_that_delivers_again_starts_when_its_next_run_is_due() -> anyhow::
     let job_id = world.due_job().await?;
     let mut commands = world.bus.commands();
     assert_eq!(next_start(&mut commands).await?, job_id);
-    // What the end of a run leaves: the job waits, and its timer is an hour away.
+    // The state after the end of a run: the job waits, and its timer is an hour away.
     for statement in [
         "update job set frequency_hours = 1, images_to_keep = 1, state = 'waiting', admitted_at = null, intent = 'rest'",
         "insert into timer (job_id, kind, due_at) select id, 'run', started_at + interval '1 hour' from job",
@@ -154,7 +155,7 @@ async fn a_job_that_delivers_again_starts_when_its_next_run_is_due() -> anyhow::
     sqlx::query("update timer set due_at = due_at - interval '1 hour' where kind = 'run'")
         .execute(&world.pool)
         .await?;
-    // The reconciler may still ask for the first run; the second is known by its number.
+    // The reconciler may still repeat the request for the first run; the second run is identified by its number.
     wait::until(PATIENCE, "the second run has its slot", async || {
         let running = "select count(*) from job where run = 2 and admitted_at is not null";
         Ok(world.count(running).await? == 1)
@@ -214,7 +215,7 @@ async fn messages_wait_while_nats_is_away_and_all_arrive() -> anyhow::Result<()>
         "what NATS did not take stays"
     );
 
-    // Its supervisor starts it again.
+    // The supervisor starts the scheduler again.
     kill(pid, Signal::SIGKILL)?;
     let mut started = Vec::new();
     while !expected.iter().all(|job_id| started.contains(job_id)) {
@@ -222,7 +223,7 @@ async fn messages_wait_while_nats_is_away_and_all_arrive() -> anyhow::Result<()>
     }
     expected.push(first);
     assert!(started.iter().all(|job_id| expected.contains(job_id)));
-    // The reconciler goes on asking for jobs that no worker leases, so that only what is older must be gone.
+    // The reconciler continues to request workers for jobs without a lease, so only older messages must be gone.
     wait::until(PATIENCE, "the outbox drains", async || {
         Ok(world.count("select count(*) from outbox").await? == 0)
     })
