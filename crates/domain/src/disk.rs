@@ -1,4 +1,4 @@
-//! Disks as the API speaks of them: an index and a size in GiB. Index 0 is the system disk.
+//! Disks in the terms of the API: an index and a size in GiB. Index 0 is the system disk.
 
 use std::fmt;
 
@@ -133,7 +133,7 @@ pub enum Moment {
     /// The disk was written meanwhile: one part of the copy is older than another.
     #[serde(rename = "not one moment in time")]
     Several,
-    /// The source can't tell.
+    /// The source can't determine the consistency.
     #[default]
     #[serde(rename = "unknown")]
     Unknown,

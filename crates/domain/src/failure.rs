@@ -1,5 +1,5 @@
-//! Failures that a tenant reads: a stable code in `ErrorCode`, and a sentence that says what happened and what to do in
-//! `StatusInfo`.
+//! Failures that a tenant reads: a stable code in `ErrorCode`, and a sentence in `StatusInfo` about what happened and
+//! what to do.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,9 +64,9 @@ failure_codes! {
     SourceOffline = "SourceServer.Offline", true;
     /// A disk of the source can't be opened or read.
     SourceDiskUnreadable = "SourceServer.DiskUnreadable", false;
-    /// Two names of a source's disks are one disk.
+    /// Two names of a source's disks refer to one disk.
     SourceDiskRepeated = "SourceServer.DiskRepeated", false;
-    /// A disk of the source has another size than the job was made for.
+    /// A disk of the source is gone, was replaced or resized, or was written during its copy.
     SourceDiskChanged = "SourceServer.DiskChanged", false;
     /// The agent can't reach the receiver.
     ReceiverUnreachable = "ReplicationJob.ReceiverUnreachable", true;
@@ -80,13 +80,13 @@ failure_codes! {
     TargetUnwritable = "ReplicationJob.TargetUnwritable", false;
     /// The written data differs from the data that was sent.
     Corrupt = "ReplicationJob.DataCorrupt", false;
-    /// The instance can't be made.
+    /// The instance can't be created.
     InstanceFailed = "ReplicationJob.InstanceFailed", false;
-    /// The image can't be made.
+    /// The image can't be created.
     ImageFailed = "ReplicationJob.ImageFailed", false;
-    /// The run lost its worker again and again without progress.
+    /// The run lost its worker repeatedly without progress.
     WorkerLost = "ReplicationJob.WorkerLost", false;
-    /// Agent, receiver and worker do not speak the same version.
+    /// Agent, receiver and worker use different versions of the protocol.
     VersionMismatch = "ReplicationJob.VersionMismatch", false;
     /// Anything else; the log has the cause.
     Internal = "InternalError", false;

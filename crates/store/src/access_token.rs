@@ -11,7 +11,7 @@ pub const DEFAULT_USES: i32 = 100;
 /// Default number of days that a code is valid.
 pub const DEFAULT_DAYS: i32 = 30;
 
-/// An activation code to be made.
+/// An activation code to be created.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccessToken<'a> {
     /// Public name of the code.

@@ -108,7 +108,7 @@ impl Matching {
             .push_bind(page.limit())
             .push(" offset ")
             .push_bind(start.offset())
-            // A first page that is not full gives the number of all rows by itself.
+            // A first page that is not full gives the number of all rows.
             .push(
                 ") select coalesce(array_agg(id order by created_at desc, id desc), '{}'), min(created_at),
                 case when ",

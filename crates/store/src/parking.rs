@@ -1,7 +1,7 @@
 //! Parking: a run in the middle of its copy releases its worker's place, and its copied data is kept.
 //!
 //! A parked run has no slot, no lease and no assignment. A timer returns the run to the queue, or earlier the first
-//! report of its agent after a silence. The pause doubles with each time that no data came, so an agent that never
+//! report of its agent after a silence. The pause doubles with each time that no data came. So an agent that never
 //! sends holds a place for an ever smaller share of the time.
 
 use std::time::Duration;

@@ -94,7 +94,7 @@ async fn partitions_are_made_ahead_and_dropped_whole_by_many_gateways_at_once() 
         assert!(uses(&store, "one", "n", second).await);
     }
     assert!(partitions(&pool).await.contains(&(old / HOUR)));
-    // Calls go on meanwhile.
+    // Calls continue meanwhile.
     let calls = (0..50).map(|number| {
         let (store, nonce) = (store.clone(), format!("m-{number}"));
         async move { uses(&store, "one", &nonce, this).await }

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 pub enum State {
     /// Created, not started.
     Ready,
-    /// Started: waiting for a slot or a worker, or the instance is being made.
+    /// Started: waiting for a slot or a worker, or the instance is being created.
     Preparing,
     /// Disks are being copied.
     Syncing,
     /// The copy is interrupted and has no worker, because the agent is silent. The copied data is kept.
     Parked,
-    /// The image is being made.
+    /// The image is being created.
     Processing,
     /// The instance is being released.
     Cleaning,

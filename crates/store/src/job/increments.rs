@@ -21,7 +21,7 @@ pub enum CutOver {
     Done,
     /// The job's state does not allow a cut-over.
     Refused(State),
-    /// Its last run can't start while its source is in this state.
+    /// The job's last run can't start while its source is in this state.
     Source(SourceState),
     /// The job does not exist, or belongs to another tenant.
     NotFound,

@@ -50,7 +50,7 @@ impl World {
         tenant
     }
 
-    /// A job in Ready, of a source of its own whose agent was heard just now.
+    /// A job in Ready, of a source of its own whose agent reported just now.
     async fn job(&self, tenant: &TenantId) -> JobId {
         let (source, job_id) = (SourceId::generate(), JobId::generate());
         sqlx::query(
