@@ -87,7 +87,7 @@ async fn a_watching_agent_takes_an_assignment_long_before_its_next_heartbeat() {
 
 #[tokio::test]
 async fn a_nudge_reaches_an_agent_at_once() {
-    let deployment = Deployment::start_polling_every(30).await;
+    let deployment = Deployment::start_with(&["--agents-poll-secs", "30"]).await;
     let nats = testkit::nats().await;
     let bus_config = bus::BusConfig::new(nats.url(), "test");
     let bus = bus::Bus::connect(&bus_config).await.unwrap();

@@ -44,7 +44,7 @@ pub struct Deployment {
     pub address: SocketAddr,
     pub directory: TempDir,
     pin: String,
-    poll_secs: u32,
+    gateway_flags: &'static [&'static str],
     gateway: Option<Gateway>,
     _database: testkit::Database,
 }
@@ -75,11 +75,11 @@ pub struct Agent {
 
 impl Deployment {
     pub async fn start() -> Self {
-        Self::start_polling_every(1).await
+        Self::start_with(&["--agents-poll-secs", "1"]).await
     }
 
-    /// Starts a deployment whose gateway checks for new assignments only every so many seconds.
-    pub async fn start_polling_every(poll_secs: u32) -> Self {
+    /// Starts a deployment whose gateway has these settings.
+    pub async fn start_with(gateway_flags: &'static [&'static str]) -> Self {
         // Another test in this process may have done this first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = testkit::postgres().await;
@@ -98,7 +98,7 @@ impl Deployment {
             address: ([127, 0, 0, 1], 0).into(),
             directory: tempfile::tempdir().unwrap(),
             pin,
-            poll_secs,
+            gateway_flags,
             gateway: None,
             _database: database,
         };
@@ -109,14 +109,8 @@ impl Deployment {
     /// Starts the gateway's listener, at the same address as before.
     pub async fn start_gateway(&mut self) {
         let address = self.address.to_string();
-        let poll_secs = self.poll_secs.to_string();
-        let flags = [
-            "gateway",
-            "--agents",
-            &address,
-            "--agents-poll-secs",
-            &poll_secs,
-        ];
+        let mut flags = vec!["gateway", "--agents", &address];
+        flags.extend(self.gateway_flags);
         let config = GatewayFlags::parse_from(flags).agents;
         let authority = agents::authority(&self.store).await.unwrap();
         let listener = Listener::bind(&config, authority, self.store.clone())

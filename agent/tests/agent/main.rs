@@ -4,4 +4,5 @@ mod assignment;
 mod clones;
 mod deployment;
 mod heartbeat;
+mod rates;
 mod registration;
