@@ -9,6 +9,7 @@ mod calls;
 mod config;
 mod connections;
 mod doorbell;
+mod handshake;
 mod inventory;
 mod listener;
 mod rates;

@@ -7,6 +7,7 @@ mod claim;
 
 use std::time::Duration;
 
+use domain::seat::spoken;
 use domain::{TenantId, Timestamp};
 use smc::{API_VERSION, v1, v3};
 use store::key::{AccessKey, is_security_token};
@@ -156,10 +157,19 @@ fn check_time(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
             "Specified time stamp or date value is not well formatted.",
         )
     })?;
-    if time.since(now).max(now.since(time)) > TOLERANCE {
+    let (ahead, behind) = (time.since(now), now.since(time));
+    if ahead.max(behind) > TOLERANCE {
+        let off = if ahead > behind {
+            format!("{} ahead of", spoken(ahead))
+        } else {
+            format!("{} behind", spoken(behind))
+        };
         return Err(Refusal::new(
             "InvalidTimeStamp.Expired",
-            "Specified time stamp or date value is expired.",
+            format!(
+                "Specified time stamp or date value is expired. It is {off} the server's time, which is {now}, and may be off by 15 minutes: set the \
+                 clock of the caller (NTP), and sign the call anew."
+            ),
         ));
     }
     Ok(time)
@@ -231,6 +241,21 @@ mod tests {
                 refusal.as_ref().map(|refusal| refusal.code.as_ref()),
                 code,
                 "{time}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_too_far_off_is_told_by_how_much_and_in_which_direction() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (time, off) in [
+            ("2026-11-23T09:30:00Z", "2 h 30 min behind the server's"),
+            ("2026-11-23T12:16:05Z", "16 min 5 s ahead of the server's"),
+        ] {
+            let told = check_time(time, now).unwrap_err().message;
+            assert!(
+                told.contains(off) && told.contains("2026-11-23T12:00:00Z"),
+                "{told}"
             );
         }
     }

@@ -20,6 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::handshake::Failures;
+
 /// Pause after the kernel gave no connection: without file descriptors, say, it would be asked without end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -61,6 +63,7 @@ pub(super) fn incoming(
     stranger_limit: Duration,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (queue, connections) = mpsc::channel(QUEUE);
+    let failures = Arc::new(Failures::new());
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -70,6 +73,7 @@ pub(super) fn incoming(
             let (stream, address) = accepted;
             let place = door.enter(address);
             let (acceptor, queue) = (acceptor.clone(), queue.clone());
+            let failures = Arc::clone(&failures);
             tokio::spawn(async move {
                 let shaken = place.in_time(stranger_limit, acceptor.accept(stream)).await;
                 match shaken {
@@ -78,7 +82,7 @@ pub(super) fn incoming(
                         // The listener is ending, and so does the connection.
                         let _gone = queue.send(Ok(connection)).await;
                     }
-                    Some(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Some(Err(error)) => failures.tell(address, &error),
                     None => {}
                 }
             });

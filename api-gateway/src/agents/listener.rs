@@ -58,7 +58,9 @@ impl Listener {
         Ok(Self {
             listener,
             address,
-            tls: tls(&identity, authority.certificate_pem()).map_err(Error::Tls)?,
+            tls: TlsAcceptor::from(Arc::new(
+                tls(&identity, authority.certificate_pem()).map_err(Error::Tls)?,
+            )),
             door: config.door(),
             stranger_limit: config.stranger_limit(),
             agents: Agents::new(authority, store, config),
@@ -96,10 +98,10 @@ impl Listener {
 }
 
 /// TLS with a client certificate for whoever has one: an agent that registers has none yet.
-fn tls(
+pub(super) fn tls(
     identity: &Identity,
     authority_pem: &str,
-) -> Result<TlsAcceptor, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let authority = pki::certificate_der(authority_pem)?;
     let mut roots = RootCertStore::empty();
@@ -116,7 +118,7 @@ fn tls(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(tls)))
+    Ok(tls)
 }
 
 /// The names in the listener's certificate.
