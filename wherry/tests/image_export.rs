@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use chunks::hashes::{Chunk, hash};
 use serde_json::{Value, json};
+use testkit::cluster::SmallStore;
 
 const CHUNK: u32 = 1 << 16;
 const SIZE: usize = 5 * CHUNK as usize;
@@ -226,6 +227,46 @@ fn other_bytes_than_the_answers_root_hash_are_not_kept() {
         assert!(said.contains("differs from its manifest"), "{said}");
         assert_eq!(files_in(to.path()), Vec::<PathBuf>::new(), "{format}");
     }
+}
+
+#[test]
+fn a_server_that_sends_without_end_is_cut_off_at_what_such_a_disk_can_have() {
+    let small = 1 << 20;
+    for (format, name, more) in [
+        ("raw", "disk-0.raw", SIZE + 1),
+        ("raw", "disk-0.manifest", small),
+        ("qcow2", "disk-0.manifest", small),
+        ("qcow2", "disk-0.qcow2", SIZE + SIZE / 64 + (64 << 20) + 1),
+    ] {
+        let mut served = Served::image(1);
+        let file = served.files.get_mut(name).unwrap();
+        file.resize(more, 1);
+        let to = tempfile::tempdir().unwrap();
+        let said = refused(&export(served.serve(), to.path(), &["--format", format]));
+        assert!(said.contains("the server sends more"), "{said}");
+        let left = to.path().join(format!("{name}.{IMAGE}.partial"));
+        assert!(!left.exists(), "{name}");
+    }
+}
+
+/// A disk of 1 TiB by its description, on a server that has none of its zeros.
+#[test]
+fn room_is_left_where_a_server_names_more_than_there_is() {
+    let mut served = Served::image(1);
+    for field in ["size_bytes", "source_bytes"] {
+        served.description["disks"][0][field] = json!(1_u64 << 40);
+    }
+    let bytes = vec![1; 96 << 20];
+    served.files.insert("disk-0.raw".to_owned(), bytes);
+    let root = tempfile::tempdir().unwrap();
+    let _little_room = SmallStore::over(root.path(), 512 << 20).unwrap();
+    let to = root.path().join("to");
+    let said = refused(&export(served.serve(), &to, &["--format", "raw"]));
+    assert!(said.contains("less than 1 GiB is free"), "{said}");
+    // The next try goes on from there.
+    let partial = to.join(format!("disk-0.raw.{IMAGE}.partial"));
+    let kept = partial.metadata().unwrap().len();
+    assert!((64 << 20..96 << 20).contains(&kept), "{kept}");
 }
 
 #[test]

@@ -11,6 +11,14 @@ use serde::{Deserialize, Serialize};
 /// Bytes in a GiB.
 pub const GIB: u64 = 1 << 30;
 
+/// The most bytes that a file with a disk of this size has, in whatever form: qcow2 adds tables to the data, and a 64th
+/// is far more than they need.
+pub const fn most_file_bytes(size_bytes: u64) -> u64 {
+    size_bytes
+        .saturating_add(size_bytes / 64)
+        .saturating_add(64 << 20)
+}
+
 /// Index of a server's disk: 0 is the system disk, 1–16 are data disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

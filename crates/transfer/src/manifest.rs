@@ -27,7 +27,7 @@ mod check;
 mod file;
 
 pub use check::{Content, verify, verify_content};
-pub use file::{Head, read, write};
+pub use file::{Head, most_bytes, read, write};
 
 /// Why a manifest, or a disk under it, is not good.
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,15 @@
 //! `wherry image export`: an image's files, from the API into a directory.
 //!
 //! The server may be a false one, and the store another's than it was. So no name of a file leads out of the directory, nothing that is there
-//! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives.
+//! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives. No more bytes are taken than
+//! a file of such a disk can have, and some room is left in the directory's file system.
 
 use std::fs::{DirBuilder, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use domain::ImageId;
 use receiver::{ImageDescription, ImageDisk};
@@ -32,6 +33,10 @@ pub(crate) struct Export {
     #[arg(long, env = "WHERRY_QEMU_IMG", default_value = "qemu-img")]
     qemu_img: PathBuf,
 }
+
+/// Bytes that stay free where the files are written, and the bytes after which it is looked again. A description may name any size.
+const LEFT_FREE: u64 = 1 << 30;
+const LOOK_EVERY: u64 = 64 << 20;
 
 /// A form of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,10 +132,16 @@ impl Fetched {
     }
 
     async fn fetch(&self, api: &Api) -> anyhow::Result<()> {
+        let disk = &self.disk;
+        let manifest_bytes = manifest::most_bytes(disk.source_bytes, disk.chunk_bytes);
         let manifest = self
-            .obtain(api, &self.disk.manifest, &self.manifest)
+            .obtain(api, &disk.manifest, &self.manifest, manifest_bytes)
             .await?;
-        let file = self.obtain(api, &self.name, &self.file).await?;
+        let bytes = match self.format {
+            Format::Raw => disk.size_bytes,
+            Format::Qcow2 => domain::disk::most_file_bytes(disk.size_bytes),
+        };
+        let file = self.obtain(api, &self.name, &self.file, bytes).await?;
         let checking = self.clone();
         let (of_file, of_manifest) = (file.clone(), manifest.clone());
         let checked =
@@ -154,12 +165,21 @@ impl Fetched {
         })
     }
 
-    /// Where a file of the image is now: under its own name if it was there before, else under that of what is not checked yet.
-    async fn obtain(&self, api: &Api, name: &str, to: &Path) -> anyhow::Result<PathBuf> {
+    /// Where a file of the image is now: under its own name if it was there before, else under that of what is not checked yet. It has at most
+    /// `most` bytes.
+    async fn obtain(&self, api: &Api, name: &str, to: &Path, most: u64) -> anyhow::Result<PathBuf> {
         if is_there(to) {
             return Ok(to.to_owned());
         }
-        fetch(api, &self.image_id, name, to).await
+        let partial = PathBuf::from(format!("{}.{}.partial", to.display(), self.image_id));
+        let ended = fetch(api, &self.image_id, name, &partial, most).await?;
+        if ended == Ended::TooLong {
+            std::fs::remove_file(&partial)?;
+            bail!(
+                "the server sends more for {name} than the {most} bytes that a file of this disk can have: what came was removed. Tell the operator"
+            );
+        }
+        Ok(partial)
     }
 
     fn check(&self, file: &Path, manifest: &Path) -> anyhow::Result<()> {
@@ -180,41 +200,70 @@ impl Fetched {
     }
 }
 
-/// Fetches one file, going on behind what is there, and answers with where it lies. Blocks of zeros are left out: the file is as sparse as its
-/// disk.
+/// How a download ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Whole,
+    /// The server had more than it may have.
+    TooLong,
+}
+
+/// Fetches one file of at most `most` bytes, going on behind what is there. Blocks of zeros are left out: the file is as sparse as its disk.
 ///
 /// What is not checked yet lies under a name with the image's id, so that two images exported to one directory never mix. Its last byte is
 /// fetched again: a file that was whole but not renamed yet has nothing behind its end that could be asked for.
-async fn fetch(api: &Api, image_id: &ImageId, name: &str, to: &Path) -> anyhow::Result<PathBuf> {
-    let partial = PathBuf::from(format!("{}.{image_id}.partial", to.display()));
+async fn fetch(
+    api: &Api,
+    image_id: &ImageId,
+    name: &str,
+    partial: &Path,
+    most: u64,
+) -> anyhow::Result<Ended> {
     let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(&partial)
+        .open(partial)
         .with_context(|| format!("can't write {}", partial.display()))?;
     let mut length = file.metadata()?.len().saturating_sub(1);
     file.seek(SeekFrom::Start(length))?;
-    let mut download = api
-        .client
-        .download(
-            "DownloadImage",
-            &[("ImageId", image_id.as_str()), ("File", name)],
-            length,
-        )
-        .await?;
+    let parameters = [("ImageId", image_id.as_str()), ("File", name)];
+    let downloading = api.client.download("DownloadImage", &parameters, length);
+    let mut download = downloading.await?;
+    let mut written = 0;
     while let Some(chunk) = download.chunk().await? {
+        if length + chunk.len() as u64 > most {
+            return Ok(Ended::TooLong);
+        }
         for block in chunk.chunks(4096) {
             if block.iter().any(|&byte| byte != 0) {
                 file.write_all(block)?;
+                written += block.len() as u64;
             } else {
                 file.seek_relative(i64::try_from(block.len())?)?;
             }
             length += block.len() as u64;
         }
+        if written >= LOOK_EVERY {
+            written = 0;
+            // Else the next try would not go on behind it.
+            file.set_len(length)?;
+            check_room(&file, partial)?;
+        }
     }
     file.set_len(length)?;
     file.sync_all()?;
-    Ok(partial)
+    Ok(Ended::Whole)
+}
+
+/// Whoever else uses the file system keeps some of it.
+fn check_room(file: &File, path: &Path) -> anyhow::Result<()> {
+    let found = rustix::fs::fstatvfs(file)?;
+    ensure!(
+        found.f_bavail.saturating_mul(found.f_frsize) >= LEFT_FREE,
+        "less than 1 GiB is free where {} is written: make room and export again, which goes on from here; or give a directory with more room with --to",
+        path.display()
+    );
+    Ok(())
 }

@@ -52,6 +52,15 @@ impl Head {
     }
 }
 
+/// The most bytes that the manifest of a disk has, whatever the disk holds.
+pub fn most_bytes(size_bytes: u64, chunk_bytes: u32) -> u64 {
+    let least = *CHUNK_BYTES_ALLOWED.start();
+    let chunks = size_bytes.div_ceil(u64::from(chunk_bytes.max(least)));
+    let around_pages = 8 + 8 + 4 + 4 + 32 + 32;
+    let pages = chunks.div_ceil(PAGE) * (1 + PAGE / 8) + chunks * 32;
+    around_pages + pages + MOST_BAD_RANGES as u64 * 16
+}
+
 /// Writes the manifest of a disk. `known` answers for every chunk of it: for as many as it is asked for from the first that it is given.
 ///
 /// # Errors
@@ -387,6 +396,7 @@ mod tests {
             cuts.dedup();
             let bad: Vec<Extent> = cuts.chunks_exact(2).map(|pair| Extent { start: pair[0], end: pair[1] }).collect();
             let (file, head) = written(size, &chunks, &bad);
+            prop_assert!(file.len() as u64 <= most_bytes(size, CHUNK));
             let (read_head, mut known) = read(file.as_slice(), "it").unwrap();
             prop_assert_eq!(known.root().unwrap(), Some(head.root));
             prop_assert_eq!(known.bad(), bad);
