@@ -155,3 +155,65 @@ impl Progress {
 fn count(kind: &'static str, bytes: u64) {
     telemetry::counter(Metric::TransferBytes, &[("kind", kind)]).increment(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::parameters::ReplicationParameters;
+    use domain::{Run, SourceId, TenantId};
+    use proto::receiver::Ended;
+
+    use super::*;
+
+    fn progress() -> Progress {
+        let facts = RunFacts {
+            tenant: TenantId::generate(),
+            source_id: SourceId::generate(),
+            public_key: Vec::new(),
+            rests: false,
+            parameters: ReplicationParameters::default(),
+            silent_for: Duration::ZERO,
+            bytes_wire: 0,
+            copied_free_space: Vec::new(),
+            disks: Vec::new(),
+        };
+        Progress::new(Run(1), &facts)
+    }
+
+    /// A receiver that has ended so many connections, each reason with as many.
+    fn ended(reasons: &[&str], connections: u64) -> StatusResponse {
+        let ended = |reason: &&str| Ended {
+            reason: (*reason).to_owned(),
+            connections,
+        };
+        StatusResponse {
+            ended: reasons.iter().map(ended).collect(),
+            ..StatusResponse::default()
+        }
+    }
+
+    fn counted(reason: &str) -> Option<u64> {
+        let labels = format!("{{listener=\"receiver\",reason=\"{reason}\"}} ");
+        let series = format!("wherry_connections_ended_total{labels}");
+        let shown = telemetry::render();
+        let count = shown.lines().find_map(|line| line.strip_prefix(&series));
+        count.map(|count| count.parse().unwrap())
+    }
+
+    #[test]
+    fn each_connection_that_a_receiver_ends_is_counted_once() {
+        let mut progress = progress();
+        for (connections, sum) in [(3, 3), (3, 3), (10, 10)] {
+            progress.look(&ended(&["crowded", "silent"], connections));
+            assert_eq!(counted("crowded"), Some(sum));
+        }
+        progress.new_receiver();
+        progress.look(&ended(&["crowded", "forged"], 2));
+        assert_eq!(
+            (counted("crowded"), counted("silent")),
+            (Some(12), Some(10))
+        );
+        assert_eq!(counted("forged"), None, "a receiver makes up no label");
+    }
+}
