@@ -1,5 +1,6 @@
 //! Providers make and unmake instances.
 
+mod cgroup;
 #[cfg(test)]
 mod conformance;
 mod process;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use domain::{Epoch, InstanceId};
 use proto::receiver::Work;
 
+pub(crate) use cgroup::Cgroups;
 pub(crate) use process::{Limits, ProcessProvider};
 
 /// What an instance is to be.

@@ -14,7 +14,7 @@ use store::{ConnectConfig, Store};
 use telemetry::Metric;
 
 use crate::leases::Leases;
-use crate::provider::ProcessProvider;
+use crate::provider::{Cgroups, ProcessProvider};
 use crate::pull::Puller;
 use crate::removal;
 use crate::run::Context;
@@ -69,6 +69,7 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
         start_timeout: config.receiver_timeout(),
         park_timeout: Duration::from_secs(config.receiver_park_secs),
         limits: config.receiver_limits(),
+        cgroups: Cgroups::of_this_worker(),
     });
     let leases = Leases::new(worker.clone(), config.lease_ttl(), config.lease_margin());
     let drain = Duration::from_secs(config.drain_secs);

@@ -49,6 +49,7 @@ impl Bench {
                 start_timeout: PATIENCE,
                 park_timeout: PATIENCE,
                 limits: LIMITS,
+                cgroups: None,
             }),
             authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
             id: InstanceId::generate(),
@@ -292,6 +293,7 @@ async fn a_program_that_is_no_receiver_is_named_with_what_it_printed() {
         start_timeout: PATIENCE,
         park_timeout: PATIENCE,
         limits: LIMITS,
+        cgroups: None,
     });
     let error = bench.create(1).await.unwrap_err();
     assert_eq!(

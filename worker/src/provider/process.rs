@@ -21,6 +21,7 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, getpid, getppid, kill_process, kill_process_group, setrlimit,
 };
 
+use super::cgroup::{self, Cgroup, Cgroups};
 use super::{ControlAddress, InstanceSpec, InstanceState, Provider, ProviderError};
 
 /// Time until a killed process must be gone: the kernel's work, and nobody's setting.
@@ -70,6 +71,8 @@ pub(crate) struct ProcessProvider {
     /// Time that a receiver has to flush and end by itself.
     pub(crate) park_timeout: Duration,
     pub(crate) limits: Limits,
+    /// Where receivers get cgroups.
+    pub(crate) cgroups: Option<Cgroups>,
 }
 
 #[tonic::async_trait]
@@ -108,7 +111,8 @@ impl Provider for ProcessProvider {
         write_private(&directory, "instance", &config.encode_to_vec())?;
         end_receiver(&directory, Duration::ZERO).await?;
         remove_if_there(&directory.join("ready"))?;
-        let mut child = self.spawn(&directory, spec)?;
+        let cgroup = self.cgroup(spec);
+        let mut child = self.spawn(&directory, spec, cgroup.as_ref())?;
         let pid = child.id();
         let ready = wait_ready(&directory, spec.epoch.0, &mut child, self.start_timeout).await;
         if ready.is_err() {
@@ -119,6 +123,9 @@ impl Provider for ProcessProvider {
         tokio::spawn(async move {
             let ended = child.wait().await;
             tracing::info!(instance_id = %id, pid, ?ended, "a receiver has ended");
+            if let Some(cgroup) = cgroup {
+                cgroup.remove().await;
+            }
         });
         ready?;
         Ok(ControlAddress::Socket(directory.join(CONTROL_SOCKET)))
@@ -173,10 +180,27 @@ impl ProcessProvider {
         self.root.join(id.as_str())
     }
 
+    fn memory_bytes(&self, spec: &InstanceSpec) -> u64 {
+        let given = self.limits.memory_bytes;
+        given.unwrap_or_else(|| memory_for(&spec.work.disks))
+    }
+
+    /// The cgroup of a new receiver, where receivers have one.
+    fn cgroup(&self, spec: &InstanceSpec) -> Option<Cgroup> {
+        // The receiver, and a program that makes an image beside it.
+        let memory_bytes = self.memory_bytes(spec).saturating_mul(2);
+        let made = self.cgroups.as_ref()?.make(memory_bytes);
+        made.inspect_err(|error| {
+            tracing::warn!(instance_id = %spec.id, %error, "a receiver gets no cgroup: limits of processes bound it alone");
+        })
+        .ok()
+    }
+
     fn spawn(
         &self,
         directory: &Path,
         spec: &InstanceSpec,
+        cgroup: Option<&Cgroup>,
     ) -> Result<tokio::process::Child, ProviderError> {
         let log_path = directory.join("receiver.log");
         let log = std::fs::File::options()
@@ -205,13 +229,13 @@ impl ProcessProvider {
                     .iter()
                     .filter_map(|&name| Some((name, std::env::var_os(name)?))),
             );
-        // qcow2 adds tables to the data: a 64th is far more than they need.
-        let largest_disk = spec.largest_disk_bytes();
-        let largest_file = largest_disk + largest_disk / 64 + (64 << 20);
+        let largest_file = domain::disk::most_file_bytes(spec.largest_disk_bytes());
         let limits = self.limits;
-        let memory_bytes = limits
-            .memory_bytes
-            .unwrap_or_else(|| memory_for(&spec.work.disks));
+        let memory_bytes = self.memory_bytes(spec);
+        let door = cgroup
+            .map(Cgroup::door)
+            .transpose()
+            .map_err(failed("join a cgroup for", directory))?;
         let worker = getpid();
         // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
         unsafe {
@@ -220,6 +244,9 @@ impl ProcessProvider {
                 // The worker may have died just before.
                 if getppid() != Some(worker) {
                     return Err(Errno::SRCH.into());
+                }
+                if let Some(door) = &door {
+                    cgroup::enter(door)?;
                 }
                 // Memory that is written to, and not address space: the allocator reserves far more of that than it ever uses.
                 setrlimit(Resource::Data, limit(memory_bytes))?;
