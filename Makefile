@@ -26,9 +26,9 @@ demo: ## Migrate a real disk on this machine; KEEP=1 leaves everything running
 test: setup ## Run every test
 	@$(servers_env) cargo nextest run --workspace
 
-test-long: setup ## Run the data path and whole clusters under many seeds of faults, millions of fuzzed inputs, and 16 TiB of known data; half an hour
+test-long: setup ## Run the data path and whole clusters under many seeds of faults and a load of strangers, millions of fuzzed inputs, and 16 TiB of known data; half an hour
 	@WHERRY_LONG=1 cargo nextest run --profile long -p transfer simulation memory
-	@$(servers_env) WHERRY_LONG=1 cargo nextest run --profile long -p wherry --test faults
+	@$(servers_env) WHERRY_LONG=1 cargo nextest run --profile long -p wherry --test faults --test strangers
 	@WHERRY_FUZZ_INPUTS=500000 cargo nextest run --profile long -p fuzz
 
 # cargo-deny runs without `advisories`: the advisory database is a GitHub repository, and checks must not need more than the package registry.

@@ -167,8 +167,8 @@ fn check_time(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
         return Err(Refusal::new(
             "InvalidTimeStamp.Expired",
             format!(
-                "Specified time stamp or date value is expired. It is {off} the server's time, which is {now}, and may be off by 15 minutes: set the \
-                 clock of the caller (NTP), and sign the call anew."
+                "Specified time stamp or date value is expired. It is {off} the server's time, which is {now}, and may \
+                 be off by 15 minutes: set the clock of the caller (NTP), and sign the call anew."
             ),
         ));
     }

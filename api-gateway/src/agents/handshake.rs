@@ -42,21 +42,22 @@ fn clock_to_blame(error: &io::Error) -> Option<String> {
     match error.get_ref()?.downcast_ref::<Error>()? {
         // TLS has one alert for "expired" and "not valid yet".
         Error::AlertReceived(AlertDescription::CertificateExpired) => Some(
-            "by the clock of the agent's server, this gateway's certificate is not valid yet or has expired. Set the clock of that server (NTP), \
-             and the agent goes on by itself; its log says how far the clock is off. If it is right, check the clock of this host, and start the \
-             gateway again"
+            "by the clock of the agent's server, this gateway's certificate is not valid yet or has expired. Set the \
+             clock of that server (NTP), and the agent goes on by itself; its log says how far the clock is off. If it \
+             is right, check the clock of this host, and start the gateway again"
                 .to_owned(),
         ),
         Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
             Some(format!(
-                "the clock of this host is at least {} behind: by it, the agent's certificate is not valid yet. Set the clock of this host (NTP)",
+                "the clock of this host is at least {} behind: by it, the agent's certificate is not valid yet. Set \
+                 the clock of this host (NTP)",
                 between(*time, *not_before)
             ))
         }
         Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
             Some(format!(
-                "by the clock of this host, the agent's certificate expired {} ago. Set the clock of this host (NTP) if it is ahead; if it is \
-                 right, the agent was away for too long: register its server anew",
+                "by the clock of this host, the agent's certificate expired {} ago. Set the clock of this host (NTP) \
+                 if it is ahead; if it is right, the agent was away for too long: register its server anew",
                 between(*not_after, *time)
             ))
         }

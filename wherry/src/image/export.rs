@@ -1,8 +1,8 @@
 //! `wherry image export`: an image's files, from the API into a directory.
 //!
 //! The server may be a false one, and the store another's than it was. So no name of a file leads out of the directory, nothing that is there
-//! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives. No more bytes are taken than
-//! a file of such a disk can have, and some room is left in the directory's file system.
+//! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives.
+//! No more bytes are taken than a file of such a disk can have, and some room is left in the directory's file system.
 
 use std::fs::{DirBuilder, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -34,7 +34,8 @@ pub(crate) struct Export {
     qemu_img: PathBuf,
 }
 
-/// Bytes that stay free where the files are written, and the bytes after which it is looked again. A description may name any size.
+/// Bytes that stay free where the files are written, and the bytes after which it is looked again. A description may
+/// name any size.
 const LEFT_FREE: u64 = 1 << 30;
 const LOOK_EVERY: u64 = 64 << 20;
 
@@ -165,8 +166,8 @@ impl Fetched {
         })
     }
 
-    /// Where a file of the image is now: under its own name if it was there before, else under that of what is not checked yet. It has at most
-    /// `most` bytes.
+    /// Where a file of the image is now: under its own name if it was there before, else under that of what is not
+    /// checked yet. It has at most `most` bytes.
     async fn obtain(&self, api: &Api, name: &str, to: &Path, most: u64) -> anyhow::Result<PathBuf> {
         if is_there(to) {
             return Ok(to.to_owned());
@@ -176,7 +177,8 @@ impl Fetched {
         if ended == Ended::TooLong {
             std::fs::remove_file(&partial)?;
             bail!(
-                "the server sends more for {name} than the {most} bytes that a file of this disk can have: what came was removed. Tell the operator"
+                "the server sends more for {name} than the {most} bytes that a file of this disk can have: what came \
+                 was removed. Tell the operator"
             );
         }
         Ok(partial)
@@ -208,10 +210,12 @@ enum Ended {
     TooLong,
 }
 
-/// Fetches one file of at most `most` bytes, going on behind what is there. Blocks of zeros are left out: the file is as sparse as its disk.
+/// Fetches one file of at most `most` bytes, going on behind what is there. Blocks of zeros are left out: the file is as
+/// sparse as its disk.
 ///
-/// What is not checked yet lies under a name with the image's id, so that two images exported to one directory never mix. Its last byte is
-/// fetched again: a file that was whole but not renamed yet has nothing behind its end that could be asked for.
+/// What is not checked yet lies under a name with the image's id, so that two images exported to one directory never
+/// mix. Its last byte is fetched again: a file that was whole but not renamed yet has nothing behind its end that could
+/// be asked for.
 async fn fetch(
     api: &Api,
     image_id: &ImageId,
@@ -262,7 +266,8 @@ fn check_room(file: &File, path: &Path) -> anyhow::Result<()> {
     let found = rustix::fs::fstatvfs(file)?;
     ensure!(
         found.f_bavail.saturating_mul(found.f_frsize) >= LEFT_FREE,
-        "less than 1 GiB is free where {} is written: make room and export again, which goes on from here; or give a directory with more room with --to",
+        "less than 1 GiB is free where {} is written: make room and export again, which goes on from here, or give a \
+         directory with more room with --to",
         path.display()
     );
     Ok(())

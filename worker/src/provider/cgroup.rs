@@ -1,7 +1,8 @@
 //! A cgroup for each receiver, where the worker has a subtree of cgroup v2 of its own (`Delegate=yes` in its unit).
 //!
-//! Limits of a process (RLIMIT) hold for it and each of its programs alone. A cgroup holds all of them together, and counts threads and
-//! processes. A cgroup with controllers for its children may have no processes itself, so the worker moves to one of the children.
+//! Limits of a process (RLIMIT) hold for it and each of its programs alone. A cgroup holds all of them together, and
+//! counts threads and processes. A cgroup with controllers for its children may have no processes itself, so the worker
+//! moves to one of the children.
 
 use std::fs::{self, File};
 use std::io;
@@ -43,7 +44,11 @@ impl Cgroups {
         let pid = getpid().as_raw_nonzero().get();
         match own().and_then(|root| Self::take(&root, pid, &CONTROLLERS)) {
             Ok(cgroups) => {
-                tracing::info!(cgroup = %cgroups.root.display(), "each receiver has a cgroup, which bounds it and its programs together");
+                let cgroup = cgroups.root.display();
+                tracing::info!(
+                    %cgroup,
+                    "each receiver has a cgroup, which bounds it and its programs together"
+                );
                 Some(cgroups)
             }
             Err(reason) => {
@@ -128,7 +133,8 @@ impl Cgroup {
                 return;
             }
             if since.elapsed() > KILL_TIMEOUT {
-                tracing::warn!(cgroup = %self.path.display(), %error, "the cgroup of a receiver that has ended can't be removed");
+                let cgroup = self.path.display();
+                tracing::warn!(%cgroup, %error, "the cgroup of an ended receiver can't be removed");
                 return;
             }
             tokio::time::sleep(POLL).await;

@@ -191,7 +191,8 @@ impl ProcessProvider {
         let memory_bytes = self.memory_bytes(spec).saturating_mul(2);
         let made = self.cgroups.as_ref()?.make(memory_bytes);
         made.inspect_err(|error| {
-            tracing::warn!(instance_id = %spec.id, %error, "a receiver gets no cgroup: limits of processes bound it alone");
+            let instance_id = &spec.id;
+            tracing::warn!(%instance_id, %error, "a receiver gets no cgroup: only limits of processes bound it");
         })
         .ok()
     }
