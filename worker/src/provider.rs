@@ -1,4 +1,4 @@
-//! Providers make and unmake instances.
+//! Providers create and destroy instances.
 
 mod cgroup;
 #[cfg(test)]
@@ -14,7 +14,7 @@ use proto::receiver::Work;
 pub(crate) use cgroup::Cgroups;
 pub(crate) use process::{Limits, ProcessProvider};
 
-/// What an instance is to be.
+/// The properties of an instance to create.
 #[derive(Debug, Clone)]
 pub(crate) struct InstanceSpec {
     pub(crate) id: InstanceId,
@@ -23,19 +23,19 @@ pub(crate) struct InstanceSpec {
     pub(crate) authority_pem: String,
     pub(crate) certificate_pem: String,
     pub(crate) key_pem: String,
-    /// What its receiver receives and makes.
+    /// The disks that its receiver receives, and the image that it makes.
     pub(crate) work: Work,
 }
 
 impl InstanceSpec {
-    /// Bytes of the largest disk: no file of the instance may grow beyond it.
+    /// Returns the bytes of the largest disk: no file of the instance may grow beyond it.
     pub(crate) fn largest_disk_bytes(&self) -> u64 {
         let disks = self.work.disks.iter();
         disks.map(|disk| disk.target_size_bytes).max().unwrap_or(0)
     }
 }
 
-/// Where a receiver is called by its worker.
+/// Address at which a worker calls its receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ControlAddress {
     /// A Unix socket of this machine.
@@ -48,7 +48,7 @@ pub(crate) enum ControlAddress {
     Tcp(SocketAddr),
 }
 
-/// An instance could not be made, parked or destroyed.
+/// An instance could not be created, parked or destroyed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProviderError {
     #[error("can't {doing} {path}: {source}")]
@@ -72,40 +72,41 @@ pub(crate) enum ProviderError {
     Stuck { pid: i32 },
 }
 
-/// What there is of an instance.
+/// State of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InstanceState {
-    /// Nothing.
+    /// It does not exist.
     Absent,
-    /// What it holds; nothing runs in it.
+    /// Its data exists, and no process runs in it.
     Parked,
     /// Its receiver runs.
     Running,
 }
 
-/// Few verbs, each safe to repeat, each refused to an epoch below that of the last [`Provider::create`]. What an instance holds survives
-/// [`Provider::park`] and a new [`Provider::create`]; only [`Provider::destroy`] ends it.
+/// Few verbs, each safe to repeat, each refused to an epoch below that of the last [`Provider::create`]. An instance's
+/// data survives [`Provider::park`] and a new [`Provider::create`]; only [`Provider::destroy`] removes it.
 #[tonic::async_trait]
 pub(crate) trait Provider: std::fmt::Debug + Send + Sync {
-    /// Its name, as rows have it.
+    /// Returns the provider's name, as rows have it.
     fn name(&self) -> &'static str;
 
-    /// Where its instances are, as rows have it.
+    /// Returns the host of its instances, as rows have it.
     fn host(&self) -> String;
 
-    /// Makes the instance, or takes it over: what ran in it under an earlier epoch is ended first. Answers with where its
-    /// receiver is called.
+    /// Creates the instance, or takes it over: first, the processes of an earlier epoch are ended. Returns the address
+    /// at which the worker calls its receiver.
     async fn create(&self, spec: &InstanceSpec) -> Result<ControlAddress, ProviderError>;
 
-    /// What there is of the instance.
+    /// Returns the state of the instance.
     async fn describe(&self, id: &InstanceId) -> InstanceState;
 
-    /// Ends what runs in the instance and keeps what it holds.
+    /// Ends the instance's processes and keeps its data.
     async fn park(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError>;
 
-    /// Ends and removes it.
+    /// Ends and removes the instance.
     async fn destroy(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError>;
 
-    /// Every instance that exists at [`Provider::host`], which is their owner: whoever else has that host sees the same ones.
+    /// Returns every instance that exists at [`Provider::host`], which is their owner: all workers with that host find
+    /// the same instances.
     async fn list(&self) -> Result<Vec<InstanceId>, ProviderError>;
 }

@@ -1,4 +1,4 @@
-//! Agents that call too often for the gateway, and come again when it says so.
+//! Agents that call too often for the gateway, and call again at the requested time.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::deployment::{Deployment, SOON};
 
-/// Registrations that the gateway of these tests takes at once; from then on it takes one a second.
+/// Registrations that the gateway of these tests accepts at once; from then on it accepts one a second.
 const BURST: usize = 10;
 
-/// Calls that the gateway has put off so far.
+/// Returns the number of calls that the gateway has put off so far.
 fn deferred(call: &str) -> u64 {
     let series = format!("wherry_agent_calls_deferred_total{{call=\"{call}\"}} ");
     let shown = telemetry::render();
@@ -43,7 +43,7 @@ async fn servers_that_register_at_once_wait_as_they_are_told_and_all_get_their_a
     }
     let (deferred, seconds) = (deferred("register"), began.elapsed().as_secs());
     assert!(deferred > 0, "the rate was never reached");
-    // Each was told to wait a second, and did.
+    // Each was asked to wait a second, and did.
     let most = more as u64 * (seconds + 1);
     assert!(deferred <= most, "{deferred} calls in {seconds} s");
 }
@@ -77,7 +77,7 @@ async fn an_agent_whose_heartbeats_are_put_off_waits_and_keeps_its_connection() 
 }
 
 impl Deployment {
-    /// A connection with the key and the certificate that the agent has.
+    /// Opens a connection with the agent's key and certificate.
     async fn channel_of_the_agent(&self) -> Channel {
         let read = |name| std::fs::read_to_string(self.state_dir().join(name)).unwrap();
         let registration: serde_json::Value =

@@ -1,8 +1,8 @@
 //! A cgroup for each receiver, where the worker has a subtree of cgroup v2 of its own (`Delegate=yes` in its unit).
 //!
-//! Limits of a process (RLIMIT) hold for it and each of its programs alone. A cgroup holds all of them together, and
-//! counts threads and processes. A cgroup with controllers for its children may have no processes itself, so the worker
-//! moves to one of the children.
+//! Limits of a process (RLIMIT) apply to each process alone. A cgroup limits the receiver and all its programs
+//! together, and counts threads and processes. A cgroup with controllers for its children may have no processes itself,
+//! so the worker moves to one of the children.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{geteuid, getpid};
 
-/// Where systemd mounts cgroup v2.
+/// Mount point that systemd gives to cgroup v2.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// What the limits of receivers need.
+/// Controllers that the limits of receivers need.
 const CONTROLLERS: [&str; 2] = ["memory", "pids"];
 
 /// Threads and processes that a receiver and its programs may have.
 const TASKS: u64 = 2048;
 
-/// Time until what still runs in a cgroup must be gone: the kernel's work, and nobody's setting.
+/// Time within which the kernel must have ended the processes of a cgroup. No setting, since it is the kernel's work.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -39,7 +39,7 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroups {
-    /// Takes the subtree that this process runs in, if it is its own, and logs which bound holds for receivers.
+    /// Takes the subtree that this process runs in, if it is its own, and logs the limit that applies to receivers.
     pub(crate) fn of_this_worker() -> Option<Self> {
         let pid = getpid().as_raw_nonzero().get();
         match own().and_then(|root| Self::take(&root, pid, &CONTROLLERS)) {
@@ -62,7 +62,7 @@ impl Cgroups {
         }
     }
 
-    /// Takes the cgroup `root`, in which `worker` alone runs, for cgroups with these controllers.
+    /// Takes the cgroup `root`, whose only process is `worker`, for cgroups with these controllers.
     fn take(root: &Path, worker: i32, controllers: &[&str]) -> io::Result<Self> {
         let read = |name: &str| fs::read_to_string(root.join(name));
         let offered = read("cgroup.controllers")?;
@@ -91,11 +91,11 @@ impl Cgroups {
         })
     }
 
-    /// Makes a cgroup for a receiver and its programs, which may use so much memory together.
+    /// Creates a cgroup for a receiver and its programs, which may use so much memory together.
     pub(super) fn make(&self, memory_bytes: u64) -> io::Result<Cgroup> {
         self.make_with(&[
             ("memory.max", memory_bytes),
-            // One that is too large ends as a whole, and not the one program that asked last.
+            // Too much memory ends all processes of the cgroup, and not only the program that allocated last.
             ("memory.oom.group", 1),
             ("pids.max", TASKS),
         ])
@@ -117,16 +117,16 @@ impl Cgroups {
 }
 
 impl Cgroup {
-    /// The file that takes a process in: one that writes `0` goes there itself.
+    /// Opens the file through which a process enters the cgroup: a process that writes `0` moves itself.
     pub(super) fn door(&self) -> io::Result<File> {
         let mut options = File::options();
         options.write(true).open(self.path.join("cgroup.procs"))
     }
 
-    /// Ends what still runs in it, and removes it.
+    /// Ends the remaining processes of the cgroup, and removes it.
     pub(super) async fn remove(self) {
         let since = Instant::now();
-        // Kernels before 5.14 can't; then it is waited for.
+        // Kernels before 5.14 can't kill a cgroup; then its end is awaited.
         let _unknown = fs::write(self.path.join("cgroup.kill"), "1");
         while let Err(error) = fs::remove_dir(&self.path) {
             if error.kind() == io::ErrorKind::NotFound {
@@ -142,7 +142,7 @@ impl Cgroup {
     }
 }
 
-/// The cgroup of this process, where it may be its own.
+/// Returns the cgroup of this process, if it may be the worker's own.
 fn own() -> io::Result<PathBuf> {
     let refused = |reason: &str| Err(io::Error::other(reason.to_owned()));
     let cgroups = fs::read_to_string("/proc/self/cgroup")?;
@@ -152,7 +152,7 @@ fn own() -> io::Result<PathBuf> {
     if path.is_empty() || !Path::new(MOUNT).join("cgroup.controllers").exists() {
         return refused("this host has no cgroup v2, or shows the worker none of its own");
     }
-    // The account root may write to every cgroup, also to one that is not given away.
+    // Root may write to every cgroup, including one that was not delegated.
     if geteuid().is_root() {
         return refused("the worker runs as root: run it as a unit with a user of its own");
     }
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// What a cgroup of a worker looks like; writes to it are files.
+    /// Makes a directory like a worker's cgroup, in which writes go to ordinary files.
     fn looks_like(controllers: &str, processes: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
@@ -210,11 +210,11 @@ mod tests {
         }
     }
 
-    /// A cgroup of the kernel's, in a mount of its own. It may offer no controllers, so these receivers have no limits.
+    /// A cgroup of the kernel, in a mount of its own. It may offer no controllers, so these receivers have no limits.
     struct Real(tempfile::TempDir, PathBuf);
 
     impl Real {
-        /// `None` where this process may not mount.
+        /// Returns `None` if this process may not mount.
         fn mount() -> Option<Self> {
             let directory = tempfile::tempdir().unwrap();
             let mounted = Command::new("mount")
@@ -262,7 +262,7 @@ mod tests {
         let mut receiver = receiver.spawn().unwrap();
         let inside = fs::read_to_string(path.join("cgroup.procs")).unwrap();
         assert_eq!(inside.trim(), receiver.id().to_string());
-        // A zombie is in no cgroup any more.
+        // A zombie no longer belongs to a cgroup.
         receiver.kill().unwrap();
         cgroup.remove().await;
         assert!(!path.exists());
