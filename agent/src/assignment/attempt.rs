@@ -11,9 +11,9 @@ use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Failure, FailureCode};
 use proto::agent as wire;
 use proto::agent::assignment_report::State;
+use source::Files;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::disk::Files;
 use transfer::plan::Candidates;
 use transfer::sender::{
     Broken, Compression, MOST_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,

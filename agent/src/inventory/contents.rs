@@ -5,8 +5,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use transfer::disk::allocation::ToolError;
-use transfer::disk::partitions::{Partition, file_system_of, table_of};
+use source::allocation::ToolError;
+use source::partitions::{Partition, file_system_of, table_of};
 
 /// The kind of table of a disk that has none.
 const NO_TABLE: &str = "none";

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use proto::agent as wire;
 use proto::agent::partition::Purpose;
-use transfer::disk::partitions::Partition;
+use source::partitions::Partition;
 
 use super::discover::{Mount, Sysfs};
 use super::identity::number;

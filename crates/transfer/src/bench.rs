@@ -14,12 +14,12 @@ use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
+use source::Files;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::disk::Files;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
 use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};

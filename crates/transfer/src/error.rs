@@ -6,52 +6,14 @@ use std::path::{Path, PathBuf};
 use domain::disk::DiskIndex;
 use domain::{Epoch, Failure, FailureCode};
 use serde::{Deserialize, Serialize};
-
-use chunks::bad::MOST_BAD_RANGES;
+use source::SourceError;
 
 /// A transfer ended without receipts.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// A disk of the source can't be opened.
-    #[error("can't open the disk {}: {source}. Does it exist, and does the agent run as root?", path.display())]
-    OpenSource {
-        /// Where it is.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A disk of the source can't be read, after several tries.
-    #[error("the disk {} can't be read, {length} bytes at byte {offset}: {source}. Nothing was delivered. Check the disk, or let the job copy as zeros what can't be read (bad_sectors: zero)", path.display())]
-    ReadSource {
-        /// Where it is.
-        path: PathBuf,
-        /// The first byte that can't be read.
-        offset: u64,
-        /// How many can't from there on, in whole sectors.
-        length: u64,
-        /// Why.
-        source: io::Error,
-    },
-    /// A disk of the source has lost more than anybody would call bad sectors.
-    #[error(
-        "the disk {} can't be read in more than {MOST_BAD_RANGES} ranges: it fails as a whole. Nothing was delivered. Save what there is onto another disk, with ddrescue for one, and migrate that", path.display()
-    )]
-    TooManyBadSectors {
-        /// Where it is.
-        path: PathBuf,
-    },
-    /// A disk of the source is not as large as it was.
-    #[error(
-        "the disk {} has {found} bytes but had {expected} when the job was created. Create a new job for its new size", path.display()
-    )]
-    SourceResized {
-        /// Where it is.
-        path: PathBuf,
-        /// The size that the job was made for, in bytes.
-        expected: u64,
-        /// Its size now, in bytes.
-        found: u64,
-    },
+    /// A disk of the source can't be read as it should be.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A disk was used while its free space was left out.
     #[error(
         "the file systems of {} changed while they were copied: the copy begins anew, and keeps what is still right. To copy a disk that is in use at its \
@@ -183,12 +145,8 @@ impl TransferError {
     /// The stable code.
     pub fn code(&self) -> FailureCode {
         match self {
-            Self::OpenSource { .. } | Self::ReadSource { .. } | Self::TooManyBadSectors { .. } => {
-                FailureCode::SourceDiskUnreadable
-            }
-            Self::SourceResized { .. } | Self::AllocationChanged { .. } | Self::Written { .. } => {
-                FailureCode::SourceDiskChanged
-            }
+            Self::Source(error) => error.code(),
+            Self::AllocationChanged { .. } | Self::Written { .. } => FailureCode::SourceDiskChanged,
             Self::TargetFull { .. } => FailureCode::TargetFull,
             Self::Target { .. } => FailureCode::TargetUnwritable,
             Self::Corrupt { .. } => FailureCode::Corrupt,
@@ -214,10 +172,7 @@ impl TransferError {
             | Self::Replaced
             | Self::Cancelled => true,
             Self::Remote(failure) => failure.retryable,
-            Self::OpenSource { .. }
-            | Self::ReadSource { .. }
-            | Self::TooManyBadSectors { .. }
-            | Self::SourceResized { .. }
+            Self::Source(_)
             | Self::Scratch(_)
             | Self::TargetFull { .. }
             | Self::Target { .. }

@@ -23,7 +23,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::carrier::{Client, Control};
-use crate::disk::Sources;
 use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::{Identity, TransferError};
@@ -35,6 +34,7 @@ use choice::Connected;
 pub use choice::{Choice, Preference, Probed, Reason};
 use chunks::hashes::Hash;
 pub(crate) use first_look::{FirstLook, look};
+use source::Sources;
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.
 pub fn default_streams() -> usize {
@@ -98,7 +98,7 @@ pub struct SendConfig {
     pub ticket: Vec<u8>,
     /// All disks of the job.
     pub disks: Vec<SourceDisk>,
-    /// What opens them: [`crate::disk::Files`], or in tests what fails.
+    /// What opens them: [`source::Files`], or in tests what fails.
     pub sources: Arc<dyn Sources>,
     /// Whether chunks that were read once are left alone while the kernel says that nothing was written. Not for disks that others write to as well.
     pub change_tracking: bool,

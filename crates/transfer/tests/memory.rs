@@ -16,12 +16,12 @@ use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, Consistency};
 use domain::{Epoch, JobId, Run};
 use serde::{Deserialize, Serialize};
+use source::Files;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::chunk_map::{ChunkMap, Written};
-use transfer::disk::Files;
 use transfer::plan::Candidates;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use transfer::sender::{

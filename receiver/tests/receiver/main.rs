@@ -20,6 +20,8 @@ use proto::receiver::image_status::State;
 use proto::receiver::receiver_service_client::ReceiverServiceClient;
 use receiver::{Config, Error, ImageDescription};
 use service::Shutdown;
+use source::faulty::{Faults, FaultySources};
+use source::{Files, Sources};
 use testkit::cluster::disk;
 use testkit::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,8 +31,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use transfer::disk::faulty::{Faults, FaultySources};
-use transfer::disk::{Files, Sources};
 use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
 use transfer::{Ticket, TicketSecret};
 

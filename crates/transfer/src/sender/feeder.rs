@@ -12,6 +12,7 @@ use chunks::buffer::{BufferPool, PooledBuffer};
 use chunks::hashes::{Chunk, ChunkHashes, Hash, length_of};
 use chunks::packing::{Codec, Packer, Sample};
 use domain::disk::DiskIndex;
+use source::SourceReader;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use super::governor::{Governor, Processors, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
-use crate::disk::SourceReader;
 use crate::plan::{self, Candidates, Claim, Cursor};
 use crate::protocol::{Frame, Page};
 

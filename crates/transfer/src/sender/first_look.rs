@@ -6,12 +6,11 @@ use std::sync::Arc;
 use chunks::{Extent, Version};
 use domain::disk::Moment;
 use domain::parameters::FreeSpace;
+use source::allocation::{self, Allocation, Frozen};
+use source::{Observed, Sources};
 
 use super::{CopiedFreeSpace, SendConfig, SourceDisk};
 use crate::TransferError;
-use crate::disk::Observed;
-use crate::disk::Sources;
-use crate::disk::allocation::{self, Allocation, Frozen};
 use crate::work::blocking;
 
 /// Of each disk, in their order.

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use domain::{Epoch, JobId, Run};
+use source::{Files, Sources};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::disk::{Files, Sources};
 use transfer::plan::Candidates;
 use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetDisk};
 use transfer::sender::{

@@ -6,7 +6,7 @@ use chunks::Extent;
 use domain::FailureCode;
 use domain::disk::DiskIndex;
 use domain::parameters::BadSectors;
-use transfer::disk::faulty::{Faults, FaultySources};
+use source::faulty::{Faults, FaultySources};
 use transfer::{Carrier, manifest};
 
 use crate::bench::{Bench, MIB, noise, write_manifest};

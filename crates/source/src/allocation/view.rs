@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::super::stamp::Stamp;
 use super::{INPUT, OpenDisk, Tool, Tools, Unknown};
+use crate::stamp::Stamp;
 
 const BLOCKDEV: Tool = Tool::reader("blockdev", "util-linux");
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::sandbox::{self, Reach};
 
 /// The disk, as every program finds it.
-pub(in crate::disk) const INPUT: &str = "/dev/fd/0";
+pub(crate) const INPUT: &str = "/dev/fd/0";
 
 /// Where programs are. The path of whoever started the agent doesn't count.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -40,7 +40,7 @@ const MOST_COMPLAINTS: u64 = 64 << 10;
 
 /// A program, and what it may reach.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::disk) struct Tool {
+pub(crate) struct Tool {
     program: &'static str,
     package: &'static str,
     reach: Reach,
@@ -48,7 +48,7 @@ pub(in crate::disk) struct Tool {
 
 impl Tool {
     /// A program that only reads the disk. Packages are called as in Debian.
-    pub(in crate::disk) const fn reader(program: &'static str, package: &'static str) -> Self {
+    pub(crate) const fn reader(program: &'static str, package: &'static str) -> Self {
         Self {
             program,
             package,
@@ -57,10 +57,7 @@ impl Tool {
     }
 
     /// A program that only reads, and opens for writing all the same: it may be given read-only devices alone.
-    pub(in crate::disk) const fn reader_of_readonly(
-        program: &'static str,
-        package: &'static str,
-    ) -> Self {
+    pub(crate) const fn reader_of_readonly(program: &'static str, package: &'static str) -> Self {
         Self {
             program,
             package,
@@ -69,10 +66,7 @@ impl Tool {
     }
 
     /// A program that makes devices.
-    pub(in crate::disk) const fn device_maker(
-        program: &'static str,
-        package: &'static str,
-    ) -> Self {
+    pub(crate) const fn device_maker(program: &'static str, package: &'static str) -> Self {
         Self {
             program,
             package,
@@ -83,40 +77,40 @@ impl Tool {
 
 /// A disk, or a device over a part of one, that is open for reading only.
 #[derive(Debug)]
-pub(in crate::disk) struct OpenDisk {
+pub(crate) struct OpenDisk {
     path: PathBuf,
     file: File,
 }
 
 impl OpenDisk {
-    pub(in crate::disk) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             file: File::open(path)?,
         })
     }
 
-    pub(in crate::disk) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(in crate::disk) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 }
 
 /// Runs programs until a moment: one that takes longer waits for a disk that does not answer.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::disk) struct Tools {
+pub(crate) struct Tools {
     until: Instant,
 }
 
 /// A program that ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::disk) struct Ended {
-    pub(in crate::disk) code: i32,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
     /// The beginning of what it wrote to standard error. Bytes of the disk may be in it: it is searched, and never shown.
-    pub(in crate::disk) complaints: String,
+    pub(crate) complaints: String,
 }
 
 /// A program gave no answer.
@@ -141,14 +135,14 @@ pub enum ToolError {
 }
 
 impl Tools {
-    pub(in crate::disk) fn within(time: Duration) -> Self {
+    pub(crate) fn within(time: Duration) -> Self {
         Self {
             until: Instant::now() + time,
         }
     }
 
     /// Runs a program on a disk, which it finds as [`INPUT`], and gives each line of its output to `take`.
-    pub(in crate::disk) fn run(
+    pub(crate) fn run(
         &self,
         tool: Tool,
         disk: &OpenDisk,
@@ -180,7 +174,7 @@ impl Tools {
     }
 
     /// The same for a program whose answer counts only when it ends well.
-    pub(in crate::disk) fn lines(
+    pub(crate) fn lines(
         &self,
         tool: Tool,
         disk: &OpenDisk,

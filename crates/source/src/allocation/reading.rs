@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::place::Place;
 use super::{INPUT, OpenDisk, Tool, Tools, Unknown};
-use crate::disk::partitions::{self, Partition, Table};
+use crate::partitions::{self, Partition, Table};
 
 const WIPEFS: Tool = Tool::reader("wipefs", "util-linux");
 const BLKID: Tool = Tool::reader("blkid", "util-linux");

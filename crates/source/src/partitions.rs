@@ -271,7 +271,7 @@ mod tests {
             .unwrap();
         assert_eq!(file_system_of(&disk), Ok(None));
         let uuid = "6f8e5c0a-0000-4000-8000-000000000001";
-        super::super::testing::sh(&format!("mkfs.ext4 -q -U {uuid} {}", disk.display()));
+        crate::testing::sh(&format!("mkfs.ext4 -q -U {uuid} {}", disk.display()));
         assert_eq!(file_system_of(&disk).unwrap().as_deref(), Some(uuid));
         assert_eq!(table_of(&disk), Ok(None));
     }

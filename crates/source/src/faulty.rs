@@ -1,14 +1,15 @@
-//! Sources that fail, for tests: of this crate in virtual time, and over real carriers.
+//! Sources that fail, for tests: in virtual time, and over real carriers. The feature `faulty` has them; no production build asks for it.
 
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use chunks::{Extent, Version};
 
 use super::{FileSource, Source, Sources};
-use crate::disk::Observed;
+use crate::Observed;
 
 /// What the operating system says of a sector that can't be read.
 const EIO: i32 = 5;
@@ -181,4 +182,7 @@ impl Source for FaultySource {
         let wanted = usize::try_from(left).map_or(wanted, |left| left.min(wanted));
         self.file.read(offset, &mut buffer[..wanted])
     }
+
+    /// A test does not wait for a disk that fails, and in virtual time nothing that blocks takes time.
+    fn wait(&self, _lasts: Duration) {}
 }

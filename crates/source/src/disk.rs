@@ -6,13 +6,14 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use chunks::Extent;
 use chunks::buffer::ALIGNMENT;
 use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
 use super::{extents, version};
-use crate::disk::Observed;
+use crate::Observed;
 
 /// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
 pub trait Source: Debug + Send + Sync {
@@ -29,6 +30,10 @@ pub trait Source: Debug + Send + Sync {
     fn observe(&self) -> Observed;
     /// Reads into the buffer, perhaps less than it holds, and answers with how much. Nothing is the end.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Holds the thread before a read is tried again.
+    fn wait(&self, lasts: Duration) {
+        std::thread::sleep(lasts);
+    }
 }
 
 /// Opens the disks of a transfer.

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::testing::{LoopDevice, is_root, sh};
 use super::*;
+use crate::testing::{LoopDevice, is_root, sh};
 
 const MIB: u64 = 1 << 20;
 

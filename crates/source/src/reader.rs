@@ -11,8 +11,8 @@ use domain::parameters::BadSectors;
 use rustix::io::Errno;
 
 use super::{Source, Sources};
-use crate::disk::Observed;
-use crate::{TransferError, work};
+use crate::Observed;
+use crate::SourceError;
 
 /// Tries of one read before it is taken apart, and the pause between them.
 const READ_TRIES: u32 = 3;
@@ -41,19 +41,17 @@ impl SourceReader {
     /// Opens a disk that must have `size_bytes`.
     ///
     /// # Errors
-    /// [`TransferError::OpenSource`] and [`TransferError::SourceResized`].
+    /// [`SourceError::Open`] and [`SourceError::Resized`].
     pub fn open(
         sources: &dyn Sources,
         path: &Path,
         size_bytes: u64,
         bad_sectors: BadSectors,
-    ) -> Result<Self, TransferError> {
-        let source = sources
-            .open(path)
-            .map_err(|source| TransferError::OpenSource {
-                path: path.to_owned(),
-                source,
-            })?;
+    ) -> Result<Self, SourceError> {
+        let source = sources.open(path).map_err(|source| SourceError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
         let reader = Self {
             path: path.to_owned(),
             source,
@@ -90,8 +88,8 @@ impl SourceReader {
     /// error, as the policy says.
     ///
     /// # Errors
-    /// [`TransferError::ReadSource`] with the first bytes that can't be read; [`TransferError::SourceResized`] if the disk ends before.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, TransferError> {
+    /// [`SourceError::Read`] with the first bytes that can't be read; [`SourceError::Resized`] if the disk ends before.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, SourceError> {
         let mut tries = 0;
         let error = loop {
             let Err(error) = self.fill(offset, buffer) else {
@@ -103,7 +101,7 @@ impl SourceReader {
                 break error;
             }
             self.check_end(&error)?;
-            work::rest(READ_PAUSE);
+            self.source.wait(READ_PAUSE);
         };
         if !is_of_the_medium(&error) {
             return Err(self.unreadable(offset, buffer.len() as u64, error));
@@ -138,19 +136,16 @@ impl SourceReader {
     /// That the disk is still as large as it was.
     ///
     /// # Errors
-    /// [`TransferError::SourceResized`].
-    pub fn check_size(&self) -> Result<(), TransferError> {
-        let found = self
-            .source
-            .length()
-            .map_err(|source| TransferError::OpenSource {
-                path: self.path.clone(),
-                source,
-            })?;
+    /// [`SourceError::Resized`].
+    pub fn check_size(&self) -> Result<(), SourceError> {
+        let found = self.source.length().map_err(|source| SourceError::Open {
+            path: self.path.clone(),
+            source,
+        })?;
         if found == self.size_bytes {
             return Ok(());
         }
-        Err(TransferError::SourceResized {
+        Err(SourceError::Resized {
             path: self.path.clone(),
             expected: self.size_bytes,
             found,
@@ -158,7 +153,7 @@ impl SourceReader {
     }
 
     /// Reads what can be read, piece by piece, and answers with the sectors that can't, in order; their bytes are zeros.
-    fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, TransferError> {
+    fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, SourceError> {
         let mut lost: Vec<Extent> = Vec::new();
         for (piece, at) in pieces(offset, buffer, PIECE_BYTES) {
             if self.can_fill(at, piece)? {
@@ -180,7 +175,7 @@ impl SourceReader {
     }
 
     /// The same of a sector, which gets the tries that a whole read gets.
-    fn can_fill_sector(&self, offset: u64, sector: &mut [u8]) -> Result<bool, TransferError> {
+    fn can_fill_sector(&self, offset: u64, sector: &mut [u8]) -> Result<bool, SourceError> {
         for _ in 0..READ_TRIES {
             if self.can_fill(offset, sector)? {
                 return Ok(true);
@@ -190,7 +185,7 @@ impl SourceReader {
     }
 
     /// Whether a piece can be read; what keeps it from that other than the medium is an error.
-    fn can_fill(&self, offset: u64, buffer: &mut [u8]) -> Result<bool, TransferError> {
+    fn can_fill(&self, offset: u64, buffer: &mut [u8]) -> Result<bool, SourceError> {
         match self.fill(offset, buffer) {
             Ok(()) => Ok(true),
             Err(error) if is_of_the_medium(&error) => Ok(false),
@@ -220,7 +215,7 @@ impl SourceReader {
     }
 
     /// A disk that ended too early may have got smaller.
-    fn check_end(&self, error: &io::Error) -> Result<(), TransferError> {
+    fn check_end(&self, error: &io::Error) -> Result<(), SourceError> {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             self.check_size()?;
         }
@@ -228,14 +223,14 @@ impl SourceReader {
     }
 
     /// The error of a disk that has too many bad sectors.
-    pub fn fails_as_a_whole(&self) -> TransferError {
-        TransferError::TooManyBadSectors {
+    pub fn fails_as_a_whole(&self) -> SourceError {
+        SourceError::TooManyBadSectors {
             path: self.path.clone(),
         }
     }
 
-    fn unreadable(&self, offset: u64, length: u64, source: io::Error) -> TransferError {
-        TransferError::ReadSource {
+    fn unreadable(&self, offset: u64, length: u64, source: io::Error) -> SourceError {
+        SourceError::Read {
             path: self.path.clone(),
             offset,
             length,
@@ -264,8 +259,8 @@ mod tests {
     use chunks::buffer::AlignedBuffer;
 
     use super::*;
-    use crate::disk::Files;
-    use crate::disk::faulty::{Faults, FaultySources};
+    use crate::Files;
+    use crate::faulty::{Faults, FaultySources};
 
     const SIZE: usize = 1 << 20;
 
@@ -285,9 +280,9 @@ mod tests {
         (reader, faults, content)
     }
 
-    fn resized<T: std::fmt::Debug>(result: Result<T, TransferError>) -> (u64, u64) {
+    fn resized<T: std::fmt::Debug>(result: Result<T, SourceError>) -> (u64, u64) {
         match result {
-            Err(TransferError::SourceResized {
+            Err(SourceError::Resized {
                 expected, found, ..
             }) => (expected, found),
             other => panic!("{other:?}"),
@@ -318,7 +313,7 @@ mod tests {
         let error = disk.read(512, &mut [0; 10]).unwrap_err();
         assert!(matches!(
             error,
-            TransferError::ReadSource {
+            SourceError::Read {
                 offset: 512,
                 length: 10,
                 ..
@@ -384,6 +379,6 @@ mod tests {
         let error = disk
             .read(SIZE as u64 / 2, buffer.as_mut_slice())
             .unwrap_err();
-        assert!(matches!(error, TransferError::ReadSource { .. }), "{error}");
+        assert!(matches!(error, SourceError::Read { .. }), "{error}");
     }
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use rustix::fs::SeekFrom;
 
-use super::super::testing::{is_root, sh};
 use super::*;
+use crate::testing::{is_root, sh};
 
 const MIB: u64 = 1 << 20;
 

@@ -14,7 +14,7 @@ use chunks::buffer::AlignedBuffer;
 use rustix::fs::{major, minor};
 
 use super::stamp::Stamp;
-use crate::disk::Observed;
+use crate::Observed;
 
 /// How long a write may be under way, and how often that is looked at, before the device counts as being written.
 const WRITE_LASTS: Duration = Duration::from_millis(10);
@@ -167,11 +167,11 @@ fn numbers(text: &str) -> Option<Vec<u64>> {
 mod tests {
     use std::sync::mpsc::RecvTimeoutError;
 
-    use super::super::testing::{LoopDevice, is_root, sh};
+    use crate::testing::{LoopDevice, is_root, sh};
     use domain::disk::Moment;
 
     use super::*;
-    use crate::disk::{FileSource, Source as _};
+    use crate::{FileSource, Source as _};
 
     fn observed(path: &Path) -> Observed {
         FileSource::open(path).unwrap().observe()

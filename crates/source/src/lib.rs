@@ -1,0 +1,33 @@
+//! Reading the disks of a server that is somebody else's, as root, and without leaving a trace on it.
+//!
+//! Nothing here knows a job, a receiver or an identity: a caller names a disk and gets its bytes, and what the kernel and the tools that own the formats
+//! say of it.
+//!
+//! - [`Source`] is a disk as the operating system has it, read past the page cache; [`SourceReader`] reads one that may be failing.
+//! - [`Observed`] says whether a disk is being written, and tells one content of it from another. The argument is in `version`.
+//! - [`Extents`] is where a file has data; [`allocation`] is what the file systems of a disk call free, and why that can be believed.
+//! - [`partitions`] is a disk's partition table.
+//!
+//! The crate may use `chunks` and `domain`. Everything in it blocks and belongs on threads of its own. Programs that parse a foreign disk run in a
+//! sandbox, which `allocation` describes.
+
+pub mod allocation;
+mod disk;
+mod error;
+mod extents;
+#[cfg(any(test, feature = "faulty"))]
+pub mod faulty;
+mod observed;
+pub mod partitions;
+mod reader;
+mod stamp;
+#[cfg(test)]
+mod testing;
+mod version;
+
+pub use allocation::Allocation;
+pub use disk::{FileSource, Files, Source, Sources};
+pub use error::SourceError;
+pub use extents::Extents;
+pub use observed::Observed;
+pub use reader::SourceReader;
