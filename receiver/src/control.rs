@@ -27,7 +27,7 @@ pub(crate) fn only_the_worker(request: Request<()>) -> Result<Request<()>, Statu
     let connection = request.extensions().get::<TlsConnectInfo<UdsConnectInfo>>();
     let chain = connection.and_then(TlsConnectInfo::peer_certs);
     let certificate = chain.as_ref().and_then(|chain| chain.first());
-    if certificate.is_some_and(|certificate| transfer::is_named(certificate, wire::CONTROL_NAME)) {
+    if certificate.is_some_and(|certificate| transport::is_named(certificate, wire::CONTROL_NAME)) {
         Ok(request)
     } else {
         Err(Status::permission_denied(

@@ -19,7 +19,7 @@ use crate::Error;
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) id: String,
-    pub(crate) identity: transfer::Identity,
+    pub(crate) identity: transport::Identity,
     pub(crate) listen: IpAddr,
     pub(crate) image_store: PathBuf,
     pub(crate) work: Work,
@@ -62,7 +62,7 @@ impl Instance {
         let work = config.work.ok_or("it says nothing of a run")?;
         Ok(Self {
             id: config.instance_id,
-            identity: transfer::Identity {
+            identity: transport::Identity {
                 authority_pem: config.authority_pem,
                 certificate_pem: config.certificate_pem,
                 key_pem: config.key_pem,

@@ -9,8 +9,7 @@ use domain::parameters::FreeSpace;
 use domain::rate::Rate;
 use service::ExitCode;
 use transfer::bench::{self, Identities, Report, Settings};
-use transfer::sender::MOST_STREAMS;
-use transfer::{Carrier, Identity};
+use transport::{Carrier, Identity, MOST_STREAMS};
 
 use crate::output;
 

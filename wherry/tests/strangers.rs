@@ -113,7 +113,7 @@ async fn initials() -> anyhow::Result<Arc<[Vec<u8>]>> {
     let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
     let mut tls = tls.with_no_client_auth();
-    tls.alpn_protocols = vec![transfer::protocol::ALPN.to_vec()];
+    tls.alpn_protocols = vec![transport::ALPN.to_vec()];
     let tls = QuicClientConfig::try_from(tls)?;
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));

@@ -21,7 +21,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic_prost::ProstCodec;
-use transfer::protocol::{ALPN, ToReceiver, control_header, encode_control};
+use transfer::protocol::{ToReceiver, control_header, encode_control};
+use transport::ALPN;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::plan::Candidates;
 use transfer::sender::{
-    Broken, Compression, MOST_STREAMS, Preference, SendConfig, SendProgress, SourceDisk,
-    default_connections, default_streams,
+    Broken, Compression, Preference, SendConfig, SendProgress, SourceDisk, default_connections,
+    default_streams,
 };
-use transfer::{Carrier, Identity};
+use transport::{Carrier, Identity, MOST_STREAMS};
 
 use super::Key;
 use super::send::Sending;

@@ -9,9 +9,9 @@ use pki::{Authority, RUN_VALIDITY};
 use prost::Message as _;
 use proto::agent as wire;
 use testkit::wait;
-use transfer::Identity;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use transfer::{Ticket, TicketSecret};
+use transport::Identity;
 
 use crate::deployment::{Deployment, SOON};
 

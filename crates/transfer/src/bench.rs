@@ -19,11 +19,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transport::{Carrier, Identity};
 
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
 use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
-use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
+use crate::{Ticket, TicketSecret, TransferError};
 
 /// How long the receiver's process may take for one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);

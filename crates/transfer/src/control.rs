@@ -4,9 +4,9 @@ use std::io;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use transport::{RecvStream, SendStream};
 
 use crate::TransferError;
-use crate::carrier::{RecvStream, SendStream};
 use crate::protocol::{
     CONTROL_HEADER_BYTES, DecodeError, control_header, decode_control, decode_control_header,
     encode_control,
@@ -39,19 +39,24 @@ impl ReadError {
     }
 }
 
-pub(crate) async fn write(stream: &mut SendStream, message: &impl Serialize) -> io::Result<()> {
+pub(crate) async fn write(
+    stream: &mut impl SendStream,
+    message: &impl Serialize,
+) -> io::Result<()> {
     let body = encode_control(message);
     let message = [control_header(&body).as_slice(), &body].concat();
     stream.write_all(&message).await
 }
 
 /// Reads the next message. Not to be dropped in the middle and called again: the stream would be out of step.
-pub(crate) async fn read<T: DeserializeOwned>(stream: &mut RecvStream) -> Result<T, ReadError> {
+pub(crate) async fn read<T: DeserializeOwned>(
+    stream: &mut impl RecvStream,
+) -> Result<T, ReadError> {
     Ok(decode_control(&read_body(stream).await?)?)
 }
 
 /// The same without looking into it.
-pub(crate) async fn read_body(stream: &mut RecvStream) -> Result<Vec<u8>, ReadError> {
+pub(crate) async fn read_body(stream: &mut impl RecvStream) -> Result<Vec<u8>, ReadError> {
     let broken = |error: io::Error| ReadError::Connection(error.to_string());
     let mut header = [0; CONTROL_HEADER_BYTES];
     stream.read_exact(&mut header).await.map_err(broken)?;

@@ -7,6 +7,7 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, Failure, FailureCode};
 use serde::{Deserialize, Serialize};
 use source::SourceError;
+use transport::TransportError;
 
 /// A transfer ended without receipts.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,18 @@ pub enum TransferError {
     /// The TLS material can't be used.
     #[error("the certificates of the run can't be used: {0}")]
     Identity(String),
+}
+
+impl From<TransportError> for TransferError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Unreachable { address, source } => Self::Connection {
+                address: address.to_string(),
+                message: source.to_string(),
+            },
+            TransportError::Identity(why) => Self::Identity(why),
+        }
+    }
 }
 
 /// The name of a file, without its directories.

@@ -6,19 +6,14 @@
 //! - [`protocol`] and [`plan`] decide and encode. They do no I/O and know no sockets.
 //! - [`fresh`] tells which chunks of a source need not be read again; [`manifest`] is what is known of a disk as a file.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
-//! - [`sender`] and [`receiver`] are the engine: they put both together over a [`carrier`] and have no sockets. Tests run them in virtual time.
-//! - [`carrier`] has the sockets: QUIC, or TLS over TCP.
+//! - [`sender`] and [`receiver`] are the engine: they put both together over a [`transport`] and have no sockets. Tests run them in virtual time.
 
 mod control;
-mod identity;
-mod quic;
 #[cfg(test)]
 mod simulation;
-mod tcp;
 mod work;
 
 pub mod bench;
-pub mod carrier;
 pub mod chunk_map;
 pub mod disk;
 pub mod error;
@@ -32,7 +27,5 @@ pub mod receiver;
 pub mod sender;
 pub mod ticket;
 
-pub use carrier::Carrier;
 pub use error::TransferError;
-pub use identity::{Identity, is_named};
 pub use ticket::{Ticket, TicketSecret};

@@ -18,9 +18,6 @@ use crate::error::RemoteFailure;
 /// Version of the protocol. Both sides must speak the same.
 pub const VERSION: u16 = 7;
 
-/// Protocol name in the TLS handshake.
-pub const ALPN: &[u8] = b"wherry/1";
-
 /// Longest control message.
 pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 

@@ -5,17 +5,12 @@
 //! control stream, and one task and one thread take each data *stream*. One thread, the *flusher*, makes what they wrote durable and
 //! says so; see [`crate::chunk_map`] for why it can be believed.
 
-mod disk;
+pub(crate) mod disk;
 mod disks;
 mod door;
 mod flusher;
 mod session;
-#[cfg(test)]
-mod simulated;
 mod stream;
-
-#[cfg(test)]
-pub(crate) use simulated::Media;
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,13 +25,13 @@ use domain::{Epoch, Failure, JobId, Run};
 use service::door::{Door, Reason};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transport::{Carrier, Identity, Listener, net};
 
-use crate::carrier::Listener;
 use crate::error::RemoteFailure;
 use crate::manifest;
 use crate::protocol::SentDisk;
 use crate::work::blocking;
-use crate::{Carrier, Identity, TicketSecret, TransferError};
+use crate::{TicketSecret, TransferError};
 use disks::Disks;
 pub use door::DoorLimits;
 
@@ -263,7 +258,7 @@ impl ReceiveStatus {
 }
 
 /// Where the disks of an instance are kept: its directory, or in tests what forgets or lies.
-trait Files: std::fmt::Debug + Send + Sync {
+pub(crate) trait Files: std::fmt::Debug + Send + Sync {
     /// Opens a disk with its chunk map.
     fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<disk::Disk, TransferError>;
 }
@@ -279,8 +274,8 @@ impl Files for Directory {
 
 /// A running receiver.
 #[derive(Debug)]
-pub struct Server {
-    listener: Arc<Listener>,
+pub struct Server<L: Listener = net::Listener> {
+    listener: Arc<L>,
     shared: Arc<Shared>,
 }
 
@@ -306,15 +301,17 @@ impl Server {
     /// # Errors
     /// The address is taken, the identity can't be used, or the directory can't be read.
     pub fn bind(config: ServerConfig) -> Result<Self, TransferError> {
-        let listener = Listener::bind(config.listen, &config.identity, &config.sender)?;
+        let listener = net::Listener::bind(config.listen, &config.identity, &config.sender)?;
         let files = Directory(config.directory.clone());
         Self::start(config, listener, Box::new(files))
     }
+}
 
+impl<L: Listener> Server<L> {
     /// Takes connections from any listener to disks on any storage.
-    fn start(
+    pub(crate) fn start(
         config: ServerConfig,
-        listener: Listener,
+        listener: L,
         files: Box<dyn Files>,
     ) -> Result<Self, TransferError> {
         let listener = Arc::new(listener);
@@ -407,7 +404,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl<L: Listener> Drop for Server<L> {
     /// Lets go without flushing or saying goodbye, as a process that is killed.
     fn drop(&mut self) {
         self.shared.closing.cancel();

@@ -21,11 +21,12 @@ use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, Consistency, FreeSpace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transport::net::Net;
+use transport::{Connection as _, Identity, Transport};
 
-use crate::carrier::{Client, Control};
+use crate::TransferError;
 use crate::limits::SharedLimit;
 use crate::plan::Candidates;
-use crate::{Identity, TransferError};
 
 use reconsider::until_another_serves_better;
 
@@ -33,7 +34,7 @@ pub use broken::Broken;
 use choice::Connected;
 pub use choice::{Choice, Preference, Probed, Reason};
 use chunks::hashes::Hash;
-pub(crate) use first_look::{FirstLook, look};
+use first_look::look;
 use source::Sources;
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.
@@ -49,9 +50,6 @@ pub fn default_connections() -> usize {
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
-
-/// Most streams of a transfer. Each costs either side a thread and a queue of chunks; a receiver takes no more.
-pub const MOST_STREAMS: usize = 16;
 
 /// Time for the last datagram to go. The receiver has given its word, or can't be reached: nothing depends on its answer.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(20);
@@ -110,7 +108,7 @@ pub struct SendConfig {
     pub ends_at_a_write: bool,
     /// How payloads are packed.
     pub compression: Compression,
-    /// Parallel streams, 1 to [`MOST_STREAMS`].
+    /// Parallel streams, 1 to [`transport::MOST_STREAMS`].
     pub streams: usize,
     /// Most connections that QUIC spreads them over. TCP has one for each stream.
     pub connections: usize,
@@ -165,7 +163,7 @@ pub struct SendReport {
     pub progress: SendProgress,
 }
 
-/// Sends the disks until the receiver has everything durably.
+/// Sends the disks over the network until the receiver has everything durably.
 ///
 /// # Errors
 /// See [`TransferError`]; a retryable one may be tried again at once: what is durable is not sent again.
@@ -174,59 +172,57 @@ pub async fn send(
     cancel: CancellationToken,
     progress: watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
+    send_over(&Net, config, cancel, progress).await
+}
+
+/// The same over any transport.
+///
+/// # Errors
+/// As with [`send`].
+pub(crate) async fn send_over<T: Transport>(
+    transport: &T,
+    config: SendConfig,
+    cancel: CancellationToken,
+    progress: watch::Sender<SendProgress>,
+) -> Result<SendReport, TransferError> {
     let preparing = async {
         let first_look = look(&config).await?;
         progress.send_modify(|progress| progress.copied_free_space = first_look.copied());
-        let (client, control, choice) = choice::connect(&config).await?;
-        Ok::<_, TransferError>((Arc::new(first_look), client, control, choice))
+        let connected = choice::connect(transport, &config).await?;
+        Ok::<_, TransferError>((Arc::new(first_look), connected))
     };
-    let (first_look, client, control, choice) = tokio::select! {
+    let (first_look, mut connected) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
         prepared = preparing => prepared?,
     };
-    over(
-        client, control, choice, &config, first_look, cancel, &progress,
-    )
-    .await
-}
-
-/// The same over a connection that stands, and over others that take its place.
-pub(crate) async fn over(
-    mut client: Client,
-    mut control: Control,
-    mut choice: Choice,
-    config: &SendConfig,
-    first_look: Arc<FirstLook>,
-    cancel: CancellationToken,
-    progress: &watch::Sender<SendProgress>,
-) -> Result<SendReport, TransferError> {
     loop {
+        let ((client, control), choice) = connected;
         progress.send_modify(|progress| progress.carrier = Some(choice));
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(TransferError::Cancelled),
-            sent = connection::run(&client, control, choice, config, &first_look, progress, cancel.child_token()) => {
-                sent.map(Ended::Sent)
+            sent = connection::run(&client, control, choice, &config, &first_look, &progress, cancel.child_token()) => {
+                sent.map(Ended::<T>::Sent)
             }
-            (connected, better) = until_another_serves_better(&client, choice, config, progress.subscribe()) => {
-                Ok(Ended::Moved(Box::new((connected, better))))
+            better = until_another_serves_better(transport, &client, choice, &config, progress.subscribe()) => {
+                Ok(Ended::Moved(Box::new(better)))
             }
         };
         let _said_goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, client.close()).await;
         match ended? {
             Ended::Sent(report) => return Ok(report),
             Ended::Moved(moved) => {
-                let (connected, better) = *moved;
+                let better = moved.1;
                 tracing::info!(carrier = %better.carrier, reason = %better, "the transfer goes on over another carrier");
-                ((client, control), choice) = (connected, better);
+                connected = *moved;
             }
         }
     }
 }
 
 /// How one connection ended well.
-enum Ended {
+enum Ended<T: Transport> {
     Sent(SendReport),
-    Moved(Box<(Connected, Choice)>),
+    Moved(Box<(Connected<T>, Choice)>),
 }

@@ -10,12 +10,15 @@ pub(crate) mod network;
 
 mod checks;
 mod disks;
+mod media;
 mod moments;
 mod pace;
 mod passes;
 mod plan;
 mod seeds;
 mod world;
+
+pub(crate) use media::Media;
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};

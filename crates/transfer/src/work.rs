@@ -32,15 +32,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
     ended(start(async { work() }).await)
 }
 
-/// Holds the thread for so long. In virtual time nothing that blocks takes time.
-pub(crate) fn rest(lasts: Duration) {
-    #[cfg(test)]
-    if crate::simulation::pause().is_some() {
-        return;
-    }
-    std::thread::sleep(lasts);
-}
-
 /// What this process has had of the processors, all threads together.
 pub(crate) fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

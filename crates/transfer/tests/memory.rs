@@ -24,10 +24,9 @@ use tokio_util::sync::CancellationToken;
 use transfer::chunk_map::{ChunkMap, Written};
 use transfer::plan::Candidates;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
-use transfer::sender::{
-    Compression, MOST_STREAMS, Preference, SendConfig, SendProgress, SourceDisk, send,
-};
-use transfer::{Carrier, Identity, Ticket, TicketSecret};
+use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk, send};
+use transfer::{Ticket, TicketSecret};
+use transport::{Carrier, Identity, MOST_STREAMS};
 
 const MOST_BYTES: u64 = 256 << 20;
 

@@ -206,7 +206,7 @@ impl Bench {
             receiver: ([127, 0, 0, 1], port).into(),
             server_name: "receiver".to_owned(),
             carrier: Preference::Probe { broken: None },
-            identity: transfer::Identity {
+            identity: transport::Identity {
                 authority_pem: self.authority.certificate_pem().to_owned(),
                 certificate_pem: agent.certificate_pem,
                 key_pem: agent.key_pem,

@@ -24,7 +24,7 @@ use crate::fresh::Fresh;
 use crate::protocol::{Page, SentDisk};
 
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     pub(super) spec: TargetDisk,
     chunk_bytes: u32,
     writer: TargetWriter,
@@ -86,7 +86,7 @@ impl Disk {
     }
 
     /// Of a file and a map that are open. What the map is not sure of is read again.
-    pub(super) fn new(
+    pub(crate) fn new(
         spec: TargetDisk,
         chunk_bytes: u32,
         writer: TargetWriter,

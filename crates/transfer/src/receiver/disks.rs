@@ -247,7 +247,7 @@ mod tests {
     use crate::TicketSecret;
     use crate::disk::forgetful::{Medium, Sync};
     use crate::receiver::TargetDisk;
-    use crate::receiver::simulated::Media;
+    use crate::simulation::Media;
 
     /// Writes more than may wait; answers with how much of it was written before the rest had to wait for a flush.
     async fn written_without_a_flush(streams: u32) -> u64 {

@@ -5,17 +5,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use service::door::{Limits, Place};
 use tokio::time::Instant;
+use transport::{Accepted, Listener, RecvStream, SendStream};
 
 use super::Shared;
 use super::disks::Disks;
 use super::session::Session;
-use crate::carrier::{Accepted, Incoming, Listener, RecvStream, SendStream};
 use crate::protocol::{
     DecodeError, ENOUGH_PROBE_BYTES, OfferedDisk, PAGE_STRETCHES, PROBE_LASTS, PROBE_LASTS_AT_MOST,
     PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
 };
 use crate::work::blocking;
-use crate::{Ticket, TransferError, carrier, control};
+use crate::{Ticket, TransferError, control};
 
 /// How long a sender that has proved its certificate may take to say what it wants: it may be trying the other carrier meanwhile.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,7 +59,7 @@ const PROBE_BUFFER: usize = 256 << 10;
 
 /// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
 /// first that the connection is dead.
-pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
+pub(super) async fn accept<L: Listener>(listener: Arc<L>, shared: Arc<Shared>) {
     let limits = shared.config.door;
     loop {
         let incoming = tokio::select! {
@@ -72,18 +72,18 @@ pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
         };
         let is_crowded = shared.door.strangers() >= limits.unchecked_strangers;
         let incoming = match is_crowded {
-            true => incoming.check_address(),
+            true => L::check_address(incoming),
             false => Some(incoming),
         };
         let Some(incoming) = incoming else { continue };
-        let place = shared.door.enter(incoming.remote_address().ip());
+        let place = shared.door.enter(L::remote_address(&incoming).ip());
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let ended = tokio::select! {
                 biased;
                 () = shared.closing.cancelled() => return,
                 _ = place.given_up() => return,
-                ended = serve(incoming, &place, &shared) => ended,
+                ended = serve::<L>(incoming, &place, &shared) => ended,
             };
             if let Err(error) = ended {
                 tracing::info!(%error, "a sender's connection ended");
@@ -92,23 +92,23 @@ pub(super) async fn accept(listener: Arc<Listener>, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(
-    incoming: Incoming,
+async fn serve<L: Listener>(
+    incoming: L::Incoming,
     place: &Place,
     shared: &Arc<Shared>,
 ) -> Result<(), TransferError> {
-    let address = incoming.remote_address().to_string();
+    let address = L::remote_address(&incoming).to_string();
     let lost = |error: &dyn std::fmt::Display| TransferError::Connection {
         address: address.clone(),
         message: error.to_string(),
     };
     let limit = shared.config.door.handshake;
-    let Some(proved) = place.in_time(limit, incoming.prove()).await else {
+    let Some(proved) = place.in_time(limit, L::prove(incoming)).await else {
         return Ok(());
     };
     let proved = proved.map_err(|error| lost(&error))?;
     place.trust();
-    let greeting = tokio::time::timeout(HELLO_TIMEOUT, proved.arrive())
+    let greeting = tokio::time::timeout(HELLO_TIMEOUT, L::arrive(proved))
         .await
         .map_err(|_| lost(&"it does not say what it wants"))?;
     let Some((mut connection, mut to_sender, mut from_sender)) =
@@ -153,7 +153,7 @@ async fn serve(
         }
     }
     // The last word must arrive before the connection goes.
-    let goodbye = carrier::say_goodbye(&mut to_sender, &mut from_sender);
+    let goodbye = transport::say_goodbye(&mut to_sender, &mut from_sender);
     let _gone = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     outcome
 }
@@ -162,9 +162,9 @@ async fn serve(
 async fn welcome(
     shared: &Arc<Shared>,
     address: &str,
-    connection: &mut Accepted,
-    to_sender: &mut SendStream,
-    from_sender: &mut RecvStream,
+    connection: &mut impl Accepted,
+    to_sender: &mut impl SendStream,
+    from_sender: &mut impl RecvStream,
 ) -> Result<Option<Arc<Session>>, TransferError> {
     let Some(mut body) = first_message(from_sender).await? else {
         return Ok(None);
@@ -222,7 +222,9 @@ async fn welcome(
 }
 
 /// What a sender says first; `None` if it leaves instead.
-async fn first_message(from_sender: &mut RecvStream) -> Result<Option<Vec<u8>>, TransferError> {
+async fn first_message(
+    from_sender: &mut impl RecvStream,
+) -> Result<Option<Vec<u8>>, TransferError> {
     let body = tokio::time::timeout(HELLO_TIMEOUT, control::read_body(from_sender))
         .await
         .map_err(|_| TransferError::Protocol("no Hello came".to_owned()))?;
@@ -244,7 +246,7 @@ fn admitted(shared: &Shared) -> Result<Arc<Disks>, TransferError> {
 }
 
 /// Takes the stream of a probe and counts what comes, once it has settled, for a moment.
-async fn measure(connection: &mut Accepted) -> ToSender {
+async fn measure(connection: &mut impl Accepted) -> ToSender {
     let (mut bytes, mut counted) = (0_u64, Duration::ZERO);
     let measuring = async {
         let mut stream = connection.accept_data().await.ok()?;
@@ -280,7 +282,7 @@ async fn measure(connection: &mut Accepted) -> ToSender {
 async fn tell_present(
     session: &Session,
     offered: &[OfferedDisk],
-    to_sender: &mut SendStream,
+    to_sender: &mut impl SendStream,
 ) -> Result<(), TransferError> {
     let welcome = ToSender::Welcome {
         version: VERSION,

@@ -9,15 +9,14 @@ use domain::disk::DiskIndex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use transport::{Accepted, Carrier, MOST_STREAMS, RecvStream, SendStream};
 
 use super::disks::Disks;
 use super::{Shared, stream};
-use crate::carrier::{Accepted, RecvStream, SendStream};
 use crate::fence::Right;
 use crate::protocol::{OfferedDisk, SentDisk, ToReceiver, ToSender};
-use crate::sender::MOST_STREAMS;
 use crate::work::{self, blocking};
-use crate::{Carrier, TransferError, control};
+use crate::{TransferError, control};
 
 /// How long a sender may take to read one message.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -113,7 +112,7 @@ impl Session {
     /// Writes a message to the sender.
     pub(super) async fn tell(
         &self,
-        to_sender: &mut SendStream,
+        to_sender: &mut impl SendStream,
         message: &ToSender,
     ) -> Result<(), TransferError> {
         let written = tokio::time::timeout(WRITE_TIMEOUT, control::write(to_sender, message)).await;
@@ -126,9 +125,9 @@ impl Session {
     pub(super) async fn receive(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
-        connection: &mut Accepted,
-        to_sender: &mut SendStream,
-        from_sender: &mut RecvStream,
+        connection: &mut impl Accepted,
+        to_sender: &mut impl SendStream,
+        from_sender: &mut impl RecvStream,
     ) -> Result<(), TransferError> {
         let mut status = shared.status.subscribe();
         let mut streams = JoinSet::new();
@@ -185,7 +184,7 @@ impl Session {
     async fn listen(
         &self,
         shared: &Shared,
-        from_sender: &mut RecvStream,
+        from_sender: &mut impl RecvStream,
         heard: oneshot::Sender<Sent>,
     ) -> TransferError {
         let sent = loop {

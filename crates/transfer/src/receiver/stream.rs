@@ -8,11 +8,11 @@ use chunks::buffer::PooledBuffer;
 use chunks::packing::Unpacker;
 use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
+use transport::RecvStream;
 
 use super::Shared;
 use super::disk::Arriving;
 use super::session::Session;
-use crate::carrier::RecvStream;
 use crate::protocol::{FRAME_BYTES, Frame};
 use crate::{TransferError, work};
 
@@ -23,7 +23,7 @@ type Taken = (Frame, Option<PooledBuffer>);
 
 /// Takes a stream to its end.
 pub(super) async fn take(
-    mut stream: RecvStream,
+    mut stream: impl RecvStream,
     shared: Arc<Shared>,
     session: Arc<Session>,
 ) -> Result<(), TransferError> {
@@ -41,7 +41,7 @@ pub(super) async fn take(
 }
 
 async fn read_frames(
-    stream: &mut RecvStream,
+    stream: &mut impl RecvStream,
     queue: &mpsc::Sender<Taken>,
     shared: &Shared,
     session: &Session,

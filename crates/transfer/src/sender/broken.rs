@@ -1,9 +1,10 @@
 //! A transfer that broke off, as whoever decides on the next attempt sees it.
 
 use domain::Failure;
+use transport::Carrier;
 
 use super::SendProgress;
-use crate::{Carrier, TransferError};
+use crate::TransferError;
 
 /// An attempt that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

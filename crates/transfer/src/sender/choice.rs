@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
+use transport::{Carrier, Connection, Control, SendStream, Transport};
 
 use super::{SendConfig, SourceDisk};
-use crate::carrier::{Client, Control, SendStream};
 use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
-use crate::{Carrier, TransferError, control, work};
+use crate::{TransferError, control, work};
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -154,49 +154,61 @@ impl std::fmt::Display for Probed {
     }
 }
 
-pub(super) type Connected = (Client, Control);
+/// A connection with its control stream.
+pub(super) type Connected<T> = (
+    <T as Transport>::Connection,
+    Control<<T as Transport>::Connection>,
+);
 
 /// The carriers that answer.
-pub(super) struct Reached {
-    pub(super) quic: Option<Connected>,
-    pub(super) tcp: Option<Connected>,
+pub(super) struct Reached<T: Transport> {
+    pub(super) quic: Option<Connected<T>>,
+    pub(super) tcp: Option<Connected<T>>,
 }
 
 /// Connects to the receiver over the carrier that serves best.
-pub(super) async fn connect(
+pub(super) async fn connect<T: Transport>(
+    transport: &T,
     config: &SendConfig,
-) -> Result<(Client, Control, Choice), TransferError> {
+) -> Result<(Connected<T>, Choice), TransferError> {
     match config.carrier {
         Preference::Pinned(carrier) => {
-            let (client, control) = reach(config, carrier).await?;
+            let connected = reach(transport, config, carrier).await?;
             let reason = Reason::Pinned;
-            Ok((client, control, Choice { carrier, reason }))
+            Ok((connected, Choice { carrier, reason }))
         }
-        Preference::Probe { broken } => choose(config, broken).await,
-        Preference::Measure => choose(config, None).await,
+        Preference::Probe { broken } => choose(transport, config, broken).await,
+        Preference::Measure => choose(transport, config, None).await,
     }
 }
 
-async fn reach(config: &SendConfig, carrier: Carrier) -> Result<Connected, TransferError> {
-    let connecting = Client::connect(
+async fn reach<T: Transport>(
+    transport: &T,
+    config: &SendConfig,
+    carrier: Carrier,
+) -> Result<Connected<T>, TransferError> {
+    let connecting = transport.connect(
         carrier,
         config.receiver,
         &config.server_name,
         &config.identity,
     );
-    timeout(HANDSHAKE_TIMEOUT, connecting)
-        .await
-        .unwrap_or_else(|_| {
-            Err(TransferError::Connection {
-                address: config.receiver.to_string(),
-                message: format!("no answer over {carrier} in {HANDSHAKE_TIMEOUT:?}"),
-            })
-        })
+    match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(TransferError::Connection {
+            address: config.receiver.to_string(),
+            message: format!("no answer over {carrier} in {HANDSHAKE_TIMEOUT:?}"),
+        }),
+    }
 }
 
 /// Both at once. Whoever answers first waits a moment for the other. At least one has answered.
-pub(super) async fn reach_both(config: &SendConfig) -> Result<Reached, TransferError> {
-    let (quic, tcp) = (reach(config, Carrier::Quic), reach(config, Carrier::Tcp));
+pub(super) async fn reach_both<T: Transport>(
+    transport: &T,
+    config: &SendConfig,
+) -> Result<Reached<T>, TransferError> {
+    let reach = |carrier| reach(transport, config, carrier);
+    let (quic, tcp) = (reach(Carrier::Quic), reach(Carrier::Tcp));
     tokio::pin!(quic, tcp);
     let (quic, tcp) = tokio::select! {
         biased;
@@ -212,7 +224,7 @@ pub(super) async fn reach_both(config: &SendConfig) -> Result<Reached, TransferE
                 Ok(tcp) => (timeout(QUIC_GRACE, quic).await.ok().and_then(Result::ok), Some(tcp)),
                 Err(error) => {
                     let quic = quic.await;
-                    (Some(quic.map_err(|quic| neither(&Err(quic), error))?), None)
+                    (Some(quic.map_err(|quic| neither(&Err::<(), _>(quic), error))?), None)
                 }
             }
         }
@@ -220,14 +232,13 @@ pub(super) async fn reach_both(config: &SendConfig) -> Result<Reached, TransferE
     Ok(Reached { quic, tcp })
 }
 
-async fn choose(
+async fn choose<T: Transport>(
+    transport: &T,
     config: &SendConfig,
     broken: Option<Carrier>,
-) -> Result<(Client, Control, Choice), TransferError> {
-    let Reached { quic, tcp } = reach_both(config).await?;
-    let chosen = |(client, control): Connected, carrier, reason| {
-        (client, control, Choice { carrier, reason })
-    };
+) -> Result<(Connected<T>, Choice), TransferError> {
+    let Reached { quic, tcp } = reach_both(transport, config).await?;
+    let chosen = |connected: Connected<T>, carrier, reason| (connected, Choice { carrier, reason });
     match (quic, tcp) {
         (Some(quic), None) => Ok(chosen(quic, Carrier::Quic, Reason::OtherSilent)),
         (None, Some(tcp)) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherSilent)),
@@ -238,7 +249,7 @@ async fn choose(
                 Ok(chosen(tcp, Carrier::Tcp, Reason::SameMachine))
             }
             None if is_worth_a_probe(config, &tcp.0) => {
-                let reached = Reached {
+                let reached = Reached::<T> {
                     quic: Some(quic),
                     tcp: Some(tcp),
                 };
@@ -251,7 +262,7 @@ async fn choose(
 }
 
 /// Neither carrier answers: QUIC's error says what TCP's does, or that it waited in vain.
-fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> TransferError {
+fn neither<C>(quic: &Result<C, TransferError>, tcp: TransferError) -> TransferError {
     match (quic, tcp) {
         (
             Err(TransferError::Connection { address, message }),
@@ -267,10 +278,10 @@ fn neither(quic: &Result<Connected, TransferError>, tcp: TransferError) -> Trans
 /// Whether much is to be sent and does not leave this machine. A probe would not see it: it keeps one stream busy, and with several the
 /// connections of TCP share the processors while the one of QUIC does not.
 fn stays_here(carrier: Preference, bytes: u64, receiver: SocketAddr) -> bool {
-    carrier != Preference::Measure && bytes >= LEAST_BYTES && crate::quic::is_local(receiver)
+    carrier != Preference::Measure && bytes >= LEAST_BYTES && transport::is_local(receiver)
 }
 
-fn is_worth_a_probe(config: &SendConfig, tcp: &Client) -> bool {
+fn is_worth_a_probe(config: &SendConfig, tcp: &impl Connection) -> bool {
     may_measure(config, most_bytes(config)) && is_short(config, tcp)
 }
 
@@ -282,13 +293,13 @@ fn most_bytes(config: &SendConfig) -> u64 {
 pub(super) fn may_measure(config: &SendConfig, bytes: u64) -> bool {
     config.carrier == Preference::Measure
         || bytes >= LEAST_BYTES
-            && crate::quic::largest_payload(config.receiver) < LARGE_PAYLOAD
+            && transport::largest_payload(config.receiver) < LARGE_PAYLOAD
             && config.bandwidth_limit.borrow().is_none()
             && config.shared_limit.is_none()
 }
 
 /// Whether the path is one on which a probe says something.
-pub(super) fn is_short(config: &SendConfig, tcp: &Client) -> bool {
+pub(super) fn is_short(config: &SendConfig, tcp: &impl Connection) -> bool {
     config.carrier == Preference::Measure || tcp.round_trip() <= LONGEST_ROUND_TRIP
 }
 
@@ -300,7 +311,7 @@ fn most_to_send(disk: &SourceDisk) -> u64 {
     }
 }
 
-impl Reached {
+impl<T: Transport> Reached<T> {
     /// Measures one after the other. `None` is a probe that has failed.
     pub(super) async fn measure(
         &mut self,
@@ -318,7 +329,7 @@ impl Reached {
     }
 
     /// The connection over this carrier, if it has answered.
-    pub(super) fn take(self, carrier: Carrier) -> Option<Connected> {
+    pub(super) fn take(self, carrier: Carrier) -> Option<Connected<T>> {
         match carrier {
             Carrier::Quic => self.quic,
             Carrier::Tcp => self.tcp,
@@ -327,11 +338,14 @@ impl Reached {
 }
 
 /// Measures both and takes the better.
-async fn measured(config: &SendConfig, mut both: Reached) -> (Client, Control, Choice) {
+async fn measured<T: Transport>(
+    config: &SendConfig,
+    mut both: Reached<T>,
+) -> (Connected<T>, Choice) {
     let (quic, tcp) = both.measure(config).await;
     let choice = weigh(quic, tcp);
-    let (client, control) = both.take(choice.carrier).expect("both have answered");
-    (client, control, choice)
+    let connected = both.take(choice.carrier).expect("both have answered");
+    (connected, choice)
 }
 
 /// The better of two that were probed. One whose probe failed counts as one that does not answer.
@@ -366,7 +380,10 @@ fn tcp_serves_better(quic: Probed, tcp: Probed) -> bool {
 }
 
 /// What the receiver saw, if it said so, and what that took here.
-async fn probe(config: &SendConfig, (client, control): &mut Connected) -> Option<Probed> {
+async fn probe<C: Connection>(
+    config: &SendConfig,
+    (client, control): &mut (C, Control<C>),
+) -> Option<Probed> {
     let (to_receiver, from_receiver) = control;
     let request = ToReceiver::Probe {
         ticket: config.ticket.clone(),
@@ -400,7 +417,7 @@ async fn probe(config: &SendConfig, (client, control): &mut Connected) -> Option
 }
 
 /// Writes until there is enough, or the receiver takes no more.
-async fn fill(stream: &mut SendStream) {
+async fn fill(stream: &mut impl SendStream) {
     let piece = Bytes::from(vec![0x5a; PROBE_PIECE]);
     for _ in 0..MOST_PROBE_BYTES / PROBE_PIECE as u64 {
         if stream.write_chunk(piece.clone()).await.is_err() {

@@ -16,13 +16,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use transport::{Connection, Control, MOST_STREAMS, RecvStream, SendStream};
 
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::first_look::FirstLook;
 use super::governor::{Governor, Processors};
-use super::{Choice, MOST_STREAMS, SendConfig, SendProgress, SendReport};
+use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
-use crate::carrier::{Client, Control, RecvStream, SendStream};
 use crate::control;
 use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
@@ -55,9 +55,9 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-pub(super) async fn run(
-    client: &Client,
-    (mut to_receiver, mut from_receiver): Control,
+pub(super) async fn run<C: Connection>(
+    client: &C,
+    (mut to_receiver, mut from_receiver): Control<C>,
     choice: Choice,
     config: &SendConfig,
     first_look: &Arc<FirstLook>,
@@ -229,8 +229,8 @@ async fn greet(
     config: &SendConfig,
     choice: Choice,
     readers: Vec<(SourceReader, Option<Version>)>,
-    to_receiver: &mut SendStream,
-    from_receiver: &mut RecvStream,
+    to_receiver: &mut impl SendStream,
+    from_receiver: &mut impl RecvStream,
 ) -> Result<Vec<Disk>, TransferError> {
     let offered = config
         .disks
@@ -361,11 +361,11 @@ async fn claims(
 
 /// Runs every stream to its end, then says so with the roots.
 async fn stream_all(
-    client: &Client,
+    client: &impl Connection,
     config: &SendConfig,
     shared: &Arc<Shared>,
     first_look: &Arc<FirstLook>,
-    to_receiver: &mut SendStream,
+    to_receiver: &mut impl SendStream,
 ) -> Result<(), TransferError> {
     let cursor = Arc::new(claims(shared, first_look).await?);
     let bytes = shared.counters.free.load(Ordering::Relaxed);
@@ -422,7 +422,7 @@ async fn stream_all(
 }
 
 async fn write_stream(
-    mut stream: SendStream,
+    mut stream: impl SendStream,
     mut ready: mpsc::Receiver<Ready>,
     config: &SendConfig,
     shared: &Shared,
@@ -439,7 +439,7 @@ async fn write_stream(
 
 /// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
 async fn write_paced(
-    stream: &mut SendStream,
+    stream: &mut impl SendStream,
     [mut header, mut payload]: [Bytes; 2],
     shared: &Shared,
     pacer: &Pacer,
@@ -462,7 +462,7 @@ async fn write_paced(
 
 /// What the receiver says while the disks are sent; `Ok` is its word that it has everything.
 async fn listen(
-    from_receiver: &mut RecvStream,
+    from_receiver: &mut impl RecvStream,
     config: &SendConfig,
     progress: &watch::Sender<SendProgress>,
     shared: &Shared,

@@ -131,7 +131,7 @@ impl Disk {
             known.add_bad(*range);
         }
         if known.bad_ranges() > MOST_BAD_RANGES {
-            return Err(self.reader.fails_as_a_whole());
+            return Err(self.reader.fails_as_a_whole().into());
         }
         self.looked_at.fetch_add(1, Ordering::Relaxed);
         Ok(is_present)

@@ -24,7 +24,7 @@ const LEAST_BYTES: u64 = 16 << 20;
 const MOST_TIME: Duration = Duration::from_secs(2);
 
 /// What may be on its way behind the feeders. Until so much has left since the level was changed, the level before is what is measured.
-const ON_ITS_WAY: u64 = crate::quic::LEAST_SEND_WINDOW + (8 << 20);
+const ON_ITS_WAY: u64 = transport::LEAST_SEND_WINDOW + (8 << 20);
 const LONGEST_CHANGE: Duration = Duration::from_secs(4);
 
 /// Parts of the feeders' time spent waiting: above the one, more compression is tried, below the other, less.

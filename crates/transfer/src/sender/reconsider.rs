@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use transport::{Carrier, Connection as _, Transport};
 
 use super::choice::{self, Connected, Probed, Reached};
 use super::{Choice, Preference, Reason, SendConfig, SendProgress};
-use crate::Carrier;
-use crate::carrier::Client;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -102,12 +101,13 @@ fn in_a_row(looks: u32, is_so: bool) -> u32 {
 }
 
 /// Ends when the other carrier would serve better, with a connection over it.
-pub(super) async fn until_another_serves_better(
-    client: &Client,
+pub(super) async fn until_another_serves_better<T: Transport>(
+    transport: &T,
+    client: &T::Connection,
     present: Choice,
     config: &SendConfig,
     progress: watch::Receiver<SendProgress>,
-) -> (Connected, Choice) {
+) -> (Connected<T>, Choice) {
     if let Preference::Pinned(_) = config.carrier {
         return std::future::pending().await;
     }
@@ -120,24 +120,25 @@ pub(super) async fn until_another_serves_better(
             continue;
         };
         let left = seen.bytes_total.saturating_sub(seen.bytes_durable);
-        if let Some(better) = try_both(doubt, present, config, left).await {
+        if let Some(better) = try_both(transport, doubt, present, config, left).await {
             return better;
         }
     }
 }
 
-async fn try_both(
+async fn try_both<T: Transport>(
+    transport: &T,
     doubt: Doubt,
     present: Choice,
     config: &SendConfig,
     bytes_left: u64,
-) -> Option<(Connected, Choice)> {
+) -> Option<(Connected<T>, Choice)> {
     if doubt == Doubt::Slow && !choice::may_measure(config, bytes_left) {
         return None;
     }
-    let mut reached = choice::reach_both(config).await.ok()?;
+    let mut reached = choice::reach_both(transport, config).await.ok()?;
     let carrier = present.carrier.other();
-    let moved = |reached: Reached, reason| {
+    let moved = |reached: Reached<T>, reason| {
         let other = reached.take(carrier)?;
         Some((other, Choice { carrier, reason }))
     };

@@ -1,6 +1,6 @@
 //! A network in memory, in virtual time: latency, bandwidth, windows, and what goes wrong with networks.
 //!
-//! It behaves like the real carriers. Bytes of a stream come in order, and only so many may be under way. An end whose peer says nothing for 15 s
+//! A transport like the others, and it behaves like them. Bytes of a stream come in order, and only so many may be under way. An end whose peer says nothing for 15 s
 //! takes the connection for lost, by itself and in its own time. An end that goes tells the other, if that message gets through; a machine
 //! that loses power tells nobody.
 
@@ -16,14 +16,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use transport::{Carrier, Control, Identity, Transport, TransportError};
 
 pub(crate) use ends::{Accepted, Client, Incoming, Listener};
 use link::{End, Link};
 use pipe::pipe;
-pub(crate) use pipe::{Reader, Writer};
 
 use super::{Random, Trace};
-use crate::carrier::{self, Control, RecvStream, SendStream};
 
 /// Where everybody is.
 pub(crate) const ADDRESS: SocketAddr =
@@ -102,7 +101,7 @@ impl Network {
     }
 
     /// Connects and opens the control stream. As long as nothing gets through it waits.
-    pub(crate) async fn connect(&self) -> io::Result<(carrier::Client, Control)> {
+    async fn connect_client(&self) -> io::Result<(Client, Control<Client>)> {
         let there_and_back = 2 * self.state().shape.latency;
         sleep(there_and_back).await;
         self.reunited().await;
@@ -131,11 +130,7 @@ impl Network {
         listener
             .try_send(incoming)
             .map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        let control = (
-            SendStream::Simulated(to_receiver),
-            RecvStream::Simulated(at_sender),
-        );
-        Ok((carrier::Client::Simulated(client), control))
+        Ok((client, (to_receiver, at_sender)))
     }
 
     /// Waits until something gets through.
@@ -215,6 +210,21 @@ impl Network {
         for link in self.links() {
             link.silence();
         }
+    }
+}
+
+impl Transport for Network {
+    type Connection = Client;
+
+    async fn connect(
+        &self,
+        _carrier: Carrier,
+        address: SocketAddr,
+        _server_name: &str,
+        _identity: &Identity,
+    ) -> Result<(Client, Control<Client>), TransportError> {
+        let connected = self.connect_client().await;
+        connected.map_err(|source| TransportError::Unreachable { address, source })
     }
 }
 

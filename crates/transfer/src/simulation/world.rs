@@ -11,21 +11,22 @@ use domain::{Epoch, JobId, Run};
 use source::faulty::{Faults, FaultySources};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use transport::{Carrier, Identity};
 
-use super::network::{ADDRESS, Network};
+use super::Media;
+use super::network::{ADDRESS, Listener, Network};
 use super::plan::{CHUNK, Fault, Plan};
 use super::{Random, Trace};
 use crate::disk::forgetful::{Medium, Sync};
 use crate::limits::SharedLimit;
 use crate::plan::Candidates;
-use crate::receiver::{Admission, Media, Server, ServerConfig, TargetDisk};
+use crate::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use crate::sender::{
-    Broken, Choice, Compression, Preference, Reason, SendConfig, SendProgress, SendReport,
-    SourceDisk, look, over,
+    Broken, Compression, Preference, SendConfig, SendProgress, SendReport, SourceDisk, send_over,
 };
-use crate::{Carrier, Identity, Ticket, TicketSecret, TransferError};
+use crate::{Ticket, TicketSecret, TransferError};
 
 /// Zeros behind the source's bytes on the target.
 pub(super) const BEHIND: usize = 5000;
@@ -35,9 +36,6 @@ pub(super) const SECTOR: u64 = 512;
 
 /// What a source that is tracked calls itself until it changes.
 const FIRST_VERSION: u8 = 1;
-
-/// How long a handshake may take, as with the real carriers.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pauses between attempts of the sender.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -58,7 +56,7 @@ pub(super) struct World {
     version: u8,
     random: Random,
     agent: Agent,
-    server: Option<Server>,
+    server: Option<Server<Listener>>,
     sending: Option<JoinHandle<SendReport>>,
     directory: tempfile::TempDir,
     /// What the receiver had promised when it last died, by disk.
@@ -171,7 +169,7 @@ impl World {
         self.agent.shared_limit = Some(limit.clone());
     }
 
-    pub(super) fn server(&self) -> &Server {
+    pub(super) fn server(&self) -> &Server<Listener> {
         self.server.as_ref().unwrap()
     }
 
@@ -344,7 +342,8 @@ impl World {
         );
         config.flush_bytes = self.plan.flush_bytes;
         config.chunk_bytes = CHUNK;
-        let server = Server::simulated(config, self.network.listen(), self.media.clone())
+        let media = Box::new(self.media.clone());
+        let server = Server::start(config, self.network.listen(), media)
             .map_err(|error| error.to_string())?;
         self.server = Some(server);
         self.admit().await?;
@@ -445,14 +444,6 @@ impl Agent {
         ends_at_a_write: bool,
         progress: &watch::Sender<SendProgress>,
     ) -> Result<SendReport, TransferError> {
-        let lost = |message: String| TransferError::Connection {
-            address: ADDRESS.to_string(),
-            message,
-        };
-        let (client, control) = timeout(HANDSHAKE_TIMEOUT, self.network.connect())
-            .await
-            .map_err(|_| lost("no answer".to_owned()))?
-            .map_err(|error| lost(error.to_string()))?;
         let ticket = Ticket {
             job_id: self.identity.job_id.clone(),
             run: Run(1),
@@ -482,14 +473,11 @@ impl Agent {
             shared_limit: self.shared_limit.clone(),
             scratch: std::env::temp_dir(),
         };
-        let choice = Choice {
-            carrier: Carrier::Tcp,
-            reason: Reason::Pinned,
-        };
-        let cancel = CancellationToken::new();
-        let first_look = Arc::new(look(&config).await?);
-        over(
-            client, control, choice, &config, first_look, cancel, progress,
+        send_over(
+            &self.network,
+            config,
+            CancellationToken::new(),
+            progress.clone(),
         )
         .await
     }

@@ -3,9 +3,10 @@
 use chunks::Extent;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::manifest;
 use transfer::plan::Candidates;
 use transfer::sender::{Compression, SendConfig, SendProgress, send};
-use transfer::{Carrier, manifest};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, flip, noise, write_manifest};
 

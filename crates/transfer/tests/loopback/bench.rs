@@ -18,7 +18,8 @@ use transfer::receiver::{Admission, ReceiveStatus, Server, ServerConfig, TargetD
 use transfer::sender::{
     Compression, Preference, SendConfig, SendProgress, SendReport, SourceDisk, send,
 };
-use transfer::{Carrier, Identity, Ticket, TicketSecret, TransferError};
+use transfer::{Ticket, TicketSecret, TransferError};
+use transport::{Carrier, Identity};
 
 pub const MIB: u64 = 1 << 20;
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::Carrier;
 use transfer::receiver::Server;
 use transfer::sender::{Preference, Reason, SendConfig, SendProgress, send};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, noise};
 

@@ -7,7 +7,8 @@ use domain::FailureCode;
 use domain::disk::DiskIndex;
 use domain::parameters::BadSectors;
 use source::faulty::{Faults, FaultySources};
-use transfer::{Carrier, manifest};
+use transfer::manifest;
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, noise, write_manifest};
 

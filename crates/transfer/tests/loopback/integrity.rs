@@ -3,8 +3,9 @@
 use anyhow::Context as _;
 use domain::FailureCode;
 use domain::disk::DiskIndex;
+use transfer::manifest;
 use transfer::manifest::ManifestError;
-use transfer::{Carrier, manifest};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, durable, flip, noise, write_manifest};
 use crate::flipping::{self, Way};

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use domain::rate::Rate;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::Carrier;
 use transfer::limits::SharedLimit;
 use transfer::sender::{SendProgress, send};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, noise};
 

@@ -17,8 +17,8 @@ macro_rules! over {
 
 macro_rules! over_both_carriers {
     ($($test:ident),* $(,)?) => {
-        over!(quic, transfer::Carrier::Quic, [$($test),*]);
-        over!(tcp, transfer::Carrier::Tcp, [$($test),*]);
+        over!(quic, transport::Carrier::Quic, [$($test),*]);
+        over!(tcp, transport::Carrier::Tcp, [$($test),*]);
     };
 }
 

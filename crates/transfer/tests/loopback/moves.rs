@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use transfer::Carrier;
 use transfer::receiver::{Server, ServerConfig};
 use transfer::sender::{Preference, Reason, SendConfig, SendProgress, send};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 

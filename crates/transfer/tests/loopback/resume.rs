@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt as _;
 use domain::disk::DiskIndex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transfer::Carrier;
 use transfer::sender::{SendProgress, send};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 

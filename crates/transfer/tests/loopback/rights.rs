@@ -4,8 +4,9 @@ use domain::disk::DiskIndex;
 use domain::{Epoch, FailureCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::TransferError;
 use transfer::sender::{SendConfig, SendProgress, send};
-use transfer::{Carrier, TransferError};
+use transport::Carrier;
 
 use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 
@@ -133,10 +134,7 @@ async fn a_sender_that_names_no_protocol_is_not_heard_over_tcp() -> anyhow::Resu
             vec![certificate(&agent.certificate_pem)?],
             PrivateKeyDer::from_pem_slice(agent.key_pem.as_bytes())?,
         )?;
-    for (alpn, is_heard) in [
-        (vec![], false),
-        (vec![transfer::protocol::ALPN.to_vec()], true),
-    ] {
+    for (alpn, is_heard) in [(vec![], false), (vec![transport::ALPN.to_vec()], true)] {
         tls.alpn_protocols = alpn;
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls.clone()));
         let stream = tokio::net::TcpStream::connect(address).await?;

@@ -7,12 +7,13 @@ use domain::{Epoch, JobId, Run};
 use service::door::Reason;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use transport::net::{Connection, Net};
+use transport::{Carrier, Connection as _, Control, Identity, MOST_STREAMS, Transport as _};
 
 use super::*;
-use crate::carrier::{Client, Control};
+use crate::TicketSecret;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk};
-use crate::sender::MOST_STREAMS;
-use crate::{Carrier, Identity, TicketSecret, quic};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const DISK_BYTES: u64 = 4 << 20;
@@ -66,8 +67,8 @@ impl Bench {
     }
 
     /// A sender that has been let in.
-    async fn welcomed(&self, carrier: Carrier) -> (Client, Control) {
-        let connecting = Client::connect(carrier, self.address, "receiver", &self.sender);
+    async fn welcomed(&self, carrier: Carrier) -> (Connection, Control<Connection>) {
+        let connecting = Net.connect(carrier, self.address, "receiver", &self.sender);
         let (client, mut control) = connecting.await.unwrap();
         let ticket = Ticket {
             job_id: self.job_id.clone(),
@@ -144,11 +145,10 @@ async fn first_datagrams_that_are_never_answered_keep_no_sender_out() {
     let bench = Bench::start(few_places()).await;
     // They are written for another address, whose owner passes them on.
     let between = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let (endpoint, _) = quic::client(between.local_addr().unwrap(), &bench.sender).unwrap();
-    let mut connecting = Vec::new();
+    let mut connecting = JoinSet::new();
     for _ in 0..40 {
-        let to = between.local_addr().unwrap();
-        connecting.push(endpoint.connect(to, "receiver").unwrap());
+        let (to, sender) = (between.local_addr().unwrap(), bench.sender.clone());
+        connecting.spawn(async move { Net.connect(Carrier::Quic, to, "receiver", &sender).await });
         let mut datagram = [0; 2000];
         let (bytes, _) = between.recv_from(&mut datagram).await.unwrap();
         let forger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

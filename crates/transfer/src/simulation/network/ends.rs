@@ -1,11 +1,15 @@
 //! What a sender and a receiver hold of a connection.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use transport::{Arrived, Carrier};
 
+use super::ADDRESS;
 use super::link::{End, Link};
 use super::pipe::{Reader, Writer, lost, pipe};
 
@@ -17,11 +21,34 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn open_data(&self) -> io::Result<Writer> {
+    fn open(&self) -> io::Result<Writer> {
         let (writer, reader) = pipe(&self.link, End::Sender, true);
         self.streams.try_send(reader).map_err(|_| lost())?;
         Ok(writer)
     }
+}
+
+impl transport::Connection for Client {
+    type Sending = Writer;
+    type Receiving = Reader;
+
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn heard(&self) -> Option<u64> {
+        None
+    }
+
+    async fn open_data(&self, streams: usize, _connections: usize) -> io::Result<Vec<Writer>> {
+        (0..streams).map(|_| self.open()).collect()
+    }
+
+    async fn open_probe(&self) -> io::Result<Writer> {
+        self.open()
+    }
+
+    async fn close(self) {}
 }
 
 impl Drop for Client {
@@ -37,9 +64,15 @@ pub(crate) struct Accepted {
     pub(super) arriving: mpsc::Receiver<Reader>,
 }
 
-impl Accepted {
-    /// The next data stream. May be dropped and called again.
-    pub(crate) async fn next(&mut self) -> io::Result<Reader> {
+impl transport::Accepted for Accepted {
+    type Sending = Writer;
+    type Receiving = Reader;
+
+    fn carrier(&self) -> Carrier {
+        Carrier::Tcp
+    }
+
+    async fn accept_data(&mut self) -> io::Result<Reader> {
         let gone = self.link.gone(End::Receiver);
         tokio::select! {
             biased;
@@ -64,12 +97,6 @@ pub(crate) struct Incoming {
     pub(super) control: (Writer, Reader),
 }
 
-impl Incoming {
-    pub(crate) fn arrive(self) -> (Accepted, Writer, Reader) {
-        (self.accepted, self.control.0, self.control.1)
-    }
-}
-
 /// The receiver's listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -77,8 +104,16 @@ pub(crate) struct Listener {
     pub(super) closed: CancellationToken,
 }
 
-impl Listener {
-    pub(crate) async fn accept(&self) -> Option<Incoming> {
+impl transport::Listener for Listener {
+    type Incoming = Incoming;
+    type Proved = Incoming;
+    type Accepted = Accepted;
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        Ok(ADDRESS)
+    }
+
+    async fn accept(&self) -> Option<Incoming> {
         let mut arriving = self.arriving.lock().await;
         tokio::select! {
             biased;
@@ -87,7 +122,26 @@ impl Listener {
         }
     }
 
-    pub(crate) fn close(&self) {
+    fn remote_address(_incoming: &Incoming) -> SocketAddr {
+        ADDRESS
+    }
+
+    fn check_address(incoming: Incoming) -> Option<Incoming> {
+        Some(incoming)
+    }
+
+    async fn prove(incoming: Incoming) -> io::Result<Incoming> {
+        Ok(incoming)
+    }
+
+    async fn arrive(incoming: Incoming) -> io::Result<Option<Arrived<Self>>> {
+        let (to_sender, from_sender) = incoming.control;
+        Ok(Some((incoming.accepted, to_sender, from_sender)))
+    }
+
+    fn close(&self, _reason: &[u8]) {
         self.closed.cancel();
     }
+
+    async fn wait_idle(&self) {}
 }

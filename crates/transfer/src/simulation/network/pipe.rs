@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{Buf as _, Bytes};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use transport::{RecvStream, SendStream};
 
 use super::link::{End, Link};
 
@@ -79,13 +80,6 @@ impl Pipe {
 pub(crate) struct Writer(Arc<Pipe>);
 
 impl Writer {
-    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.chunks(SEGMENT) {
-            self.write(Bytes::copy_from_slice(piece)).await?;
-        }
-        Ok(())
-    }
-
     async fn write(&self, piece: Bytes) -> io::Result<()> {
         let pipe = &self.0;
         let window = pipe.link.network.state().shape.window;
@@ -126,10 +120,29 @@ impl Writer {
         pipe.more.notify_one();
         Ok(())
     }
+}
 
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+impl SendStream for Writer {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(SEGMENT) {
+            self.write(Bytes::copy_from_slice(piece)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_chunk(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.write_all(&bytes).await
+    }
+
+    fn abandon(self) {}
+
+    async fn finish(&mut self) -> io::Result<()> {
         self.0.end(Part::End);
         Ok(())
+    }
+
+    async fn is_delivered(&mut self) -> bool {
+        false
     }
 }
 
@@ -142,9 +155,8 @@ impl Drop for Writer {
 #[derive(Debug)]
 pub(crate) struct Reader(Arc<Pipe>);
 
-impl Reader {
-    /// Fills the buffer; `false` if the stream was finished before its first byte.
-    pub(crate) async fn read_exact_or_end(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+impl RecvStream for Reader {
+    async fn read_exact_or_end(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read_some(&mut buffer[filled..]).await? {
@@ -156,8 +168,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Reads what has come; 0 at the end of the stream.
-    pub(crate) async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let pipe = &self.0;
         let gone = pipe.link.gone(pipe.from.other());
         loop {
@@ -195,12 +206,6 @@ impl Reader {
                 () = pipe.more.notified(), if arrival.is_none() => {}
             }
         }
-    }
-
-    /// Reads until the other side has closed.
-    pub(crate) async fn drain(&mut self) {
-        let mut ignored = [0; 512];
-        while matches!(self.read_some(&mut ignored).await, Ok(read) if read > 0) {}
     }
 }
 

@@ -14,15 +14,15 @@ use quinn::crypto::rustls::HandshakeData;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
-use crate::carrier::groups::{Arriving, Groups, NAME_BYTES, Name};
-use crate::{Identity, TransferError};
+use crate::groups::{Arriving, Groups, NAME_BYTES, Name};
+use crate::{Identity, TransportError};
 
 /// What the names of groups are derived with.
 const LABEL: &[u8] = b"EXPORTER-wherry-group";
 
 /// A sender's end of a group.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     endpoint: Endpoint,
     receiver: SocketAddr,
     server_name: String,
@@ -38,7 +38,7 @@ impl Client {
         receiver: SocketAddr,
         server_name: &str,
         identity: &Identity,
-    ) -> Result<(Self, (SendStream, RecvStream)), TransferError> {
+    ) -> Result<(Self, (SendStream, RecvStream)), TransportError> {
         let (endpoint, joining) = super::client(receiver, identity)?;
         let connecting = async {
             let connecting = endpoint.connect(receiver, server_name);
@@ -49,7 +49,7 @@ impl Client {
         };
         let connected: io::Result<_> = connecting.await;
         let (first, control) =
-            connected.map_err(|error| super::unreachable_at(receiver, &error))?;
+            connected.map_err(|error| TransportError::unreachable(receiver, error))?;
         let client = Self {
             endpoint,
             receiver,
@@ -193,7 +193,7 @@ async fn forward(connection: Connection, group: mpsc::Sender<RecvStream>) {
 
 /// The data streams of a group, as they arrive over any of its connections.
 #[derive(Debug)]
-pub(crate) struct DataStreams {
+pub struct DataStreams {
     first: Connection,
     others: Arriving<RecvStream>,
 }

@@ -1,17 +1,15 @@
-//! A receiver for the simulation: its connections come from a simulated network, its disks lie on media that forget.
+//! Where the disks of a simulated receiver lie: on media that forget.
 
 use std::path::Path;
 
 use chunks::hashes::ChunkHashes;
 
-use super::disk::Disk;
-use super::{Files, Server, ServerConfig, TargetDisk};
 use crate::TransferError;
-use crate::carrier::Listener;
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::forgetful::Medium;
-use crate::simulation::network;
+use crate::receiver::disk::Disk;
+use crate::receiver::{Files, TargetDisk};
 
 /// Disk and chunk map of each disk, by index. They outlive their receivers.
 #[derive(Debug, Clone)]
@@ -28,16 +26,5 @@ impl Files for Media {
         let nothing = ChunkHashes::new(spec.source_bytes, chunk_bytes);
         let opened = ChunkMap::on(Path::new("map"), map.open(), nothing)?;
         Disk::new(spec, chunk_bytes, writer, opened)
-    }
-}
-
-impl Server {
-    /// Starts a receiver of the simulation.
-    pub(crate) fn simulated(
-        config: ServerConfig,
-        listener: network::Listener,
-        media: Media,
-    ) -> Result<Self, TransferError> {
-        Self::start(config, Listener::Simulated(listener), Box::new(media))
     }
 }

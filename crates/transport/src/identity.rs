@@ -18,8 +18,7 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
-use crate::TransferError;
-use crate::protocol::ALPN;
+use crate::{ALPN, TransportError};
 
 /// What one side proves itself with, as PEM.
 #[derive(Clone)]
@@ -45,7 +44,7 @@ type Parts = (
 );
 
 impl Identity {
-    fn parts(&self) -> Result<Parts, TransferError> {
+    fn parts(&self) -> Result<Parts, TransportError> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.authority_pem.as_bytes()) {
             let certificate =
@@ -63,7 +62,7 @@ impl Identity {
     }
 
     /// The receiver's side of the handshake, which only `sender` gets through.
-    pub(crate) fn server_tls(&self, sender: &str) -> Result<ServerConfig, TransferError> {
+    pub(crate) fn server_tls(&self, sender: &str) -> Result<ServerConfig, TransportError> {
         let (roots, chain, key) = self.parts()?;
         let provider = Arc::new(provider());
         let by_authority =
@@ -88,7 +87,7 @@ impl Identity {
     }
 
     /// The sender's side of the handshake.
-    pub(crate) fn client_tls(&self) -> Result<ClientConfig, TransferError> {
+    pub(crate) fn client_tls(&self) -> Result<ClientConfig, TransportError> {
         let (roots, chain, key) = self.parts()?;
         let mut tls = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&TLS13])
@@ -101,7 +100,7 @@ impl Identity {
     }
 }
 
-fn sender_name(name: &str) -> Result<ServerName<'static>, TransferError> {
+fn sender_name(name: &str) -> Result<ServerName<'static>, TransportError> {
     ServerName::try_from(name.to_owned()).map_err(|error| unusable(&error))
 }
 
@@ -170,8 +169,8 @@ impl ClientCertVerifier for OnlySender {
     }
 }
 
-pub(crate) fn unusable(error: &dyn std::fmt::Display) -> TransferError {
-    TransferError::Identity(error.to_string())
+pub(crate) fn unusable(error: &dyn std::fmt::Display) -> TransportError {
+    TransportError::Identity(error.to_string())
 }
 
 /// The provider with AES-128-GCM in front: it costs the least where the processor has AES, as every server's has.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 
-use crate::sender::MOST_STREAMS;
+use crate::MOST_STREAMS;
 
 /// What a group is called, and the length of that name.
 pub(crate) type Name = [u8; NAME_BYTES];
@@ -20,7 +20,7 @@ const WAITING: usize = MOST_STREAMS;
 
 /// The groups that stand, by name.
 #[derive(Debug)]
-pub(crate) struct Groups<S>(Arc<Mutex<HashMap<Name, Group<S>>>>);
+pub struct Groups<S>(Arc<Mutex<HashMap<Name, Group<S>>>>);
 
 #[derive(Debug)]
 struct Group<S> {
@@ -90,7 +90,7 @@ impl<S> Groups<S> {
 
 /// The data streams of a group, as they arrive. The group ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Arriving<S> {
+pub struct Arriving<S> {
     groups: Groups<S>,
     name: Name,
     streams: mpsc::Receiver<S>,

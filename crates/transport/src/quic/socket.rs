@@ -94,7 +94,7 @@ fn routed(peer: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Whether `peer` is an address of this machine: such a route begins where it ends.
-pub(crate) fn is_local(peer: SocketAddr) -> bool {
+pub fn is_local(peer: SocketAddr) -> bool {
     routed(peer)
         .and_then(|socket| socket.local_addr())
         .is_ok_and(|here| here.ip() == peer.ip())

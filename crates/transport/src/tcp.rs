@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Bu
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::carrier::groups::{Arriving, Groups, NAME_BYTES, Name};
+use crate::groups::{Arriving, Groups, NAME_BYTES, Name};
 use crate::identity::unusable;
-use crate::{Identity, TransferError};
+use crate::{Identity, TransportError};
 
 /// The first byte in a connection.
 const CONTROL: u8 = 0;
@@ -32,7 +32,7 @@ const READ_BUFFER: usize = 64 << 10;
 const CONTROL_BUFFER: usize = 16 << 10;
 
 /// A sender's end of a group.
-pub(crate) struct Client {
+pub struct Client {
     connector: TlsConnector,
     receiver: SocketAddr,
     server_name: ServerName<'static>,
@@ -54,7 +54,7 @@ impl Client {
         receiver: SocketAddr,
         server_name: &str,
         identity: &Identity,
-    ) -> Result<(Self, (Writer, Reader)), TransferError> {
+    ) -> Result<(Self, (Writer, Reader)), TransportError> {
         let mut name = [0; NAME_BYTES];
         SystemRandom::new()
             .fill(&mut name)
@@ -68,10 +68,8 @@ impl Client {
             round_trip: Duration::ZERO,
         };
         let connected = client.open(CONTROL).await;
-        let (stream, round_trip) = connected.map_err(|error| TransferError::Connection {
-            address: receiver.to_string(),
-            message: error.to_string(),
-        })?;
+        let (stream, round_trip) =
+            connected.map_err(|error| TransportError::unreachable(receiver, error))?;
         client.round_trip = round_trip;
         let (read, write) = tokio::io::split(stream);
         Ok((client, (Writer::new(write), Reader::new(read))))
@@ -131,17 +129,31 @@ impl std::fmt::Debug for Listener {
 }
 
 /// A connection that came in and has not yet said who it is.
-pub(crate) struct Incoming {
+pub struct Incoming {
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
     groups: Groups<Reader>,
 }
 
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A connection whose peer has proved that it has the run's certificate.
-pub(crate) struct Proved {
+pub struct Proved {
     stream: TlsStream,
     groups: Groups<Reader>,
+}
+
+impl std::fmt::Debug for Proved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proved").finish_non_exhaustive()
+    }
 }
 
 type TlsStream = tokio_rustls::server::TlsStream<Socket>;
@@ -159,7 +171,7 @@ impl Listener {
         listener: TcpListener,
         identity: &Identity,
         sender: &str,
-    ) -> Result<Self, TransferError> {
+    ) -> Result<Self, TransportError> {
         let acceptor = TlsAcceptor::from(Arc::new(identity.server_tls(sender)?));
         let listener = listener
             .set_nonblocking(true)
@@ -254,7 +266,7 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// The sending half of a connection.
-pub(crate) struct Writer(Box<dyn AsyncWrite + Send + Unpin>);
+pub struct Writer(Box<dyn AsyncWrite + Send + Unpin>);
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -279,7 +291,7 @@ impl Writer {
 }
 
 /// The receiving half of a connection.
-pub(crate) struct Reader(Box<dyn AsyncRead + Send + Unpin>);
+pub struct Reader(Box<dyn AsyncRead + Send + Unpin>);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -308,11 +320,5 @@ impl Reader {
 
     pub(crate) async fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).await
-    }
-
-    /// Reads until the other side has closed.
-    pub(crate) async fn drain(&mut self) {
-        let mut ignored = [0; 512];
-        while matches!(self.0.read(&mut ignored).await, Ok(read) if read > 0) {}
     }
 }

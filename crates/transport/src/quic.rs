@@ -15,13 +15,12 @@ use quinn::{
     TransportConfig, VarInt,
 };
 
-pub(crate) use group::{Arrived, Client, DataStreams, arrive};
-pub(crate) use socket::is_local;
+pub(crate) use group::{Arrived, arrive};
+pub use group::{Client, DataStreams};
+pub use socket::is_local;
 
-use crate::TransferError;
-use crate::identity::Identity;
-use crate::identity::unusable;
-use crate::sender::MOST_STREAMS;
+use crate::identity::{Identity, unusable};
+use crate::{MOST_STREAMS, TransportError};
 
 /// The protocol of a connection that joins another and carries data streams only.
 const JOINING_ALPN: &[u8] = b"wherry-data/1";
@@ -39,7 +38,7 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// What a sender may have on its way: what the path holds at this many bytes a second, within bounds. More would only wait in memory.
 const FASTEST_PATH: f64 = 2e9;
-pub(crate) const LEAST_SEND_WINDOW: u64 = 16 << 20;
+pub const LEAST_SEND_WINDOW: u64 = 16 << 20;
 
 /// Where a quiet connection counts as lost, and how often a waiting side shows that it is there.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -48,12 +47,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// An endpoint that `sender` connects to.
 ///
 /// # Errors
-/// [`TransferError::Identity`], and [`TransferError::Connection`] when the address can't be bound.
+/// [`TransportError::Identity`], and [`TransportError::Unreachable`] when the address can't be bound.
 pub(crate) fn server(
     listen: SocketAddr,
     identity: &Identity,
     sender: &str,
-) -> Result<Endpoint, TransferError> {
+) -> Result<Endpoint, TransportError> {
     let mut tls = identity.server_tls(sender)?;
     tls.alpn_protocols.push(JOINING_ALPN.to_vec());
     let tls = QuicServerConfig::try_from(tls).map_err(|error| unusable(&error))?;
@@ -61,17 +60,18 @@ pub(crate) fn server(
     let mut transport = transport(ETHERNET_PAYLOAD);
     transport.max_concurrent_uni_streams(VarInt::from_u32(MOST_STREAMS as u32));
     config.transport_config(Arc::new(transport));
-    endpoint(listen, ETHERNET_PAYLOAD, Some(config)).map_err(|error| unreachable_at(listen, &error))
+    endpoint(listen, ETHERNET_PAYLOAD, Some(config))
+        .map_err(|error| TransportError::unreachable(listen, error))
 }
 
 /// An endpoint that connects to the receiver at `remote`: as the first of a sender's connections, and with the other settings as one of the others.
 ///
 /// # Errors
-/// [`TransferError::Identity`], and [`TransferError::Connection`] when no socket can be made.
+/// [`TransportError::Identity`], and [`TransportError::Unreachable`] when no socket can be made.
 pub(crate) fn client(
     remote: SocketAddr,
     identity: &Identity,
-) -> Result<(Endpoint, ClientConfig), TransferError> {
+) -> Result<(Endpoint, ClientConfig), TransportError> {
     let largest_payload = largest_payload(remote);
     let transport = Arc::new(transport(largest_payload));
     let config = |tls| {
@@ -87,14 +87,14 @@ pub(crate) fn client(
     } else {
         ([0_u16; 8], 0).into()
     };
-    let mut endpoint =
-        endpoint(any, largest_payload, None).map_err(|error| unreachable_at(remote, &error))?;
+    let mut endpoint = endpoint(any, largest_payload, None)
+        .map_err(|error| TransportError::unreachable(remote, error))?;
     endpoint.set_default_client_config(config(identity.client_tls()?)?);
     Ok((endpoint, config(joining)?))
 }
 
 /// The largest datagram that goes to `remote` in one piece, as far as this machine knows.
-pub(crate) fn largest_payload(remote: SocketAddr) -> u16 {
+pub fn largest_payload(remote: SocketAddr) -> u16 {
     socket::largest_payload(remote).unwrap_or(ETHERNET_PAYLOAD)
 }
 
@@ -102,13 +102,6 @@ pub(crate) fn largest_payload(remote: SocketAddr) -> u16 {
 pub(crate) fn send_window(round_trip: Duration) -> u64 {
     let held = round_trip.as_secs_f64() * FASTEST_PATH;
     (held as u64).clamp(LEAST_SEND_WINDOW, u64::from(CONNECTION_WINDOW))
-}
-
-fn unreachable_at(address: SocketAddr, error: &io::Error) -> TransferError {
-    TransferError::Connection {
-        address: address.to_string(),
-        message: error.to_string(),
-    }
 }
 
 fn transport(largest_payload: u16) -> TransportConfig {
