@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use chunks::hashes::{Chunk, ChunkHashes, hash};
 use chunks::packing::{Codec, Packer, Unpacker};
-use chunks::{Extent, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
 use domain::disk::{DiskIndex, Moment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,20 +86,12 @@ pub fn journal(bytes: &[u8]) {
         fresh,
         unsure,
     } = open();
-    assert!(
-        unsure
-            .iter()
-            .all(|(start, count)| start + count <= known.chunks())
-    );
-    assert!(
-        fresh
-            .stretches()
-            .all(|(start, count)| start + count <= known.chunks())
-    );
+    assert!(unsure.iter().all(|range| range.fits(known.chunks())));
+    assert!(fresh.ranges().all(|range| range.fits(known.chunks())));
     let next = [
-        Written::Forgotten { start: 0, count: 3 },
+        Written::Forgotten(ChunkRange::new(0, 3)),
         Written::Data {
-            chunk: 1,
+            chunk: ChunkIndex(1),
             hash: hash(b"one"),
         },
     ];
@@ -120,7 +112,8 @@ pub fn journal(bytes: &[u8]) {
 }
 
 fn list(hashes: &mut ChunkHashes) -> Vec<Chunk> {
-    (0..hashes.chunks())
+    let chunks = hashes.all().iter();
+    chunks
         .map(|chunk| hashes.get(chunk).expect("a small disk fits memory"))
         .collect()
 }
@@ -136,11 +129,7 @@ pub fn manifest(bytes: &[u8]) {
         head.size_bytes,
         head.chunk_bytes,
         head.bad.clone(),
-        |start, count| {
-            (start..start + count)
-                .map(|chunk| known.get(chunk))
-                .collect()
-        },
+        |chunks| chunks.iter().map(|chunk| known.get(chunk)).collect(),
     );
     assert_eq!(again.expect("what was read can be written"), head);
     assert_eq!(written, bytes);
@@ -214,19 +203,19 @@ impl Storage for Memory {
 pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let disk = DiskIndex(1);
     let mut known = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
-    known.set_zero(0, 7);
-    for chunk in 7..12_u64 {
-        let hash = hash(&chunk.to_le_bytes());
+    known.set_zero(ChunkRange::new(0, 7));
+    for chunk in ChunkRange::new(7, 5).iter() {
+        let hash = hash(&chunk.0.to_le_bytes());
         known
             .set(chunk, Chunk::Data(hash))
             .expect("a small disk fits memory");
     }
-    let bad = Extent {
+    let bad = ByteRange {
         start: 3 * CHUNK + 512,
         end: 3 * CHUNK + 1024,
     };
     assert!(known.add_bad(bad));
-    let (page, _) = Page::of(disk, &mut known, 0).expect("a small disk fits memory");
+    let (page, _) = Page::of(disk, &mut known, ChunkIndex(0)).expect("a small disk fits memory");
     let hello = ToReceiver::Hello {
         version: VERSION,
         ticket: b"a ticket".to_vec(),
@@ -247,28 +236,22 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     let zeros = Frame::Zeros {
         disk,
-        start: 3,
-        count: 9,
+        chunks: ChunkRange::new(3, 9),
     };
     let same = Frame::Same {
         disk,
-        start: 13,
-        count: 5,
+        chunks: ChunkRange::new(13, 5),
     };
     let data = Frame::Data {
         disk,
-        chunk: 12,
+        chunk: ChunkIndex(12),
         hash: hash(b"data"),
         codec: Codec::Zstd,
         stored_bytes: 4711,
     };
-    known.set_zero(12, 28);
+    known.set_zero(ChunkRange::new(12, 28));
     let mut manifest = Vec::new();
-    let mut get = |start, count| {
-        (start..start + count)
-            .map(|chunk| known.get(chunk))
-            .collect()
-    };
+    let mut get = |chunks: ChunkRange| chunks.iter().map(|chunk| known.get(chunk)).collect();
     manifest::write(&mut manifest, SIZE_BYTES, CHUNK_BYTES, vec![bad], &mut get)
         .expect("every chunk is known");
     vec![
@@ -297,7 +280,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "fresh",
             protocol::encode_control(&ToSender::Fresh {
                 index: disk,
-                stretches: vec![(0, 3), (7, 30)],
+                chunks: vec![ChunkRange::new(0, 3), ChunkRange::new(7, 30)],
             }),
         ),
         ("payload", "chunks", payloads()),
@@ -329,18 +312,18 @@ fn journal_of_each_kind() -> Vec<u8> {
     )
     .expect("memory can be read and written")
     .map;
-    let zeros = Written::Zeros { start: 0, count: 9 };
+    let zeros = Written::Zeros(ChunkRange::new(0, 9));
     let data = Written::Data {
-        chunk: 9,
+        chunk: ChunkIndex(9),
         hash: hash(b"nine"),
     };
-    let bad = Written::Bad(Extent {
+    let bad = Written::Bad(ByteRange {
         start: 9 * CHUNK,
         end: 9 * CHUNK + 4096,
     });
-    let forgotten = Written::Forgotten { start: 4, count: 2 };
+    let forgotten = Written::Forgotten(ChunkRange::new(4, 2));
     let version = Written::Version(Some(Version(hash(b"version"))));
-    let same = Written::Same { start: 0, count: 3 };
+    let same = Written::Same(ChunkRange::new(0, 3));
     for record in [&[zeros, data, bad][..], &[version, forgotten, same]] {
         map.append(record).expect("memory can be written");
     }

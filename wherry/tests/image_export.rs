@@ -39,8 +39,8 @@ impl Served {
         });
         let mut manifest = Vec::new();
         let head =
-            transfer::manifest::write(&mut manifest, SIZE as u64, CHUNK, Vec::new(), |_, count| {
-                Ok(chunks.by_ref().take(count as usize).collect())
+            transfer::manifest::write(&mut manifest, SIZE as u64, CHUNK, Vec::new(), |range| {
+                Ok(chunks.by_ref().take(range.count as usize).collect())
             })
             .unwrap();
         let (raw, qcow2) = (directory.path().join("raw"), directory.path().join("qcow2"));

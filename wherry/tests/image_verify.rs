@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use chunks::Extent;
+use chunks::ByteRange;
 use chunks::hashes::{Chunk, hash};
 
 const CHUNK: u32 = 1 << 16;
@@ -23,7 +23,7 @@ impl Image {
     }
 
     /// Of a source that could not be read there.
-    fn with(bad: Vec<Extent>) -> Self {
+    fn with(bad: Vec<ByteRange>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (disk, manifest) = (
             directory.path().join("disk-0.raw"),
@@ -41,8 +41,8 @@ impl Image {
             }
         });
         let file = std::fs::File::create(&manifest).unwrap();
-        let head = transfer::manifest::write(file, SIZE, CHUNK, bad, |_, count| {
-            Ok(of_chunks.by_ref().take(count as usize).collect())
+        let head = transfer::manifest::write(file, SIZE, CHUNK, bad, |range| {
+            Ok(of_chunks.by_ref().take(range.count as usize).collect())
         })
         .unwrap();
         std::fs::write(&disk, &bytes).unwrap();
@@ -124,7 +124,7 @@ fn a_good_image_is_good_wherever_it_lies() {
 #[test]
 fn what_the_source_could_not_read_is_listed() {
     let start = u64::from(CHUNK);
-    let image = Image::with(vec![Extent {
+    let image = Image::with(vec![ByteRange {
         start,
         end: start + 512,
     }]);
@@ -197,8 +197,8 @@ fn the_manifest_of_another_image_is_seen() {
             Chunk::Data(hash(chunk))
         }
     });
-    transfer::manifest::write(file, SIZE, CHUNK, Vec::new(), |_, count| {
-        Ok(chunks.by_ref().take(count as usize).collect())
+    transfer::manifest::write(file, SIZE, CHUNK, Vec::new(), |range| {
+        Ok(chunks.by_ref().take(range.count as usize).collect())
     })
     .unwrap();
     std::fs::write(&image.disk, &bytes).unwrap();

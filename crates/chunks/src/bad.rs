@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::Extent;
+use crate::ByteRange;
 
 /// Most bad ranges of a disk. What loses more is no disk with bad sectors but one that fails as a whole.
 pub const MOST_BAD_RANGES: usize = 16_384;
@@ -24,31 +24,32 @@ impl BadRanges {
     }
 
     /// Adds one.
-    pub fn add(&mut self, range: Extent) {
+    pub fn add(&mut self, range: ByteRange) {
         self.ranges.insert(range.start, range.end);
     }
 
-    /// Those that begin in a stretch of the disk, in order.
-    pub fn within(&self, start: u64, end: u64) -> impl Iterator<Item = Extent> {
+    /// Those that begin in a range of the disk, in order.
+    pub fn within(&self, ByteRange { start, end }: ByteRange) -> impl Iterator<Item = ByteRange> {
         self.ranges
             .range(start..end.max(start))
-            .map(|(&start, &end)| Extent { start, end })
+            .map(|(&start, &end)| ByteRange { start, end })
     }
 
     /// Removes those that begin in a stretch of the disk.
-    pub fn remove(&mut self, start: u64, end: u64) {
+    pub fn remove(&mut self, range: ByteRange) {
         if !self.ranges.is_empty() {
-            self.ranges.retain(|at, _| !(start..end).contains(at));
+            self.ranges
+                .retain(|at, _| !(range.start..range.end).contains(at));
         }
     }
 
     /// All of them, in order; what touches across the end of a chunk is one.
-    pub fn merged(&self) -> Vec<Extent> {
-        let mut merged: Vec<Extent> = Vec::new();
+    pub fn merged(&self) -> Vec<ByteRange> {
+        let mut merged: Vec<ByteRange> = Vec::new();
         for (&start, &end) in &self.ranges {
             match merged.last_mut() {
                 Some(last) if last.end == start => last.end = end,
-                _ => merged.push(Extent { start, end }),
+                _ => merged.push(ByteRange { start, end }),
             }
         }
         merged
@@ -56,16 +57,16 @@ impl BadRanges {
 }
 
 /// Bytes of ranges together.
-pub fn bytes(ranges: &[Extent]) -> u64 {
-    ranges.iter().map(|range| range.end - range.start).sum()
+pub fn bytes(ranges: &[ByteRange]) -> u64 {
+    ranges.iter().map(|range| range.bytes()).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn range(start: u64, end: u64) -> Extent {
-        Extent { start, end }
+    fn range(start: u64, end: u64) -> ByteRange {
+        ByteRange { start, end }
     }
 
     #[test]
@@ -76,9 +77,9 @@ mod tests {
         }
         assert_eq!(bad.merged(), [range(8, 20), range(30, 31)]);
         assert_eq!(bytes(&bad.merged()), 13);
-        let second: Vec<Extent> = bad.within(16, 24).collect();
+        let second: Vec<ByteRange> = bad.within(range(16, 24)).collect();
         assert_eq!(second, [range(16, 20)]);
-        bad.remove(16, 24);
+        bad.remove(range(16, 24));
         assert_eq!(bad.merged(), [range(8, 16), range(30, 31)]);
     }
 }

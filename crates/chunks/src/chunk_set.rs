@@ -1,84 +1,152 @@
-//! A set of chunks of a disk: one bit for each.
+//! A set of chunks of a disk: one bit for each, in blocks that come into being with their first chunk.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::{ChunkIndex, ChunkRange};
+
+/// Chunks of a block, and the words that hold them. A block of a whole disk takes 0.15 MiB for each TiB with the usual chunk.
+const BLOCK: u64 = 1024;
+const WORDS: usize = 16;
 
 /// Chunks of one disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChunkSet {
-    words: Vec<u64>,
+    /// Chunks of the disk.
+    chunks: u64,
+    /// By number; none is empty.
+    blocks: BTreeMap<u64, Box<[u64; WORDS]>>,
+    /// Chunks in the set.
+    count: u64,
 }
 
 impl ChunkSet {
     /// Of a disk of so many chunks, none.
     pub fn new(chunks: u64) -> Self {
-        let words = usize::try_from(chunks.div_ceil(64)).expect("a bit for each chunk fits memory");
         Self {
-            words: vec![0; words],
+            chunks,
+            blocks: BTreeMap::new(),
+            count: 0,
         }
     }
 
-    /// Adds a stretch; `false` if one of it was in the set before or is none of the disk's.
-    pub fn insert(&mut self, start: u64, count: u64) -> bool {
-        let mut is_new = true;
-        let is_whole = self.each(start, count, |word, mask| {
-            is_new &= *word & mask == 0;
-            *word |= mask;
-        });
-        is_new && is_whole
+    /// How many chunks are in the set.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
-    /// Takes out a stretch.
-    pub fn remove(&mut self, start: u64, count: u64) {
-        let _is_whole = self.each(start, count, |word, mask| *word &= !mask);
+    /// Returns true if the chunk is in the set.
+    pub fn contains(&self, chunk: ChunkIndex) -> bool {
+        let block = self.blocks.get(&(chunk.0 / BLOCK));
+        block.is_some_and(|block| word_from(block, chunk.0 % BLOCK) & 1 != 0)
+    }
+
+    /// Adds a range; `false` if a chunk of it was in the set before or is none of the disk's.
+    pub fn insert(&mut self, range: ChunkRange) -> bool {
+        let on_disk = range.intersection(ChunkRange::new(0, self.chunks));
+        let before = self.count;
+        for (number, bits) in blocks(on_disk) {
+            let block = self.blocks.entry(number).or_default();
+            for (word, mask) in words(bits) {
+                self.count += u64::from((mask & !block[word]).count_ones());
+                block[word] |= mask;
+            }
+        }
+        range.fits(self.chunks) && self.count - before == range.count
+    }
+
+    /// Takes out a range.
+    pub fn remove(&mut self, range: ChunkRange) {
+        let on_disk = range.intersection(ChunkRange::new(0, self.chunks));
+        for (number, bits) in blocks(on_disk) {
+            let Some(block) = self.blocks.get_mut(&number) else {
+                continue;
+            };
+            for (word, mask) in words(bits) {
+                self.count -= u64::from((mask & block[word]).count_ones());
+                block[word] &= !mask;
+            }
+            if **block == [0; WORDS] {
+                self.blocks.remove(&number);
+            }
+        }
     }
 
     /// Takes out everything.
     pub fn clear(&mut self) {
-        self.words.fill(0);
+        self.blocks.clear();
+        self.count = 0;
     }
 
-    /// Its stretches in order, as first chunk and number.
-    pub fn stretches(&self) -> impl Iterator<Item = (u64, u64)> {
-        let mut next = 0;
+    /// Its ranges in order, as long as can be.
+    pub fn ranges(&self) -> impl Iterator<Item = ChunkRange> {
+        let mut next = ChunkIndex(0);
         std::iter::from_fn(move || {
-            let start = self.find(next, true)?;
-            let end = self
-                .find(start, false)
-                .unwrap_or(self.words.len() as u64 * 64);
-            next = end;
-            Some((start, end - start))
+            let first = self.next_in(next)?;
+            next = self.next_out(first);
+            Some(ChunkRange::between(first, next))
         })
     }
 
-    /// The first chunk from `from` on that is in the set, or that is not.
-    fn find(&self, from: u64, is_in: bool) -> Option<u64> {
-        let mut chunk = from;
-        while let Some(word) = self.words.get(usize::try_from(chunk / 64).ok()?) {
-            let bits = (if is_in { *word } else { !*word }) >> (chunk % 64);
-            if bits != 0 {
-                return Some(chunk + u64::from(bits.trailing_zeros()));
+    /// The first chunk from `from` on that is in the set.
+    pub fn next_in(&self, from: ChunkIndex) -> Option<ChunkIndex> {
+        for (number, block) in self.blocks.range(from.0 / BLOCK..) {
+            let start = number * BLOCK;
+            let mut bit = from.0.max(start) - start;
+            while bit < BLOCK {
+                let word = word_from(block, bit);
+                if word != 0 {
+                    return Some(ChunkIndex(start + bit + u64::from(word.trailing_zeros())));
+                }
+                bit = (bit / 64 + 1) * 64;
             }
-            chunk = (chunk / 64 + 1) * 64;
         }
         None
     }
 
-    /// Calls `act` for the bits of a stretch; `false` if it does not end on the disk.
-    fn each(&mut self, start: u64, count: u64, mut act: impl FnMut(&mut u64, u64)) -> bool {
-        let Some(end) = start.checked_add(count) else {
-            return false;
-        };
-        let mut chunk = start;
-        while chunk < end {
-            let word = usize::try_from(chunk / 64).ok();
-            let Some(word) = word.and_then(|word| self.words.get_mut(word)) else {
-                return false;
-            };
-            let from = chunk % 64;
-            let bits = (end - chunk).min(64 - from);
-            act(word, (u64::MAX >> (64 - bits)) << from);
-            chunk += bits;
+    /// The first chunk from `from` on that is not in the set; behind the disk's last there is one.
+    pub fn next_out(&self, from: ChunkIndex) -> ChunkIndex {
+        let mut chunk = from.0;
+        while let Some(block) = self.blocks.get(&(chunk / BLOCK)) {
+            let bit = chunk % BLOCK;
+            let in_a_row = u64::from(word_from(block, bit).trailing_ones());
+            chunk += in_a_row;
+            if in_a_row < 64 - bit % 64 {
+                break;
+            }
         }
-        true
+        ChunkIndex(chunk)
     }
+}
+
+/// The word of a bit of a block, from that bit on.
+fn word_from(block: &[u64; WORDS], bit: u64) -> u64 {
+    let word = usize::try_from(bit / 64).expect("a block is small");
+    block[word] >> (bit % 64)
+}
+
+/// The blocks of a range by number, each with the bits that the range has in it.
+fn blocks(range: ChunkRange) -> impl Iterator<Item = (u64, Range<u64>)> {
+    let (first, end) = (range.first.0, range.end().0);
+    let numbers = match range.is_empty() {
+        true => 0..0,
+        false => first / BLOCK..end.div_ceil(BLOCK),
+    };
+    numbers.map(move |number| {
+        let start = number * BLOCK;
+        let bits = first.max(start) - start..end.min(start + BLOCK) - start;
+        (number, bits)
+    })
+}
+
+/// The words of a block that have some of these bits, each with those bits of it.
+fn words(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+    (bits.start / 64..bits.end.div_ceil(64)).map(move |word| {
+        let from = bits.start.max(word * 64) - word * 64;
+        let until = bits.end.min(word * 64 + 64) - word * 64;
+        let mask = (u64::MAX >> (64 - (until - from))) << from;
+        (usize::try_from(word).expect("a block is small"), mask)
+    })
 }
 
 #[cfg(test)]
@@ -92,32 +160,36 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_set_of_chunks(
-            stretches in prop::collection::vec((any::<bool>(), 0_u64..200, 0_u64..100), 0..20),
+            ranges in prop::collection::vec((any::<bool>(), 0_u64..2500, 0_u64..1400), 0..20),
         ) {
-            let mut chunks = ChunkSet::new(320);
+            let mut chunks = ChunkSet::new(4000);
             let mut set = BTreeSet::new();
-            for (is_added, start, count) in stretches {
+            for (is_added, start, count) in ranges {
+                let range = ChunkRange::new(start, count);
                 if is_added {
                     let is_new = (start..start + count).all(|chunk| !set.contains(&chunk));
                     set.extend(start..start + count);
-                    prop_assert_eq!(chunks.insert(start, count), is_new);
+                    prop_assert_eq!(chunks.insert(range), is_new);
                 } else {
                     set.retain(|chunk| !(start..start + count).contains(chunk));
-                    chunks.remove(start, count);
+                    chunks.remove(range);
                 }
-                let found: Vec<(u64, u64)> = chunks.stretches().collect();
-                let listed = found.iter().flat_map(|(start, count)| *start..start + count);
+                let found: Vec<ChunkRange> = chunks.ranges().collect();
+                let listed = found.iter().flat_map(|range| range.iter()).map(|chunk| chunk.0);
                 prop_assert!(listed.eq(set.iter().copied()));
-                prop_assert!(found.windows(2).all(|two| two[0].0 + two[0].1 < two[1].0), "{found:?}");
+                prop_assert!(found.windows(2).all(|two| two[0].end() < two[1].first), "{found:?}");
+                prop_assert_eq!(chunks.count(), set.len() as u64);
+                prop_assert!((0..4001).all(|chunk| chunks.contains(ChunkIndex(chunk)) == set.contains(&chunk)));
             }
             chunks.clear();
-            prop_assert_eq!(chunks.stretches().count(), 0);
+            prop_assert_eq!(chunks.ranges().count(), 0);
+            prop_assert_eq!(chunks.count(), 0);
         }
     }
 
     #[test]
     fn what_is_none_of_the_disk_is_refused() {
-        assert!(!ChunkSet::new(64).insert(63, 2));
-        assert!(!ChunkSet::new(64).insert(u64::MAX, 2));
+        assert!(!ChunkSet::new(64).insert(ChunkRange::new(63, 2)));
+        assert!(!ChunkSet::new(64).insert(ChunkRange::new(u64::MAX, 2)));
     }
 }

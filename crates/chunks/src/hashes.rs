@@ -1,18 +1,18 @@
 //! The hashes of a disk's chunks, and the root over them.
 //!
-//! Memory is bounded whatever the disk holds: two bits for each chunk, kept for 64 chunks at once, take 0.6 MiB for each TiB, and the hashes lie in `pages`, of which
+//! Memory is bounded whatever the disk holds: two bits for each chunk, in two sets, take 0.3 MiB for each TiB, and the hashes lie in `pages`, of which
 //! 4 MiB are in memory. A chunk of zeros is kept as the absence of a hash.
 
 mod pages;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use pages::Pages;
 
-use crate::Extent;
 use crate::bad::BadRanges;
+use crate::chunk_set::ChunkSet;
+use crate::{ByteRange, ChunkIndex, ChunkRange};
 
 /// BLAKE3 of a chunk's bytes, or of a disk's chunk hashes.
 pub type Hash = [u8; 32];
@@ -40,13 +40,10 @@ impl Chunk {
 }
 
 /// Bytes of one chunk of a disk; the last one may be shorter.
-pub fn length_of(size_bytes: u64, chunk_bytes: u32, chunk: u64) -> u32 {
-    let left = size_bytes - chunk * u64::from(chunk_bytes);
+pub fn length_of(size_bytes: u64, chunk_bytes: u32, chunk: ChunkIndex) -> u32 {
+    let left = size_bytes - chunk.offset(chunk_bytes);
     u32::try_from(left).map_or(chunk_bytes, |left| left.min(chunk_bytes))
 }
-
-/// Chunks in a segment: what one entry of the map holds.
-const SEGMENT: u64 = 64;
 
 /// Hashes of zeros that are hashed at once.
 const STROKE: usize = 64;
@@ -58,30 +55,13 @@ const STROKE: usize = 64;
 pub struct ChunkHashes {
     size_bytes: u64,
     chunk_bytes: u32,
-    segments: BTreeMap<u64, Segment>,
+    known: ChunkSet,
+    /// Of the known ones, those that are not zeros.
+    data: ChunkSet,
     /// Of chunks of data. What stands there for others is of no meaning.
     hashes: Pages,
-    known: u64,
     /// Of known chunks.
     bad: BadRanges,
-}
-
-/// One bit for each chunk.
-#[derive(Debug, Clone, Copy, Default)]
-struct Segment {
-    known: u64,
-    /// Of the known ones, those that are not zeros.
-    data: u64,
-}
-
-impl Segment {
-    fn of_kind(self, kind: RunKind) -> u64 {
-        match kind {
-            RunKind::Unknown => !self.known,
-            RunKind::Zero => self.known & !self.data,
-            RunKind::Data => self.data,
-        }
-    }
 }
 
 impl ChunkHashes {
@@ -97,12 +77,13 @@ impl ChunkHashes {
     }
 
     fn with(size_bytes: u64, chunk_bytes: u32, hashes: Pages) -> Self {
+        let chunks = size_bytes.div_ceil(u64::from(chunk_bytes));
         Self {
             size_bytes,
             chunk_bytes,
-            segments: BTreeMap::new(),
+            known: ChunkSet::new(chunks),
+            data: ChunkSet::new(chunks),
             hashes,
-            known: 0,
             bad: BadRanges::default(),
         }
     }
@@ -122,19 +103,21 @@ impl ChunkHashes {
         self.size_bytes.div_ceil(u64::from(self.chunk_bytes))
     }
 
+    /// All chunks.
+    pub fn all(&self) -> ChunkRange {
+        ChunkRange::new(0, self.chunks())
+    }
+
     /// Bytes of one chunk.
-    pub fn length_of(&self, chunk: u64) -> u32 {
+    pub fn length_of(&self, chunk: ChunkIndex) -> u32 {
         length_of(self.size_bytes, self.chunk_bytes, chunk)
     }
 
     /// What is known of a chunk, but for its hash.
-    pub fn kind(&self, chunk: u64) -> RunKind {
-        let segment = self.segments.get(&(chunk / SEGMENT));
-        let segment = segment.copied().unwrap_or_default();
-        let bit = 1 << (chunk % SEGMENT);
-        if segment.data & bit != 0 {
+    pub fn kind(&self, chunk: ChunkIndex) -> RunKind {
+        if self.data.contains(chunk) {
             RunKind::Data
-        } else if segment.known & bit != 0 {
+        } else if self.known.contains(chunk) {
             RunKind::Zero
         } else {
             RunKind::Unknown
@@ -145,7 +128,7 @@ impl ChunkHashes {
     ///
     /// # Errors
     /// Its hash can't be read from the file, as from all that follow.
-    pub fn get(&mut self, chunk: u64) -> io::Result<Chunk> {
+    pub fn get(&mut self, chunk: ChunkIndex) -> io::Result<Chunk> {
         Ok(match self.kind(chunk) {
             RunKind::Unknown => Chunk::Unknown,
             RunKind::Zero => Chunk::Zero,
@@ -157,73 +140,44 @@ impl ChunkHashes {
     ///
     /// # Errors
     /// The file can't be written; then the chunk is what it was.
-    pub fn set(&mut self, chunk: u64, value: Chunk) -> io::Result<()> {
-        debug_assert!(chunk < self.chunks(), "chunk {chunk} is behind the end");
+    pub fn set(&mut self, chunk: ChunkIndex, value: Chunk) -> io::Result<()> {
+        debug_assert!(chunk.0 < self.chunks(), "chunk {chunk} is behind the end");
         match value {
-            Chunk::Unknown => self.forget(chunk, 1),
-            Chunk::Zero => self.set_zero(chunk, 1),
+            Chunk::Unknown => self.forget(chunk.into()),
+            Chunk::Zero => self.set_zero(chunk.into()),
             Chunk::Data(hash) => {
                 self.hashes.set(chunk, hash)?;
-                self.forget_bad(chunk, chunk + 1);
-                let bit = 1 << (chunk % SEGMENT);
-                let segment = self.segments.entry(chunk / SEGMENT).or_default();
-                self.known += u64::from(segment.known & bit == 0);
-                segment.known |= bit;
-                segment.data |= bit;
+                self.forget_bad(chunk.into());
+                self.known.insert(chunk.into());
+                self.data.insert(chunk.into());
             }
         }
         Ok(())
     }
 
-    /// Says that `count` chunks from `start` are zeros.
-    pub fn set_zero(&mut self, start: u64, count: u64) {
-        let end = start + count;
-        debug_assert!(end <= self.chunks(), "chunk {end} is behind the end");
-        if start == end {
-            return;
-        }
-        self.forget_bad(start, end);
-        for number in start / SEGMENT..end.div_ceil(SEGMENT) {
-            let bits = bits(number, start, end);
-            let segment = self.segments.entry(number).or_default();
-            self.known += u64::from((bits & !segment.known).count_ones());
-            segment.known |= bits;
-            segment.data &= !bits;
-        }
+    /// Says that chunks are zeros.
+    pub fn set_zero(&mut self, range: ChunkRange) {
+        debug_assert!(range.fits(self.chunks()), "{range:?} goes behind the end");
+        self.forget_bad(range);
+        self.known.insert(range);
+        self.data.remove(range);
     }
 
-    /// Forgets what `count` chunks from `start` are.
-    pub fn forget(&mut self, start: u64, count: u64) {
-        let end = (start + count).min(self.chunks());
-        if start >= end {
-            return;
-        }
-        self.forget_bad(start, end);
-        let mut empty = Vec::new();
-        for (&number, segment) in self
-            .segments
-            .range_mut(start / SEGMENT..end.div_ceil(SEGMENT))
-        {
-            let bits = bits(number, start, end);
-            self.known -= u64::from((bits & segment.known).count_ones());
-            segment.known &= !bits;
-            segment.data &= !bits;
-            if segment.known == 0 {
-                empty.push(number);
-            }
-        }
-        for number in empty {
-            self.segments.remove(&number);
-        }
+    /// Forgets what chunks are.
+    pub fn forget(&mut self, range: ChunkRange) {
+        let range = range.intersection(self.all());
+        self.forget_bad(range);
+        self.known.remove(range);
+        self.data.remove(range);
     }
 
     /// Says that the source can't read some bytes of a chunk whose other bytes are known. Goes when the chunk is set again or forgotten. `false` if
     /// they do not lie in one known chunk.
-    pub fn add_bad(&mut self, range: Extent) -> bool {
-        let chunk = range.start / u64::from(self.chunk_bytes);
+    pub fn add_bad(&mut self, range: ByteRange) -> bool {
+        let chunk = ChunkIndex::at(range.start, self.chunk_bytes);
         let is_of_one = range.start < range.end
-            && chunk < self.chunks()
-            && range.end <= self.start_of(chunk) + u64::from(self.length_of(chunk))
+            && chunk.0 < self.chunks()
+            && range.end <= chunk.offset(self.chunk_bytes) + u64::from(self.length_of(chunk))
             && self.kind(chunk) != RunKind::Unknown;
         if is_of_one {
             self.bad.add(range);
@@ -231,20 +185,20 @@ impl ChunkHashes {
         is_of_one
     }
 
-    /// What the source can't read of chunks from `start` to before `end`, in order, each range in one chunk.
-    pub fn bad_within(&self, start: u64, end: u64) -> impl Iterator<Item = Extent> {
-        self.bad.within(self.start_of(start), self.start_of(end))
+    /// What the source can't read of these chunks, in order, each range in one chunk.
+    pub fn bad_within(&self, range: ChunkRange) -> impl Iterator<Item = ByteRange> {
+        self.bad.within(self.bytes_of(range))
     }
 
-    /// The chunks of those from `start` to before `end` of which the source can't read everything. One may come more than once.
-    pub fn bad_chunks(&self, start: u64, end: u64) -> impl Iterator<Item = u64> {
-        let chunk_bytes = u64::from(self.chunk_bytes);
-        self.bad_within(start, end)
-            .map(move |range| range.start / chunk_bytes)
+    /// Those of these chunks of which the source can't read everything. One may come more than once.
+    pub fn bad_chunks(&self, range: ChunkRange) -> impl Iterator<Item = ChunkIndex> {
+        let chunk_bytes = self.chunk_bytes;
+        self.bad_within(range)
+            .map(move |range| ChunkIndex::at(range.start, chunk_bytes))
     }
 
     /// What the source can't read, in order. What touches across chunks is one range.
-    pub fn bad(&self) -> Vec<Extent> {
+    pub fn bad(&self) -> Vec<ByteRange> {
         self.bad.merged()
     }
 
@@ -253,30 +207,31 @@ impl ChunkHashes {
         self.bad.count()
     }
 
-    fn forget_bad(&mut self, start: u64, end: u64) {
-        self.bad.remove(self.start_of(start), self.start_of(end));
+    fn forget_bad(&mut self, range: ChunkRange) {
+        self.bad.remove(self.bytes_of(range));
     }
 
-    fn start_of(&self, chunk: u64) -> u64 {
-        chunk * u64::from(self.chunk_bytes)
+    fn bytes_of(&self, range: ChunkRange) -> ByteRange {
+        range.bytes(self.chunk_bytes, self.size_bytes)
     }
 
     /// Chunks of which something is known.
     pub fn known(&self) -> u64 {
-        self.known
+        self.known.count()
     }
 
     /// Whether every chunk is known.
     pub fn is_complete(&self) -> bool {
-        self.known == self.chunks()
+        self.known() == self.chunks()
     }
 
     /// Bytes of the known chunks.
     pub fn known_bytes(&self) -> u64 {
-        let chunks = self.chunks();
-        let mut bytes = self.known * u64::from(self.chunk_bytes);
-        if chunks > 0 && self.kind(chunks - 1) != RunKind::Unknown {
-            bytes -= u64::from(self.chunk_bytes - self.length_of(chunks - 1));
+        let mut bytes = self.known() * u64::from(self.chunk_bytes);
+        if let Some(last) = self.chunks().checked_sub(1).map(ChunkIndex)
+            && self.known.contains(last)
+        {
+            bytes -= u64::from(self.chunk_bytes - self.length_of(last));
         }
         bytes
     }
@@ -290,14 +245,14 @@ impl ChunkHashes {
             return Ok(None);
         }
         let mut root = Root::new(self.size_bytes, self.chunk_bytes);
-        let mut next = 0;
-        while next < self.chunks() {
-            let run = self.run(next, self.chunks());
-            next += run.count;
+        let mut next = ChunkIndex(0);
+        while next.0 < self.chunks() {
+            let run = self.run(next, self.all().end());
+            next = run.chunks.end();
             if run.kind == RunKind::Zero {
-                root.add_zeros(run.count);
+                root.add_zeros(run.chunks.count);
             } else {
-                for chunk in run.start..next {
+                for chunk in run.chunks.iter() {
                     root.add(&self.hashes.get(chunk)?);
                 }
             }
@@ -305,50 +260,35 @@ impl ChunkHashes {
         Ok(Some(root.finish(&self.bad())))
     }
 
-    /// The longest stretches of alike chunks, in order, from chunk `start` to before `end`.
-    pub fn runs(&self, start: u64, end: u64) -> impl Iterator<Item = Run> {
-        let end = end.min(self.chunks());
-        let mut next = start;
+    /// The longest runs of alike chunks among these, in order.
+    pub fn runs(&self, range: ChunkRange) -> impl Iterator<Item = Run> {
+        let range = range.intersection(self.all());
+        let mut next = range.first;
         std::iter::from_fn(move || {
-            (next < end).then(|| {
-                let run = self.run(next, end);
-                next += run.count;
+            (next < range.end()).then(|| {
+                let run = self.run(next, range.end());
+                next = run.chunks.end();
                 run
             })
         })
     }
 
-    /// The longest of alike chunks from `start` on.
-    fn run(&self, start: u64, end: u64) -> Run {
-        let kind = self.kind(start);
-        let mut next = start;
-        for (&number, segment) in self.segments.range(start / SEGMENT..end.div_ceil(SEGMENT)) {
-            let first = number * SEGMENT;
-            if next < first && kind != RunKind::Unknown {
-                break;
+    /// The longest of alike chunks from `first` on.
+    fn run(&self, first: ChunkIndex, end: ChunkIndex) -> Run {
+        let kind = self.kind(first);
+        let until = match kind {
+            RunKind::Unknown => self.known.next_in(first).unwrap_or(end),
+            RunKind::Data => self.data.next_out(first),
+            RunKind::Zero => {
+                let unknown = self.known.next_out(first);
+                self.data.next_in(first).unwrap_or(end).min(unknown)
             }
-            next = next.max(first);
-            next += u64::from((segment.of_kind(kind) >> (next - first)).trailing_ones());
-            if next < first + SEGMENT {
-                break;
-            }
+        };
+        Run {
+            kind,
+            chunks: ChunkRange::between(first, until.min(end)),
         }
-        // Where no segment is, nothing is known.
-        let is_known = self.segments.contains_key(&(next / SEGMENT));
-        if kind == RunKind::Unknown && next < end && !is_known {
-            next = end;
-        }
-        let count = next.min(end) - start;
-        Run { kind, start, count }
     }
-}
-
-/// The bits of a segment's chunks from `start` to before `end`, of which it has at least one.
-fn bits(segment: u64, start: u64, end: u64) -> u64 {
-    let first = segment * SEGMENT;
-    let from = start.max(first) - first;
-    let until = end.min(first + SEGMENT) - first;
-    (u64::MAX >> (SEGMENT - (until - from))) << from
 }
 
 /// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order; and where there is something that the source can't
@@ -402,7 +342,7 @@ impl Root {
     }
 
     /// The root of what was added, of which the source can't read these ranges.
-    pub fn finish(mut self, bad: &[Extent]) -> Hash {
+    pub fn finish(mut self, bad: &[ByteRange]) -> Hash {
         for range in bad {
             self.hasher.update(&range.start.to_le_bytes());
             self.hasher.update(&(range.end - range.start).to_le_bytes());
@@ -411,15 +351,13 @@ impl Root {
     }
 }
 
-/// A stretch of chunks that are alike.
+/// Chunks in a row that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// What they are.
     pub kind: RunKind,
-    /// The first.
-    pub start: u64,
-    /// How many.
-    pub count: u64,
+    /// Which.
+    pub chunks: ChunkRange,
 }
 
 /// What the chunks of a run are.
@@ -468,28 +406,33 @@ mod tests {
 
     use super::*;
 
-    const CHUNKS: u64 = 300;
+    /// More than a block of a set.
+    const CHUNKS: u64 = 2100;
 
     #[derive(Debug, Clone)]
     enum Step {
-        Set(u64, u8),
-        Zero(u64, u64),
-        Forget(u64, u64),
+        Set(ChunkIndex, u8),
+        Zero(ChunkRange),
+        Forget(ChunkRange),
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let stretch = (0..CHUNKS).prop_flat_map(|start| (Just(start), 0..=CHUNKS - start));
+        let range = (0..CHUNKS).prop_flat_map(|first| {
+            (0..=CHUNKS - first).prop_map(move |count| ChunkRange::new(first, count))
+        });
         prop_oneof![
-            (0..CHUNKS, any::<u8>()).prop_map(|(chunk, value)| Step::Set(chunk, value)),
-            stretch
-                .clone()
-                .prop_map(|(start, count)| Step::Zero(start, count)),
-            stretch.prop_map(|(start, count)| Step::Forget(start, count)),
+            (0..CHUNKS, any::<u8>()).prop_map(|(chunk, value)| Step::Set(ChunkIndex(chunk), value)),
+            range.clone().prop_map(Step::Zero),
+            range.prop_map(Step::Forget),
         ]
     }
 
-    fn index(chunk: u64) -> usize {
-        usize::try_from(chunk).unwrap()
+    fn index(chunk: ChunkIndex) -> usize {
+        usize::try_from(chunk.0).unwrap()
+    }
+
+    fn indices(range: ChunkRange) -> std::ops::Range<usize> {
+        index(range.first)..index(range.end())
     }
 
     proptest! {
@@ -499,25 +442,25 @@ mod tests {
             steps in prop::collection::vec(step(), 0..40), tail in 1_u64..=8, start in 0..CHUNKS, count in 0..=CHUNKS
         ) {
             let mut hashes = ChunkHashes::new((CHUNKS - 1) * 8 + tail, 8);
-            let mut list = vec![Chunk::Unknown; index(CHUNKS)];
+            let mut list = vec![Chunk::Unknown; index(ChunkIndex(CHUNKS))];
             for step in steps {
                 match step {
                     Step::Set(chunk, value) => {
                         hashes.set(chunk, Chunk::Data([value; 32])).unwrap();
                         list[index(chunk)] = Chunk::Data([value; 32]);
                     }
-                    Step::Zero(start, count) => {
-                        hashes.set_zero(start, count);
-                        list[index(start)..index(start + count)].fill(Chunk::Zero);
+                    Step::Zero(range) => {
+                        hashes.set_zero(range);
+                        list[indices(range)].fill(Chunk::Zero);
                     }
-                    Step::Forget(start, count) => {
-                        hashes.forget(start, count);
-                        list[index(start)..index(start + count)].fill(Chunk::Unknown);
+                    Step::Forget(range) => {
+                        hashes.forget(range);
+                        list[indices(range)].fill(Chunk::Unknown);
                     }
                 }
             }
             let mut known_bytes = 0;
-            for (chunk, value) in (0..).zip(&list) {
+            for (chunk, value) in (0..).map(ChunkIndex).zip(&list) {
                 prop_assert_eq!(hashes.get(chunk).unwrap(), *value);
                 known_bytes += if *value == Chunk::Unknown { 0 } else { u64::from(hashes.length_of(chunk)) };
             }
@@ -528,15 +471,15 @@ mod tests {
             let end = (start + count).min(CHUNKS);
             let mut next = start;
             let mut last = None;
-            for run in hashes.runs(start, start + count) {
-                prop_assert_eq!(run.start, next);
-                prop_assert!(run.count > 0);
+            for run in hashes.runs(ChunkRange::new(start, count)) {
+                prop_assert_eq!(run.chunks.first.0, next);
+                prop_assert!(!run.chunks.is_empty());
                 prop_assert_ne!(last, Some(run.kind), "runs are as long as can be");
-                for chunk in run.start..run.start + run.count {
+                for chunk in run.chunks.iter() {
                     prop_assert_eq!(RunKind::from(list[index(chunk)]), run.kind);
                 }
                 last = Some(run.kind);
-                next = run.start + run.count;
+                next = run.chunks.end().0;
             }
             prop_assert_eq!(next, end.max(start));
 
@@ -544,7 +487,7 @@ mod tests {
             let naive = list.iter().all(|chunk| *chunk != Chunk::Unknown).then(|| {
                 let mut bytes = hashes.size_bytes().to_le_bytes().to_vec();
                 bytes.extend(8_u32.to_le_bytes());
-                for (chunk, value) in (0..).zip(&list) {
+                for (chunk, value) in (0..).map(ChunkIndex).zip(&list) {
                     bytes.extend(match value {
                         Chunk::Data(hash) => *hash,
                         _ => hash(&vec![0; hashes.length_of(chunk) as usize]),
@@ -559,7 +502,7 @@ mod tests {
     #[test]
     fn the_root_of_nothing_but_zeros_is_that_of_its_bytes() {
         let mut hashes = ChunkHashes::new(CHUNKS * 8 - 3, 8);
-        hashes.set_zero(0, CHUNKS);
+        hashes.set_zero(hashes.all());
         let mut bytes = hashes.size_bytes().to_le_bytes().to_vec();
         bytes.extend(8_u32.to_le_bytes());
         for _ in 1..CHUNKS {

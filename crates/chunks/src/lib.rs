@@ -4,7 +4,8 @@
 //! together have a root. This crate holds what sender, receiver, chunk map and manifest share about that, and nothing that knows a disk, a socket or a
 //! job:
 //!
-//! - [`Extent`] is a range of bytes, [`chunk_set`] a set of chunks, [`bad`] the ranges that a source can't read.
+//! - [`ChunkIndex`] is the number of a chunk, [`ChunkRange`] chunks in a row, [`ByteRange`] bytes in a row. No range is a pair of numbers.
+//! - [`chunk_set`] is a set of chunks, [`bad`] the ranges of bytes that a source can't read.
 //! - [`hashes`] is what is known of every chunk of a disk, in bounded memory.
 //! - [`packing`] makes chunks smaller on the way.
 //! - [`Version`] tells one content of a source from another.
@@ -15,13 +16,13 @@
 pub mod bad;
 pub mod buffer;
 pub mod chunk_set;
-mod extent;
 mod fingerprint;
 pub mod hashes;
 pub mod packing;
+mod range;
 
-pub use extent::{Extent, without};
 pub use fingerprint::Version;
+pub use range::{ByteRange, ChunkIndex, ChunkRange, without};
 
 /// Bytes of a chunk: the unit of hashing, transfer and resume. The protocol and the files carry the size.
 pub const CHUNK_BYTES: u32 = 1 << 20;

@@ -40,7 +40,7 @@ use std::time::Duration;
 pub use tool::ToolError;
 pub(super) use tool::{INPUT, OpenDisk, Tool, Tools};
 
-use chunks::Extent;
+use chunks::ByteRange;
 use view::View;
 
 /// Longest look at all file systems of a disk. The sender looks a second time while the receiver waits, so it is shorter than a stall.
@@ -61,7 +61,7 @@ pub struct Frozen {
     disk: PathBuf,
     size_bytes: u64,
     view: View,
-    free: Vec<Extent>,
+    free: Vec<ByteRange>,
     /// Why the free space of some of its file systems is not known.
     copied: Vec<Unknown>,
 }
@@ -71,7 +71,7 @@ pub struct Frozen {
 struct FileSystem {
     size_bytes: u64,
     /// In order, from its beginning.
-    free: Vec<Extent>,
+    free: Vec<ByteRange>,
 }
 
 /// Why the free space of a disk or a file system is not known.
@@ -155,7 +155,7 @@ fn frozen(disk: &Path, size_bytes: u64) -> Result<Frozen, Unknown> {
             }
         }
     }
-    free.sort_unstable_by_key(|range: &Extent| range.start);
+    free.sort_unstable_by_key(|range: &ByteRange| range.start);
     if free.is_empty()
         && let Some(unknown) = copied.pop()
     {
@@ -172,7 +172,7 @@ fn frozen(disk: &Path, size_bytes: u64) -> Result<Frozen, Unknown> {
 
 impl Frozen {
     /// The ranges that no file system uses, in order and apart from each other, on the disk.
-    pub fn free(&self) -> &[Extent] {
+    pub fn free(&self) -> &[ByteRange] {
         &self.free
     }
 

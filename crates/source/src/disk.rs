@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chunks::Extent;
+use chunks::ByteRange;
 use chunks::buffer::ALIGNMENT;
 use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
@@ -25,7 +25,7 @@ pub trait Source: Debug + Send + Sync {
     /// Bytes of the least piece that can be lost without what lies around it.
     fn sector_bytes(&self) -> usize;
     /// Where there may be data in the first `size_bytes`. Everything, where nobody can say.
-    fn extents(&self, size_bytes: u64) -> Vec<Extent>;
+    fn extents(&self, size_bytes: u64) -> Vec<ByteRange>;
     /// Looks whether it is being written, and which version of it this is. May take some moments.
     fn observe(&self) -> Observed;
     /// Reads into the buffer, perhaps less than it holds, and answers with how much. Nothing is the end.
@@ -116,7 +116,7 @@ impl Source for FileSource {
         self.sector_bytes
     }
 
-    fn extents(&self, size_bytes: u64) -> Vec<Extent> {
+    fn extents(&self, size_bytes: u64) -> Vec<ByteRange> {
         extents::of(&self.buffered, size_bytes).to_read(size_bytes)
     }
 

@@ -5,23 +5,23 @@ use std::fs::File;
 use fiemap::{Fiemap, FiemapExtent, FiemapExtentFlags, FiemapFlags};
 use rustix::fs::{SeekFrom, seek};
 
-use chunks::Extent;
+use chunks::ByteRange;
 
 /// What is known of where the data of a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extents {
     /// Only here. Everything between reads as zeros.
-    At(Vec<Extent>),
+    At(Vec<ByteRange>),
     /// Nobody can say, as with block devices: it is read from beginning to end.
     Unknown,
 }
 
 impl Extents {
     /// What has to be read of a source of so many bytes.
-    pub fn to_read(self, size_bytes: u64) -> Vec<Extent> {
+    pub fn to_read(self, size_bytes: u64) -> Vec<ByteRange> {
         match self {
             Self::At(extents) => extents,
-            Self::Unknown => vec![Extent {
+            Self::Unknown => vec![ByteRange {
                 start: 0,
                 end: size_bytes,
             }],
@@ -39,7 +39,7 @@ pub(super) fn of(file: &File, size_bytes: u64) -> Extents {
     }
 }
 
-fn covers(extents: &[Extent], size_bytes: u64) -> bool {
+fn covers(extents: &[ByteRange], size_bytes: u64) -> bool {
     matches!(extents, [only] if only.start == 0 && only.end >= size_bytes)
 }
 
@@ -50,7 +50,7 @@ fn by_seeking(file: &File, size_bytes: u64) -> Extents {
         match seek(file, SeekFrom::Data(position)) {
             Ok(start) => {
                 let end = seek(file, SeekFrom::Hole(start)).unwrap_or(size_bytes);
-                extents.push(Extent { start, end });
+                extents.push(ByteRange { start, end });
                 position = end.max(start + 1);
             }
             Err(rustix::io::Errno::NXIO) => break,
@@ -70,11 +70,11 @@ fn by_fiemap(file: &File, size_bytes: u64) -> Option<Extents> {
 
 /// Those that hold data. Preallocated blocks that nobody has written read as zeros, and only an extent that says so is one of them: whatever else
 /// is unusual about an extent, it is read.
-fn written(extents: &[FiemapExtent], size_bytes: u64) -> Vec<Extent> {
+fn written(extents: &[FiemapExtent], size_bytes: u64) -> Vec<ByteRange> {
     extents
         .iter()
         .filter(|extent| !extent.fe_flags.contains(FiemapExtentFlags::UNWRITTEN))
-        .map(|extent| Extent {
+        .map(|extent| ByteRange {
             start: extent.fe_logical,
             end: (extent.fe_logical + extent.fe_length).min(size_bytes),
         })
@@ -97,7 +97,7 @@ mod tests {
         file.write_all_at(&[1; 65_536], 1 << 20).unwrap();
         let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&file, flags, 4 << 20, 1 << 20).unwrap();
-        let expected = vec![Extent {
+        let expected = vec![ByteRange {
             start: 1 << 20,
             end: (1 << 20) + 65_536,
         }];
@@ -112,7 +112,7 @@ mod tests {
     fn a_block_device_says_nothing_and_is_read_to_its_end() {
         assert_eq!(
             Extents::Unknown.to_read(10),
-            vec![Extent { start: 0, end: 10 }]
+            vec![ByteRange { start: 0, end: 10 }]
         );
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use chunks::{Extent, Version};
+use chunks::{ByteRange, Version};
 
 use super::{FileSource, Source, Sources};
 use crate::Observed;
@@ -143,7 +143,7 @@ impl Source for FaultySource {
         self.faults.state().sector_bytes
     }
 
-    fn extents(&self, size_bytes: u64) -> Vec<Extent> {
+    fn extents(&self, size_bytes: u64) -> Vec<ByteRange> {
         self.file.extents(size_bytes)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chunks::Extent;
+use chunks::ByteRange;
 use chunks::buffer::AlignedBuffer;
 use domain::parameters::BadSectors;
 use rustix::io::Errno;
@@ -70,7 +70,7 @@ impl SourceReader {
     }
 
     /// Where there may be data. Everything, where nobody can say.
-    pub fn extents(&self) -> Vec<Extent> {
+    pub fn extents(&self) -> Vec<ByteRange> {
         self.source.extents(self.size_bytes)
     }
 
@@ -89,7 +89,7 @@ impl SourceReader {
     ///
     /// # Errors
     /// [`SourceError::Read`] with the first bytes that can't be read; [`SourceError::Resized`] if the disk ends before.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, SourceError> {
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<ByteRange>, SourceError> {
         let mut tries = 0;
         let error = loop {
             let Err(error) = self.fill(offset, buffer) else {
@@ -153,8 +153,8 @@ impl SourceReader {
     }
 
     /// Reads what can be read, piece by piece, and answers with the sectors that can't, in order; their bytes are zeros.
-    fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Extent>, SourceError> {
-        let mut lost: Vec<Extent> = Vec::new();
+    fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<ByteRange>, SourceError> {
+        let mut lost: Vec<ByteRange> = Vec::new();
         for (piece, at) in pieces(offset, buffer, PIECE_BYTES) {
             if self.can_fill(at, piece)? {
                 continue;
@@ -167,7 +167,7 @@ impl SourceReader {
                 let end = start + sector.len() as u64;
                 match lost.last_mut() {
                     Some(last) if last.end == start => last.end = end,
-                    _ => lost.push(Extent { start, end }),
+                    _ => lost.push(ByteRange { start, end }),
                 }
             }
         }
@@ -359,7 +359,7 @@ mod tests {
         faults.lose(700..701);
         let mut buffer = AlignedBuffer::new(SIZE);
         let lost = disk.read(0, buffer.as_mut_slice()).unwrap();
-        let range = |start, end| Extent { start, end };
+        let range = |start, end| ByteRange { start, end };
         assert_eq!(lost, [range(512, 1024), range(65_024, 66_048)]);
         content[512..1024].fill(0);
         content[65_024..66_048].fill(0);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use chunks::hashes::{hash, is_zero};
 use chunks::packing::Codec;
-use chunks::{CHUNK_BYTES, Extent};
+use chunks::{ByteRange, CHUNK_BYTES};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use domain::disk::DiskIndex;
 use transfer::plan::claims;
@@ -59,7 +59,7 @@ fn chunks(criterion: &mut Criterion) {
 fn frames(criterion: &mut Criterion) {
     let frame = Frame::Data {
         disk: DiskIndex(0),
-        chunk: 7,
+        chunk: chunks::ChunkIndex(7),
         hash: [3; 32],
         codec: Codec::Zstd,
         stored_bytes: 4096,
@@ -73,8 +73,8 @@ fn frames(criterion: &mut Criterion) {
 }
 
 fn plans(criterion: &mut Criterion) {
-    let extents: Vec<Extent> = (0..100_000)
-        .map(|number| Extent {
+    let extents: Vec<ByteRange> = (0..100_000)
+        .map(|number| ByteRange {
             start: number * (3 << 20),
             end: number * (3 << 20) + (1 << 20) + 4096,
         })

@@ -40,7 +40,7 @@ use crate::disk::{FileStorage, Storage, sync_parent};
 use crate::fresh::Fresh;
 
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
-use chunks::{Extent, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
 use record::{RECORD_ENTRIES, decode, encode, records};
 
 const MAGIC: &[u8; 8] = b"WHCHUNKS";
@@ -56,44 +56,29 @@ const COMPACT_FROM: u64 = 4 << 20;
 const CLOSED: [u8; 1] = [4];
 /// Bytes of chunks that are read again where a map was not closed: twice what may wait for a flush, and more than disks have of cache.
 pub(crate) const UNSURE_BYTES: u64 = 256 << 20;
-/// The same for stretches, which may be zeros that are not read.
-const UNSURE_STRETCHES: usize = 4096;
+/// The same for ranges, which may be zeros that are not read.
+const UNSURE_RANGES: usize = 4096;
 
 /// What became of a chunk, or of a stretch of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
     /// Chunks of zeros.
-    Zeros {
-        /// The first.
-        start: u64,
-        /// How many.
-        count: u64,
-    },
+    Zeros(ChunkRange),
     /// One chunk of data.
     Data {
         /// Which.
-        chunk: u64,
+        chunk: ChunkIndex,
         /// BLAKE3 of its bytes.
         hash: Hash,
     },
     /// What the source can't read of the chunk that stands in front of this in the same record; its bytes are zeros.
-    Bad(Extent),
+    Bad(ByteRange),
     /// Chunks that are about to be overwritten.
-    Forgotten {
-        /// The first.
-        start: u64,
-        /// How many.
-        count: u64,
-    },
+    Forgotten(ChunkRange),
     /// What stands behind this was read from that version of the source; without one nobody knows.
     Version(Option<Version>),
     /// Chunks that were read again and found to be what is known.
-    Same {
-        /// The first.
-        start: u64,
-        /// How many.
-        count: u64,
-    },
+    Same(ChunkRange),
 }
 
 impl Written {
@@ -103,13 +88,13 @@ impl Written {
     /// The hashes can't be kept.
     pub fn apply(&self, hashes: &mut ChunkHashes) -> io::Result<()> {
         match self {
-            Self::Zeros { start, count } => hashes.set_zero(*start, *count),
+            Self::Zeros(range) => hashes.set_zero(*range),
             Self::Data { chunk, hash } => hashes.set(*chunk, Chunk::Data(*hash))?,
             Self::Bad(range) => {
                 let _is_of_that_chunk = hashes.add_bad(*range);
             }
-            Self::Forgotten { start, count } => hashes.forget(*start, *count),
-            Self::Version(_) | Self::Same { .. } => {}
+            Self::Forgotten(range) => hashes.forget(*range),
+            Self::Version(_) | Self::Same(_) => {}
         }
         Ok(())
     }
@@ -124,14 +109,14 @@ pub struct Opened {
     pub known: ChunkHashes,
     /// What of it was read from the source as it was last.
     pub fresh: Fresh,
-    /// The stretches that were recorded last, as first chunk and number, where the map was not closed.
-    pub unsure: Vec<(u64, u64)>,
+    /// What was recorded last, where the map was not closed.
+    pub unsure: Vec<ChunkRange>,
 }
 
 /// What was recorded last, as long as nobody says that the map was closed.
 #[derive(Debug)]
 struct Recent {
-    stretches: VecDeque<(u64, u64)>,
+    ranges: VecDeque<ChunkRange>,
     most: usize,
 }
 
@@ -139,24 +124,23 @@ impl Recent {
     fn new(chunk_bytes: u32) -> Self {
         let chunks = usize::try_from(UNSURE_BYTES / u64::from(chunk_bytes)).unwrap_or(usize::MAX);
         Self {
-            stretches: VecDeque::new(),
-            most: chunks.clamp(1, UNSURE_STRETCHES),
+            ranges: VecDeque::new(),
+            most: chunks.clamp(1, UNSURE_RANGES),
         }
     }
 
     fn note(&mut self, entry: &Written) {
-        let stretch = match entry {
-            Written::Zeros { start, count } => (*start, *count),
-            Written::Data { chunk, .. } => (*chunk, 1),
-            Written::Bad(_)
-            | Written::Forgotten { .. }
-            | Written::Version(_)
-            | Written::Same { .. } => return,
+        let range = match entry {
+            Written::Zeros(range) => *range,
+            Written::Data { chunk, .. } => (*chunk).into(),
+            Written::Bad(_) | Written::Forgotten(_) | Written::Version(_) | Written::Same(_) => {
+                return;
+            }
         };
-        if self.stretches.len() >= self.most {
-            self.stretches.pop_front();
+        if self.ranges.len() >= self.most {
+            self.ranges.pop_front();
         }
-        self.stretches.push_back(stretch);
+        self.ranges.push_back(range);
     }
 }
 
@@ -236,7 +220,7 @@ impl ChunkMap {
             map,
             known: hashes,
             fresh,
-            unsure: recent.stretches.into(),
+            unsure: recent.ranges.into(),
         })
     }
 
@@ -264,8 +248,8 @@ impl ChunkMap {
     /// Appends all that is known.
     fn copy(&mut self, known: &mut ChunkHashes, fresh: &Fresh) -> Result<(), TransferError> {
         let mut end = self.length;
-        let mut next = 0;
-        while next < known.chunks() {
+        let mut next = ChunkIndex(0);
+        while next < known.all().end() {
             let entries = entries(known, &mut next);
             let entries =
                 entries.map_err(|error| TransferError::target("read", &self.path, error))?;
@@ -274,8 +258,7 @@ impl ChunkMap {
             }
         }
         if fresh.version().is_some() {
-            let same = fresh.stretches();
-            let same = same.map(|(start, count)| Written::Same { start, count });
+            let same = fresh.ranges().map(Written::Same);
             let version = std::iter::once(Written::Version(fresh.version()));
             let entries: Vec<Written> = version.chain(same).collect();
             for part in records(&entries) {
@@ -344,7 +327,7 @@ fn replay(
             break;
         }
         if body == CLOSED {
-            recent.stretches.clear();
+            recent.ranges.clear();
             good += PREFIX + body_bytes;
             continue;
         }
@@ -363,33 +346,35 @@ fn replay(
 
 /// Bytes of the shortest journal that says this.
 fn needed(hashes: &ChunkHashes) -> u64 {
-    let runs = hashes.runs(0, hashes.chunks());
+    let runs = hashes.runs(hashes.all());
     runs.map(|run| match run.kind {
         RunKind::Unknown => 0,
         RunKind::Zero => 13,
-        RunKind::Data => 41 * run.count,
+        RunKind::Data => 41 * run.chunks.count,
     })
     .sum::<u64>()
         + 13 * hashes.bad_ranges() as u64
 }
 
 /// What the next record of a journal that says this holds, from chunk `next` on.
-fn entries(hashes: &mut ChunkHashes, next: &mut u64) -> io::Result<Vec<Written>> {
+fn entries(hashes: &mut ChunkHashes, next: &mut ChunkIndex) -> io::Result<Vec<Written>> {
+    let end = hashes.all().end();
     let mut entries = Vec::new();
-    while entries.len() < RECORD_ENTRIES && *next < hashes.chunks() {
-        let start = *next;
-        if let Chunk::Data(hash) = hashes.get(start)? {
-            entries.push(Written::Data { chunk: start, hash });
-            *next += 1;
+    while entries.len() < RECORD_ENTRIES && *next < end {
+        let chunk = *next;
+        if let Chunk::Data(hash) = hashes.get(chunk)? {
+            entries.push(Written::Data { chunk, hash });
+            *next = chunk.next();
         } else {
-            let run = hashes.runs(start, hashes.chunks()).next();
-            let count = run.map_or(1, |run| run.count);
-            if hashes.kind(start) == RunKind::Zero {
-                entries.push(Written::Zeros { start, count });
+            let run = hashes.runs(ChunkRange::between(chunk, end)).next();
+            let range = run.map_or(chunk.into(), |run| run.chunks);
+            if hashes.kind(chunk) == RunKind::Zero {
+                entries.push(Written::Zeros(range));
             }
-            *next += count;
+            *next = range.end();
         }
-        entries.extend(hashes.bad_within(start, *next).map(Written::Bad));
+        let bad = hashes.bad_within(ChunkRange::between(chunk, *next));
+        entries.extend(bad.map(Written::Bad));
     }
     Ok(entries)
 }
@@ -403,13 +388,13 @@ mod tests {
 
     fn data(chunk: u64, byte: u8) -> Written {
         Written::Data {
-            chunk,
+            chunk: ChunkIndex(chunk),
             hash: [byte; 32],
         }
     }
 
     fn list(hashes: &mut ChunkHashes) -> Vec<Chunk> {
-        let chunks = 0..hashes.chunks();
+        let chunks = hashes.all().iter();
         chunks.map(|chunk| hashes.get(chunk).unwrap()).collect()
     }
 
@@ -426,12 +411,9 @@ mod tests {
             vec![
                 data(0, 1),
                 data(99, 2),
-                Written::Zeros {
-                    start: 10,
-                    count: 80,
-                },
+                Written::Zeros(ChunkRange::new(10, 80)),
             ],
-            vec![Written::Forgotten { start: 9, count: 3 }, data(0, 3)],
+            vec![Written::Forgotten(ChunkRange::new(9, 3)), data(0, 3)],
             vec![data(10, 4)],
         ];
         for record in records {
@@ -466,11 +448,11 @@ mod tests {
             map.append(&[data(50, 9)]).unwrap();
             let (_, mut reopened) = open(&cut);
             assert_eq!(
-                reopened.get(50).unwrap(),
+                reopened.get(ChunkIndex(50)).unwrap(),
                 Chunk::Data([9; 32]),
                 "cut at {length}"
             );
-            assert_eq!(reopened.get(0).unwrap(), whole[0]);
+            assert_eq!(reopened.get(ChunkIndex(0)).unwrap(), whole[0]);
         }
     }
 
@@ -497,13 +479,16 @@ mod tests {
         let path = directory.path().join("map");
         write_journal(&path);
         let unsure = |path: &Path| ChunkMap::open(path, SIZE, CHUNK).unwrap().unsure;
-        assert_eq!(unsure(&path), [(0, 1), (99, 1), (10, 80), (0, 1), (10, 1)]);
+        let range = ChunkRange::new;
+        let recorded =
+            [(0, 1), (99, 1), (10, 80), (0, 1), (10, 1)].map(|(first, count)| range(first, count));
+        assert_eq!(unsure(&path), recorded);
         let (mut map, _) = open(&path);
         map.close().unwrap();
         assert!(unsure(&path).is_empty(), "it was closed");
         let (mut map, _) = open(&path);
         map.append(&[data(7, 7)]).unwrap();
-        assert_eq!(unsure(&path), [(7, 1)], "it was opened again and fell");
+        assert_eq!(unsure(&path), [range(7, 1)], "it was opened again and fell");
 
         // With chunks of the usual size, the last 256 MiB.
         let path = directory.path().join("large");
@@ -512,7 +497,7 @@ mod tests {
         map.append(&(0..1000).map(|chunk| data(chunk, 1)).collect::<Vec<_>>())
             .unwrap();
         let unsure = ChunkMap::open(&path, size, 1 << 20).unwrap().unsure;
-        let last: Vec<(u64, u64)> = (744..1000).map(|chunk| (chunk, 1)).collect();
+        let last: Vec<ChunkRange> = (744..1000).map(|chunk| range(chunk, 1)).collect();
         assert_eq!(unsure, last);
     }
 
@@ -543,10 +528,7 @@ mod tests {
         } = open();
         for round in 0..3 {
             let mut all: Vec<Written> = (0..50_000).map(|chunk| data(chunk, round)).collect();
-            all.push(Written::Zeros {
-                start: 60_000,
-                count: 7,
-            });
+            all.push(Written::Zeros(ChunkRange::new(60_000, 7)));
             map.append(&all).unwrap();
             for entry in &all {
                 entry.apply(&mut hashes).unwrap();
@@ -558,7 +540,9 @@ mod tests {
         assert!(std::fs::metadata(&path).unwrap().len() < long / 2);
         reopened.map.append(&[data(99_999, 7)]).unwrap();
         let mut reopened = open().known;
-        hashes.set(99_999, Chunk::Data([7; 32])).unwrap();
+        hashes
+            .set(ChunkIndex(99_999), Chunk::Data([7; 32]))
+            .unwrap();
         assert_eq!(list(&mut reopened), list(&mut hashes));
     }
 }

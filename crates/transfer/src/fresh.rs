@@ -4,8 +4,8 @@
 //! reads anything. What arrives from then on, or is found to be what is there, was read from that version. So when the sender comes back, after whatever
 //! fall, and names the same version, none of these chunks has changed. Another version, or none, and nothing is known any more.
 
-use chunks::Version;
 use chunks::chunk_set::ChunkSet;
+use chunks::{ChunkRange, Version};
 
 use crate::chunk_map::Written;
 
@@ -30,9 +30,9 @@ impl Fresh {
         self.version
     }
 
-    /// The chunks, as first and number, in order.
-    pub fn stretches(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.chunks.stretches()
+    /// The chunks, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = ChunkRange> {
+        self.chunks.ranges()
     }
 
     /// Enters what a journal of the target says.
@@ -42,14 +42,14 @@ impl Fresh {
                 self.version = version;
                 self.chunks.clear();
             }
-            Written::Forgotten { start, count } => self.chunks.remove(start, count),
+            Written::Forgotten(range) => self.chunks.remove(range),
             // Nobody asks for chunks of no version.
             _ if self.version.is_none() => {}
-            Written::Zeros { start, count } | Written::Same { start, count } => {
-                self.chunks.insert(start, count);
+            Written::Zeros(range) | Written::Same(range) => {
+                self.chunks.insert(range);
             }
             Written::Data { chunk, .. } => {
-                self.chunks.insert(chunk, 1);
+                self.chunks.insert(chunk.into());
             }
             Written::Bad(_) => {}
         }

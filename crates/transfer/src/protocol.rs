@@ -9,7 +9,7 @@ use std::time::Duration;
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use chunks::packing::Codec;
-use chunks::{Extent, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
 use domain::disk::{DiskIndex, Moment};
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +21,9 @@ pub const VERSION: u16 = 7;
 /// Longest control message.
 pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 
-/// Most hashes, and most stretches, in a page of what the receiver has.
+/// Most hashes, and most ranges, in a page of what the receiver has.
 const PAGE_HASHES: u64 = 16_384;
-pub const PAGE_STRETCHES: usize = 16_384;
+pub const PAGE_RANGES: usize = 16_384;
 
 /// Most bytes of a probe's stream, and how long the receiver measures it: first QUIC has to find out how large
 /// its datagrams may be. On a slow link it goes on, since a stream that has lost a datagram stands and then comes at once: until so much has come as
@@ -110,8 +110,8 @@ pub enum ToSender {
     Fresh {
         /// Which disk.
         index: DiskIndex,
-        /// First chunk and number, in order, at most [`PAGE_STRETCHES`] of them.
-        stretches: Vec<(u64, u64)>,
+        /// In order, at most [`PAGE_RANGES`] of them.
+        chunks: Vec<ChunkRange>,
     },
     /// All parts of all disks were told: the sender may begin.
     PresentEnd,
@@ -133,19 +133,19 @@ pub enum ToSender {
     },
 }
 
-/// A part of what the receiver has of a disk: stretches without a gap from chunk `start` on.
+/// A part of what the receiver has of a disk: ranges without a gap from chunk `first` on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Which disk.
     pub index: DiskIndex,
-    start: u64,
-    stretches: Vec<Stretch>,
+    first: ChunkIndex,
+    parts: Vec<Part>,
     /// What the source could not read of these chunks.
-    bad: Vec<Extent>,
+    bad: Vec<ByteRange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Stretch {
+enum Part {
     Unknown(u64),
     Zeros(u64),
     Data(Vec<Hash>),
@@ -169,47 +169,49 @@ pub enum DecodeError {
 }
 
 impl Page {
-    /// What is known of a disk from chunk `start` on, as far as it fits a message; and where the next page begins, if there is one.
+    /// What is known of a disk from chunk `first` on, as far as it fits a message; and where the next page begins, if there is one.
     ///
     /// # Errors
     /// The hashes can't be read.
     pub fn of(
         index: DiskIndex,
         hashes: &mut ChunkHashes,
-        start: u64,
-    ) -> io::Result<(Self, Option<u64>)> {
-        let mut stretches = Vec::new();
+        first: ChunkIndex,
+    ) -> io::Result<(Self, Option<ChunkIndex>)> {
+        let mut parts = Vec::new();
         let mut hashes_left = PAGE_HASHES;
-        let mut next = start;
-        while hashes_left > 0 && stretches.len() < PAGE_STRETCHES {
-            let Some(run) = hashes.runs(next, hashes.chunks()).next() else {
+        let end = hashes.all().end();
+        let mut next = first;
+        while hashes_left > 0 && parts.len() < PAGE_RANGES {
+            let Some(run) = hashes.runs(ChunkRange::between(next, end)).next() else {
                 break;
             };
-            let mut count = run.count;
-            stretches.push(match run.kind {
-                RunKind::Unknown => Stretch::Unknown(count),
-                RunKind::Zero => Stretch::Zeros(count),
+            let mut chunks = run.chunks;
+            parts.push(match run.kind {
+                RunKind::Unknown => Part::Unknown(chunks.count),
+                RunKind::Zero => Part::Zeros(chunks.count),
                 RunKind::Data => {
-                    count = count.min(hashes_left);
-                    hashes_left -= count;
+                    (chunks, _) = chunks.split(hashes_left);
+                    hashes_left -= chunks.count;
                     let mut list = Vec::new();
-                    for chunk in next..next + count {
+                    for chunk in chunks.iter() {
                         if let Chunk::Data(hash) = hashes.get(chunk)? {
                             list.push(hash);
                         }
                     }
-                    Stretch::Data(list)
+                    Part::Data(list)
                 }
             });
-            next += count;
+            next = chunks.end();
         }
+        let bad = hashes.bad_within(ChunkRange::between(first, next));
         let page = Self {
             index,
-            start,
-            stretches,
-            bad: hashes.bad_within(start, next).collect(),
+            first,
+            parts,
+            bad: bad.collect(),
         };
-        Ok((page, (next < hashes.chunks()).then_some(next)))
+        Ok((page, (next < end).then_some(next)))
     }
 
     /// Enters it into what is known; `false` if it does not fit the disk.
@@ -217,28 +219,26 @@ impl Page {
     /// # Errors
     /// The hashes can't be kept.
     pub fn enter(&self, hashes: &mut ChunkHashes) -> io::Result<bool> {
-        let mut chunk = self.start;
-        for stretch in &self.stretches {
-            let count = match stretch {
-                Stretch::Unknown(count) | Stretch::Zeros(count) => *count,
-                Stretch::Data(list) => list.len() as u64,
+        let mut next = self.first;
+        for part in &self.parts {
+            let count = match part {
+                Part::Unknown(count) | Part::Zeros(count) => *count,
+                Part::Data(list) => list.len() as u64,
             };
-            let Some(end) = chunk
-                .checked_add(count)
-                .filter(|end| *end <= hashes.chunks())
-            else {
+            let chunks = ChunkRange { first: next, count };
+            if !chunks.fits(hashes.chunks()) {
                 return Ok(false);
-            };
-            match stretch {
-                Stretch::Unknown(_) => {}
-                Stretch::Zeros(count) => hashes.set_zero(chunk, *count),
-                Stretch::Data(list) => {
-                    for (hash, chunk) in list.iter().zip(chunk..) {
+            }
+            match part {
+                Part::Unknown(_) => {}
+                Part::Zeros(_) => hashes.set_zero(chunks),
+                Part::Data(list) => {
+                    for (hash, chunk) in list.iter().zip(chunks.iter()) {
                         hashes.set(chunk, Chunk::Data(*hash))?;
                     }
                 }
             }
-            chunk = end;
+            next = chunks.end();
         }
         let fits = self.bad.iter().all(|range| hashes.add_bad(*range));
         Ok(fits && hashes.bad_ranges() <= MOST_BAD_RANGES)
@@ -304,37 +304,33 @@ pub fn decode_control<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Decod
 /// The header of a frame on a data stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
-    /// A stretch of zeros; no payload.
+    /// Zeros; no payload.
     Zeros {
         /// Which disk.
         disk: DiskIndex,
-        /// The first chunk.
-        start: u64,
-        /// How many.
-        count: u64,
+        /// Which chunks.
+        chunks: ChunkRange,
     },
     /// Bytes that can't be read, of the chunk that the next frame of this stream is about that is not of this kind; no payload.
     Bad {
         /// Which disk.
         disk: DiskIndex,
         /// Where they are.
-        range: Extent,
+        range: ByteRange,
     },
-    /// A stretch of chunks that were read and are what the receiver has; no payload.
+    /// Chunks that were read and are what the receiver has; no payload.
     Same {
         /// Which disk.
         disk: DiskIndex,
-        /// The first chunk.
-        start: u64,
-        /// How many.
-        count: u64,
+        /// Which chunks.
+        chunks: ChunkRange,
     },
     /// One chunk; `stored_bytes` of payload follow.
     Data {
         /// Which disk.
         disk: DiskIndex,
         /// Which chunk.
-        chunk: u64,
+        chunk: ChunkIndex,
         /// BLAKE3 of the chunk's bytes before packing.
         hash: Hash,
         /// How the payload is packed.
@@ -349,15 +345,15 @@ impl Frame {
     pub fn encode(&self) -> [u8; FRAME_BYTES] {
         let mut bytes = [0; FRAME_BYTES];
         match self {
-            Self::Zeros { disk, start, count } | Self::Same { disk, start, count } => {
+            Self::Zeros { disk, chunks } | Self::Same { disk, chunks } => {
                 bytes[0] = if matches!(self, Self::Zeros { .. }) {
                     1
                 } else {
                     4
                 };
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
-                bytes[8..16].copy_from_slice(&start.to_le_bytes());
-                bytes[16..24].copy_from_slice(&count.to_le_bytes());
+                bytes[8..16].copy_from_slice(&chunks.first.0.to_le_bytes());
+                bytes[16..24].copy_from_slice(&chunks.count.to_le_bytes());
             }
             Self::Bad { disk, range } => {
                 bytes[0] = 3;
@@ -376,7 +372,7 @@ impl Frame {
                 bytes[1] = *codec as u8;
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
                 bytes[4..8].copy_from_slice(&stored_bytes.to_le_bytes());
-                bytes[8..16].copy_from_slice(&chunk.to_le_bytes());
+                bytes[8..16].copy_from_slice(&chunk.0.to_le_bytes());
                 bytes[24..56].copy_from_slice(hash);
             }
         }
@@ -397,15 +393,14 @@ impl Frame {
         match (bytes[0], bytes[1]) {
             (1, 0) => Ok(Self::Zeros {
                 disk,
-                start: field(8),
-                count: field(16),
+                chunks: ChunkRange::new(field(8), field(16)),
             }),
             (2, codec) if usize::from(codec) < Codec::ALL.len() => {
                 let mut hash = [0; 32];
                 hash.copy_from_slice(&bytes[24..56]);
                 Ok(Self::Data {
                     disk,
-                    chunk: field(8),
+                    chunk: ChunkIndex(field(8)),
                     hash,
                     codec: Codec::ALL[usize::from(codec)],
                     stored_bytes: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
@@ -413,15 +408,14 @@ impl Frame {
             }
             (3, 0) => Ok(Self::Bad {
                 disk,
-                range: Extent {
+                range: ByteRange {
                     start: field(8),
                     end: field(16),
                 },
             }),
             (4, 0) => Ok(Self::Same {
                 disk,
-                start: field(8),
-                count: field(16),
+                chunks: ChunkRange::new(field(8), field(16)),
             }),
             (1..=4, _) => Err(DecodeError::Frame("its codec is unknown")),
             _ => Err(DecodeError::Frame("its kind is unknown")),
@@ -453,22 +447,23 @@ mod tests {
         ) {
             let chunks: u64 = parts.iter().map(|(_, count)| count).sum();
             let mut hashes = ChunkHashes::new(chunks * 8 - 3, 8);
-            let mut start = 0;
+            let mut first = 0;
             for (kind, count) in parts {
+                let range = ChunkRange::new(first, count);
                 match kind {
                     0 => {}
-                    1 => hashes.set_zero(start, count),
-                    _ => (start..start + count).for_each(|chunk| hashes.set(chunk, Chunk::Data([kind; 32])).unwrap()),
+                    1 => hashes.set_zero(range),
+                    _ => range.iter().for_each(|chunk| hashes.set(chunk, Chunk::Data([kind; 32])).unwrap()),
                 }
-                start += count;
+                first += count;
             }
             for chunk in bad.into_iter().map(|chunk| chunk % chunks) {
-                hashes.add_bad(Extent { start: chunk * 8, end: chunk * 8 + 4 });
+                hashes.add_bad(ByteRange { start: chunk * 8, end: chunk * 8 + 4 });
             }
             let mut read = ChunkHashes::new(chunks * 8 - 3, 8);
-            let mut next = Some(0);
-            while let Some(start) = next {
-                let (page, after) = Page::of(DiskIndex(0), &mut hashes, start).unwrap();
+            let mut next = Some(ChunkIndex(0));
+            while let Some(first) = next {
+                let (page, after) = Page::of(DiskIndex(0), &mut hashes, first).unwrap();
                 let message = encode_control(&ToSender::Present(page));
                 prop_assert!(message.len() <= MAX_CONTROL_BYTES);
                 let page = match decode_control(&message) {
@@ -476,11 +471,11 @@ mod tests {
                     other => panic!("{other:?}"),
                 };
                 prop_assert!(page.enter(&mut read).unwrap());
-                prop_assert!(!page.enter(&mut ChunkHashes::new(start * 8, 8)).unwrap());
+                prop_assert!(!page.enter(&mut ChunkHashes::new(first.offset(8), 8)).unwrap());
                 next = after;
             }
             prop_assert_eq!(read.known(), hashes.known());
-            prop_assert!(read.runs(0, chunks).eq(hashes.runs(0, chunks)));
+            prop_assert!(read.runs(read.all()).eq(hashes.runs(hashes.all())));
             prop_assert_eq!(read.bad(), hashes.bad());
         }
     }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chunks::hashes::{ChunkHashes, Hash};
-use chunks::{CHUNK_BYTES, Extent};
+use chunks::{ByteRange, CHUNK_BYTES};
 use domain::disk::{DiskIndex, Moment};
 use domain::{Epoch, Failure, JobId, Run};
 use service::door::{Door, Reason};
@@ -190,7 +190,7 @@ impl Proven {
     ///
     /// # Errors
     /// The disk is none of the present job's.
-    pub fn bad(&self) -> io::Result<Vec<Extent>> {
+    pub fn bad(&self) -> io::Result<Vec<ByteRange>> {
         let disk = self.disks.find(self.index).map_err(io::Error::other)?;
         Ok(disk.bad())
     }
@@ -202,7 +202,7 @@ impl Proven {
     pub fn write_manifest(&self, to: impl io::Write) -> io::Result<()> {
         let disk = self.disks.find(self.index).map_err(io::Error::other)?;
         let size_bytes = self.receipt.size_bytes;
-        let known = |start, count| disk.durable(start, count);
+        let known = |chunks| disk.durable(chunks);
         let head = manifest::write(to, size_bytes, self.chunk_bytes(), disk.bad(), known)?;
         if head.root == self.receipt.root {
             Ok(())

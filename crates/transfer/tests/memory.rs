@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chunks::CHUNK_BYTES;
+use chunks::{CHUNK_BYTES, ChunkIndex};
 use domain::disk::DiskIndex;
 use domain::parameters::{BadSectors, Consistency};
 use domain::{Epoch, JobId, Run};
@@ -182,6 +182,7 @@ fn write_map(path: &Path, size_bytes: u64) -> anyhow::Result<()> {
         let data = (start..(start + BATCH).min(chunks)).map(|chunk| {
             let mut hash = [7; 32];
             hash[..8].copy_from_slice(&chunk.to_le_bytes());
+            let chunk = ChunkIndex(chunk);
             Written::Data { chunk, hash }
         });
         map.append(&data.collect::<Vec<_>>())?;

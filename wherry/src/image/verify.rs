@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use chunks::Extent;
+use chunks::ByteRange;
 use clap::Args;
 use receiver::ImageDescription;
 use service::ExitCode;
@@ -142,7 +142,7 @@ async fn check(
 }
 
 /// What the source could not read: the image has zeros there that were never its bytes.
-fn bad_list(bad: &[Extent]) -> String {
+fn bad_list(bad: &[ByteRange]) -> String {
     if bad.is_empty() {
         return String::new();
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn what_the_source_could_not_read_is_listed_to_a_bound() {
         assert_eq!(bad_list(&[]), "");
-        let ranges = (0..LISTED as u64 + 2).map(|number| Extent {
+        let ranges = (0..LISTED as u64 + 2).map(|number| ByteRange {
             start: number * 1024,
             end: number * 1024 + 512,
         });

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use super::Hash;
+use crate::ChunkIndex;
 
 /// Hashes in a page: 8 KiB. Those of neighbours, since disks are gone through in order.
 const PAGE: u64 = 256;
@@ -54,12 +55,12 @@ impl Pages {
     }
 
     /// What was set last; anything if nothing was.
-    pub(super) fn get(&mut self, chunk: u64) -> io::Result<Hash> {
-        Ok(self.page(chunk / PAGE)?.hashes[within(chunk)])
+    pub(super) fn get(&mut self, chunk: ChunkIndex) -> io::Result<Hash> {
+        Ok(self.page(chunk.0 / PAGE)?.hashes[within(chunk)])
     }
 
-    pub(super) fn set(&mut self, chunk: u64, hash: Hash) -> io::Result<()> {
-        let page = self.page(chunk / PAGE)?;
+    pub(super) fn set(&mut self, chunk: ChunkIndex, hash: Hash) -> io::Result<()> {
+        let page = self.page(chunk.0 / PAGE)?;
         page.hashes[within(chunk)] = hash;
         page.is_changed = true;
         Ok(())
@@ -136,8 +137,8 @@ impl Pages {
     }
 }
 
-fn within(chunk: u64) -> usize {
-    usize::try_from(chunk % PAGE).expect("a page is small")
+fn within(chunk: ChunkIndex) -> usize {
+    usize::try_from(chunk.0 % PAGE).expect("a page is small")
 }
 
 #[cfg(test)]
@@ -155,6 +156,7 @@ mod tests {
             pages.most_in_memory = 3;
             let mut plain = HashMap::new();
             for (chunk, byte) in uses {
+                let chunk = ChunkIndex(chunk);
                 match byte {
                     Some(byte) => {
                         pages.set(chunk, [byte; 32]).unwrap();
@@ -175,8 +177,8 @@ mod tests {
     fn a_place_that_takes_no_file_is_an_error_and_nothing_is_lost() {
         let mut pages = Pages::new(Some(PathBuf::from("/nowhere")));
         pages.most_in_memory = 1;
-        pages.set(0, [1; 32]).unwrap();
-        assert!(pages.set(PAGE, [2; 32]).is_err());
-        assert_eq!(pages.get(0).unwrap(), [1; 32]);
+        pages.set(ChunkIndex(0), [1; 32]).unwrap();
+        assert!(pages.set(ChunkIndex(PAGE), [2; 32]).is_err());
+        assert_eq!(pages.get(ChunkIndex(0)).unwrap(), [1; 32]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each tree block has a checksum. The tool complains of one that does not match and leaves out what is in it, which the sum shows as well.
 
-use chunks::Extent;
+use chunks::ByteRange;
 
 use super::ranges::Ranges;
 use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown};
@@ -134,7 +134,7 @@ fn key(line: &str) -> Option<(&str, &str, u64)> {
 struct Used {
     node_bytes: u64,
     bytes: u64,
-    at: Vec<Extent>,
+    at: Vec<ByteRange>,
 }
 
 impl Used {
@@ -161,7 +161,7 @@ impl Used {
         let has_room = self.at.len() < MOST_USED;
         match self.at.last_mut() {
             Some(last) if last.end == start => last.end = end,
-            _ if has_room => self.at.push(Extent { start, end }),
+            _ if has_room => self.at.push(ByteRange { start, end }),
             _ => {}
         }
     }
@@ -212,7 +212,7 @@ impl Chunks {
     }
 
     /// Used stretches of the device, in any order.
-    fn on_device(&self, used: &Used) -> Result<Vec<Extent>, Unknown> {
+    fn on_device(&self, used: &Used) -> Result<Vec<ByteRange>, Unknown> {
         if self.is_spread {
             return Err(Unknown::Content("btrfs with RAID".to_owned()));
         }
@@ -236,7 +236,7 @@ impl Chunks {
                 let from = extent.start.max(chunk.logical) - chunk.logical;
                 let until = extent.end.min(end) - chunk.logical;
                 mapped += until - from;
-                on_device.extend(chunk.copies.iter().map(|copy| Extent {
+                on_device.extend(chunk.copies.iter().map(|copy| ByteRange {
                     start: copy.saturating_add(from),
                     end: copy.saturating_add(until),
                 }));
@@ -251,8 +251,8 @@ impl Chunks {
 }
 
 /// What lies between used stretches of a device, but neither its first MiB nor the superblocks; `None` if something is used beyond its end.
-fn between(mut used: Vec<Extent>, total_bytes: u64) -> Option<Vec<Extent>> {
-    used.extend(SUPERBLOCKS.map(|start| Extent {
+fn between(mut used: Vec<ByteRange>, total_bytes: u64) -> Option<Vec<ByteRange>> {
+    used.extend(SUPERBLOCKS.map(|start| ByteRange {
         start,
         end: start + SUPERBLOCK_BYTES,
     }));

@@ -119,7 +119,7 @@ impl Dump {
 
 #[cfg(test)]
 mod tests {
-    use chunks::Extent;
+    use chunks::ByteRange;
 
     use super::*;
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn only_a_clean_file_system_that_adds_up_is_believed() {
-        let expected = Extent {
+        let expected = ByteRange {
             start: 100 * 4096,
             end: 612 * 4096,
         };

@@ -349,7 +349,7 @@ impl Disk {
         }
     }
 
-    fn free(&self) -> Result<Vec<Extent>, Unknown> {
+    fn free(&self) -> Result<Vec<ByteRange>, Unknown> {
         frozen(&self.path, DISK_BYTES).map(|frozen| frozen.free().to_vec())
     }
 
@@ -375,7 +375,7 @@ impl Disk {
     }
 
     /// The first byte of a layer that matters and lies in what was left out.
-    fn lost(&self, free: &[Extent]) -> Option<(Layer, Region, u64)> {
+    fn lost(&self, free: &[ByteRange]) -> Option<(Layer, Region, u64)> {
         let last = self.layers.len() - 1;
         self.layers
             .iter()
@@ -488,10 +488,10 @@ fn the_check_of_layers_finds_what_a_believed_stale_table_loses() {
     // What was done before the whole disk was asked: the file system of the stale partition says what is free.
     let open = OpenDisk::open(&disk.path).unwrap();
     let stale = ext::inspect(&Tools::within(TIMEOUT), &open, LARGE.start).unwrap();
-    let free: Vec<Extent> = stale
+    let free: Vec<ByteRange> = stale
         .free
         .iter()
-        .map(|range| Extent {
+        .map(|range| ByteRange {
             start: LARGE.start + range.start,
             end: LARGE.start + range.end,
         })

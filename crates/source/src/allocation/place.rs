@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chunks::Extent;
+use chunks::ByteRange;
 
 use super::reading::{self, Kind};
 use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown, btrfs, ext, xfs};
@@ -22,7 +22,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// The ranges of the disk that the file system here does not use.
-    pub(super) fn free(&self, tools: &Tools) -> Result<Vec<Extent>, Unknown> {
+    pub(super) fn free(&self, tools: &Tools) -> Result<Vec<ByteRange>, Unknown> {
         let kind = reading::file_system(tools, self)?;
         let FileSystem { size_bytes, free } = self.inspect(tools, kind)?;
         let fits = size_bytes <= self.size_bytes && size_bytes >= self.size_bytes / LEAST_PART;
@@ -35,7 +35,7 @@ impl Place<'_> {
         if free.last().is_some_and(|last| last.end > size_bytes) {
             return Err(Unknown::Output(kind.as_str()));
         }
-        let on_disk = |range: Extent| Extent {
+        let on_disk = |range: ByteRange| ByteRange {
             start: self.offset_bytes + range.start,
             end: self.offset_bytes + range.end,
         };

@@ -1,6 +1,6 @@
 //! Free ranges, as a tool lists them.
 
-use chunks::{CHUNK_BYTES, Extent};
+use chunks::{ByteRange, CHUNK_BYTES};
 
 /// Most ranges of one file system. What is beyond counts as used.
 const MOST: usize = 1 << 20;
@@ -10,8 +10,8 @@ const MOST: usize = 1 << 20;
 pub(super) struct Ranges {
     block_bytes: u64,
     blocks: u64,
-    open: Option<Extent>,
-    whole: Vec<Extent>,
+    open: Option<ByteRange>,
+    whole: Vec<ByteRange>,
 }
 
 impl Ranges {
@@ -30,7 +30,7 @@ impl Ranges {
         match &mut self.open {
             Some(open) if open.end == start => open.end = end,
             open => {
-                let done = open.replace(Extent { start, end });
+                let done = open.replace(ByteRange { start, end });
                 self.keep(done);
             }
         }
@@ -42,7 +42,7 @@ impl Ranges {
     }
 
     /// The ranges in bytes, in order, without those that can't hold a whole chunk; `None` if they overlap.
-    pub(super) fn in_order(mut self) -> Option<Vec<Extent>> {
+    pub(super) fn in_order(mut self) -> Option<Vec<ByteRange>> {
         let last = self.open.take();
         self.keep(last);
         self.whole.sort_unstable_by_key(|range| range.start);
@@ -53,8 +53,8 @@ impl Ranges {
         are_apart.then_some(self.whole)
     }
 
-    fn keep(&mut self, range: Option<Extent>) {
-        let worth = |range: &Extent| range.end - range.start >= u64::from(CHUNK_BYTES);
+    fn keep(&mut self, range: Option<ByteRange>) {
+        let worth = |range: &ByteRange| range.end - range.start >= u64::from(CHUNK_BYTES);
         if self.whole.len() < MOST {
             self.whole.extend(range.filter(worth));
         }

@@ -146,7 +146,7 @@ impl Mounted<'_> {
     }
 
     /// The bytes of the disk that the files lie in, by `filefrag`.
-    fn extents_of(&self, names: impl Iterator<Item = String>) -> Vec<Extent> {
+    fn extents_of(&self, names: impl Iterator<Item = String>) -> Vec<ByteRange> {
         let mut extents = Vec::new();
         for name in names {
             let path = self.0.point().join(name);
@@ -162,7 +162,7 @@ impl Mounted<'_> {
                     first.parse::<u64>(),
                     length.parse::<u64>(),
                 ) {
-                    extents.push(Extent {
+                    extents.push(ByteRange {
                         start: self.0.offset_bytes + first * 1024,
                         end: self.0.offset_bytes + (first + length) * 1024,
                     });
@@ -179,7 +179,7 @@ impl Drop for Mounted<'_> {
     }
 }
 
-fn bytes(extents: &[Extent]) -> u64 {
+fn bytes(extents: &[ByteRange]) -> u64 {
     extents.iter().map(|extent| extent.end - extent.start).sum()
 }
 
@@ -211,7 +211,7 @@ fn deleted_files_are_free_and_all_others_survive(
     );
     assert!(kind == "btrfs" || bytes(&lie_in) >= used, "{lie_in:?}");
     for range in frozen.free() {
-        let inside = |extent: &&Extent| extent.start < range.end && range.start < extent.end;
+        let inside = |extent: &&ByteRange| extent.start < range.end && range.start < extent.end;
         assert_eq!(lie_in.iter().find(inside), None, "{range:?} is used");
         assert!(range.start >= image.offset_bytes && range.end <= image.size_bytes);
     }

@@ -1,7 +1,7 @@
 //! The bodies of a journal's records, as bytes. The format is described in [`super`].
 
 use chunks::hashes::ChunkHashes;
-use chunks::{Extent, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
 
 use super::Written;
 
@@ -13,20 +13,20 @@ pub(super) fn encode(written: &[Written]) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in written {
         match entry {
-            Written::Zeros { start, count } => encode_stretch(&mut body, 1, *start, *count),
-            Written::Forgotten { start, count } => encode_stretch(&mut body, 3, *start, *count),
-            Written::Same { start, count } => encode_stretch(&mut body, 7, *start, *count),
+            Written::Zeros(range) => encode_chunks(&mut body, 1, *range),
+            Written::Forgotten(range) => encode_chunks(&mut body, 3, *range),
+            Written::Same(range) => encode_chunks(&mut body, 7, *range),
             Written::Version(version) => {
                 body.push(6);
                 body.extend(version.map_or([0; 32], |version| version.0));
             }
             Written::Data { chunk, hash } => {
                 body.push(2);
-                body.extend(chunk.to_le_bytes());
+                body.extend(chunk.0.to_le_bytes());
                 body.extend(hash);
             }
             Written::Bad(range) => {
-                encode_stretch(&mut body, 5, range.start, range.end - range.start);
+                encode_range(&mut body, 5, range.start, range.bytes());
             }
         }
     }
@@ -46,8 +46,12 @@ pub(super) fn records(mut written: &[Written]) -> impl Iterator<Item = &[Written
     })
 }
 
-/// A count fits 32 bits up to 4 PiB; longer stretches are split.
-fn encode_stretch(body: &mut Vec<u8>, kind: u8, mut start: u64, mut left: u64) {
+fn encode_chunks(body: &mut Vec<u8>, kind: u8, range: ChunkRange) {
+    encode_range(body, kind, range.first.0, range.count);
+}
+
+/// A count fits 32 bits up to 4 PiB; longer ranges are split.
+fn encode_range(body: &mut Vec<u8>, kind: u8, mut start: u64, mut left: u64) {
     while left > 0 {
         let piece = u32::try_from(left).unwrap_or(u32::MAX);
         body.push(kind);
@@ -71,39 +75,36 @@ pub(super) fn decode(mut body: &[u8], hashes: &ChunkHashes) -> Option<Vec<Writte
         }
         let (first, rest) = rest.split_first_chunk::<8>()?;
         let first = u64::from_le_bytes(*first);
-        let (entry, count, rest) = match kind {
+        let (entry, range, rest): (_, ChunkRange, _) = match kind {
             5 => {
                 let (length, rest) = rest.split_first_chunk::<4>()?;
                 let end = first.checked_add(u64::from(u32::from_le_bytes(*length)))?;
                 if end > hashes.size_bytes() {
                     return None;
                 }
-                entries.push(Written::Bad(Extent { start: first, end }));
+                entries.push(Written::Bad(ByteRange { start: first, end }));
                 body = rest;
                 continue;
             }
             1 | 3 | 7 => {
                 let (count, rest) = rest.split_first_chunk::<4>()?;
-                let count = u64::from(u32::from_le_bytes(*count));
-                let start = first;
+                let range = ChunkRange::new(first, u64::from(u32::from_le_bytes(*count)));
                 let entry = match kind {
-                    1 => Written::Zeros { start, count },
-                    3 => Written::Forgotten { start, count },
-                    _ => Written::Same { start, count },
+                    1 => Written::Zeros(range),
+                    3 => Written::Forgotten(range),
+                    _ => Written::Same(range),
                 };
-                (entry, count, rest)
+                (entry, range, rest)
             }
             2 => {
                 let (hash, rest) = rest.split_first_chunk::<32>()?;
-                let entry = Written::Data {
-                    chunk: first,
-                    hash: *hash,
-                };
-                (entry, 1, rest)
+                let chunk = ChunkIndex(first);
+                let entry = Written::Data { chunk, hash: *hash };
+                (entry, chunk.into(), rest)
             }
             _ => return None,
         };
-        if first.checked_add(count)? > hashes.chunks() {
+        if !range.fits(hashes.chunks()) {
             return None;
         }
         entries.push(entry);

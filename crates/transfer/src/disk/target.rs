@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chunks::buffer::AlignedBuffer;
 use chunks::hashes::{Chunk, length_of};
+use chunks::{ByteRange, ChunkIndex, ChunkRange};
 
 use super::{FileStorage, Storage};
 use crate::TransferError;
@@ -55,13 +56,13 @@ impl TargetWriter {
             .map_err(|error| TransferError::target("write", &self.path, error))
     }
 
-    /// Makes a stretch read as zeros, without taking room.
+    /// Makes bytes read as zeros, without taking room.
     ///
     /// # Errors
     /// [`TransferError::Target`].
-    pub fn zero(&self, offset: u64, length: u64) -> Result<(), TransferError> {
+    pub fn zero(&self, range: ByteRange) -> Result<(), TransferError> {
         self.storage
-            .punch(offset, length)
+            .punch(range.start, range.bytes())
             .map_err(|error| TransferError::target("punch a hole into", &self.path, error))
     }
 
@@ -75,7 +76,7 @@ impl TargetWriter {
             .map_err(|error| TransferError::target("flush", &self.path, error))
     }
 
-    /// Reads the first `size_bytes` again, on a few threads, and tells what is found in each chunk, or in a stretch of them that are zeros.
+    /// Reads the first `size_bytes` again, on a few threads, and tells what is found in each chunk, or in several in a row that are zeros.
     /// Holes are not read. The bytes come from the medium where the operating system can be made to fetch them: those in its cache are
     /// the ones that were sent, whatever became of them on the disk.
     ///
@@ -87,18 +88,18 @@ impl TargetWriter {
         chunk_bytes: u32,
         tell: &(impl Fn(Found) -> Result<(), TransferError> + Sync),
     ) -> Result<(), TransferError> {
-        let chunks = size_bytes.div_ceil(u64::from(chunk_bytes));
+        let chunks = ChunkRange::new(0, size_bytes.div_ceil(u64::from(chunk_bytes)));
         let next = AtomicU64::new(0);
         self.storage.drop_cache(0, size_bytes);
         let take_pieces = || {
             let mut reader = Reader::new(self, size_bytes, chunk_bytes);
             loop {
-                let start = next.fetch_add(PIECE, Ordering::Relaxed);
-                let end = (start + PIECE).min(chunks);
-                if start >= end {
+                let piece = ChunkRange::new(next.fetch_add(PIECE, Ordering::Relaxed), PIECE);
+                let piece = piece.intersection(chunks);
+                if piece.is_empty() {
                     return Ok(());
                 }
-                reader.read(start, end, tell)?;
+                reader.read(piece, tell)?;
             }
         };
         let threads =
@@ -121,18 +122,18 @@ impl TargetWriter {
         &self,
         size_bytes: u64,
         chunk_bytes: u32,
-        stretches: &[(u64, u64)],
+        ranges: &[ChunkRange],
         most_bytes: u64,
         tell: &impl Fn(Found) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         self.storage.drop_cache(0, size_bytes);
         let mut reader = Reader::new(self, size_bytes, chunk_bytes);
-        for (start, count) in stretches {
-            let mut next = *start;
-            while next < start + count && reader.bytes_read < most_bytes {
-                let end = (next + PIECE).min(start + count);
-                reader.read(next, end, tell)?;
-                next = end;
+        for range in ranges {
+            let mut left = *range;
+            while !left.is_empty() && reader.bytes_read < most_bytes {
+                let (piece, rest) = left.split(PIECE);
+                reader.read(piece, tell)?;
+                left = rest;
             }
         }
         Ok(())
@@ -142,10 +143,8 @@ impl TargetWriter {
 /// What a target holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// The first chunk.
-    pub start: u64,
-    /// How many; one if it is data.
-    pub count: u64,
+    /// Which chunks; one if it is data.
+    pub chunks: ChunkRange,
     /// What they are.
     pub chunk: Chunk,
 }
@@ -169,39 +168,32 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the chunks from `start` to before `end`.
+    /// Reads some chunks.
     fn read(
         &mut self,
-        start: u64,
-        end: u64,
+        chunks: ChunkRange,
         tell: &impl Fn(Found) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let failed = |error| TransferError::target("read", &self.target.path, error);
         let storage = &self.target.storage;
-        let chunk_bytes = u64::from(self.chunk_bytes);
-        let mut next = start;
+        let (mut next, end) = (chunks.first, chunks.end());
         while next < end {
-            let offset = next * chunk_bytes;
+            let offset = next.offset(self.chunk_bytes);
             let data = match storage.next_data(offset).map_err(failed)? {
-                Some(data) => (data / chunk_bytes).clamp(next, end),
+                Some(data) => ChunkIndex::at(data, self.chunk_bytes).clamp(next, end),
                 None => end,
             };
-            let (count, chunk) = if data > next {
-                (data - next, Chunk::Zero)
+            let (chunks, chunk) = if data > next {
+                (ChunkRange::between(next, data), Chunk::Zero)
             } else {
                 let length = length_of(self.size_bytes, self.chunk_bytes, next);
                 let bytes = &mut self.buffer.as_mut_slice()[..length as usize];
                 storage.read(offset, bytes).map_err(failed)?;
                 self.bytes_read += bytes.len() as u64;
-                (1, Chunk::of(bytes))
+                (next.into(), Chunk::of(bytes))
             };
-            let start = next;
-            tell(Found {
-                start,
-                count,
-                chunk,
-            })?;
-            next += count;
+            tell(Found { chunks, chunk })?;
+            next = chunks.end();
         }
         Ok(())
     }

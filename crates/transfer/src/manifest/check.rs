@@ -5,6 +5,7 @@ use std::io::{self, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use chunks::ChunkIndex;
 use chunks::buffer::AlignedBuffer;
 use chunks::hashes::Chunk;
 use rustix::fs::{SeekFrom, seek};
@@ -52,9 +53,9 @@ pub fn verify_content(
     let head = each_page(BufReader::new(&file), &name, |_, _, _| Ok(()))?;
     seek(&file, SeekFrom::Start(0)).map_err(|error| unreadable(manifest, error.into()))?;
     let mut checked = Disk::new(content, disk, &head)?;
-    each_page(BufReader::new(&file), &name, |head, start, page| {
+    each_page(BufReader::new(&file), &name, |head, chunks, page| {
         page.iter()
-            .zip(start..)
+            .zip(chunks.iter())
             .try_for_each(|(expected, chunk)| checked.check(head, chunk, expected))
     })?;
     checked.has_nothing_behind(head.size_bytes)?;
@@ -123,7 +124,12 @@ impl<'a, C: Content> Disk<'a, C> {
         })
     }
 
-    fn check(&mut self, head: &Head, chunk: u64, expected: &Chunk) -> Result<(), ManifestError> {
+    fn check(
+        &mut self,
+        head: &Head,
+        chunk: ChunkIndex,
+        expected: &Chunk,
+    ) -> Result<(), ManifestError> {
         let (offset, length) = head.place(chunk);
         if self.look(offset, length)? == *expected {
             return Ok(());

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, Root, hash_of_zeros, length_of};
-use chunks::{CHUNK_BYTES_ALLOWED, Extent};
+use chunks::{ByteRange, CHUNK_BYTES_ALLOWED, ChunkIndex, ChunkRange};
 
 use super::ManifestError;
 
@@ -29,19 +29,23 @@ pub struct Head {
     /// Bytes of a chunk.
     pub chunk_bytes: u32,
     /// What the source could not read, in order: the disk has zeros there.
-    pub bad: Vec<Extent>,
+    pub bad: Vec<ByteRange>,
     /// The root.
     pub root: Hash,
 }
 
 impl Head {
-    fn chunks(&self) -> u64 {
-        self.size_bytes.div_ceil(u64::from(self.chunk_bytes))
+    /// Its chunks in pieces of a page each.
+    fn pages(&self) -> impl Iterator<Item = ChunkRange> + use<> {
+        let chunks = self.size_bytes.div_ceil(u64::from(self.chunk_bytes));
+        let all = ChunkRange::new(0, chunks);
+        let each = (0..chunks).step_by(PAGE as usize);
+        each.map(move |first| ChunkRange::new(first, PAGE).intersection(all))
     }
 
     /// First byte and length of a chunk.
-    pub(super) fn place(&self, chunk: u64) -> (u64, u32) {
-        let offset = chunk * u64::from(self.chunk_bytes);
+    pub(super) fn place(&self, chunk: ChunkIndex) -> (u64, u32) {
+        let offset = chunk.offset(self.chunk_bytes);
         let length = length_of(self.size_bytes, self.chunk_bytes, chunk);
         (offset, length)
     }
@@ -61,7 +65,7 @@ pub fn most_bytes(size_bytes: u64, chunk_bytes: u32) -> u64 {
     around_pages + pages + MOST_BAD_RANGES as u64 * 16
 }
 
-/// Writes the manifest of a disk. `known` answers for every chunk of it: for as many as it is asked for from the first that it is given.
+/// Writes the manifest of a disk. `known` answers for every chunk of it, some at a time.
 ///
 /// # Errors
 /// The file can't be written, `known` fails, or does not know.
@@ -69,8 +73,8 @@ pub fn write(
     mut to: impl Write,
     size_bytes: u64,
     chunk_bytes: u32,
-    bad: Vec<Extent>,
-    mut known: impl FnMut(u64, u64) -> io::Result<Vec<Chunk>>,
+    bad: Vec<ByteRange>,
+    mut known: impl FnMut(ChunkRange) -> io::Result<Vec<Chunk>>,
 ) -> io::Result<Head> {
     let mut head = Head {
         size_bytes,
@@ -87,11 +91,8 @@ pub fn write(
     put(&size_bytes.to_le_bytes())?;
     put(&chunk_bytes.to_le_bytes())?;
     let mut root = Root::new(size_bytes, chunk_bytes);
-    let mut start = 0;
-    while start < head.chunks() {
-        let count = PAGE.min(head.chunks() - start);
-        put(&page(&known(start, count)?, &mut root)?)?;
-        start += count;
+    for chunks in head.pages() {
+        put(&page(&known(chunks)?, &mut root)?)?;
     }
     put(&bad_list(&head.bad))?;
     head.root = root.finish(&head.bad);
@@ -101,12 +102,12 @@ pub fn write(
     Ok(head)
 }
 
-fn bad_list(bad: &[Extent]) -> Vec<u8> {
+fn bad_list(bad: &[ByteRange]) -> Vec<u8> {
     let count = u32::try_from(bad.len()).expect("a disk has few bad ranges");
     let mut list = count.to_le_bytes().to_vec();
     for range in bad {
         list.extend(range.start.to_le_bytes());
-        list.extend((range.end - range.start).to_le_bytes());
+        list.extend(range.bytes().to_le_bytes());
     }
     list
 }
@@ -140,10 +141,10 @@ fn page(chunks: &[Chunk], root: &mut Root) -> io::Result<Vec<u8>> {
 /// [`ManifestError`]; `path` is what it names.
 pub fn read(from: impl Read, path: &str) -> Result<(Head, ChunkHashes), ManifestError> {
     let mut known = None;
-    let head = each_page(from, path, |head, start, page| {
+    let head = each_page(from, path, |head, chunks, page| {
         let hashes =
             known.get_or_insert_with(|| ChunkHashes::new(head.size_bytes, head.chunk_bytes));
-        for (chunk, number) in page.iter().zip(start..) {
+        for (chunk, number) in page.iter().zip(chunks.iter()) {
             hashes
                 .set(number, *chunk)
                 .map_err(|error| unreadable(path, error))?;
@@ -152,13 +153,10 @@ pub fn read(from: impl Read, path: &str) -> Result<(Head, ChunkHashes), Manifest
     })?;
     let nothing = || ChunkHashes::new(head.size_bytes, head.chunk_bytes);
     let mut known = known.unwrap_or_else(nothing);
-    let chunk_bytes = u64::from(head.chunk_bytes);
     for range in &head.bad {
-        let mut start = range.start;
-        while start < range.end {
-            let end = range.end.min((start / chunk_bytes + 1) * chunk_bytes);
-            known.add_bad(Extent { start, end });
-            start = end;
+        for chunk in range.chunks(head.chunk_bytes).iter() {
+            let of_chunk = ChunkRange::from(chunk).bytes(head.chunk_bytes, head.size_bytes);
+            known.add_bad(range.intersection(of_chunk));
         }
     }
     Ok((head, known))
@@ -172,7 +170,7 @@ pub fn read(from: impl Read, path: &str) -> Result<(Head, ChunkHashes), Manifest
 pub(super) fn each_page(
     from: impl Read,
     path: &str,
-    mut take: impl FnMut(&Head, u64, &[Chunk]) -> Result<(), ManifestError>,
+    mut take: impl FnMut(&Head, ChunkRange, &[Chunk]) -> Result<(), ManifestError>,
 ) -> Result<Head, ManifestError> {
     let mut reader = Reader {
         from,
@@ -181,18 +179,15 @@ pub(super) fn each_page(
     };
     let mut head = reader.head()?;
     let mut root = Root::new(head.size_bytes, head.chunk_bytes);
-    let mut start = 0;
-    while start < head.chunks() {
-        let count = PAGE.min(head.chunks() - start);
-        let page = reader.page(&head, start, count)?;
+    for chunks in head.pages() {
+        let page = reader.page(&head, chunks)?;
         for chunk in &page {
             match chunk {
                 Chunk::Data(hash) => root.add(hash),
                 Chunk::Zero | Chunk::Unknown => root.add_zeros(1),
             }
         }
-        take(&head, start, &page)?;
-        start += count;
+        take(&head, chunks, &page)?;
     }
     head.bad = reader.bad_list(&head)?;
     head.root = reader.array()?;
@@ -282,19 +277,19 @@ impl<R: Read> Reader<'_, R> {
     }
 
     /// There is one way to write it: in order, and what touches is one range.
-    fn bad_list(&mut self, head: &Head) -> Result<Vec<Extent>, ManifestError> {
+    fn bad_list(&mut self, head: &Head) -> Result<Vec<ByteRange>, ManifestError> {
         let count = u32::from_le_bytes(self.array()?) as usize;
         if count > MOST_BAD_RANGES {
             return Err(self.damaged("it lists more bad ranges than there can be"));
         }
-        let mut bad: Vec<Extent> = Vec::new();
+        let mut bad: Vec<ByteRange> = Vec::new();
         for _ in 0..count {
             let start = u64::from_le_bytes(self.array()?);
             let length = u64::from_le_bytes(self.array()?);
             let end = start.checked_add(length);
             let follows = bad.last().is_none_or(|last| last.end < start);
             match end.filter(|end| length > 0 && *end <= head.size_bytes && follows) {
-                Some(end) => bad.push(Extent { start, end }),
+                Some(end) => bad.push(ByteRange { start, end }),
                 None => {
                     return Err(self.damaged("its bad ranges are not in order, or not of the disk"));
                 }
@@ -303,8 +298,8 @@ impl<R: Read> Reader<'_, R> {
         Ok(bad)
     }
 
-    fn page(&mut self, head: &Head, start: u64, count: u64) -> Result<Vec<Chunk>, ManifestError> {
-        let count = usize::try_from(count).expect("a page is small");
+    fn page(&mut self, head: &Head, chunks: ChunkRange) -> Result<Vec<Chunk>, ManifestError> {
+        let count = usize::try_from(chunks.count).expect("a page is small");
         let [kind] = self.array()?;
         let mut bits = vec![if kind == DATA { 0xff } else { 0 }; count.div_ceil(8)];
         match kind {
@@ -332,7 +327,8 @@ impl<R: Read> Reader<'_, R> {
             return Ok(page);
         }
         let zeros = Chunk::Data(hash_of_zeros(head.chunk_bytes));
-        let (_, last_length) = head.place(start + count as u64 - 1);
+        let last = ChunkIndex(chunks.end().0 - 1);
+        let (_, last_length) = head.place(last);
         let last_zeros = Chunk::Data(hash_of_zeros(last_length));
         if page.contains(&zeros) || page.last() == Some(&last_zeros) {
             return Err(self.damaged("a chunk of zeros is written as data"));
@@ -350,18 +346,12 @@ mod tests {
 
     const CHUNK: u32 = 4096;
 
-    fn written(size_bytes: u64, chunks: &[Chunk], bad: &[Extent]) -> (Vec<u8>, Head) {
+    fn written(size_bytes: u64, chunks: &[Chunk], bad: &[ByteRange]) -> (Vec<u8>, Head) {
         let mut file = Vec::new();
-        let head = write(
-            &mut file,
-            size_bytes,
-            CHUNK,
-            bad.to_vec(),
-            |start, count| {
-                let start = usize::try_from(start).unwrap();
-                Ok(chunks[start..start + usize::try_from(count).unwrap()].to_vec())
-            },
-        );
+        let head = write(&mut file, size_bytes, CHUNK, bad.to_vec(), |range| {
+            let index = |chunk: ChunkIndex| usize::try_from(chunk.0).unwrap();
+            Ok(chunks[index(range.first)..index(range.end())].to_vec())
+        });
         (file, head.unwrap())
     }
 
@@ -394,7 +384,7 @@ mod tests {
             let mut cuts: Vec<u64> = cuts.iter().map(|cut| cut % size.max(1)).collect();
             cuts.sort_unstable();
             cuts.dedup();
-            let bad: Vec<Extent> = cuts.chunks_exact(2).map(|pair| Extent { start: pair[0], end: pair[1] }).collect();
+            let bad: Vec<ByteRange> = cuts.chunks_exact(2).map(|pair| ByteRange { start: pair[0], end: pair[1] }).collect();
             let (file, head) = written(size, &chunks, &bad);
             prop_assert!(file.len() as u64 <= most_bytes(size, CHUNK));
             let (read_head, mut known) = read(file.as_slice(), "it").unwrap();
@@ -402,7 +392,7 @@ mod tests {
             prop_assert_eq!(known.bad(), bad);
             prop_assert_eq!(read_head, head);
             for (chunk, number) in chunks.iter().zip(0..) {
-                prop_assert_eq!(known.get(number).unwrap(), *chunk);
+                prop_assert_eq!(known.get(ChunkIndex(number)).unwrap(), *chunk);
             }
         }
     }
@@ -414,7 +404,7 @@ mod tests {
             let chunks: Vec<Chunk> = (0..count)
                 .map(|number| chunk(number < data, number))
                 .collect();
-            let range = |start, end| Extent { start, end };
+            let range = |start, end| ByteRange { start, end };
             let (file, _) = written(
                 count * u64::from(CHUNK) - 7,
                 &chunks,

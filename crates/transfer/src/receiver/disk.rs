@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
-use chunks::{Extent, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
 use domain::disk::DiskIndex;
 
 use super::{Receipt, TargetDisk, disk_path};
@@ -37,12 +37,12 @@ pub(crate) struct Disk {
 #[derive(Debug)]
 pub(super) struct Arriving<'a> {
     /// Which.
-    pub(super) chunk: u64,
+    pub(super) chunk: ChunkIndex,
     /// The hash that it must have.
     pub(super) hash: Hash,
     pub(super) bytes: &'a [u8],
     /// What the source can't read of it, in order.
-    pub(super) bad: &'a [Extent],
+    pub(super) bad: &'a [ByteRange],
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Wrong {
     count: u64,
-    first: Option<u64>,
+    first: Option<ChunkIndex>,
 }
 
 impl Disk {
@@ -135,15 +135,18 @@ impl Disk {
     }
 
     /// What is durably here of some chunks.
-    pub(super) fn durable(&self, start: u64, count: u64) -> io::Result<Vec<Chunk>> {
+    pub(super) fn durable(&self, chunks: ChunkRange) -> io::Result<Vec<Chunk>> {
         let mut state = self.state();
-        let chunks = start..start + count;
+        let chunks = chunks.iter();
         chunks.map(|chunk| state.durable.get(chunk)).collect()
     }
 
     /// A part of what is durably here, for the wire.
-    pub(super) fn page(&self, start: u64) -> Result<(Page, Option<u64>), TransferError> {
-        Page::of(self.spec.index, &mut self.state().durable, start)
+    pub(super) fn page(
+        &self,
+        first: ChunkIndex,
+    ) -> Result<(Page, Option<ChunkIndex>), TransferError> {
+        Page::of(self.spec.index, &mut self.state().durable, first)
             .map_err(|error| self.hashes_failed(error))
     }
 
@@ -153,7 +156,7 @@ impl Disk {
     }
 
     /// What the source can't read of what is durably here, in order.
-    pub(super) fn bad(&self) -> Vec<Extent> {
+    pub(super) fn bad(&self) -> Vec<ByteRange> {
         self.state().durable.bad()
     }
 
@@ -166,11 +169,11 @@ impl Disk {
     pub(super) fn write_chunk(&self, arriving: &Arriving<'_>) -> Result<(), TransferError> {
         let Arriving { chunk, bytes, .. } = *arriving;
         let index = self.spec.index;
-        self.check_range(chunk, 1)?;
-        self.check_bad(chunk, 1, arriving.bad)?;
-        let offset = chunk * u64::from(self.chunk_bytes);
-        if bytes.len() as u64 != (self.spec.source_bytes - offset).min(u64::from(self.chunk_bytes))
-        {
+        self.check_range(chunk.into())?;
+        self.check_bad(chunk.into(), arriving.bad)?;
+        let place = self.bytes_of(chunk.into());
+        let offset = place.start;
+        if bytes.len() as u64 != place.bytes() {
             return Err(TransferError::Protocol(format!(
                 "chunk {chunk} of disk {index} has {} bytes",
                 bytes.len()
@@ -182,44 +185,42 @@ impl Disk {
                 what: format!("the chunk at byte {offset} is not what was sent"),
             });
         }
-        self.forget(chunk, 1)?;
+        self.forget(chunk.into())?;
         self.writer.write(offset, bytes)?;
         let hash = arriving.hash;
         self.wrote(Written::Data { chunk, hash }, arriving.bad);
         Ok(())
     }
 
-    /// Makes a stretch of chunks zeros: first and number. What the source can't read belongs to a stretch of one.
+    /// Makes chunks zeros. What the source can't read belongs to a range of one.
     pub(super) fn write_zeros(
         &self,
-        (start, count): (u64, u64),
-        bad: &[Extent],
+        chunks: ChunkRange,
+        bad: &[ByteRange],
     ) -> Result<(), TransferError> {
-        self.check_range(start, count)?;
-        self.check_bad(start, count, bad)?;
-        let offset = start * u64::from(self.chunk_bytes);
-        let end = (offset + count * u64::from(self.chunk_bytes)).min(self.spec.source_bytes);
-        self.forget(start, count)?;
-        self.writer.zero(offset, end - offset)?;
-        self.wrote(Written::Zeros { start, count }, bad);
+        self.check_range(chunks)?;
+        self.check_bad(chunks, bad)?;
+        self.forget(chunks)?;
+        self.writer.zero(self.bytes_of(chunks))?;
+        self.wrote(Written::Zeros(chunks), bad);
         Ok(())
     }
 
     /// Notes that chunks were read again at the source, and are what is durably here.
-    pub(super) fn same(&self, (start, count): (u64, u64)) -> Result<(), TransferError> {
-        self.check_range(start, count)?;
+    pub(super) fn same(&self, chunks: ChunkRange) -> Result<(), TransferError> {
+        self.check_range(chunks)?;
         let mut state = self.state();
         let unknown = state
             .durable
-            .runs(start, start + count)
+            .runs(chunks)
             .find(|run| run.kind == RunKind::Unknown);
         if let Some(run) = unknown {
             return Err(TransferError::Protocol(format!(
                 "chunk {} of disk {} is called the same and is not here",
-                run.start, self.spec.index
+                run.chunks.first, self.spec.index
             )));
         }
-        state.written.push(Written::Same { start, count });
+        state.written.push(Written::Same(chunks));
         Ok(())
     }
 
@@ -231,13 +232,13 @@ impl Disk {
         self.record(&mut self.map(), &[Written::Version(version)])
     }
 
-    /// The chunks that need not be read again as long as the source has its version, as first and number.
-    pub(super) fn fresh(&self) -> Vec<(u64, u64)> {
-        self.state().fresh.stretches().collect()
+    /// The chunks that need not be read again as long as the source has its version.
+    pub(super) fn fresh(&self) -> Vec<ChunkRange> {
+        self.state().fresh.ranges().collect()
     }
 
     /// Notes what was written. What is bad of it stands behind it, and so in the same record of the map.
-    fn wrote(&self, what: Written, bad: &[Extent]) {
+    fn wrote(&self, what: Written, bad: &[ByteRange]) {
         let mut state = self.state();
         state.written.push(what);
         state
@@ -246,14 +247,15 @@ impl Disk {
     }
 
     /// That bad ranges lie in their one chunk, in order, and that the disk has not too many.
-    fn check_bad(&self, chunk: u64, count: u64, bad: &[Extent]) -> Result<(), TransferError> {
+    fn check_bad(&self, chunks: ChunkRange, bad: &[ByteRange]) -> Result<(), TransferError> {
         if bad.is_empty() {
             return Ok(());
         }
-        let mut from = chunk * u64::from(self.chunk_bytes);
-        let end = (from + u64::from(self.chunk_bytes)).min(self.spec.source_bytes);
+        let ByteRange { start, end } = self.bytes_of(chunks);
+        let mut from = start;
         for range in bad {
-            if count != 1 || range.start < from || range.start >= range.end || range.end > end {
+            let is_in_order = from <= range.start && range.start < range.end && range.end <= end;
+            if chunks.count != 1 || !is_in_order {
                 return Err(TransferError::Protocol(format!(
                     "the bytes from {} to {} of disk {} are not in the chunk that they came with",
                     range.start, range.end, self.spec.index
@@ -267,7 +269,7 @@ impl Disk {
             .iter()
             .filter(|entry| matches!(entry, Written::Bad(_)));
         // Those of this chunk go.
-        let replaced = state.durable.bad_within(chunk, chunk + 1).count();
+        let replaced = state.durable.bad_within(chunks).count();
         let others = state.durable.bad_ranges() - replaced + waiting.count();
         if others + bad.len() > MOST_BAD_RANGES {
             return Err(super::stream::too_many(self.spec.index));
@@ -275,27 +277,28 @@ impl Disk {
         Ok(())
     }
 
-    fn check_range(&self, start: u64, count: u64) -> Result<(), TransferError> {
-        match start.checked_add(count) {
-            Some(end) if end <= self.chunks() && count > 0 => Ok(()),
-            _ => Err(TransferError::Protocol(format!(
-                "disk {} has no {count} chunks at {start}",
-                self.spec.index
-            ))),
+    fn check_range(&self, chunks: ChunkRange) -> Result<(), TransferError> {
+        if chunks.fits(self.chunks()) && !chunks.is_empty() {
+            return Ok(());
         }
+        Err(TransferError::Protocol(format!(
+            "disk {} has no {} chunks at {}",
+            self.spec.index, chunks.count, chunks.first
+        )))
+    }
+
+    fn bytes_of(&self, chunks: ChunkRange) -> ByteRange {
+        chunks.bytes(self.chunk_bytes, self.spec.source_bytes)
     }
 
     /// Before chunks are overwritten: durably forgets what the map says of them, and takes back the receipt.
-    fn forget(&self, start: u64, count: u64) -> Result<(), TransferError> {
+    fn forget(&self, chunks: ChunkRange) -> Result<(), TransferError> {
         let known: Vec<Written> = {
             let mut state = self.state();
             state.receipt = None;
-            let runs = state.durable.runs(start, start + count);
+            let runs = state.durable.runs(chunks);
             runs.filter(|run| run.kind != RunKind::Unknown)
-                .map(|run| Written::Forgotten {
-                    start: run.start,
-                    count: run.count,
-                })
+                .map(|run| Written::Forgotten(run.chunks))
                 .collect()
         };
         if known.is_empty() {
@@ -390,13 +393,13 @@ impl Disk {
                 "{} of {} chunks read back from the target are not what was written, the first at byte {}",
                 wrong.count,
                 self.chunks(),
-                first * u64::from(self.chunk_bytes)
+                first.offset(self.chunk_bytes)
             ),
         })
     }
 
     /// Reads what the map is not sure of, and forgets what differs: it will be sent again.
-    fn doubt(&self, unsure: &[(u64, u64)]) -> Result<(), TransferError> {
+    fn doubt(&self, unsure: &[ChunkRange]) -> Result<(), TransferError> {
         let wrong = Mutex::new(Wrong::default());
         self.writer.rehash_some(
             self.spec.source_bytes,
@@ -412,7 +415,7 @@ impl Disk {
             tracing::warn!(
                 disk = self.spec.index.0,
                 chunks = wrong.count,
-                first_byte = first * u64::from(self.chunk_bytes),
+                first_byte = first.offset(self.chunk_bytes),
                 "the target's disk did not keep what it said it had flushed; those chunks are sent again"
             );
         }
@@ -425,30 +428,28 @@ impl Disk {
         {
             let durable = &mut self.state().durable;
             let kind = RunKind::from(found.chunk);
-            for run in durable.runs(found.start, found.start + found.count) {
+            for run in durable.runs(found.chunks) {
                 if run.kind != RunKind::Unknown && run.kind != kind {
-                    differ.push((run.start, run.count));
+                    differ.push(run.chunks);
                 }
             }
-            if kind == RunKind::Data && durable.kind(found.start) == kind {
-                let known = durable.get(found.start);
+            if kind == RunKind::Data && durable.kind(found.chunks.first) == kind {
+                let known = durable.get(found.chunks.first);
                 if known.map_err(|error| self.hashes_failed(error))? != found.chunk {
-                    differ.push((found.start, 1));
+                    differ.push(found.chunks.first.into());
                 }
             }
         }
-        let forgotten: Vec<Written> = differ
-            .iter()
-            .map(|&(start, count)| Written::Forgotten { start, count })
-            .collect();
+        let forgotten: Vec<Written> = differ.iter().copied().map(Written::Forgotten).collect();
         if forgotten.is_empty() {
             return Ok(());
         }
         self.record(&mut self.map(), &forgotten)?;
         let mut wrong = wrong.lock().expect("no holder of this lock can panic");
-        for (start, count) in differ {
-            wrong.count += count;
-            wrong.first = Some(wrong.first.map_or(start, |first| first.min(start)));
+        for chunks in differ {
+            wrong.count += chunks.count;
+            let first = wrong.first.unwrap_or(chunks.first);
+            wrong.first = Some(first.min(chunks.first));
         }
         Ok(())
     }

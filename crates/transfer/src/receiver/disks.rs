@@ -240,6 +240,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use chunks::ChunkRange;
     use domain::{Epoch, JobId, Run};
     use tokio::sync::mpsc;
 
@@ -277,7 +278,7 @@ mod tests {
         tokio::spawn(async move {
             let bytes = vec![1; 1 << 20];
             let hash = chunks::hashes::hash(&bytes);
-            for chunk in 0..8 {
+            for chunk in ChunkRange::new(0, 8).iter() {
                 let outcome = writer.wait_for_room().await.and_then(|()| {
                     let arriving = Arriving {
                         chunk,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chunks::ChunkIndex;
 use service::door::{Limits, Place};
 use tokio::time::Instant;
 use transport::{Accepted, Listener, RecvStream, SendStream};
@@ -11,7 +12,7 @@ use super::Shared;
 use super::disks::Disks;
 use super::session::Session;
 use crate::protocol::{
-    DecodeError, ENOUGH_PROBE_BYTES, OfferedDisk, PAGE_STRETCHES, PROBE_LASTS, PROBE_LASTS_AT_MOST,
+    DecodeError, ENOUGH_PROBE_BYTES, OfferedDisk, PAGE_RANGES, PROBE_LASTS, PROBE_LASTS_AT_MOST,
     PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
 };
 use crate::work::blocking;
@@ -290,19 +291,19 @@ async fn tell_present(
     };
     session.tell(to_sender, &welcome).await?;
     for offer in offered {
-        let mut next = Some(0);
-        while let Some(start) = next {
+        let mut next = Some(ChunkIndex(0));
+        while let Some(first) = next {
             let (of_page, index) = (Arc::clone(&session.disks), offer.index);
-            let (page, after) = blocking(move || of_page.find(index)?.page(start)).await?;
+            let (page, after) = blocking(move || of_page.find(index)?.page(first)).await?;
             session.tell(to_sender, &ToSender::Present(page)).await?;
             next = after;
         }
         let index = offer.index;
         let fresh: Vec<_> = session.disks.find(index)?.fresh();
-        for part in fresh.chunks(PAGE_STRETCHES) {
-            let stretches = part.to_vec();
+        for part in fresh.chunks(PAGE_RANGES) {
+            let chunks = part.to_vec();
             session
-                .tell(to_sender, &ToSender::Fresh { index, stretches })
+                .tell(to_sender, &ToSender::Fresh { index, chunks })
                 .await?;
         }
     }

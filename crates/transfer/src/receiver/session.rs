@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chunks::ChunkRange;
 use chunks::buffer::BufferPool;
 use chunks::chunk_set::ChunkSet;
 use domain::disk::DiskIndex;
@@ -81,23 +82,19 @@ impl Session {
     }
 
     /// Marks chunks as sent.
-    pub(super) fn mark(
-        &self,
-        index: DiskIndex,
-        start: u64,
-        count: u64,
-    ) -> Result<(), TransferError> {
+    pub(super) fn mark(&self, index: DiskIndex, chunks: ChunkRange) -> Result<(), TransferError> {
         let seen = self.seen.iter().find(|(known, _)| *known == index);
         let is_new = seen.is_some_and(|(_, seen)| {
             seen.lock()
                 .expect("no holder of this lock can panic")
-                .insert(start, count)
+                .insert(chunks)
         });
         if is_new {
             Ok(())
         } else {
             Err(TransferError::Protocol(format!(
-                "{count} chunks from {start} of disk {index} came twice, or are none of the disk's"
+                "{} chunks from {} of disk {index} came twice, or are none of the disk's",
+                chunks.count, chunks.first
             )))
         }
     }

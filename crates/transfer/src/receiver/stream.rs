@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chunks::Extent;
+use chunks::ByteRange;
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::buffer::PooledBuffer;
 use chunks::packing::Unpacker;
@@ -87,7 +87,7 @@ async fn read_frames(
 /// Chunks that a frame stands for.
 fn chunks_of(frame: &Frame) -> u64 {
     match frame {
-        Frame::Zeros { count, .. } | Frame::Same { count, .. } => *count,
+        Frame::Zeros { chunks, .. } | Frame::Same { chunks, .. } => chunks.count,
         Frame::Data { .. } => 1,
         Frame::Bad { .. } => 0,
     }
@@ -103,20 +103,20 @@ async fn write_frames(
     let mut unpacked = session.buffers.take(disks.chunk_bytes as usize);
     let mut unpacker = Unpacker::default();
     // What the chunk that comes next has lost.
-    let mut bad: Vec<(DiskIndex, Extent)> = Vec::new();
+    let mut bad: Vec<(DiskIndex, ByteRange)> = Vec::new();
     while let Some((frame, payload)) = frames.recv().await {
         let payload = payload.as_ref().map_or(&[][..], AsRef::as_ref);
         match frame {
-            Frame::Zeros { disk, start, count } => {
-                session.mark(disk, start, count)?;
+            Frame::Zeros { disk, chunks } => {
+                session.mark(disk, chunks)?;
                 let bad = take_bad(&mut bad, disk)?;
                 disks.fenced(&shared.fence, right, disk, |disk| {
-                    disk.write_zeros((start, count), &bad)
+                    disk.write_zeros(chunks, &bad)
                 })?;
             }
-            Frame::Same { disk, start, count } => {
-                session.mark(disk, start, count)?;
-                disks.fenced(&shared.fence, right, disk, |disk| disk.same((start, count)))?;
+            Frame::Same { disk, chunks } => {
+                session.mark(disk, chunks)?;
+                disks.fenced(&shared.fence, right, disk, |disk| disk.same(chunks))?;
             }
             Frame::Bad { disk, range } if bad.len() < MOST_BAD_RANGES => bad.push((disk, range)),
             Frame::Bad { disk, .. } => return Err(too_many(disk)),
@@ -127,7 +127,7 @@ async fn write_frames(
                 codec,
                 ..
             } => {
-                session.mark(disk, chunk, 1)?;
+                session.mark(disk, chunk.into())?;
                 let bytes = unpacker.unpack(codec, payload, unpacked.as_mut_slice());
                 let bytes = bytes.map_err(|error| TransferError::Corrupt {
                     disk,
@@ -149,9 +149,9 @@ async fn write_frames(
 
 /// The bad ranges that have come for the next chunk, which is one of this disk.
 fn take_bad(
-    bad: &mut Vec<(DiskIndex, Extent)>,
+    bad: &mut Vec<(DiskIndex, ByteRange)>,
     disk: DiskIndex,
-) -> Result<Vec<Extent>, TransferError> {
+) -> Result<Vec<ByteRange>, TransferError> {
     if bad.iter().any(|(of, _)| *of != disk) {
         return Err(TransferError::Protocol(format!(
             "bad ranges of another disk came with a chunk of disk {disk}"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chunks::buffer::BufferPool;
 use chunks::hashes::Hash;
-use chunks::{CHUNK_BYTES_ALLOWED, Extent, Version};
+use chunks::{ByteRange, CHUNK_BYTES_ALLOWED, Version};
 use domain::disk::{DiskIndex, Moment};
 use domain::parameters::Consistency;
 use source::SourceReader;
@@ -296,10 +296,9 @@ async fn greet(
             .map_err(|error| error.at(&config.receiver.to_string()))?;
         match message {
             ToSender::Present(page) => disks = blocking(move || enter(page, disks)).await?,
-            ToSender::Fresh { index, stretches } => {
+            ToSender::Fresh { index, chunks } => {
                 let disk = disks.iter_mut().find(|disk| disk.index == index);
-                disk.ok_or_else(|| out_of_turn("welcomed"))?
-                    .freshen(stretches);
+                disk.ok_or_else(|| out_of_turn("welcomed"))?.freshen(chunks);
             }
             ToSender::PresentEnd => return Ok(disks),
             // A flush of what an earlier connection wrote.
@@ -344,7 +343,7 @@ async fn claims(
                 let look_at = disk.begin_pass();
                 let left_out = disk.size_bytes - disk.bytes_of(&look_at);
                 Counters::add(&shared.counters.equal, left_out);
-                let claims = |data: &[Extent]| {
+                let claims = |data: &[ByteRange]| {
                     let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
                     plan::only(all, &look_at)
                 };

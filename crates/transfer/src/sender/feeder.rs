@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chunks::Extent;
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::buffer::{BufferPool, PooledBuffer};
 use chunks::hashes::{Chunk, ChunkHashes, Hash, length_of};
 use chunks::packing::{Codec, Packer, Sample};
+use chunks::{ByteRange, ChunkIndex, ChunkRange};
 use domain::disk::DiskIndex;
 use source::SourceReader;
 use tokio::sync::mpsc;
@@ -37,8 +37,8 @@ pub(super) struct Disk {
     candidates: Candidates,
     /// Whether the receiver wants to know of chunks that are what it has.
     is_tracked: bool,
-    /// What was read since anything was written, as first chunk and number.
-    fresh: Vec<(u64, u64)>,
+    /// What was read since anything was written.
+    fresh: Vec<ChunkRange>,
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
     /// How many chunks were looked at; the plan has each once.
@@ -75,8 +75,8 @@ impl Disk {
     }
 
     /// Enters what need not be read again.
-    pub(super) fn freshen(&mut self, stretches: Vec<(u64, u64)>) {
-        self.fresh.extend(stretches);
+    pub(super) fn freshen(&mut self, chunks: Vec<ChunkRange>) {
+        self.fresh.extend(chunks);
     }
 
     fn known(&self) -> MutexGuard<'_, ChunkHashes> {
@@ -89,32 +89,27 @@ impl Disk {
     }
 
     /// The chunks to look at. The others count as looked at: they are what the receiver has.
-    pub(super) fn begin_pass(&self) -> Vec<(u64, u64)> {
+    pub(super) fn begin_pass(&self) -> Vec<ChunkRange> {
         let known = self.known();
         let look_at = self.candidates.to_look_at(&known, &self.fresh);
-        let chunks: u64 = look_at.iter().map(|(_, count)| count).sum();
+        let chunks: u64 = look_at.iter().map(|range| range.count).sum();
         self.looked_at
             .fetch_add(known.chunks() - chunks, Ordering::Relaxed);
         look_at
     }
 
-    /// Bytes of stretches of chunks, of which the disk's last may be short.
-    pub(super) fn bytes_of(&self, stretches: &[(u64, u64)]) -> u64 {
-        let chunk_bytes = u64::from(self.chunk_bytes);
-        stretches
-            .iter()
-            .map(|(start, count)| {
-                ((start + count) * chunk_bytes).min(self.size_bytes) - start * chunk_bytes
-            })
-            .sum()
+    /// Bytes of ranges of chunks, of which the disk's last may be short.
+    pub(super) fn bytes_of(&self, ranges: &[ChunkRange]) -> u64 {
+        let bytes = |range: &ChunkRange| range.bytes(self.chunk_bytes, self.size_bytes).bytes();
+        ranges.iter().map(bytes).sum()
     }
 
     /// Bytes of the chunks that claims have to be read for.
     pub(super) fn bytes_to_read(&self, claims: &[Claim]) -> u64 {
-        let to_read: Vec<(u64, u64)> = claims
+        let to_read: Vec<ChunkRange> = claims
             .iter()
             .filter_map(|claim| match claim {
-                Claim::Read { start, count, .. } => Some((*start, *count)),
+                Claim::Read { chunks, .. } => Some(*chunks),
                 Claim::Hole { .. } => None,
             })
             .collect();
@@ -122,10 +117,15 @@ impl Disk {
     }
 
     /// Notes what a chunk is, and what can't be read of it; `true` if that is what the receiver has.
-    fn look_at(&self, chunk: u64, found: Chunk, bad: &[Extent]) -> Result<bool, TransferError> {
+    fn look_at(
+        &self,
+        chunk: ChunkIndex,
+        found: Chunk,
+        bad: &[ByteRange],
+    ) -> Result<bool, TransferError> {
         let mut known = self.known();
         let is_present = known.get(chunk).map_err(TransferError::Scratch)? == found
-            && known.bad_within(chunk, chunk + 1).eq(bad.iter().copied());
+            && known.bad_within(chunk.into()).eq(bad.iter().copied());
         known.set(chunk, found).map_err(TransferError::Scratch)?;
         for range in bad {
             known.add_bad(*range);
@@ -138,11 +138,11 @@ impl Disk {
     }
 
     /// Notes a hole; answers with the parts of it that the receiver does not have.
-    fn look_at_hole(&self, start: u64, count: u64) -> Vec<(u64, u64)> {
+    fn look_at_hole(&self, hole: ChunkRange) -> Vec<ChunkRange> {
         let mut known = self.known();
-        let missing = plan::zeros_to_send(&known, start, count);
-        known.set_zero(start, count);
-        self.looked_at.fetch_add(count, Ordering::Relaxed);
+        let missing = plan::zeros_to_send(&known, hole);
+        known.set_zero(hole);
+        self.looked_at.fetch_add(hole.count, Ordering::Relaxed);
         missing
     }
 
@@ -155,7 +155,7 @@ impl Disk {
         known.root().map_err(TransferError::Scratch)
     }
 
-    fn length_of(&self, chunk: u64) -> u32 {
+    fn length_of(&self, chunk: ChunkIndex) -> u32 {
         length_of(self.size_bytes, self.chunk_bytes, chunk)
     }
 }
@@ -255,13 +255,13 @@ pub(super) async fn feed(
     let mut last = Instant::now();
     while let Some(claim) = cursor.claim(stream) {
         match claim {
-            Claim::Hole { disk, start, count } => {
-                feed_hole(&shared, &shared.disks[disk], start, count, &queue).await?;
+            Claim::Hole { disk, chunks } => {
+                feed_hole(&shared, &shared.disks[disk], chunks, &queue).await?;
             }
-            Claim::Read { disk, start, count } => {
+            Claim::Read { disk, chunks } => {
                 let disk = &shared.disks[disk];
                 let mut same = Same::default();
-                for chunk in start..start + count {
+                for chunk in chunks.iter() {
                     let fed = feed_chunk(&shared, disk, chunk, &mut packing, &queue).await?;
                     if let Some(ended) = same.note(chunk, matches!(fed, Fed::Same)) {
                         tell_same(&shared, disk, ended, &queue).await?;
@@ -297,52 +297,45 @@ async fn hand_over(
 async fn feed_hole(
     shared: &Shared,
     disk: &Disk,
-    start: u64,
-    count: u64,
+    hole: ChunkRange,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
-    let missing = disk.look_at_hole(start, count);
-    let last = u64::from(disk.length_of(start + count - 1));
-    let bytes = (count - 1) * u64::from(disk.chunk_bytes) + last;
-    Counters::add(&shared.counters.zero, bytes);
-    for (start, count) in missing {
+    let missing = disk.look_at_hole(hole);
+    Counters::add(&shared.counters.zero, disk.bytes_of(&[hole]));
+    for chunks in missing {
         let disk = disk.index;
-        hand_over(
-            shared,
-            queue,
-            (Frame::Zeros { disk, start, count }, Bytes::new()),
-        )
-        .await?;
+        hand_over(shared, queue, (Frame::Zeros { disk, chunks }, Bytes::new())).await?;
     }
     Ok(())
 }
 
-/// Tells the receiver, if it wants to know, that it has these chunks as they are: first and number.
+/// Tells the receiver, if it wants to know, that it has these chunks as they are.
 async fn tell_same(
     shared: &Shared,
     disk: &Disk,
-    (start, count): (u64, u64),
+    chunks: ChunkRange,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
     if !disk.is_tracked {
         return Ok(());
     }
     let disk = disk.index;
-    let frame = Frame::Same { disk, start, count };
+    let frame = Frame::Same { disk, chunks };
     hand_over(shared, queue, (frame, Bytes::new())).await
 }
 
-/// The stretch of chunks up to the last one that are what the receiver has, as first and number.
+/// The chunks up to the last one that are what the receiver has.
 #[derive(Default)]
-struct Same(Option<(u64, u64)>);
+struct Same(Option<ChunkRange>);
 
 impl Same {
-    /// Notes the next chunk; answers with the stretch that it ends.
-    fn note(&mut self, chunk: u64, is_same: bool) -> Option<(u64, u64)> {
+    /// Notes the next chunk; answers with the range that it ends.
+    fn note(&mut self, chunk: ChunkIndex, is_same: bool) -> Option<ChunkRange> {
         if !is_same {
             return self.0.take();
         }
-        self.0.get_or_insert((chunk, 0)).1 += 1;
+        let none = ChunkRange::new(chunk.0, 0);
+        self.0.get_or_insert(none).count += 1;
         None
     }
 }
@@ -360,7 +353,7 @@ enum Fed {
 async fn feed_chunk(
     shared: &Shared,
     disk: &Disk,
-    chunk: u64,
+    chunk: ChunkIndex,
     packing: &mut Packing,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<Fed, TransferError> {
@@ -369,7 +362,7 @@ async fn feed_chunk(
     }
     let length = disk.length_of(chunk);
     let mut buffer = shared.buffers.take(length as usize);
-    let offset = chunk * u64::from(disk.chunk_bytes);
+    let offset = chunk.offset(disk.chunk_bytes);
     let bad = disk.reader.read(offset, buffer.as_mut_slice())?;
     Counters::add(&shared.counters.read, u64::from(length));
     let found = Chunk::of(buffer.as_ref());
@@ -398,8 +391,7 @@ async fn feed_chunk(
             Counters::add(&shared.counters.zero, u64::from(length));
             let frame = Frame::Zeros {
                 disk: disk.index,
-                start: chunk,
-                count: 1,
+                chunks: chunk.into(),
             };
             (frame, Bytes::new())
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chunks::{Extent, Version};
+use chunks::{ByteRange, Version};
 use domain::disk::Moment;
 use domain::parameters::FreeSpace;
 use source::allocation::{self, Allocation, Frozen};
@@ -91,7 +91,7 @@ impl FirstLook {
     }
 
     /// What may be left out of the disk at this position.
-    pub(super) fn free_space_of(&self, position: usize) -> &[Extent] {
+    pub(super) fn free_space_of(&self, position: usize) -> &[ByteRange] {
         let free = self.seen.get(position).and_then(|seen| seen.free.as_ref());
         free.map_or(&[], Frozen::free)
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chunks::ChunkIndex;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, is_zero};
 
 use super::plan::{CHUNK, Plan};
@@ -37,7 +38,7 @@ pub(super) fn root_of(plan: &Plan, disk: usize) -> Option<Hash> {
     let content = plan.arriving(disk);
     let mut hashes = ChunkHashes::new(content.len() as u64, CHUNK);
     for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {
-        hashes.set(number, Chunk::of(chunk)).unwrap();
+        hashes.set(ChunkIndex(number), Chunk::of(chunk)).unwrap();
     }
     for range in plan.lost(disk) {
         assert!(hashes.add_bad(range));

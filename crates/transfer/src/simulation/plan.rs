@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use chunks::Extent;
+use chunks::ByteRange;
 use chunks::hashes::is_zero;
 use domain::parameters::{BadSectors, Consistency};
 
@@ -137,7 +137,7 @@ impl Plan {
 
 impl Plan {
     /// The sectors that a disk has lost. Holes are not read, and so not missed.
-    pub(super) fn lost(&self, disk: usize) -> Vec<Extent> {
+    pub(super) fn lost(&self, disk: usize) -> Vec<ByteRange> {
         let content = &self.disks[disk];
         let is_hole = |range: &&Range<u64>| {
             let chunk = usize::try_from(range.start).unwrap() / CHUNK as usize;
@@ -145,7 +145,7 @@ impl Plan {
             chunks.nth(chunk).is_none_or(is_zero)
         };
         let read = self.unreadable[disk].iter().filter(|range| !is_hole(range));
-        let sectors = read.map(|range| Extent {
+        let sectors = read.map(|range| ByteRange {
             start: range.start / SECTOR * SECTOR,
             end: range.end.next_multiple_of(SECTOR).min(content.len() as u64),
         });

@@ -1,6 +1,6 @@
 //! What arrives, and how little crosses the wire for it.
 
-use chunks::Extent;
+use chunks::ByteRange;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::manifest;
@@ -139,7 +139,7 @@ async fn a_pass_over_a_changed_set_reads_that_and_what_is_missing() -> anyhow::R
     );
     flip(&bench.disks[0].0, 3 * MIB + 7)?;
     let (start, end) = (3 * MIB, 3 * MIB + 100);
-    let second = pass(vec![Extent { start, end }]).await?;
+    let second = pass(vec![ByteRange { start, end }]).await?;
     assert_eq!(second.progress.bytes_payload, MIB);
     assert_eq!(second.progress.bytes_equal, 5 * MIB + 5);
     assert_ne!(first.roots, second.roots);

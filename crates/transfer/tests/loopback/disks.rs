@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chunks::Extent;
+use chunks::ByteRange;
 use domain::FailureCode;
 use domain::disk::DiskIndex;
 use domain::parameters::BadSectors;
@@ -68,7 +68,7 @@ async fn bad_sectors_end_the_transfer_or_arrive_as_zeros(carrier: Carrier) -> an
     faults.lose(MIB + 700..MIB + 701);
     faults.lose(3 * MIB - 1..3 * MIB + 1);
     let lost = [(MIB + 512, MIB + 1024), (3 * MIB - 512, 3 * MIB + 512)]
-        .map(|(start, end)| Extent { start, end });
+        .map(|(start, end)| ByteRange { start, end });
     bench.sources = Arc::new(FaultySources(vec![faults.clone()]));
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;

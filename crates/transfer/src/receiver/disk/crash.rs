@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use chunks::Extent;
-use chunks::hashes::{Chunk, ChunkHashes, hash};
+use chunks::hashes::{Chunk, ChunkHashes, hash, length_of};
+use chunks::{ByteRange, ChunkIndex, ChunkRange};
 use domain::disk::{DiskIndex, Moment};
 use proptest::prelude::*;
 
@@ -16,14 +16,15 @@ use crate::protocol::SentDisk;
 
 const CHUNK: u32 = 16;
 const CHUNKS: u64 = 12;
+const ALL: ChunkRange = ChunkRange::new(0, CHUNKS);
 /// The last chunk is short.
 const SIZE: u64 = CHUNKS * 16 - 5;
 
 #[derive(Debug, Clone)]
 enum Step {
     /// A chunk of this content, of which the source could read all or not.
-    Data(u64, u8, bool),
-    Zeros(u64, u64),
+    Data(ChunkIndex, u8, bool),
+    Zeros(ChunkRange),
     Flush,
     FailingFlush {
         in_map: bool,
@@ -34,8 +35,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let fates = || prop::collection::vec(any::<u8>(), 1..8);
     prop_oneof![
-        6 => (0..CHUNKS, 0_u8..5, any::<bool>()).prop_map(|(chunk, content, is_bad)| Step::Data(chunk, content, is_bad)),
-        2 => (0..CHUNKS, 1..4_u64).prop_map(|(start, count)| Step::Zeros(start, count.min(CHUNKS - start))),
+        6 => (0..CHUNKS, 0_u8..5, any::<bool>()).prop_map(|(chunk, content, is_bad)| Step::Data(ChunkIndex(chunk), content, is_bad)),
+        2 => (0..CHUNKS, 1..4_u64).prop_map(|(start, count)| Step::Zeros(ChunkRange::new(start, count).intersection(ALL))),
         3 => Just(Step::Flush),
         1 => any::<bool>().prop_map(|in_map| Step::FailingFlush { in_map }),
         2 => (fates(), fates()).prop_map(|(disk, map)| Step::Crash(disk, map)),
@@ -48,7 +49,7 @@ struct World {
     map_medium: Medium,
     disk: Disk,
     /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with a flush.
-    dirty: Vec<u64>,
+    dirty: Vec<ChunkIndex>,
     /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
     promised: Vec<Chunk>,
     /// What the last write of each chunk said of bad ranges.
@@ -70,15 +71,19 @@ fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
 }
 
 /// What the source can't read of a chunk, where it can't.
-fn lost(chunk: u64) -> Extent {
-    Extent {
-        start: chunk * 16 + 1,
-        end: chunk * 16 + 3,
+fn lost(chunk: ChunkIndex) -> ByteRange {
+    ByteRange {
+        start: chunk.offset(CHUNK) + 1,
+        end: chunk.offset(CHUNK) + 3,
     }
 }
 
-fn content(chunk: u64, byte: u8) -> Vec<u8> {
-    vec![byte; usize::try_from((SIZE - chunk * 16).min(16)).unwrap()]
+fn content(chunk: ChunkIndex, byte: u8) -> Vec<u8> {
+    vec![byte; length_of(SIZE, CHUNK, chunk) as usize]
+}
+
+fn index(chunk: ChunkIndex) -> usize {
+    usize::try_from(chunk.0).unwrap()
 }
 
 impl World {
@@ -98,11 +103,11 @@ impl World {
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Data(chunk, byte, is_bad) => {
-                self.before_writing(*chunk, 1);
-                let bad: Vec<Extent> = is_bad.then(|| lost(*chunk)).into_iter().collect();
+                self.before_writing((*chunk).into());
+                let bad: Vec<ByteRange> = is_bad.then(|| lost(*chunk)).into_iter().collect();
                 let bytes = content(*chunk, *byte);
                 let written = if *byte == 0 {
-                    self.disk.write_zeros((*chunk, 1), &bad)
+                    self.disk.write_zeros((*chunk).into(), &bad)
                 } else {
                     self.disk.write_chunk(&Arriving {
                         chunk: *chunk,
@@ -113,14 +118,14 @@ impl World {
                 };
                 // A disk that is broken takes nothing, and has what it had.
                 if written.is_ok() {
-                    self.bad[usize::try_from(*chunk).unwrap()] = *is_bad;
+                    self.bad[index(*chunk)] = *is_bad;
                 }
             }
-            Step::Zeros(start, count) => {
-                self.before_writing(*start, *count);
-                if self.disk.write_zeros((*start, *count), &[]).is_ok() {
-                    for chunk in *start..start + count {
-                        self.bad[usize::try_from(chunk).unwrap()] = false;
+            Step::Zeros(chunks) => {
+                self.before_writing(*chunks);
+                if self.disk.write_zeros(*chunks, &[]).is_ok() {
+                    for chunk in chunks.iter() {
+                        self.bad[index(chunk)] = false;
                     }
                 }
             }
@@ -148,16 +153,16 @@ impl World {
     }
 
     fn durable(&self) -> Vec<Chunk> {
-        self.disk.durable(0, CHUNKS).unwrap()
+        self.disk.durable(ALL).unwrap()
     }
 
-    fn before_writing(&mut self, start: u64, count: u64) {
-        if (start..start + count).any(|chunk| self.dirty.contains(&chunk)) {
+    fn before_writing(&mut self, chunks: ChunkRange) {
+        if chunks.iter().any(|chunk| self.dirty.contains(&chunk)) {
             self.flush();
         }
-        self.dirty.extend(start..start + count);
-        for chunk in start..start + count {
-            self.promised[usize::try_from(chunk).unwrap()] = Chunk::Unknown;
+        self.dirty.extend(chunks.iter());
+        for chunk in chunks.iter() {
+            self.promised[index(chunk)] = Chunk::Unknown;
         }
     }
 
@@ -171,9 +176,11 @@ impl World {
     /// What the map says is so on the disk, and what was promised is in the map.
     fn check(&self) -> Result<(), String> {
         let bytes = self.disk_medium.seen();
-        for (chunk, (known, promised)) in (0..).zip(self.durable().into_iter().zip(&self.promised))
+        for (chunk, (known, promised)) in ALL
+            .iter()
+            .zip(self.durable().into_iter().zip(&self.promised))
         {
-            let from = usize::try_from(chunk * 16).unwrap();
+            let from = 16 * index(chunk);
             let bytes = &bytes[from..(from + 16).min(bytes.len())];
             let found = Chunk::of(bytes);
             if known != Chunk::Unknown && known != found {
@@ -187,7 +194,7 @@ impl World {
                 ));
             }
             let is_bad = self.disk.bad().contains(&lost(chunk));
-            let said = self.bad[usize::try_from(chunk).unwrap()];
+            let said = self.bad[index(chunk)];
             if known != Chunk::Unknown && is_bad != said {
                 return Err(format!(
                     "chunk {chunk} was written with bad ranges: {said}, the map says {is_bad}"
@@ -216,7 +223,7 @@ proptest! {
 #[test]
 fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1, false)).unwrap();
+    world.step(&Step::Data(ChunkIndex(3), 1, false)).unwrap();
     world.disk_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     assert!(world.step(&Step::Crash(vec![0], vec![0])).is_err());
@@ -225,7 +232,7 @@ fn the_check_catches_a_disk_that_does_not_keep_what_it_synced() {
 #[test]
 fn the_check_catches_a_map_that_does_not_keep_what_it_synced() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1, false)).unwrap();
+    world.step(&Step::Data(ChunkIndex(3), 1, false)).unwrap();
     world.map_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     assert!(world.step(&Step::Crash(vec![2], vec![0])).is_err());
@@ -234,7 +241,7 @@ fn the_check_catches_a_map_that_does_not_keep_what_it_synced() {
 #[test]
 fn the_check_catches_a_bad_range_that_is_not_kept() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1, true)).unwrap();
+    world.step(&Step::Data(ChunkIndex(3), 1, true)).unwrap();
     world.step(&Step::Flush).unwrap();
     world.bad[3] = false;
     let found = world.step(&Step::Crash(vec![0], vec![0]));
@@ -244,7 +251,7 @@ fn the_check_catches_a_bad_range_that_is_not_kept() {
 #[test]
 fn after_a_failed_sync_nothing_counts_until_the_disk_is_opened_again() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1, false)).unwrap();
+    world.step(&Step::Data(ChunkIndex(3), 1, false)).unwrap();
     world.step(&Step::FailingFlush { in_map: false }).unwrap();
     assert!(
         world.disk.flush().is_err(),
@@ -256,10 +263,10 @@ fn after_a_failed_sync_nothing_counts_until_the_disk_is_opened_again() {
 #[test]
 fn what_a_disk_did_not_keep_of_the_last_windows_is_forgotten_and_sent_again() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1, false)).unwrap();
+    world.step(&Step::Data(ChunkIndex(3), 1, false)).unwrap();
     world.step(&Step::Flush).unwrap();
-    world.step(&Step::Data(4, 2, false)).unwrap();
-    world.step(&Step::Zeros(3, 1)).unwrap();
+    world.step(&Step::Data(ChunkIndex(4), 2, false)).unwrap();
+    world.step(&Step::Zeros(ChunkRange::new(3, 1))).unwrap();
     world.disk_medium.next_sync(Sync::Lying);
     world.step(&Step::Flush).unwrap();
     world.disk_medium.crash(&[0]);
@@ -270,16 +277,19 @@ fn what_a_disk_did_not_keep_of_the_last_windows_is_forgotten_and_sent_again() {
     // They are sent again, and what the map says then is so.
     world.promised.fill(Chunk::Unknown);
     world.dirty.clear();
-    world.step(&Step::Data(4, 2, false)).unwrap();
+    world.step(&Step::Data(ChunkIndex(4), 2, false)).unwrap();
     world.step(&Step::Flush).unwrap();
     world.step(&Step::Crash(vec![0], vec![0])).unwrap();
-    assert_eq!(world.durable()[4], Chunk::Data(hash(&content(4, 2))));
+    assert_eq!(
+        world.durable()[4],
+        Chunk::Data(hash(&content(ChunkIndex(4), 2)))
+    );
 }
 
 #[test]
 fn a_map_that_was_closed_is_believed_unread() {
     let mut world = World::new();
-    world.step(&Step::Data(3, 1, false)).unwrap();
+    world.step(&Step::Data(ChunkIndex(3), 1, false)).unwrap();
     world.step(&Step::Flush).unwrap();
     world.disk.close().unwrap();
     world.disk_medium.next_sync(Sync::Good);
