@@ -241,13 +241,13 @@ class Copy:
             "wall": wall, "cpu": [report[side]["cpu_secs"] for side in ("sender", "receiver")],
             "memory": [report[side]["peak_memory_bytes"] for side in ("sender", "receiver")],
             **crossed,
-            "note": f"{report['carrier']}: {report['carrier_reason']}",
+            "note": f"{report['transport']}: {report['transport_reason']}",
         }
 
 
 TOOLS = {
     "wherry": ("wherry", ()), "wherry level 0": ("wherry", ("--level", "0")), "wherry level 1": ("wherry", ("--level", "1")),
-    "wherry checksum": ("wherry", ("--checksum",)), "wherry quic": ("wherry", ("--carrier", "quic")), "wherry tcp": ("wherry", ("--carrier", "tcp")),
+    "wherry checksum": ("wherry", ("--checksum",)), "wherry quic": ("wherry", ("--transport", "quic")), "wherry tcp": ("wherry", ("--transport", "tcp")),
     "nbdcopy": ("nbdcopy", ()), "nbdcopy TLS": ("nbdcopy", (True,)), "qemu-img": ("qemu_img", ()), "qemu-img TLS": ("qemu_img", (True,)),
     "rsync": ("rsync", ()), "rsync -z": ("rsync", ("-z",)), "rsync ssh": ("rsync_ssh", ()), "rsync -z ssh": ("rsync_ssh", ("-z",)),
     "dd zstd ssh": ("zstd_ssh", ()), "local copy": ("local_copy", ()),

@@ -224,7 +224,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             size_bytes: SIZE_BYTES,
             version: Some(Version(hash(b"version"))),
         }],
-        carrier_reason: "the default".to_owned(),
+        transport_reason: "the default".to_owned(),
     };
     let sent = ToReceiver::Sent {
         streams: 2,

@@ -211,10 +211,10 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
         disks,
         agent_connected: receive.connected,
         bytes_wire: receive.bytes_wire,
-        carrier: receive
-            .carrier
-            .map_or_else(String::new, |carrier| carrier.to_string()),
-        carrier_reason: receive.carrier_reason,
+        transport: receive
+            .transport
+            .map_or_else(String::new, |transport| transport.to_string()),
+        transport_reason: receive.transport_reason,
         bytes_free: receive.bytes_free,
         bytes_covered: receive.bytes_covered,
         failure: failure.map(|Failure { code, message }| wire::Failure {

@@ -9,7 +9,7 @@ use domain::parameters::FreeSpace;
 use domain::rate::Rate;
 use service::ExitCode;
 use transfer::bench::{self, Identities, Report, Settings};
-use transport::{Carrier, Identity, MOST_STREAMS};
+use transport::{Identity, Kind, MOST_STREAMS};
 
 use crate::output;
 
@@ -60,9 +60,9 @@ struct Transfer {
     /// Read the target again before it counts.
     #[arg(long)]
     checksum: bool,
-    /// The carrier: quic, or tcp for TLS over TCP; the sender's choice if absent.
-    #[arg(long, value_name = "NAME", value_parser = carrier)]
-    carrier: Option<Carrier>,
+    /// The transport: quic, or tcp for TLS over TCP; the sender's choice if absent.
+    #[arg(long, value_name = "NAME", value_parser = transport)]
+    transport: Option<Kind>,
     /// The address at which the receiver listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     address: IpAddr,
@@ -96,7 +96,7 @@ impl Transfer {
             link_bytes_per_sec: self.link.map(Rate::bytes_per_sec),
             checksum: self.checksum,
             free_space: self.free_space,
-            carrier: self.carrier,
+            transport: self.transport,
             address: self.address,
         };
         let program = std::env::current_exe()?;
@@ -118,10 +118,10 @@ impl Transfer {
     }
 }
 
-fn carrier(name: &str) -> Result<Carrier, &'static str> {
-    [Carrier::Quic, Carrier::Tcp]
+fn transport(name: &str) -> Result<Kind, &'static str> {
+    [Kind::Quic, Kind::Tcp]
         .into_iter()
-        .find(|carrier| carrier.as_str() == name)
+        .find(|transport| transport.as_str() == name)
         .ok_or("quic or tcp")
 }
 
@@ -182,13 +182,13 @@ fn print(report: &Report) {
             ),
         ),
         (
-            "carrier",
+            "transport",
             format!(
                 "{}: {}",
                 report
-                    .carrier
-                    .map_or_else(String::new, |carrier| carrier.to_string()),
-                report.carrier_reason
+                    .transport
+                    .map_or_else(String::new, |transport| transport.to_string()),
+                report.transport_reason
             ),
         ),
         ("root", report.root.clone()),

@@ -286,8 +286,8 @@ fn info(job: &Value) -> StatusInfo {
 }
 
 /// What carries the disks, and why.
-fn carrier(info: &StatusInfo) -> String {
-    let parts = [&info.carrier, &info.carrier_reason];
+fn transport(info: &StatusInfo) -> String {
+    let parts = [&info.transport, &info.transport_reason];
     let known: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
     known.join(": ")
 }
@@ -386,7 +386,7 @@ fn show(job: &Value) -> String {
             info.bytes_wire.map(bytes).unwrap_or_default(),
         ),
         ("Free space", free_space(&info)),
-        ("Carrier", carrier(&info)),
+        ("Transport", transport(&info)),
         ("Unread", unread(&info)),
         ("Consistency", consistency(&info)),
         ("Warning", info.warnings.join(" ")),

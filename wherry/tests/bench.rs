@@ -51,7 +51,7 @@ fn a_measured_transfer_copies_the_disk_and_says_what_it_took() -> anyhow::Result
 
     let text = bench(
         directory.path(),
-        "--link 1gbit --carrier tcp --streams 3 --connections 2",
+        "--link 1gbit --transport tcp --streams 3 --connections 2",
     )?;
     for part in [
         "tcp: asked for",

@@ -79,7 +79,7 @@ fn everything(evil: &str) -> Value {
         put(&mut answer, path, value);
     }
     let inside =
-        json!({ "doing": evil, "carrier": evil, "carrier_reason": evil, "error_msg": evil });
+        json!({ "doing": evil, "transport": evil, "transport_reason": evil, "error_msg": evil });
     for (path, value) in [
         // Else a watch would not end.
         ("ReplicationJobs.ReplicationJob[].Status", json!("InError")),

@@ -1,4 +1,4 @@
-//! A job's limit and carrier, with real processes, as a user sets and sees them.
+//! A job's limit and transport, with real processes, as a user sets and sees them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -138,10 +138,10 @@ async fn a_limit_that_is_raised_in_a_run_is_kept_to_at_once_and_costs_no_connect
         "a run does not take up another level"
     );
     let info = job.status_info().await?;
-    let carrier = (info.carrier.as_deref(), info.carrier_reason.as_deref());
+    let transport = (info.transport.as_deref(), info.transport_reason.as_deref());
     ensure!(
-        carrier == (Some("quic"), Some("the default")),
-        "both carriers answer and little is to be sent: {carrier:?}"
+        transport == (Some("quic"), Some("the default")),
+        "both transports answer and little is to be sent: {transport:?}"
     );
 
     modify(&cluster, &tenant, "raised --bandwidth-limit none")?;
@@ -215,7 +215,10 @@ async fn a_tunnel_is_tls_over_tcp_and_status_info_says_so() -> anyhow::Result<()
     job.wait_for(PATIENCE, &["Finished"]).await?;
     job.check_image().await?;
     let info = job.status_info().await?;
-    let carrier = (info.carrier.as_deref(), info.carrier_reason.as_deref());
-    ensure!(carrier == (Some("tcp"), Some("asked for")), "{carrier:?}");
+    let transport = (info.transport.as_deref(), info.transport_reason.as_deref());
+    ensure!(
+        transport == (Some("tcp"), Some("asked for")),
+        "{transport:?}"
+    );
     Ok(())
 }

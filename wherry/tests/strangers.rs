@@ -278,7 +278,7 @@ async fn job(
     job.wait_for(PATIENCE, &["Finished"]).await?;
     job.check_image().await?;
     source.agent.stop().await?;
-    Ok((began.elapsed(), copying.carrier.unwrap_or_default()))
+    Ok((began.elapsed(), copying.transport.unwrap_or_default()))
 }
 
 /// The port on which a process has both a listener of TCP and a socket of UDP.

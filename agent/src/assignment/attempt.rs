@@ -19,7 +19,7 @@ use transfer::sender::{
     Broken, Compression, Preference, SendConfig, SendProgress, SourceDisk, default_connections,
     default_streams,
 };
-use transport::{Carrier, Identity, MOST_STREAMS};
+use transport::{Identity, Kind, MOST_STREAMS};
 
 use super::Key;
 use super::send::Sending;
@@ -31,8 +31,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Facts about the previous attempts that an attempt needs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Before {
-    /// The carrier that failed in the last one.
-    pub broken_carrier: Option<Carrier>,
+    /// The transport that failed in the last one.
+    pub failed_transport: Option<Kind>,
     /// True if a disk was written during one of them.
     pub was_written: bool,
 }
@@ -79,11 +79,11 @@ fn config(
     };
     SendConfig {
         receiver,
-        carrier: if wanted.tcp_only {
-            Preference::Pinned(Carrier::Tcp)
+        transport: if wanted.tcp_only {
+            Preference::Pinned(Kind::Tcp)
         } else {
             Preference::Probe {
-                broken: before.broken_carrier,
+                broken: before.failed_transport,
             }
         },
         server_name: wanted.receiver_name,

@@ -111,7 +111,7 @@ impl Sending {
                 Err(broken)
                     if broken.is_retryable && !(before.was_written && broken.was_written) =>
                 {
-                    before.broken_carrier = broken.broken_carrier;
+                    before.failed_transport = broken.failed_transport;
                     before.was_written |= broken.was_written;
                     if broken.has_sent {
                         trouble = None;

@@ -278,7 +278,7 @@ async fn a_receiver_in_the_place_of_one_that_is_silent_is_sent_to_at_once() {
     let prepared = Prepared::new(bytes.len() as u64, 1).await;
     let living = prepared.assignment(&deployment, &disk).await;
 
-    // Both carriers reach the address, and nothing answers.
+    // Both transports reach the address, and nothing answers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap();
     let _datagrams = std::net::UdpSocket::bind(silent).unwrap();

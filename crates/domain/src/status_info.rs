@@ -67,10 +67,10 @@ pub struct StatusInfo {
     pub warnings: Vec<String>,
     /// The transport that carries the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carrier: Option<String>,
+    pub transport: Option<String>,
     /// Reason for the choice of the transport.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carrier_reason: Option<String>,
+    pub transport_reason: Option<String>,
 }
 
 impl StatusInfo {

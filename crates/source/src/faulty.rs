@@ -1,4 +1,4 @@
-//! Sources that fail, for tests: in virtual time, and over real carriers. The feature `faulty` has them; no production build asks for it.
+//! Sources that fail, for tests: in virtual time, and over real transports. The feature `faulty` has them; no production build asks for it.
 
 use std::io;
 use std::ops::Range;

@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transport::{Carrier, Identity};
+use transport::{Identity, Kind};
 
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
@@ -53,8 +53,8 @@ pub struct Settings {
     pub checksum: bool,
     /// Whether free space of file systems is read.
     pub free_space: FreeSpace,
-    /// The carrier; `None`: the sender's choice.
-    pub carrier: Option<Carrier>,
+    /// The transport; `None`: the sender's choice.
+    pub transport: Option<Kind>,
     /// Where the receiver listens.
     pub address: IpAddr,
 }
@@ -85,9 +85,9 @@ pub struct Report {
     /// What was asked for.
     pub settings: Settings,
     /// What it went over.
-    pub carrier: Option<Carrier>,
+    pub transport: Option<Kind>,
     /// Why.
-    pub carrier_reason: String,
+    pub transport_reason: String,
     /// From the first packet to the receipt.
     pub wall_secs: f64,
     /// Bytes of the source.
@@ -184,8 +184,8 @@ pub async fn run(
     };
     let config = SendConfig {
         receiver: SocketAddr::from((settings.address, port)),
-        carrier: settings
-            .carrier
+        transport: settings
+            .transport
             .map_or(Preference::Probe { broken: None }, Preference::Pinned),
         server_name: identities.receiver_name,
         identity: identities.sender,
@@ -223,10 +223,10 @@ pub async fn run(
     let receiver = other.end().await;
     give_back(&settings.to, &directory, settings.keep)?;
     let sent = sent?;
-    let choice = sent.progress.carrier;
+    let choice = sent.progress.transport;
     Ok(Report {
-        carrier: choice.map(|choice| choice.carrier),
-        carrier_reason: choice.map_or_else(String::new, |choice| choice.to_string()),
+        transport: choice.map(|choice| choice.transport),
+        transport_reason: choice.map_or_else(String::new, |choice| choice.to_string()),
         wall_secs: wall.as_secs_f64(),
         bytes_logical: size_bytes,
         bytes_payload: sent.progress.bytes_payload,

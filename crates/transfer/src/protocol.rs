@@ -48,8 +48,8 @@ pub enum ToReceiver {
         ticket: Vec<u8>,
         /// The disks that will be sent.
         disks: Vec<OfferedDisk>,
-        /// Why the sender took this carrier, for people.
-        carrier_reason: String,
+        /// Why the sender took this transport, for people.
+        transport_reason: String,
     },
     /// Every data stream is finished.
     Sent {
@@ -498,7 +498,7 @@ mod tests {
             version: 300,
             ticket: vec![1],
             disks: Vec::new(),
-            carrier_reason: String::new(),
+            transport_reason: String::new(),
         };
         assert_eq!(version_of_hello(&encode_control(&hello)), Some(300));
         let sent = ToReceiver::Sent {

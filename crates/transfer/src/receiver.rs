@@ -25,7 +25,7 @@ use domain::{Epoch, Failure, JobId, Run};
 use service::door::{Door, Reason};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transport::{Carrier, Identity, Listener, net};
+use transport::{Identity, Kind, Listener, net};
 
 use crate::error::RemoteFailure;
 use crate::manifest;
@@ -237,9 +237,9 @@ pub struct ReceiveStatus {
     /// Whether a sender is connected.
     pub connected: bool,
     /// What the last sender came over.
-    pub carrier: Option<Carrier>,
+    pub transport: Option<Kind>,
     /// Why the sender took it.
-    pub carrier_reason: String,
+    pub transport_reason: String,
     /// Bytes of free space that the last sender left out: the target has zeros there.
     pub bytes_free: u64,
     /// Bytes that came over the data streams since the server started.
@@ -479,7 +479,7 @@ impl Shared {
     }
 
     /// Tells the session that writes, if there is one, that another takes over; answers with the token of the other.
-    fn replace_session(&self, carrier: Carrier, reason: String) -> CancellationToken {
+    fn replace_session(&self, transport: Kind, reason: String) -> CancellationToken {
         let token = CancellationToken::new();
         let before = self
             .session
@@ -491,8 +491,8 @@ impl Shared {
         }
         self.status.send_modify(|status| {
             status.connected = true;
-            status.carrier = Some(carrier);
-            status.carrier_reason = reason;
+            status.transport = Some(transport);
+            status.transport_reason = reason;
             status.bytes_free = 0;
         });
         token

@@ -1,7 +1,7 @@
 //! The sending side: reads the disks, and sends what the receiver does not have.
 //!
 //! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
-//! made to a stream of the carrier. Between the two is a short queue: its length, and the carrier's windows, bound the bytes in flight.
+//! made to a stream of the transport. Between the two is a short queue: its length, and the transport's windows, bound the bytes in flight.
 
 mod broken;
 mod choice;
@@ -86,8 +86,8 @@ pub struct SourceDisk {
 pub struct SendConfig {
     /// The receiver's listeners: one port for UDP and TCP.
     pub receiver: SocketAddr,
-    /// The carrier, or how it is chosen.
-    pub carrier: Preference,
+    /// The transport, or how it is chosen.
+    pub transport: Preference,
     /// The name in the receiver's certificate.
     pub server_name: String,
     /// The agent's certificate of this run.
@@ -133,7 +133,7 @@ pub struct CopiedFreeSpace {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SendProgress {
     /// What the disks are sent over, once that is chosen.
-    pub carrier: Option<Choice>,
+    pub transport: Option<Choice>,
     /// Bytes of all disks.
     pub bytes_total: u64,
     /// Bytes that the receiver has said are durable.
@@ -180,7 +180,7 @@ pub async fn send(
 /// # Errors
 /// As with [`send`].
 pub(crate) async fn send_over<T: Transport>(
-    transport: &T,
+    network: &T,
     config: SendConfig,
     cancel: CancellationToken,
     progress: watch::Sender<SendProgress>,
@@ -188,7 +188,7 @@ pub(crate) async fn send_over<T: Transport>(
     let preparing = async {
         let first_look = look(&config).await?;
         progress.send_modify(|progress| progress.copied_free_space = first_look.copied());
-        let connected = choice::connect(transport, &config).await?;
+        let connected = choice::connect(network, &config).await?;
         Ok::<_, TransferError>((Arc::new(first_look), connected))
     };
     let (first_look, mut connected) = tokio::select! {
@@ -198,14 +198,14 @@ pub(crate) async fn send_over<T: Transport>(
     };
     loop {
         let ((client, control), choice) = connected;
-        progress.send_modify(|progress| progress.carrier = Some(choice));
+        progress.send_modify(|progress| progress.transport = Some(choice));
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(TransferError::Cancelled),
             sent = connection::run(&client, control, choice, &config, &first_look, &progress, cancel.child_token()) => {
                 sent.map(Ended::<T>::Sent)
             }
-            better = until_another_serves_better(transport, &client, choice, &config, progress.subscribe()) => {
+            better = until_another_serves_better(network, &client, choice, &config, progress.subscribe()) => {
                 Ok(Ended::Moved(Box::new(better)))
             }
         };
@@ -214,7 +214,7 @@ pub(crate) async fn send_over<T: Transport>(
             Ended::Sent(report) => return Ok(report),
             Ended::Moved(moved) => {
                 let better = moved.1;
-                tracing::info!(carrier = %better.carrier, reason = %better, "the transfer goes on over another carrier");
+                tracing::info!(transport = %better.transport, reason = %better, "the transfer goes on over another transport");
                 connected = *moved;
             }
         }

@@ -26,7 +26,7 @@ use transfer::plan::Candidates;
 use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk, send};
 use transfer::{Ticket, TicketSecret};
-use transport::{Carrier, Identity, MOST_STREAMS};
+use transport::{Identity, Kind, MOST_STREAMS};
 
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -125,7 +125,7 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
     };
     let config = SendConfig {
         receiver: address,
-        carrier: Preference::Pinned(Carrier::Quic),
+        transport: Preference::Pinned(Kind::Quic),
         server_name: "receiver".to_owned(),
         identity: task.identity(),
         ticket: ticket.sign(&secret),

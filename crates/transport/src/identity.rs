@@ -1,4 +1,4 @@
-//! Who a side is, and the TLS that both carriers use: mutual, by the run's own authority, version 1.3 only.
+//! Who a side is, and the TLS that both transports use: mutual, by the run's own authority, version 1.3 only.
 //!
 //! A run's authority signs for its worker, its receiver and its agent. The data port takes the agent's name and no other; see [`is_named`].
 

@@ -40,14 +40,14 @@ pub const MOST_STREAMS: usize = 16;
 /// How bytes get from one side to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Carrier {
+pub enum Kind {
     /// QUIC, over UDP.
     Quic,
     /// TLS over TCP, a connection for each stream.
     Tcp,
 }
 
-impl Carrier {
+impl Kind {
     /// The name that people and the API read.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl Carrier {
     }
 }
 
-impl std::fmt::Display for Carrier {
+impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
@@ -83,7 +83,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Connects and opens the control stream. No time-out of its own.
     fn connect(
         &self,
-        carrier: Carrier,
+        kind: Kind,
         receiver: SocketAddr,
         server_name: &str,
         identity: &Identity,
@@ -176,7 +176,7 @@ pub trait Accepted: Debug + Send + 'static {
     type Receiving: RecvStream;
 
     /// Which of the two it is.
-    fn carrier(&self) -> Carrier;
+    fn kind(&self) -> Kind;
 
     /// The next data stream. May be dropped and called again.
     fn accept_data(&mut self) -> impl Future<Output = io::Result<Self::Receiving>> + Send;

@@ -13,7 +13,7 @@ use quinn::VarInt;
 pub use listener::{Incoming, Listener, Proved};
 
 use crate::groups::Arriving;
-use crate::{Carrier, Control, Identity, TransportError, quic, tcp};
+use crate::{Control, Identity, Kind, TransportError, quic, tcp};
 
 /// Connects over a network.
 #[derive(Debug, Clone, Copy)]
@@ -24,19 +24,19 @@ impl crate::Transport for Net {
 
     async fn connect(
         &self,
-        carrier: Carrier,
+        kind: Kind,
         receiver: SocketAddr,
         server_name: &str,
         identity: &Identity,
     ) -> Result<(Connection, Control<Connection>), TransportError> {
-        match carrier {
-            Carrier::Quic => {
+        match kind {
+            Kind::Quic => {
                 let (client, (send, receive)) =
                     quic::Client::connect(receiver, server_name, identity).await?;
                 let control = (SendStream::Quic(send), RecvStream::Quic(receive));
                 Ok((Connection::Quic(client), control))
             }
-            Carrier::Tcp => {
+            Kind::Tcp => {
                 let (client, (send, receive)) =
                     tcp::Client::connect(receiver, server_name, identity).await?;
                 let control = (SendStream::Tcp(send), RecvStream::Tcp(receive));
@@ -113,10 +113,10 @@ impl crate::Accepted for Accepted {
     type Sending = SendStream;
     type Receiving = RecvStream;
 
-    fn carrier(&self) -> Carrier {
+    fn kind(&self) -> Kind {
         match self {
-            Self::Quic(_) => Carrier::Quic,
-            Self::Tcp(_) => Carrier::Tcp,
+            Self::Quic(_) => Kind::Quic,
+            Self::Tcp(_) => Kind::Tcp,
         }
     }
 

@@ -104,8 +104,8 @@ impl Progress {
         self.info.bad_bytes = bad(status.disks.iter().map(|disk| disk.bad_bytes).sum());
         self.info.consistency = disks::moment_of(status);
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
-        self.info.carrier = text(&status.carrier);
-        self.info.carrier_reason = text(&status.carrier_reason);
+        self.info.transport = text(&status.transport);
+        self.info.transport_reason = text(&status.transport_reason);
     }
 
     fn count_ended(&mut self, status: &StatusResponse) {

@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::work::blocking;
 use crate::{Ticket, TransferError, control};
 
-/// How long a sender that has proved its certificate may take to say what it wants: it may be trying the other carrier meanwhile.
+/// How long a sender that has proved its certificate may take to say what it wants: it may be trying the other transport meanwhile.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the last word may take to arrive.
@@ -51,7 +51,7 @@ impl Default for DoorLimits {
     }
 }
 
-/// Bytes of the reason for a carrier that are kept.
+/// Bytes of the reason for a transport that are kept.
 const LONGEST_REASON: usize = 200;
 
 /// How long a probe may take on the whole, and what is read of it at once.
@@ -127,7 +127,7 @@ async fn serve<L: Listener>(
     )
     .await
     {
-        // It has taken the other carrier.
+        // It has taken the other transport.
         Ok(None) => return Ok(()),
         Ok(Some(session)) => {
             let received = session
@@ -159,7 +159,7 @@ async fn serve<L: Listener>(
     outcome
 }
 
-/// Hello and Welcome. `None` if the sender leaves before: it tries both carriers and takes one.
+/// Hello and Welcome. `None` if the sender leaves before: it tries both transports and takes one.
 async fn welcome(
     shared: &Arc<Shared>,
     address: &str,
@@ -199,7 +199,7 @@ async fn welcome(
     let ToReceiver::Hello {
         ticket,
         disks: offered,
-        mut carrier_reason,
+        mut transport_reason,
         ..
     } = hello
     else {
@@ -209,11 +209,11 @@ async fn welcome(
     check_ticket(&ticket, &disks)?;
     check_offer(&offered, &disks)?;
     // It is shown to people: what is longer is no reason.
-    carrier_reason.truncate(carrier_reason.floor_char_boundary(LONGEST_REASON));
-    let carrier = (connection.carrier(), carrier_reason);
+    transport_reason.truncate(transport_reason.floor_char_boundary(LONGEST_REASON));
+    let transport = (connection.kind(), transport_reason);
     let (of_session, address) = (Arc::clone(shared), address.to_owned());
     let offers = offered.clone();
-    let begun = blocking(move || Session::begin(&of_session, disks, address, carrier, &offers));
+    let begun = blocking(move || Session::begin(&of_session, disks, address, transport, &offers));
     let session = begun.await?;
     if let Err(error) = tell_present(&session, &offered, to_sender).await {
         shared.leave(&session);

@@ -10,7 +10,7 @@ use domain::disk::DiskIndex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use transport::{Accepted, Carrier, MOST_STREAMS, RecvStream, SendStream};
+use transport::{Accepted, Kind, MOST_STREAMS, RecvStream, SendStream};
 
 use super::disks::Disks;
 use super::{Shared, stream};
@@ -50,11 +50,11 @@ impl Session {
         shared: &Shared,
         disks: Arc<Disks>,
         address: String,
-        (carrier, reason): (Carrier, String),
+        (transport, reason): (Kind, String),
         offered: &[OfferedDisk],
     ) -> Result<Self, TransferError> {
         let right = shared.fence.grant(disks.admission.epoch)?;
-        let replaced = shared.replace_session(carrier, reason);
+        let replaced = shared.replace_session(transport, reason);
         disks.flush(&shared.status)?;
         for offer in offered {
             disks.fenced(&shared.fence, &right, offer.index, |disk| {

@@ -1,7 +1,7 @@
 //! A transfer that broke off, as whoever decides on the next attempt sees it.
 
 use domain::Failure;
-use transport::Carrier;
+use transport::Kind;
 
 use super::SendProgress;
 use crate::TransferError;
@@ -17,8 +17,8 @@ pub struct Broken {
     pub has_sent: bool,
     /// Whether a disk was written meanwhile: the next attempt is the last one, and ends at the first write.
     pub was_written: bool,
-    /// The carrier that broke, if that is what happened: the next attempt prefers the other one.
-    pub broken_carrier: Option<Carrier>,
+    /// The transport that broke, if that is what happened: the next attempt prefers the other one.
+    pub failed_transport: Option<Kind>,
 }
 
 impl Broken {
@@ -29,8 +29,10 @@ impl Broken {
             is_retryable: error.is_retryable(),
             has_sent: progress.bytes_wire > 0,
             was_written: matches!(error, TransferError::Written { .. }),
-            broken_carrier: match error {
-                TransferError::Connection { .. } => progress.carrier.map(|choice| choice.carrier),
+            failed_transport: match error {
+                TransferError::Connection { .. } => {
+                    progress.transport.map(|choice| choice.transport)
+                }
                 _ => None,
             },
         }
@@ -43,7 +45,7 @@ impl Broken {
             failure,
             has_sent: false,
             was_written: false,
-            broken_carrier: None,
+            failed_transport: None,
         }
     }
 }
@@ -54,10 +56,10 @@ mod tests {
     use crate::sender::{Choice, Reason};
 
     #[test]
-    fn only_a_connection_that_broke_speaks_against_its_carrier() {
+    fn only_a_connection_that_broke_speaks_against_its_transport() {
         let progress = SendProgress {
-            carrier: Some(Choice {
-                carrier: Carrier::Quic,
+            transport: Some(Choice {
+                transport: Kind::Quic,
                 reason: Reason::Unmeasured,
             }),
             bytes_wire: 1,
@@ -69,9 +71,9 @@ mod tests {
         };
         let broken = Broken::new(&lost, &progress);
         assert!(broken.is_retryable && broken.has_sent);
-        assert_eq!(broken.broken_carrier, Some(Carrier::Quic));
+        assert_eq!(broken.failed_transport, Some(Kind::Quic));
         let replaced = Broken::new(&TransferError::Replaced, &SendProgress::default());
         assert!(replaced.is_retryable && !replaced.has_sent);
-        assert_eq!(replaced.broken_carrier, None);
+        assert_eq!(replaced.failed_transport, None);
     }
 }

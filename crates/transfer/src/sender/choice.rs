@@ -1,7 +1,7 @@
-//! Which carrier: both are tried at once, and where both answer a short probe measures them.
+//! Which transport: both are tried at once, and where both answer a short probe measures them.
 //!
 //! QUIC is taken unless it does not answer, has just broken, is clearly the slower or the dearer one on this path, or the path does not leave this machine. A run that broke off begins with
-//! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes carrier where that helps; what is durable
+//! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes transport where that helps; what is durable
 //! is not sent again either way.
 
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
-use transport::{Carrier, Connection, Control, SendStream, Transport};
+use transport::{Connection, Control, Kind, SendStream, Transport};
 
 use super::{SendConfig, SourceDisk};
 use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
@@ -19,7 +19,7 @@ use crate::{TransferError, control, work};
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the other carrier may take once one has answered. UDP that is blocked is mostly silence, so this is what it costs.
+/// How long the other transport may take once one has answered. UDP that is blocked is mostly silence, so this is what it costs.
 const QUIC_GRACE: Duration = Duration::from_secs(2);
 const TCP_GRACE: Duration = Duration::from_millis(250);
 
@@ -29,13 +29,13 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(4);
 /// Fewer bytes than these are sent before a probe would be over, and before a choice would have paid.
 const LEAST_BYTES: u64 = 2 << 30;
 
-/// On a longer path a probe would measure how carriers begin, not how they run.
+/// On a longer path a probe would measure how transports begin, not how they run.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_millis(10);
 
 /// With datagrams so large QUIC costs no more than TLS over TCP: there is nothing to find out.
 const LARGE_PAYLOAD: u16 = 16_000;
 
-/// Another carrier is taken when it carries so many percent of what the default, or the present one, does.
+/// Another transport is taken when it carries so many percent of what the default, or the present one, does.
 const CLEARLY: u64 = 120;
 
 /// TCP is taken also when it carries so many percent of what QUIC does, and leaves so many percent of a processor free. They go into packing, or to whatever
@@ -46,30 +46,30 @@ const CHEAPER: u64 = 20;
 /// One write of a probe.
 const PROBE_PIECE: usize = 256 << 10;
 
-/// What the caller says of the carrier.
+/// What the caller says of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
-    /// A probe chooses. A carrier that broke under the last attempt is not taken again while the other one answers.
+    /// A probe chooses. A transport that broke under the last attempt is not taken again while the other one answers.
     Probe {
-        /// The carrier that broke, if one did.
-        broken: Option<Carrier>,
+        /// The transport that broke, if one did.
+        broken: Option<Kind>,
     },
     /// A probe chooses, also where there would be no use in one.
     Measure,
     /// This one and no other.
-    Pinned(Carrier),
+    Pinned(Kind),
 }
 
-/// A carrier, and why it is this one.
+/// A transport, and why it is this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// The carrier.
-    pub carrier: Carrier,
+    /// The transport.
+    pub transport: Kind,
     /// Why.
     pub reason: Reason,
 }
 
-/// Why a carrier was taken. Its text is what people read.
+/// Why a transport was taken. Its text is what people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The caller asked for it.
@@ -80,7 +80,7 @@ pub enum Reason {
     OtherBroke,
     /// Both answered, and there was nothing to measure or no use in it.
     Unmeasured,
-    /// The receiver is on this machine, where nothing is lost and all that counts is what a carrier takes of the processors.
+    /// The receiver is on this machine, where nothing is lost and all that counts is what a transport takes of the processors.
     SameMachine,
     /// Nothing came over the other one any more, and it did not answer a new call.
     OtherFellSilent,
@@ -118,18 +118,18 @@ impl Reason {
 
 impl std::fmt::Display for Choice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.reason, self.carrier) {
+        match (self.reason, self.transport) {
             (Reason::Pinned, _) => f.write_str("asked for"),
-            (Reason::OtherSilent, Carrier::Tcp) => {
+            (Reason::OtherSilent, Kind::Tcp) => {
                 f.write_str("UDP does not get through to the receiver")
             }
-            (Reason::OtherSilent, Carrier::Quic) => {
+            (Reason::OtherSilent, Kind::Quic) => {
                 f.write_str("TCP does not get through to the receiver")
             }
-            (Reason::OtherBroke, carrier) => write!(f, "{} broke off", carrier.other()),
+            (Reason::OtherBroke, transport) => write!(f, "{} broke off", transport.other()),
             (Reason::Unmeasured, _) => f.write_str("the default"),
             (Reason::SameMachine, _) => f.write_str("the receiver is on this machine"),
-            (Reason::OtherFellSilent, carrier) => write!(f, "{} fell silent", carrier.other()),
+            (Reason::OtherFellSilent, transport) => write!(f, "{} fell silent", transport.other()),
             (Reason::MeasuredAgain { quic, tcp }, _) => write!(
                 f,
                 "under way a probe carried {} MB/s over quic and {} MB/s over tcp",
@@ -160,35 +160,35 @@ pub(super) type Connected<T> = (
     Control<<T as Transport>::Connection>,
 );
 
-/// The carriers that answer.
+/// The transports that answer.
 pub(super) struct Reached<T: Transport> {
     pub(super) quic: Option<Connected<T>>,
     pub(super) tcp: Option<Connected<T>>,
 }
 
-/// Connects to the receiver over the carrier that serves best.
+/// Connects to the receiver over the transport that serves best.
 pub(super) async fn connect<T: Transport>(
-    transport: &T,
+    network: &T,
     config: &SendConfig,
 ) -> Result<(Connected<T>, Choice), TransferError> {
-    match config.carrier {
-        Preference::Pinned(carrier) => {
-            let connected = reach(transport, config, carrier).await?;
+    match config.transport {
+        Preference::Pinned(transport) => {
+            let connected = reach(network, config, transport).await?;
             let reason = Reason::Pinned;
-            Ok((connected, Choice { carrier, reason }))
+            Ok((connected, Choice { transport, reason }))
         }
-        Preference::Probe { broken } => choose(transport, config, broken).await,
-        Preference::Measure => choose(transport, config, None).await,
+        Preference::Probe { broken } => choose(network, config, broken).await,
+        Preference::Measure => choose(network, config, None).await,
     }
 }
 
 async fn reach<T: Transport>(
-    transport: &T,
+    network: &T,
     config: &SendConfig,
-    carrier: Carrier,
+    transport: Kind,
 ) -> Result<Connected<T>, TransferError> {
-    let connecting = transport.connect(
-        carrier,
+    let connecting = network.connect(
+        transport,
         config.receiver,
         &config.server_name,
         &config.identity,
@@ -197,18 +197,18 @@ async fn reach<T: Transport>(
         Ok(connected) => Ok(connected?),
         Err(_) => Err(TransferError::Connection {
             address: config.receiver.to_string(),
-            message: format!("no answer over {carrier} in {HANDSHAKE_TIMEOUT:?}"),
+            message: format!("no answer over {transport} in {HANDSHAKE_TIMEOUT:?}"),
         }),
     }
 }
 
 /// Both at once. Whoever answers first waits a moment for the other. At least one has answered.
 pub(super) async fn reach_both<T: Transport>(
-    transport: &T,
+    network: &T,
     config: &SendConfig,
 ) -> Result<Reached<T>, TransferError> {
-    let reach = |carrier| reach(transport, config, carrier);
-    let (quic, tcp) = (reach(Carrier::Quic), reach(Carrier::Tcp));
+    let reach = |transport| reach(network, config, transport);
+    let (quic, tcp) = (reach(Kind::Quic), reach(Kind::Tcp));
     tokio::pin!(quic, tcp);
     let (quic, tcp) = tokio::select! {
         biased;
@@ -233,20 +233,21 @@ pub(super) async fn reach_both<T: Transport>(
 }
 
 async fn choose<T: Transport>(
-    transport: &T,
+    network: &T,
     config: &SendConfig,
-    broken: Option<Carrier>,
+    broken: Option<Kind>,
 ) -> Result<(Connected<T>, Choice), TransferError> {
-    let Reached { quic, tcp } = reach_both(transport, config).await?;
-    let chosen = |connected: Connected<T>, carrier, reason| (connected, Choice { carrier, reason });
+    let Reached { quic, tcp } = reach_both(network, config).await?;
+    let chosen =
+        |connected: Connected<T>, transport, reason| (connected, Choice { transport, reason });
     match (quic, tcp) {
-        (Some(quic), None) => Ok(chosen(quic, Carrier::Quic, Reason::OtherSilent)),
-        (None, Some(tcp)) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherSilent)),
+        (Some(quic), None) => Ok(chosen(quic, Kind::Quic, Reason::OtherSilent)),
+        (None, Some(tcp)) => Ok(chosen(tcp, Kind::Tcp, Reason::OtherSilent)),
         (Some(quic), Some(tcp)) => match broken {
-            Some(Carrier::Quic) => Ok(chosen(tcp, Carrier::Tcp, Reason::OtherBroke)),
-            Some(Carrier::Tcp) => Ok(chosen(quic, Carrier::Quic, Reason::OtherBroke)),
-            None if stays_here(config.carrier, most_bytes(config), config.receiver) => {
-                Ok(chosen(tcp, Carrier::Tcp, Reason::SameMachine))
+            Some(Kind::Quic) => Ok(chosen(tcp, Kind::Tcp, Reason::OtherBroke)),
+            Some(Kind::Tcp) => Ok(chosen(quic, Kind::Quic, Reason::OtherBroke)),
+            None if stays_here(config.transport, most_bytes(config), config.receiver) => {
+                Ok(chosen(tcp, Kind::Tcp, Reason::SameMachine))
             }
             None if is_worth_a_probe(config, &tcp.0) => {
                 let reached = Reached::<T> {
@@ -255,13 +256,13 @@ async fn choose<T: Transport>(
                 };
                 Ok(measured(config, reached).await)
             }
-            None => Ok(chosen(quic, Carrier::Quic, Reason::Unmeasured)),
+            None => Ok(chosen(quic, Kind::Quic, Reason::Unmeasured)),
         },
         (None, None) => unreachable!("one of the two has answered, or its error was returned"),
     }
 }
 
-/// Neither carrier answers: QUIC's error says what TCP's does, or that it waited in vain.
+/// Neither transport answers: QUIC's error says what TCP's does, or that it waited in vain.
 fn neither<C>(quic: &Result<C, TransferError>, tcp: TransferError) -> TransferError {
     match (quic, tcp) {
         (
@@ -277,8 +278,8 @@ fn neither<C>(quic: &Result<C, TransferError>, tcp: TransferError) -> TransferEr
 
 /// Whether much is to be sent and does not leave this machine. A probe would not see it: it keeps one stream busy, and with several the
 /// connections of TCP share the processors while the one of QUIC does not.
-fn stays_here(carrier: Preference, bytes: u64, receiver: SocketAddr) -> bool {
-    carrier != Preference::Measure && bytes >= LEAST_BYTES && transport::is_local(receiver)
+fn stays_here(transport: Preference, bytes: u64, receiver: SocketAddr) -> bool {
+    transport != Preference::Measure && bytes >= LEAST_BYTES && transport::is_local(receiver)
 }
 
 fn is_worth_a_probe(config: &SendConfig, tcp: &impl Connection) -> bool {
@@ -291,7 +292,7 @@ fn most_bytes(config: &SendConfig) -> u64 {
 
 /// Whether a measurement would pay with so many bytes left, and harms nobody: a probe keeps to no limit.
 pub(super) fn may_measure(config: &SendConfig, bytes: u64) -> bool {
-    config.carrier == Preference::Measure
+    config.transport == Preference::Measure
         || bytes >= LEAST_BYTES
             && transport::largest_payload(config.receiver) < LARGE_PAYLOAD
             && config.bandwidth_limit.borrow().is_none()
@@ -300,7 +301,7 @@ pub(super) fn may_measure(config: &SendConfig, bytes: u64) -> bool {
 
 /// Whether the path is one on which a probe says something.
 pub(super) fn is_short(config: &SendConfig, tcp: &impl Connection) -> bool {
-    config.carrier == Preference::Measure || tcp.round_trip() <= LONGEST_ROUND_TRIP
+    config.transport == Preference::Measure || tcp.round_trip() <= LONGEST_ROUND_TRIP
 }
 
 /// What a disk may have to send: a file knows how much of it is not holes.
@@ -328,11 +329,11 @@ impl<T: Transport> Reached<T> {
         (quic, tcp)
     }
 
-    /// The connection over this carrier, if it has answered.
-    pub(super) fn take(self, carrier: Carrier) -> Option<Connected<T>> {
-        match carrier {
-            Carrier::Quic => self.quic,
-            Carrier::Tcp => self.tcp,
+    /// The connection over this transport, if it has answered.
+    pub(super) fn take(self, transport: Kind) -> Option<Connected<T>> {
+        match transport {
+            Kind::Quic => self.quic,
+            Kind::Tcp => self.tcp,
         }
     }
 }
@@ -344,26 +345,26 @@ async fn measured<T: Transport>(
 ) -> (Connected<T>, Choice) {
     let (quic, tcp) = both.measure(config).await;
     let choice = weigh(quic, tcp);
-    let connected = both.take(choice.carrier).expect("both have answered");
+    let connected = both.take(choice.transport).expect("both have answered");
     (connected, choice)
 }
 
 /// The better of two that were probed. One whose probe failed counts as one that does not answer.
 fn weigh(quic: Option<Probed>, tcp: Option<Probed>) -> Choice {
-    let (carrier, reason) = match (quic, tcp) {
+    let (transport, reason) = match (quic, tcp) {
         (Some(quic), Some(tcp)) => {
-            let carrier = if tcp_serves_better(quic, tcp) {
-                Carrier::Tcp
+            let transport = if tcp_serves_better(quic, tcp) {
+                Kind::Tcp
             } else {
-                Carrier::Quic
+                Kind::Quic
             };
-            (carrier, Reason::Measured { quic, tcp })
+            (transport, Reason::Measured { quic, tcp })
         }
-        (None, Some(_)) => (Carrier::Tcp, Reason::OtherSilent),
+        (None, Some(_)) => (Kind::Tcp, Reason::OtherSilent),
         // Without both figures there is nothing to say against the default.
-        (_, None) => (Carrier::Quic, Reason::Unmeasured),
+        (_, None) => (Kind::Quic, Reason::Unmeasured),
     };
-    Choice { carrier, reason }
+    Choice { transport, reason }
 }
 
 /// Whether one carries so much more than the other that it is worth a change.
@@ -455,7 +456,7 @@ mod tests {
             let (quic, tcp) = (probed(quic), probed(tcp));
             let choice = weigh(Some(quic), Some(tcp));
             assert_eq!(choice.reason, Reason::Measured { quic, tcp });
-            choice.carrier == Carrier::Tcp
+            choice.transport == Kind::Tcp
         };
         // A link of 1 Gbit/s, one of 100 Mbit/s, and two of which TCP fills less or takes more.
         assert!(serves_better((118_000_000, 46), (119_000_000, 14)));
@@ -464,9 +465,9 @@ mod tests {
         assert!(!serves_better((118_000_000, 14), (119_000_000, 14)));
         assert!(serves_better((500_000_000, 90), (900_000_000, 190)));
         let some = Some(probed((118_000_000, 46)));
-        assert_eq!(weigh(None, some).carrier, Carrier::Tcp);
-        assert_eq!(weigh(some, None).carrier, Carrier::Quic);
-        assert_eq!(weigh(None, None).carrier, Carrier::Quic);
+        assert_eq!(weigh(None, some).transport, Kind::Tcp);
+        assert_eq!(weigh(some, None).transport, Kind::Quic);
+        assert_eq!(weigh(None, None).transport, Kind::Quic);
     }
 
     #[test]
@@ -475,7 +476,7 @@ mod tests {
         assert!(is_clearly_faster(1_300, 1_000));
         assert!(is_clearly_faster(1, 0));
         assert!(!is_clearly_faster(0, 0));
-        let text = |carrier, reason| Choice { carrier, reason }.to_string();
+        let text = |transport, reason| Choice { transport, reason }.to_string();
         let probed = |bytes_per_sec, processor_percent| Probed {
             bytes_per_sec,
             processor_percent,
@@ -485,7 +486,7 @@ mod tests {
             tcp: probed(1_200_000_000, 90),
         };
         assert_eq!(
-            text(Carrier::Tcp, measured),
+            text(Kind::Tcp, measured),
             "a probe carried 310 MB/s (150 % of a processor) over quic and 1200 MB/s (90 % of a processor) over tcp"
         );
         let again = Reason::MeasuredAgain {
@@ -493,10 +494,10 @@ mod tests {
             tcp: 110_000_000,
         };
         assert_eq!(
-            text(Carrier::Tcp, again),
+            text(Kind::Tcp, again),
             "under way a probe carried 2 MB/s over quic and 110 MB/s over tcp"
         );
-        assert!(text(Carrier::Tcp, Reason::OtherSilent).starts_with("UDP"));
-        assert_eq!(text(Carrier::Tcp, Reason::OtherBroke), "quic broke off");
+        assert!(text(Kind::Tcp, Reason::OtherSilent).starts_with("UDP"));
+        assert_eq!(text(Kind::Tcp, Reason::OtherBroke), "quic broke off");
     }
 }

@@ -78,7 +78,7 @@ pub(super) async fn run<C: Connection>(
     let chunk_bytes = disks.iter().map(|disk| disk.chunk_bytes).max().unwrap_or(0);
     let present: Vec<u64> = disks.iter().map(Disk::present_bytes).collect();
     progress.send_replace(SendProgress {
-        carrier: Some(choice),
+        transport: Some(choice),
         bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
         bytes_durable: present.iter().sum(),
         copied_free_space: first_look.copied(),
@@ -246,7 +246,7 @@ async fn greet(
         version: VERSION,
         ticket: config.ticket.clone(),
         disks: offered,
-        carrier_reason: choice.to_string(),
+        transport_reason: choice.to_string(),
     };
     control::write(to_receiver, &hello)
         .await

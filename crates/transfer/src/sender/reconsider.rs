@@ -1,15 +1,15 @@
-//! Under way: whether the carrier still serves, or the other one would serve better.
+//! Under way: whether the transport still serves, or the other one would serve better.
 //!
 //! A connection over which nothing is heard any more, or whose rate has fallen to less than half, and any other now and then, makes the sender try
-//! both carriers afresh, beside the transfer that goes on. It moves only to a carrier that answers where the present one does not, or that is
-//! clearly faster in a probe of both. What slows down the source, the receiver or both carriers alike is no reason to move, since a
+//! both transports afresh, beside the transfer that goes on. It moves only to a transport that answers where the present one does not, or that is
+//! clearly faster in a probe of both. What slows down the source, the receiver or both transports alike is no reason to move, since a
 //! probe shows no difference. Each measurement without a move doubles the pause until the next.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use transport::{Carrier, Connection as _, Transport};
+use transport::{Connection as _, Kind, Transport};
 
 use super::choice::{self, Connected, Probed, Reached};
 use super::{Choice, Preference, Reason, SendConfig, SendProgress};
@@ -22,7 +22,7 @@ const LOOKS: u32 = 3;
 
 /// No measurement sooner than this after a connection has begun: the rate of its beginning says little.
 const FIRST_PAUSE: Duration = Duration::from_secs(8);
-/// After a move, so that two carriers that are much the same don't alternate.
+/// After a move, so that two transports that are much the same don't alternate.
 const PAUSE_AFTER_MOVE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// When both are measured though nothing is amiss.
@@ -70,7 +70,7 @@ impl Watch {
         }
     }
 
-    /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the carrier knows.
+    /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the transport knows.
     fn look(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<Doubt> {
         let taken = wire.saturating_sub(self.wire);
         let is_silent = heard.is_some() && heard == self.heard;
@@ -100,15 +100,15 @@ fn in_a_row(looks: u32, is_so: bool) -> u32 {
     if is_so { looks + 1 } else { 0 }
 }
 
-/// Ends when the other carrier would serve better, with a connection over it.
+/// Ends when the other transport would serve better, with a connection over it.
 pub(super) async fn until_another_serves_better<T: Transport>(
-    transport: &T,
+    network: &T,
     client: &T::Connection,
     present: Choice,
     config: &SendConfig,
     progress: watch::Receiver<SendProgress>,
 ) -> (Connected<T>, Choice) {
-    if let Preference::Pinned(_) = config.carrier {
+    if let Preference::Pinned(_) = config.transport {
         return std::future::pending().await;
     }
     let began = Instant::now();
@@ -120,14 +120,14 @@ pub(super) async fn until_another_serves_better<T: Transport>(
             continue;
         };
         let left = seen.bytes_total.saturating_sub(seen.bytes_durable);
-        if let Some(better) = try_both(transport, doubt, present, config, left).await {
+        if let Some(better) = try_both(network, doubt, present, config, left).await {
             return better;
         }
     }
 }
 
 async fn try_both<T: Transport>(
-    transport: &T,
+    network: &T,
     doubt: Doubt,
     present: Choice,
     config: &SendConfig,
@@ -136,11 +136,11 @@ async fn try_both<T: Transport>(
     if doubt == Doubt::Slow && !choice::may_measure(config, bytes_left) {
         return None;
     }
-    let mut reached = choice::reach_both(transport, config).await.ok()?;
-    let carrier = present.carrier.other();
+    let mut reached = choice::reach_both(network, config).await.ok()?;
+    let transport = present.transport.other();
     let moved = |reached: Reached<T>, reason| {
-        let other = reached.take(carrier)?;
-        Some((other, Choice { carrier, reason }))
+        let other = reached.take(transport)?;
+        Some((other, Choice { transport, reason }))
     };
     match (&reached.quic, &reached.tcp) {
         (Some(_), Some((tcp, _))) => {
@@ -151,9 +151,9 @@ async fn try_both<T: Transport>(
             let (quic, tcp) = reached.measure(config).await;
             let rate = |probed: Option<Probed>| probed.map(|probed| probed.bytes_per_sec);
             let (quic, tcp) = (rate(quic), rate(tcp));
-            let is_better = match carrier {
-                Carrier::Quic => choice::is_clearly_faster(quic?, tcp.unwrap_or(0)),
-                Carrier::Tcp => choice::is_clearly_faster(tcp?, quic.unwrap_or(0)),
+            let is_better = match transport {
+                Kind::Quic => choice::is_clearly_faster(quic?, tcp.unwrap_or(0)),
+                Kind::Tcp => choice::is_clearly_faster(tcp?, quic.unwrap_or(0)),
             };
             let reason = Reason::MeasuredAgain {
                 quic: quic.unwrap_or(0),
@@ -162,7 +162,7 @@ async fn try_both<T: Transport>(
             is_better.then(|| moved(reached, reason)).flatten()
         }
         // TCP has but a moment to answer, which may be too short on a busy machine; its path ends by itself if it is dead.
-        _ if present.carrier == Carrier::Tcp => None,
+        _ if present.transport == Kind::Tcp => None,
         // It answers no more, or the other still does not.
         _ => moved(reached, Reason::OtherFellSilent),
     }

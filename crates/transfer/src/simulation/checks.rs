@@ -146,15 +146,15 @@ fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result
         .map(|disk| disk.len().div_ceil(CHUNK as usize) as u64)
         .sum();
     let bad: usize = plan.unreadable.iter().map(Vec::len).sum();
-    let carriers = world.network.carriers();
+    let transports = world.network.connections_used();
     let most = data_chunks(world) * frame
-        + carriers.saturating_sub(1) * under_way(plan)
-        + (carriers + 1) * (chunks + bad as u64) * FRAME_BYTES as u64
+        + transports.saturating_sub(1) * under_way(plan)
+        + (transports + 1) * (chunks + bad as u64) * FRAME_BYTES as u64
         + lost_at_most(world, losses + u64::from(is_flipped));
     let sent = world.network.data_bytes();
     if sent > most {
         return Err(format!(
-            "{sent} bytes were sent over {carriers} connections, at most {most} may be after {losses} crashes"
+            "{sent} bytes were sent over {transports} connections, at most {most} may be after {losses} crashes"
         ));
     }
     Ok(())
@@ -171,7 +171,7 @@ fn little_was_read_twice(world: &World, losses: u64) -> Result<(), String> {
     let read: u64 = world.faults.iter().map(|disk| disk.bytes_read()).sum();
     let needed = data_chunks(world) * u64::from(CHUNK);
     let most = needed
-        + world.network.carriers().saturating_sub(1) * under_way(plan)
+        + world.network.connections_used().saturating_sub(1) * under_way(plan)
         + lost_at_most(world, losses);
     if read > most {
         return Err(format!(

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use transport::{Carrier, Control, Identity, Transport, TransportError};
+use transport::{Control, Identity, Kind, Transport, TransportError};
 
 pub(crate) use ends::{Accepted, Client, Incoming, Listener};
 use link::{End, Link};
@@ -63,7 +63,7 @@ struct State {
     flips: u32,
     data_bytes: u64,
     /// How many connections have carried any of them.
-    carriers: u64,
+    connections_used: u64,
 }
 
 impl Network {
@@ -82,7 +82,7 @@ impl Network {
             flip_control_after: None,
             flips: 0,
             data_bytes: 0,
-            carriers: 0,
+            connections_used: 0,
         })))
     }
 
@@ -187,8 +187,8 @@ impl Network {
     }
 
     /// How many connections have carried bytes of data streams.
-    pub(crate) fn carriers(&self) -> u64 {
-        self.state().carriers
+    pub(crate) fn connections_used(&self) -> u64 {
+        self.state().connections_used
     }
 
     /// Nothing gets through for so long.
@@ -218,7 +218,7 @@ impl Transport for Network {
 
     async fn connect(
         &self,
-        _carrier: Carrier,
+        _kind: Kind,
         address: SocketAddr,
         _server_name: &str,
         _identity: &Identity,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use transport::{Carrier, Identity};
+use transport::{Identity, Kind};
 
 use super::Media;
 use super::network::{ADDRESS, Listener, Network};
@@ -452,7 +452,7 @@ impl Agent {
         };
         let config = SendConfig {
             receiver: ADDRESS,
-            carrier: Preference::Pinned(Carrier::Tcp),
+            transport: Preference::Pinned(Kind::Tcp),
             server_name: String::new(),
             identity: nobody(),
             ticket: ticket.sign(&self.identity.secret),

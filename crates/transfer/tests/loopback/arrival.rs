@@ -6,22 +6,22 @@ use tokio_util::sync::CancellationToken;
 use transfer::manifest;
 use transfer::plan::Candidates;
 use transfer::sender::{Compression, SendConfig, SendProgress, send};
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, flip, noise, write_manifest};
 
-over_both_carriers!(
+over_both_transports!(
     disks_arrive_whole_with_receipts_and_manifests,
     one_percent_of_changed_chunks_costs_one_percent_of_the_bytes,
     eight_tebibytes_of_nothing_cost_next_to_nothing,
     compressed_disks_arrive_whole_and_small,
 );
 
-async fn disks_arrive_whole_with_receipts_and_manifests(carrier: Carrier) -> anyhow::Result<()> {
+async fn disks_arrive_whole_with_receipts_and_manifests(transport: Kind) -> anyhow::Result<()> {
     let mut first = noise(5 * MIB + 77, 1);
     first[(2 * MIB) as usize..(3 * MIB) as usize].fill(0);
     let bench = Bench::new(
-        carrier,
+        transport,
         &[&first, &noise(1, 2), &vec![0; 4 * MIB as usize], &[]],
     )?;
     let (server, address) = bench.server()?;
@@ -46,9 +46,9 @@ async fn disks_arrive_whole_with_receipts_and_manifests(carrier: Carrier) -> any
 }
 
 async fn one_percent_of_changed_chunks_costs_one_percent_of_the_bytes(
-    carrier: Carrier,
+    transport: Kind,
 ) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(200 * MIB, 12)])?;
+    let bench = Bench::new(transport, &[&noise(200 * MIB, 12)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let first = bench.send(address, 1).await?.progress;
@@ -66,8 +66,8 @@ async fn one_percent_of_changed_chunks_costs_one_percent_of_the_bytes(
     Ok(())
 }
 
-async fn eight_tebibytes_of_nothing_cost_next_to_nothing(carrier: Carrier) -> anyhow::Result<()> {
-    let mut bench = Bench::new(carrier, &[&[]])?;
+async fn eight_tebibytes_of_nothing_cost_next_to_nothing(transport: Kind) -> anyhow::Result<()> {
+    let mut bench = Bench::new(transport, &[&[]])?;
     bench.disks[0].1 = 8 << 40;
     std::fs::File::options()
         .write(true)
@@ -91,14 +91,14 @@ async fn eight_tebibytes_of_nothing_cost_next_to_nothing(carrier: Carrier) -> an
     Ok(())
 }
 
-async fn compressed_disks_arrive_whole_and_small(carrier: Carrier) -> anyhow::Result<()> {
+async fn compressed_disks_arrive_whole_and_small(transport: Kind) -> anyhow::Result<()> {
     let text: Vec<u8> = b"all work and no play makes a dull disk\n"
         .iter()
         .copied()
         .cycle()
         .take(6 * MIB as usize)
         .collect();
-    let bench = Bench::new(carrier, &[&[text, noise(2 * MIB, 7)].concat()])?;
+    let bench = Bench::new(transport, &[&[text, noise(2 * MIB, 7)].concat()])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let config = SendConfig {
@@ -122,7 +122,7 @@ async fn compressed_disks_arrive_whole_and_small(carrier: Carrier) -> anyhow::Re
 
 #[tokio::test]
 async fn a_pass_over_a_changed_set_reads_that_and_what_is_missing() -> anyhow::Result<()> {
-    let bench = Bench::new(Carrier::Tcp, &[&noise(6 * MIB + 5, 17)])?;
+    let bench = Bench::new(Kind::Tcp, &[&noise(6 * MIB + 5, 17)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let pass = async |changed| {

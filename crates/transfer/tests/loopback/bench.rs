@@ -19,14 +19,14 @@ use transfer::sender::{
     Compression, Preference, SendConfig, SendProgress, SendReport, SourceDisk, send,
 };
 use transfer::{Ticket, TicketSecret, TransferError};
-use transport::{Carrier, Identity};
+use transport::{Identity, Kind};
 
 pub const MIB: u64 = 1 << 20;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run: authority, identities and ticket secret; a directory with the instance and the source's disks.
 pub struct Bench {
-    pub carrier: Carrier,
+    pub transport: Kind,
     pub directory: tempfile::TempDir,
     pub server_identity: Identity,
     pub agent_identity: Identity,
@@ -42,7 +42,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(carrier: Carrier, disks: &[&[u8]]) -> anyhow::Result<Self> {
+    pub fn new(transport: Kind, disks: &[&[u8]]) -> anyhow::Result<Self> {
         let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
         let authority = pki::Authority::generate("run", pki::RUN_VALIDITY)?;
         let identity = |issued: pki::Identity| Identity {
@@ -59,7 +59,7 @@ impl Bench {
             sources.push((path, content.len() as u64));
         }
         Ok(Self {
-            carrier,
+            transport,
             server_identity: identity(authority.issue_server(&["receiver".to_owned()])?),
             agent_identity: identity(authority.issue_client("s-agent")?),
             worker_identity: identity(authority.issue_client("control")?),
@@ -120,7 +120,7 @@ impl Bench {
         let disks = (0_u16..).zip(&self.disks);
         SendConfig {
             receiver,
-            carrier: Preference::Pinned(self.carrier),
+            transport: Preference::Pinned(self.transport),
             server_name: "receiver".to_owned(),
             identity: self.agent_identity.clone(),
             ticket: ticket.sign(&self.secret),

@@ -8,22 +8,22 @@ use domain::disk::DiskIndex;
 use domain::parameters::BadSectors;
 use source::faulty::{Faults, FaultySources};
 use transfer::manifest;
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, noise, write_manifest};
 
-over_both_carriers!(
+over_both_transports!(
     a_full_target_says_so_and_counts_nothing,
     bad_sectors_end_the_transfer_or_arrive_as_zeros,
 );
 
 /// A full target: a small tmpfs, which only root can mount.
-async fn a_full_target_says_so_and_counts_nothing(carrier: Carrier) -> anyhow::Result<()> {
+async fn a_full_target_says_so_and_counts_nothing(transport: Kind) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can mount a small file system");
         return Ok(());
     }
-    let bench = Bench::new(carrier, &[&noise(16 * MIB, 9)])?;
+    let bench = Bench::new(transport, &[&noise(16 * MIB, 9)])?;
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
         .arg(bench.instance())
@@ -60,9 +60,9 @@ async fn fill(bench: &Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bad_sectors_end_the_transfer_or_arrive_as_zeros(carrier: Carrier) -> anyhow::Result<()> {
+async fn bad_sectors_end_the_transfer_or_arrive_as_zeros(transport: Kind) -> anyhow::Result<()> {
     let mut source = noise(4 * MIB, 18);
-    let mut bench = Bench::new(carrier, &[&source])?;
+    let mut bench = Bench::new(transport, &[&source])?;
     let faults = Faults::new(512);
     // In the second chunk, and across the end of the third.
     faults.lose(MIB + 700..MIB + 701);

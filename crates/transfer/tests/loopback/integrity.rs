@@ -5,20 +5,20 @@ use domain::FailureCode;
 use domain::disk::DiskIndex;
 use transfer::manifest;
 use transfer::manifest::ManifestError;
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, durable, flip, noise, write_manifest};
 use crate::flipping::{self, Way};
 
-over_both_carriers!(
+over_both_transports!(
     a_flipped_bit_on_the_target_is_found_and_mended,
     a_flipped_bit_in_disk_or_manifest_fails_the_image,
     a_flipped_bit_on_the_wire_is_healed,
     after_a_fall_what_differs_is_found_without_a_checksum,
 );
 
-async fn a_flipped_bit_on_the_target_is_found_and_mended(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(4 * MIB, 5)])?;
+async fn a_flipped_bit_on_the_target_is_found_and_mended(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(4 * MIB, 5)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
@@ -47,8 +47,8 @@ async fn a_flipped_bit_on_the_target_is_found_and_mended(carrier: Carrier) -> an
     Ok(())
 }
 
-async fn a_flipped_bit_in_disk_or_manifest_fails_the_image(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(3 * MIB + 9, 6)])?;
+async fn a_flipped_bit_in_disk_or_manifest_fails_the_image(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(3 * MIB + 9, 6)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     bench.send(address, 1).await?;
@@ -85,8 +85,8 @@ async fn a_flipped_bit_in_disk_or_manifest_fails_the_image(carrier: Carrier) -> 
 }
 
 /// In handshakes, in what the two say to each other, in data, and both ways.
-async fn a_flipped_bit_on_the_wire_is_healed(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(3 * MIB + 9, 8)])?;
+async fn a_flipped_bit_on_the_wire_is_healed(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(3 * MIB + 9, 8)])?;
     let places = [
         (Way::ToReceiver, 60),
         (Way::ToReceiver, 1500),
@@ -129,9 +129,9 @@ async fn a_flipped_bit_on_the_wire_is_healed(carrier: Carrier) -> anyhow::Result
 
 /// Whoever falls without a word may have lost what the disk said it had kept: that is read again, whether or not the job asks for `Checksum`.
 async fn after_a_fall_what_differs_is_found_without_a_checksum(
-    carrier: Carrier,
+    transport: Kind,
 ) -> anyhow::Result<()> {
-    let mut bench = Bench::new(carrier, &[&noise(4 * MIB, 5)])?;
+    let mut bench = Bench::new(transport, &[&noise(4 * MIB, 5)])?;
     bench.checksum = false;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;

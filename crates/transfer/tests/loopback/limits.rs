@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::limits::SharedLimit;
 use transfer::sender::{SendProgress, send};
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, noise};
 
@@ -19,8 +19,8 @@ async fn two_runs_share_a_limit_evenly_and_keep_to_it() -> anyhow::Result<()> {
     let rate = Rate::from_bytes_per_sec(SHARED).context("a rate")?;
     let shared = SharedLimit::new(rate);
     let mut runs = Vec::new();
-    for (carrier, seed) in [(Carrier::Quic, 18), (Carrier::Tcp, 19)] {
-        let bench = Bench::new(carrier, &[&noise(128 * MIB, seed)])?;
+    for (transport, seed) in [(Kind::Quic, 18), (Kind::Tcp, 19)] {
+        let bench = Bench::new(transport, &[&noise(128 * MIB, seed)])?;
         let (server, address) = bench.server()?;
         server.admit(bench.admission(1)).await?;
         let mut config = bench.config(address, 1, None);

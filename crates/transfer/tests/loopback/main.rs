@@ -1,30 +1,29 @@
 //! The whole path over loopback with real files: what arrives, what is sent again after a fall, and what is refused. Most tests run over both
-//! carriers.
+//! transports.
 
-/// These tests, over one carrier.
+/// These tests, over one transport.
 macro_rules! over {
-    ($module:ident, $carrier:expr, [$($test:ident),* $(,)?]) => {
+    ($module:ident, $transport:expr, [$($test:ident),* $(,)?]) => {
         mod $module {
             $(
                 #[tokio::test]
                 async fn $test() -> anyhow::Result<()> {
-                    super::$test($carrier).await
+                    super::$test($transport).await
                 }
             )*
         }
     };
 }
 
-macro_rules! over_both_carriers {
+macro_rules! over_both_transports {
     ($($test:ident),* $(,)?) => {
-        over!(quic, transport::Carrier::Quic, [$($test),*]);
-        over!(tcp, transport::Carrier::Tcp, [$($test),*]);
+        over!(quic, transport::Kind::Quic, [$($test),*]);
+        over!(tcp, transport::Kind::Tcp, [$($test),*]);
     };
 }
 
 mod arrival;
 mod bench;
-mod carriers;
 mod disks;
 mod flipping;
 mod integrity;
@@ -32,3 +31,4 @@ mod limits;
 mod moves;
 mod resume;
 mod rights;
+mod transports;

@@ -1,5 +1,5 @@
 //! A transfer that moves from QUIC to TCP half way, because UDP is blocked or throttled then: over real sockets, through a proxy that has both
-//! carriers on one port.
+//! transports on one port.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use transfer::receiver::{Server, ServerConfig};
 use transfer::sender::{Preference, Reason, SendConfig, SendProgress, send};
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 
@@ -27,7 +27,7 @@ const FLUSH_BYTES: u64 = 2 * MIB;
 /// What a sender may have given away that nobody takes: the least window that QUIC has for sending, and the chunks in queues and hands.
 const ON_ITS_WAY: u64 = 16 * MIB + 12 * MIB;
 
-/// Stands before a receiver, on one port for both carriers. At first it keeps TCP waiting, so that it is QUIC that a transfer begins with.
+/// Stands before a receiver, on one port for both transports. At first it keeps TCP waiting, so that it is QUIC that a transfer begins with.
 struct Proxy {
     address: SocketAddr,
     passes_tcp: watch::Sender<bool>,
@@ -164,12 +164,12 @@ impl Policer {
 /// Sends a disk over QUIC, limits UDP once so much is there, and sees the transfer end over TCP. Answers with the reason, and how long the
 /// transfer took from there.
 async fn moves(
-    carrier: Preference,
+    transport: Preference,
     bandwidth: u64,
     disk_bytes: u64,
     udp_bytes_per_sec: u64,
 ) -> anyhow::Result<(Reason, Duration)> {
-    let mut bench = Bench::new(Carrier::Quic, &[&noise(disk_bytes, 20)])?;
+    let mut bench = Bench::new(Kind::Quic, &[&noise(disk_bytes, 20)])?;
     bench.checksum = false;
     let mut config = ServerConfig::new(
         "127.0.0.1:0".parse()?,
@@ -184,7 +184,7 @@ async fn moves(
     let proxy = Proxy::before(server.address()?).await?;
 
     let config = SendConfig {
-        carrier,
+        transport,
         ..bench.config(proxy.address, 1, Some(bandwidth))
     };
     let (progress, mut seen) = watch::channel(SendProgress::default());
@@ -194,16 +194,16 @@ async fn moves(
     })
     .await?;
     anyhow::ensure!(
-        status.carrier == Some(Carrier::Quic),
+        status.transport == Some(Kind::Quic),
         "QUIC has carried the first half: {}",
-        status.carrier_reason
+        status.transport_reason
     );
     let (blocked_at, durable_then) = (Instant::now(), durable(&status));
     proxy.limit_udp(udp_bytes_per_sec);
 
     let is_over_tcp = |seen: &SendProgress| {
-        seen.carrier
-            .is_some_and(|choice| choice.carrier == Carrier::Tcp)
+        seen.transport
+            .is_some_and(|choice| choice.transport == Kind::Tcp)
     };
     let mut over_quic = seen.borrow().clone();
     while !is_over_tcp(&seen.borrow_and_update()) {
@@ -214,10 +214,13 @@ async fn moves(
     let took = blocked_at.elapsed();
     bench.check_targets()?;
 
-    let choice = report.progress.carrier.context("a carrier was chosen")?;
+    let choice = report
+        .progress
+        .transport
+        .context("a transport was chosen")?;
     let status = server.status().borrow().clone();
-    assert_eq!(status.carrier, Some(Carrier::Tcp));
-    assert_eq!(status.carrier_reason, choice.to_string());
+    assert_eq!(status.transport, Some(Kind::Tcp));
+    assert_eq!(status.transport_reason, choice.to_string());
     let over_tcp = report.progress.bytes_payload;
     assert!(
         report.progress.bytes_equal >= durable_then,

@@ -6,18 +6,18 @@ use domain::disk::DiskIndex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::sender::{SendProgress, send};
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 
-over_both_carriers!(
+over_both_transports!(
     after_a_receiver_fell_only_the_rest_is_sent,
     a_receipt_is_taken_back_when_its_disk_is_written_again,
     a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on,
 );
 
-async fn after_a_receiver_fell_only_the_rest_is_sent(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(24 * MIB, 3)])?;
+async fn after_a_receiver_fell_only_the_rest_is_sent(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(24 * MIB, 3)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let progress = watch::channel(SendProgress::default()).0;
@@ -48,9 +48,9 @@ async fn after_a_receiver_fell_only_the_rest_is_sent(carrier: Carrier) -> anyhow
 }
 
 async fn a_receipt_is_taken_back_when_its_disk_is_written_again(
-    carrier: Carrier,
+    transport: Kind,
 ) -> anyhow::Result<()> {
-    let mut bench = Bench::new(carrier, &[&noise(6 * MIB, 11)])?;
+    let mut bench = Bench::new(transport, &[&noise(6 * MIB, 11)])?;
     bench.checksum = false;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
@@ -77,9 +77,9 @@ async fn a_receipt_is_taken_back_when_its_disk_is_written_again(
 }
 
 async fn a_halt_keeps_what_was_copied_and_the_same_epoch_may_go_on(
-    carrier: Carrier,
+    transport: Kind,
 ) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(12 * MIB, 13)])?;
+    let bench = Bench::new(transport, &[&noise(12 * MIB, 13)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));

@@ -6,19 +6,19 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::TransferError;
 use transfer::sender::{SendConfig, SendProgress, send};
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 
-over_both_carriers!(
+over_both_transports!(
     no_byte_below_the_fence_lands,
     the_newest_connection_of_an_epoch_takes_over,
     only_the_source_gets_through_though_the_runs_authority_signs_for_others,
     strangers_and_wrong_disks_are_refused,
 );
 
-async fn no_byte_below_the_fence_lands(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(16 * MIB, 4)])?;
+async fn no_byte_below_the_fence_lands(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(16 * MIB, 4)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let slow = bench.config(address, 1, Some(4 * MIB));
@@ -61,8 +61,8 @@ async fn no_byte_below_the_fence_lands(carrier: Carrier) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn the_newest_connection_of_an_epoch_takes_over(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(16 * MIB, 10)])?;
+async fn the_newest_connection_of_an_epoch_takes_over(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(16 * MIB, 10)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let progress = || watch::channel(SendProgress::default()).0;
@@ -94,9 +94,9 @@ async fn the_newest_connection_of_an_epoch_takes_over(carrier: Carrier) -> anyho
 }
 
 async fn only_the_source_gets_through_though_the_runs_authority_signs_for_others(
-    carrier: Carrier,
+    transport: Kind,
 ) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(MIB, 9)])?;
+    let bench = Bench::new(transport, &[&noise(MIB, 9)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     for identity in [&bench.worker_identity, &bench.server_identity] {
@@ -121,7 +121,7 @@ async fn a_sender_that_names_no_protocol_is_not_heard_over_tcp() -> anyhow::Resu
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    let bench = Bench::new(Carrier::Tcp, &[&noise(MIB, 9)])?;
+    let bench = Bench::new(Kind::Tcp, &[&noise(MIB, 9)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let agent = &bench.agent_identity;
@@ -154,12 +154,12 @@ async fn a_sender_that_names_no_protocol_is_not_heard_over_tcp() -> anyhow::Resu
     Ok(())
 }
 
-async fn strangers_and_wrong_disks_are_refused(carrier: Carrier) -> anyhow::Result<()> {
-    let bench = Bench::new(carrier, &[&noise(MIB, 8)])?;
+async fn strangers_and_wrong_disks_are_refused(transport: Kind) -> anyhow::Result<()> {
+    let bench = Bench::new(transport, &[&noise(MIB, 8)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
 
-    let other = Bench::new(carrier, &[&noise(MIB, 8)])?;
+    let other = Bench::new(transport, &[&noise(MIB, 8)])?;
     let stranger = SendConfig {
         identity: other.agent_identity.clone(),
         ..bench.config(address, 1, None)

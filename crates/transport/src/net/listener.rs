@@ -10,7 +10,7 @@ use super::{Accepted, RecvStream, SendStream};
 use crate::groups::Groups;
 use crate::{Arrived, Identity, TransportError, quic, tcp};
 
-/// Ports that are tried until one is free for both carriers.
+/// Ports that are tried until one is free for both transports.
 const PORT_TRIES: u32 = 64;
 
 /// How long to wait after a connection could not be taken.
@@ -25,7 +25,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the listeners of both carriers on one port, for `sender` alone.
+    /// Opens the listeners of both transports on one port, for `sender` alone.
     ///
     /// # Errors
     /// [`TransportError::Identity`], and [`TransportError::Unreachable`] when the address can't be bound.

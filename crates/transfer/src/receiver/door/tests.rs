@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use transport::net::{Connection, Net};
-use transport::{Carrier, Connection as _, Control, Identity, MOST_STREAMS, Transport as _};
+use transport::{Connection as _, Control, Identity, Kind, MOST_STREAMS, Transport as _};
 
 use super::*;
 use crate::TicketSecret;
@@ -67,8 +67,8 @@ impl Bench {
     }
 
     /// A sender that has been let in.
-    async fn welcomed(&self, carrier: Carrier) -> (Connection, Control<Connection>) {
-        let connecting = Net.connect(carrier, self.address, "receiver", &self.sender);
+    async fn welcomed(&self, transport: Kind) -> (Connection, Control<Connection>) {
+        let connecting = Net.connect(transport, self.address, "receiver", &self.sender);
         let (client, mut control) = connecting.await.unwrap();
         let ticket = Ticket {
             job_id: self.job_id.clone(),
@@ -84,20 +84,20 @@ impl Bench {
                 size_bytes: DISK_BYTES,
                 version: None,
             }],
-            carrier_reason: String::new(),
+            transport_reason: String::new(),
         };
         control::write(&mut control.0, &hello).await.unwrap();
         while control::read::<ToSender>(&mut control.1).await.unwrap() != ToSender::PresentEnd {}
         (client, control)
     }
 
-    /// Both carriers let a right sender in.
+    /// Both transports let a right sender in.
     async fn check_that_senders_get_in(&self) {
-        for carrier in [Carrier::Tcp, Carrier::Quic] {
-            let welcomed = tokio::time::timeout(PATIENCE, self.welcomed(carrier)).await;
+        for transport in [Kind::Tcp, Kind::Quic] {
+            let welcomed = tokio::time::timeout(PATIENCE, self.welcomed(transport)).await;
             assert!(
                 welcomed.is_ok(),
-                "{carrier} is shut: {:?}",
+                "{transport} is shut: {:?}",
                 self.server.ended()
             );
         }
@@ -148,7 +148,7 @@ async fn first_datagrams_that_are_never_answered_keep_no_sender_out() {
     let mut connecting = JoinSet::new();
     for _ in 0..40 {
         let (to, sender) = (between.local_addr().unwrap(), bench.sender.clone());
-        connecting.spawn(async move { Net.connect(Carrier::Quic, to, "receiver", &sender).await });
+        connecting.spawn(async move { Net.connect(Kind::Quic, to, "receiver", &sender).await });
         let mut datagram = [0; 2000];
         let (bytes, _) = between.recv_from(&mut datagram).await.unwrap();
         let forger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -180,9 +180,9 @@ async fn who_proves_nothing_in_time_is_put_out() {
 
 #[tokio::test]
 async fn a_session_has_sixteen_streams_and_is_refused_with_the_seventeenth() {
-    for carrier in [Carrier::Quic, Carrier::Tcp] {
+    for transport in [Kind::Quic, Kind::Tcp] {
         let bench = Bench::start(DoorLimits::default()).await;
-        let (client, mut control) = bench.welcomed(carrier).await;
+        let (client, mut control) = bench.welcomed(transport).await;
         let mut streams = client.open_data(MOST_STREAMS, 2).await.unwrap();
         for stream in &mut streams {
             stream.write_all(&[1]).await.unwrap();
@@ -194,7 +194,7 @@ async fn a_session_has_sixteen_streams_and_is_refused_with_the_seventeenth() {
             }
         });
         allowed.await.expect("sixteen are allowed");
-        assert_eq!(bench.server.status().borrow().failure, None, "{carrier}");
+        assert_eq!(bench.server.status().borrow().failure, None, "{transport}");
         // Over QUIC it comes over a connection of its own, which the transport does not limit.
         let mut another = client.open_data(2, 2).await.unwrap();
         for stream in &mut another {
@@ -209,8 +209,11 @@ async fn a_session_has_sixteen_streams_and_is_refused_with_the_seventeenth() {
             }
         });
         let message = refused.await.expect("the session ends");
-        assert!(message.contains("16 data streams"), "{carrier}: {message}");
+        assert!(
+            message.contains("16 data streams"),
+            "{transport}: {message}"
+        );
         let failure = bench.server.status().borrow().failure.clone();
-        assert!(failure.is_some(), "{carrier}: the run ends");
+        assert!(failure.is_some(), "{transport}: the run ends");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use transport::{Arrived, Carrier};
+use transport::{Arrived, Kind};
 
 use super::ADDRESS;
 use super::link::{End, Link};
@@ -68,8 +68,8 @@ impl transport::Accepted for Accepted {
     type Sending = Writer;
     type Receiving = Reader;
 
-    fn carrier(&self) -> Carrier {
-        Carrier::Tcp
+    fn kind(&self) -> Kind {
+        Kind::Tcp
     }
 
     async fn accept_data(&mut self) -> io::Result<Reader> {

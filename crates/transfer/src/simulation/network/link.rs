@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Network, State};
 
-/// As both real carriers have it.
+/// As both real transports have it.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 /// How far apart the two ends' clocks for that may be.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
@@ -136,7 +136,7 @@ impl Link {
         let mut state = self.network.state();
         state.data_bytes += piece.len() as u64;
         if !self.has_carried.swap(true, Ordering::Relaxed) {
-            state.carriers += 1;
+            state.connections_used += 1;
         }
         let is_reached = |after: &mut Option<usize>| reached(after, piece.len());
         if is_reached(&mut state.cut_after).is_some() {

@@ -1,4 +1,4 @@
-//! Which carrier is taken.
+//! Which transport is taken.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::receiver::Server;
 use transfer::sender::{Preference, Reason, SendConfig, SendProgress, send};
-use transport::Carrier;
+use transport::Kind;
 
 use crate::bench::{Bench, MIB, noise};
 
@@ -57,7 +57,7 @@ fn own_network_without_udp() -> anyhow::Result<()> {
 }
 
 async fn over_whatever_works() -> anyhow::Result<()> {
-    let bench = Bench::new(Carrier::Tcp, &[&noise(8 * MIB, 14)])?;
+    let bench = Bench::new(Kind::Tcp, &[&noise(8 * MIB, 14)])?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     goes_over_tcp(&bench, &server, address).await
@@ -66,7 +66,7 @@ async fn over_whatever_works() -> anyhow::Result<()> {
 /// The way that a firewall blocks UDP mostly: nobody answers. Here that is a port where datagrams come to one who never reads them.
 #[tokio::test]
 async fn where_udp_meets_silence_the_disks_go_over_tcp() -> anyhow::Result<()> {
-    let bench = Bench::new(Carrier::Tcp, &[&noise(8 * MIB, 16)])?;
+    let bench = Bench::new(Kind::Tcp, &[&noise(8 * MIB, 16)])?;
     let (server, behind) = bench.server()?;
     server.admit(bench.admission(1)).await?;
     let front = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -87,7 +87,7 @@ async fn where_udp_meets_silence_the_disks_go_over_tcp() -> anyhow::Result<()> {
 
 async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> anyhow::Result<()> {
     let config = SendConfig {
-        carrier: Preference::Probe { broken: None },
+        transport: Preference::Probe { broken: None },
         ..bench.config(address, 1, None)
     };
     let began = std::time::Instant::now();
@@ -96,14 +96,17 @@ async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> a
     let took = began.elapsed();
     // Two seconds of silence, and the rest for a busy machine.
     assert!(took < Duration::from_secs(6), "{took:?}");
-    let choice = report.progress.carrier.context("a carrier was chosen")?;
+    let choice = report
+        .progress
+        .transport
+        .context("a transport was chosen")?;
     assert_eq!(
-        (choice.carrier, choice.reason),
-        (Carrier::Tcp, Reason::OtherSilent)
+        (choice.transport, choice.reason),
+        (Kind::Tcp, Reason::OtherSilent)
     );
     let status = server.status().borrow().clone();
-    assert_eq!(status.carrier, Some(Carrier::Tcp));
-    let reason = status.carrier_reason;
+    assert_eq!(status.transport, Some(Kind::Tcp));
+    let reason = status.transport_reason;
     assert!(reason.contains("UDP"), "{reason}");
     bench.check_targets()?;
     Ok(())
@@ -111,7 +114,7 @@ async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> a
 
 #[tokio::test]
 async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Result<()> {
-    let mut bench = Bench::new(Carrier::Quic, &[&noise(2 * MIB, 15)])?;
+    let mut bench = Bench::new(Kind::Quic, &[&noise(2 * MIB, 15)])?;
     bench.checksum = false;
     // Room that is taken but not written: it may be data for all that the choice knows, and costs nothing to read.
     bench.disks[0].1 = 2100 * MIB;
@@ -121,28 +124,31 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
     rustix::fs::fallocate(&disk, rustix::fs::FallocateFlags::empty(), 0, 2100 * MIB)?;
     let (server, address) = bench.server()?;
     server.admit(bench.admission(1)).await?;
-    let over = async |carrier| {
+    let over = async |transport| {
         let config = SendConfig {
-            carrier,
+            transport,
             ..bench.config(address, 1, None)
         };
         let progress = watch::channel(SendProgress::default()).0;
         let report = send(config, CancellationToken::new(), progress).await?;
-        let choice = report.progress.carrier.context("a carrier was chosen")?;
-        assert_eq!(server.status().borrow().carrier, Some(choice.carrier));
+        let choice = report
+            .progress
+            .transport
+            .context("a transport was chosen")?;
+        assert_eq!(server.status().borrow().transport, Some(choice.transport));
         anyhow::Ok(choice)
     };
-    for broken in [Carrier::Quic, Carrier::Tcp] {
+    for broken in [Kind::Quic, Kind::Tcp] {
         let choice = over(Preference::Probe {
             broken: Some(broken),
         })
         .await?;
         assert_eq!(
-            (choice.carrier, choice.reason),
+            (choice.transport, choice.reason),
             (broken.other(), Reason::OtherBroke)
         );
     }
-    // On a machine that is busy with other tests a carrier may come too late to be measured.
+    // On a machine that is busy with other tests a transport may come too late to be measured.
     for _ in 0..20 {
         if let Reason::Measured { quic, tcp } = over(Preference::Measure).await?.reason
             && quic.bytes_per_sec.min(tcp.bytes_per_sec) > 0
