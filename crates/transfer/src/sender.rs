@@ -5,10 +5,10 @@
 
 mod broken;
 mod choice;
+mod compression_controller;
 mod connection;
 mod feeder;
 mod first_look;
-mod governor;
 mod reconsider;
 
 use std::net::SocketAddr;

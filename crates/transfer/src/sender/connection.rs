@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transport::{Connection, Control, MOST_STREAMS, RecvStream, SendStream};
 
+use super::compression_controller::{CompressionController, Processors};
 use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::first_look::FirstLook;
-use super::governor::{Governor, Processors};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::control;
@@ -87,7 +87,7 @@ pub(super) async fn run<C: Connection>(
     let shared = Arc::new(Shared {
         disks,
         compression: config.compression,
-        governor: Mutex::new((Governor::default(), Processors::new())),
+        controller: Mutex::new((CompressionController::default(), Processors::new())),
         began: Instant::now(),
         buffers: BufferPool::new(chunk_bytes as usize, IDLE_BUFFERS),
         counters: Counters::default(),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::governor::{Governor, Processors, Sent};
+use super::compression_controller::{CompressionController, Processors, Sent};
 use super::{Compression, SendProgress};
 use crate::TransferError;
 use crate::plan::{self, Candidates, Claim, Cursor};
@@ -166,7 +166,7 @@ pub(super) struct Shared {
     pub(super) disks: Vec<Disk>,
     pub(super) compression: Compression,
     /// Asked when the level is the sender's choice.
-    pub(super) governor: Mutex<(Governor, Processors)>,
+    pub(super) controller: Mutex<(CompressionController, Processors)>,
     pub(super) began: Instant,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) counters: Counters,
@@ -224,12 +224,12 @@ impl Shared {
     }
 
     /// The level for the next chunk, after one that took so long in all.
-    fn govern(&self, now: Instant, took: Duration, handed: &Handed) -> Option<i32> {
-        let mut governing = self
-            .governor
+    fn next_level(&self, now: Instant, took: Duration, handed: &Handed) -> Option<i32> {
+        let mut controlling = self
+            .controller
             .lock()
             .expect("no holder of this lock can panic");
-        let (governor, processors) = &mut *governing;
+        let (controller, processors) = &mut *controlling;
         let sent = Sent {
             bytes: handed.bytes,
             packed_bytes: handed.packed_bytes,
@@ -237,7 +237,7 @@ impl Shared {
             worked: took.saturating_sub(handed.waited),
             waited: handed.waited,
         };
-        governor.note(now - self.began, &sent, || processors.spare())
+        controller.note(now - self.began, &sent, || processors.idle_share())
     }
 }
 
@@ -270,7 +270,7 @@ pub(super) async fn feed(
                     if let Fed::Data(handed) = fed
                         && shared.compression == Compression::Auto
                     {
-                        packing.level = shared.govern(now, now - last, &handed);
+                        packing.level = shared.next_level(now, now - last, &handed);
                     }
                     last = now;
                 }

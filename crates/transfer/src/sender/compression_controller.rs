@@ -3,7 +3,7 @@
 //! Feeders say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
 //! feeders wait and processors idle, the next higher level is tried; while feeders never wait, or nothing idles, the next lower one is. A
 //! trial is kept only if more of the disk crosses than before, or if feeders wait and processors idle all the same: then the link is the limit, and whatever
-//! makes the data smaller is gain, though how well the next stretch of a disk packs may hide it. Without compression, samples tell whether the data would give way to any, and
+//! makes the data smaller is gain, though how well the next window of a disk packs may hide it. Without compression, samples tell whether the data would give way to any, and
 //! whether the idle processors could keep up with what crosses now. This needs no model of link, processor or data, and it notices when any of
 //! them changes. A machine that is busy with its own work is left alone, and so is one whose disks are the limit.
 
@@ -20,7 +20,7 @@ pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), So
 const LEAST_TIME: Duration = Duration::from_millis(250);
 const _: () = assert!(LEAST_TIME.as_millis() > MINIMUM_CPU_UPDATE_INTERVAL.as_millis());
 const LEAST_BYTES: u64 = 16 << 20;
-/// A stretch so long is enough, however few the bytes.
+/// A window so long is enough, however few the bytes.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
 /// What may be on its way behind the feeders. Until so much has left since the level was changed, the level before is what is measured.
@@ -52,14 +52,14 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Decides. Times count from any fixed moment.
 #[derive(Debug)]
-pub(super) struct Governor {
-    rung: usize,
-    /// The rung before the trial that runs, and the bytes a second that it carried.
+pub(super) struct CompressionController {
+    level: usize,
+    /// The level before the trial that runs, and the bytes a second that it carried.
     trial: Option<(usize, f64)>,
-    stretch: Stretch,
-    /// When each rung was last measured, and the bytes a second that it carried.
+    window: Window,
+    /// When each level was last measured, and the bytes a second that it carried.
     carried: [Option<(Duration, f64)>; LEVELS.len()],
-    /// Bytes to leave, and until when at most, before the next stretch begins.
+    /// Bytes to leave, and until when at most, before the next window begins.
     changing: Option<(u64, Duration)>,
     /// No trial before this.
     rest_until: Duration,
@@ -82,7 +82,7 @@ pub(super) struct Sent {
 
 /// What was seen since the last decision.
 #[derive(Debug, Default)]
-struct Stretch {
+struct Window {
     began: Duration,
     bytes: u64,
     packed_bytes: u64,
@@ -95,7 +95,7 @@ struct Stretch {
     secs_per_byte: f64,
 }
 
-impl Stretch {
+impl Window {
     /// Whether the data is worth a trial, as far as samples tell.
     fn would_pack(&self) -> bool {
         self.packed < PACKS * self.samples
@@ -118,12 +118,12 @@ impl Stretch {
     }
 }
 
-impl Default for Governor {
+impl Default for CompressionController {
     fn default() -> Self {
         Self {
-            rung: 0,
+            level: 0,
             trial: None,
-            stretch: Stretch::default(),
+            window: Window::default(),
             carried: [None; LEVELS.len()],
             changing: Some((ON_ITS_WAY, LONGEST_CHANGE)),
             rest_until: Duration::ZERO,
@@ -132,72 +132,68 @@ impl Default for Governor {
     }
 }
 
-impl Governor {
-    /// Notes a chunk that was sent at `now`; answers with the level for the next. `spare` tells how many processors were idle since it was
+impl CompressionController {
+    /// Notes a chunk that was sent at `now`; answers with the level for the next. `idle_share` tells how many processors were idle since it was
     /// last asked.
     pub(super) fn note(
         &mut self,
         now: Duration,
         sent: &Sent,
-        mut spare: impl FnMut() -> f64,
+        mut idle_share: impl FnMut() -> f64,
     ) -> Option<i32> {
         if let Some((bytes, until)) = &mut self.changing {
             *bytes = bytes.saturating_sub(sent.packed_bytes);
             if *bytes > 0 && now < *until {
-                return LEVELS[self.rung];
+                return LEVELS[self.level];
             }
             self.changing = None;
-            spare();
-            self.stretch = Stretch {
+            idle_share();
+            self.window = Window {
                 began: now,
-                ..Stretch::default()
+                ..Window::default()
             };
-            return LEVELS[self.rung];
+            return LEVELS[self.level];
         }
-        let stretch = &mut self.stretch;
-        stretch.bytes += sent.bytes;
-        stretch.packed_bytes += sent.packed_bytes;
-        stretch.worked += sent.worked;
-        stretch.waited += sent.waited;
+        let window = &mut self.window;
+        window.bytes += sent.bytes;
+        window.packed_bytes += sent.packed_bytes;
+        window.worked += sent.worked;
+        window.waited += sent.waited;
         if let Some(sample) = sent.sample {
-            stretch.samples += 1.0;
-            stretch.packed += sample.packs_to;
-            stretch.secs_per_byte += sample.secs_per_byte;
+            window.samples += 1.0;
+            window.packed += sample.packs_to;
+            window.secs_per_byte += sample.secs_per_byte;
         }
-        let length = now.saturating_sub(stretch.began);
-        let is_enough = length >= LEAST_TIME && stretch.bytes >= LEAST_BYTES;
+        let length = now.saturating_sub(window.began);
+        let is_enough = length >= LEAST_TIME && window.bytes >= LEAST_BYTES;
         if is_enough || length >= MOST_TIME {
-            let (rung, waits) = (self.rung, self.stretch.waits());
-            self.decide(now, length, spare());
+            let (level, waits) = (self.level, self.window.waits());
+            self.decide(now, length, idle_share());
             // Behind feeders that never wait nothing is on its way.
-            if self.rung > rung || self.rung < rung && waits >= WORKS {
+            if self.level > level || self.level < level && waits >= WORKS {
                 self.changing = Some((ON_ITS_WAY, now + LONGEST_CHANGE));
             }
-            self.stretch = Stretch {
+            self.window = Window {
                 began: now,
-                ..Stretch::default()
+                ..Window::default()
             };
         }
-        LEVELS[self.rung]
+        LEVELS[self.level]
     }
 
-    fn decide(&mut self, now: Duration, length: Duration, spare: f64) {
-        let rate = self.stretch.bytes as f64 / length.as_secs_f64();
-        let waits = self.stretch.waits();
-        let has_room = waits > WAITS && spare > SPARE;
-        self.carried[self.rung] = Some((now, rate));
+    fn decide(&mut self, now: Duration, length: Duration, idle_share: f64) {
+        let rate = self.window.bytes as f64 / length.as_secs_f64();
+        let waits = self.window.waits();
+        let has_room = waits > WAITS && idle_share > SPARE;
+        self.carried[self.level] = Some((now, rate));
         if let Some((before, rate_before)) = self.trial.take() {
-            let has_climbed = self.rung > before;
-            let gain = if has_climbed {
-                CLIMB_GAIN
-            } else {
-                DESCENT_GAIN
-            };
-            let costs_nothing = has_climbed && has_room && self.stretch.has_packed();
+            let is_higher = self.level > before;
+            let gain = if is_higher { CLIMB_GAIN } else { DESCENT_GAIN };
+            let costs_nothing = is_higher && has_room && self.window.has_packed();
             if rate < rate_before * gain && !costs_nothing {
-                self.rung = before;
+                self.level = before;
                 // Data that does not pack at all says nothing of the next, for which there are samples.
-                if !has_climbed || self.stretch.has_packed() {
+                if !is_higher || self.window.has_packed() {
                     self.rest_until = now + self.pause;
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 }
@@ -209,12 +205,12 @@ impl Governor {
         if now < self.rest_until {
             return;
         }
-        let would_pay = self.stretch.would_pack() && self.stretch.takes(rate) < spare;
-        let could_climb = self.rung + 1 < LEVELS.len() && (self.rung > 0 || would_pay);
-        let next = if has_room && could_climb {
-            self.rung + 1
-        } else if (waits < WORKS || spare < TAKEN) && self.rung > 0 {
-            self.rung - 1
+        let would_pay = self.window.would_pack() && self.window.takes(rate) < idle_share;
+        let could_rise = self.level + 1 < LEVELS.len() && (self.level > 0 || would_pay);
+        let next = if has_room && could_rise {
+            self.level + 1
+        } else if (waits < WORKS || idle_share < TAKEN) && self.level > 0 {
+            self.level - 1
         } else {
             return;
         };
@@ -222,8 +218,8 @@ impl Governor {
             now.saturating_sub(at) < REMEMBERED && carried < rate * HOPELESS
         });
         if !is_hopeless {
-            self.trial = Some((self.rung, rate));
-            self.rung = next;
+            self.trial = Some((self.level, rate));
+            self.level = next;
         }
     }
 }
@@ -235,12 +231,12 @@ pub(super) struct Processors(Option<System>);
 impl Processors {
     pub(super) fn new() -> Self {
         let mut processors = Self(System::new().ok());
-        processors.spare();
+        processors.idle_share();
         processors
     }
 
     /// How many were idle since the last call, on average. All that anybody wants, if nobody knows.
-    pub(super) fn spare(&mut self) -> f64 {
+    pub(super) fn idle_share(&mut self) -> f64 {
         let Some(system) = &mut self.0 else {
             return f64::INFINITY;
         };
@@ -256,29 +252,29 @@ mod tests {
 
     use super::*;
 
-    /// Bytes a second that two threads compress, and what is left of a byte, by rung: as measured on files of a server.
+    /// Bytes a second that two threads compress, and what is left of a byte, by level: as measured on files of a server.
     const SPEED: [f64; 5] = [6e9, 0.8e9, 0.5e9, 0.2e9, 0.1e9];
     const RATIO: [f64; 5] = [1.0, 0.36, 0.32, 0.30, 0.29];
 
     /// Processors to spare, as many as anybody wants.
     const IDLE: f64 = 2.0;
 
-    fn ratio(rung: usize, compresses: bool) -> f64 {
-        if compresses { RATIO[rung] } else { 1.0 }
+    fn ratio(level: usize, compresses: bool) -> f64 {
+        if compresses { RATIO[level] } else { 1.0 }
     }
 
     /// Seconds that a chunk takes: on the processor, and for the link to be ready for the next.
-    fn costs(rung: usize, link: f64, compresses: bool) -> (f64, f64) {
+    fn costs(level: usize, link: f64, compresses: bool) -> (f64, f64) {
         let bytes = f64::from(1 << 20);
-        let ratio = ratio(rung, compresses);
-        let worked = bytes / SPEED[rung];
+        let ratio = ratio(level, compresses);
+        let worked = bytes / SPEED[level];
         (worked, (bytes * ratio / link - worked).max(0.0))
     }
 
     /// Sends in virtual time; answers with bytes a second over the last part.
     fn send(
-        governor: &mut Governor,
-        spare: f64,
+        controller: &mut CompressionController,
+        idle_share: f64,
         from: f64,
         seconds: f64,
         link: f64,
@@ -286,12 +282,12 @@ mod tests {
     ) -> f64 {
         let (mut now, mut sent, mut counted_from) = (from, 0_u64, None);
         while now < from + seconds {
-            let (worked, waited) = costs(governor.rung, link, compresses);
+            let (worked, waited) = costs(controller.level, link, compresses);
             now += worked + waited;
             let seconds = Duration::from_secs_f64;
             let chunk = Sent {
                 bytes: 1 << 20,
-                packed_bytes: (f64::from(1 << 20) * ratio(governor.rung, compresses)) as u64,
+                packed_bytes: (f64::from(1 << 20) * ratio(controller.level, compresses)) as u64,
                 sample: Some(Sample {
                     packs_to: ratio(1, compresses),
                     secs_per_byte: 2.0 / SPEED[1],
@@ -299,7 +295,7 @@ mod tests {
                 worked: seconds(worked),
                 waited: seconds(waited),
             };
-            governor.note(seconds(now), &chunk, || spare);
+            controller.note(seconds(now), &chunk, || idle_share);
             if now > from + 20.0 {
                 counted_from.get_or_insert(now);
                 sent += 1 << 20;
@@ -310,8 +306,8 @@ mod tests {
 
     fn best(link: f64, compresses: bool) -> f64 {
         (0..LEVELS.len())
-            .map(|rung| {
-                let (worked, waited) = costs(rung, link, compresses);
+            .map(|level| {
+                let (worked, waited) = costs(level, link, compresses);
                 f64::from(1 << 20) / (worked + waited)
             })
             .fold(0.0, f64::max)
@@ -323,12 +319,12 @@ mod tests {
         fn it_carries_what_the_best_level_does(
             first in 1e6_f64..6e9, second in 1e6_f64..6e9, packs in any::<bool>(), packs_later in any::<bool>(),
         ) {
-            let mut governor = Governor::default();
+            let mut controller = CompressionController::default();
             let mut from = 0.0;
             for (link, compresses) in [(first, packs), (second, packs_later)] {
-                let rate = send(&mut governor, IDLE, from, 80.0, link, compresses);
+                let rate = send(&mut controller, IDLE, from, 80.0, link, compresses);
                 let best = best(link, compresses);
-                prop_assert!(rate >= best * 0.85, "{rate:.3e} of {best:.3e} at rung {}", governor.rung);
+                prop_assert!(rate >= best * 0.85, "{rate:.3e} of {best:.3e} at level {}", controller.level);
                 from += 81.0;
             }
         }
@@ -336,24 +332,24 @@ mod tests {
 
     #[test]
     fn a_slow_link_gets_a_high_level_and_a_fast_one_none() {
-        let mut slow = Governor::default();
+        let mut slow = CompressionController::default();
         send(&mut slow, IDLE, 0.0, 30.0, 12.5e6, true);
-        assert!(slow.rung >= 3, "rung {}", slow.rung);
-        let mut fast = Governor::default();
+        assert!(slow.level >= 3, "level {}", slow.level);
+        let mut fast = CompressionController::default();
         send(&mut fast, IDLE, 0.0, 30.0, 5e9, true);
-        assert_eq!(fast.rung, 0);
+        assert_eq!(fast.level, 0);
     }
 
     #[test]
     fn a_slow_link_gets_the_highest_level_however_unevenly_the_disk_packs() {
-        let mut governor = Governor::default();
+        let mut controller = CompressionController::default();
         let mut now = 0.0;
         for number in 0..900 {
             // A third of it worse than the rest, in turn: more than levels differ by.
             let uneven = if number / 40 % 3 == 0 { 1.3 } else { 1.0 };
-            let (rung, bytes) = (governor.rung, f64::from(1 << 20));
-            let packed = (ratio(rung, true) * uneven).min(1.0) * bytes;
-            let worked = bytes / SPEED[rung];
+            let (level, bytes) = (controller.level, f64::from(1 << 20));
+            let packed = (ratio(level, true) * uneven).min(1.0) * bytes;
+            let worked = bytes / SPEED[level];
             let waited = (packed / 12.5e6 - worked).max(0.0);
             now += worked + waited;
             let chunk = Sent {
@@ -366,41 +362,41 @@ mod tests {
                 worked: Duration::from_secs_f64(worked),
                 waited: Duration::from_secs_f64(waited),
             };
-            governor.note(Duration::from_secs_f64(now), &chunk, || IDLE);
+            controller.note(Duration::from_secs_f64(now), &chunk, || IDLE);
         }
         assert!(now < 60.0, "{now} s");
-        assert_eq!(governor.rung, LEVELS.len() - 1);
+        assert_eq!(controller.level, LEVELS.len() - 1);
     }
 
     #[test]
     fn what_crosses_faster_than_idle_processors_pack_is_left_as_it_is() {
-        let mut governor = Governor::default();
+        let mut controller = CompressionController::default();
         // As where the disks are the limit: half a processor idles, and packs 200 MB/s.
-        send(&mut governor, 0.6, 0.0, 60.0, 500e6, true);
-        assert!(governor.carried[1].is_none(), "level 1 was tried");
-        send(&mut governor, 0.6, 62.0, 30.0, 50e6, true);
-        assert!(governor.rung > 0, "a slower link leaves room for it");
+        send(&mut controller, 0.6, 0.0, 60.0, 500e6, true);
+        assert!(controller.carried[1].is_none(), "level 1 was tried");
+        send(&mut controller, 0.6, 62.0, 30.0, 50e6, true);
+        assert!(controller.level > 0, "a slower link leaves room for it");
     }
 
     #[test]
     fn what_no_longer_waits_for_the_link_is_packed_less_at_once() {
-        let mut governor = Governor::default();
-        send(&mut governor, IDLE, 0.0, 60.0, 12.5e6, true);
-        assert_eq!(governor.rung, LEVELS.len() - 1);
-        send(&mut governor, 0.0, 61.0, 2.1, 5e9, true);
-        assert_eq!(governor.rung, 0);
+        let mut controller = CompressionController::default();
+        send(&mut controller, IDLE, 0.0, 60.0, 12.5e6, true);
+        assert_eq!(controller.level, LEVELS.len() - 1);
+        send(&mut controller, 0.0, 61.0, 2.1, 5e9, true);
+        assert_eq!(controller.level, 0);
     }
 
     #[test]
     fn a_machine_without_spare_processors_does_not_compress() {
-        let mut governor = Governor::default();
-        send(&mut governor, 0.3, 0.0, 30.0, 12.5e6, true);
-        assert_eq!(governor.rung, 0, "nothing idles that could compress");
-        send(&mut governor, IDLE, 31.0, 30.0, 100e6, true);
-        assert!(governor.rung > 0);
-        send(&mut governor, 0.0, 62.0, 60.0, 5e9, true);
+        let mut controller = CompressionController::default();
+        send(&mut controller, 0.3, 0.0, 30.0, 12.5e6, true);
+        assert_eq!(controller.level, 0, "nothing idles that could compress");
+        send(&mut controller, IDLE, 31.0, 30.0, 100e6, true);
+        assert!(controller.level > 0);
+        send(&mut controller, 0.0, 62.0, 60.0, 5e9, true);
         assert_eq!(
-            governor.rung, 0,
+            controller.level, 0,
             "the link is fast, and others want the processors"
         );
     }
