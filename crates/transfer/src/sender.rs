@@ -1,14 +1,14 @@
 //! The sending side: reads the disks, and sends what the receiver does not have.
 //!
-//! Every stream has a *feeder*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the feeder
+//! Every stream has a *producer*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the producer
 //! made to a stream of the transport. Between the two is a short queue: its length, and the transport's windows, bound the bytes in flight.
 
 mod broken;
 mod choice;
 mod compression_controller;
 mod connection;
-mod feeder;
 mod first_look;
+mod producer;
 mod reconsider;
 
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! How hard to compress, when nobody says: none, a fast level, or a higher one.
 //!
-//! Feeders say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
-//! feeders wait and processors idle, the next higher level is tried; while feeders never wait, or nothing idles, the next lower one is. A
-//! trial is kept only if more of the disk crosses than before, or if feeders wait and processors idle all the same: then the link is the limit, and whatever
+//! Producers say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
+//! producers wait and processors idle, the next higher level is tried; while producers never wait, or nothing idles, the next lower one is. A
+//! trial is kept only if more of the disk crosses than before, or if producers wait and processors idle all the same: then the link is the limit, and whatever
 //! makes the data smaller is gain, though how well the next window of a disk packs may hide it. Without compression, samples tell whether the data would give way to any, and
 //! whether the idle processors could keep up with what crosses now. This needs no model of link, processor or data, and it notices when any of
 //! them changes. A machine that is busy with its own work is left alone, and so is one whose disks are the limit.
@@ -23,11 +23,11 @@ const LEAST_BYTES: u64 = 16 << 20;
 /// A window so long is enough, however few the bytes.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
-/// What may be on its way behind the feeders. Until so much has left since the level was changed, the level before is what is measured.
+/// What may be on its way behind the producers. Until so much has left since the level was changed, the level before is what is measured.
 const ON_ITS_WAY: u64 = transport::LEAST_SEND_WINDOW + (8 << 20);
 const LONGEST_CHANGE: Duration = Duration::from_secs(4);
 
-/// Parts of the feeders' time spent waiting: above the one, more compression is tried, below the other, less.
+/// Parts of the producers' time spent waiting: above the one, more compression is tried, below the other, less.
 const WAITS: f64 = 0.25;
 const WORKS: f64 = 0.05;
 
@@ -75,7 +75,7 @@ pub(super) struct Sent {
     pub(super) packed_bytes: u64,
     /// What a sample of it gave, if one was taken.
     pub(super) sample: Option<Sample>,
-    /// How long its feeder worked for it, and then waited to hand it over.
+    /// How long its producer worked for it, and then waited to hand it over.
     pub(super) worked: Duration,
     pub(super) waited: Duration,
 }
@@ -106,7 +106,7 @@ impl Window {
         rate * self.secs_per_byte / self.samples.max(1.0)
     }
 
-    /// The part of their time that feeders waited.
+    /// The part of their time that producers waited.
     fn waits(&self) -> f64 {
         let whole = (self.worked + self.waited).as_secs_f64();
         self.waited.as_secs_f64() / whole.max(f64::EPSILON)
@@ -169,7 +169,7 @@ impl CompressionController {
         if is_enough || length >= MOST_TIME {
             let (level, waits) = (self.level, self.window.waits());
             self.decide(now, length, idle_share());
-            // Behind feeders that never wait nothing is on its way.
+            // Behind producers that never wait nothing is on its way.
             if self.level > level || self.level < level && waits >= WORKS {
                 self.changing = Some((ON_ITS_WAY, now + LONGEST_CHANGE));
             }

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use transport::{Connection, Control, MOST_STREAMS, RecvStream, SendStream};
 
 use super::compression_controller::{CompressionController, Processors};
-use super::feeder::{Counters, Disk, Ready, Shared, feed};
 use super::first_look::FirstLook;
+use super::producer::{Counters, Disk, Ready, Shared, produce};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::control;
@@ -35,7 +35,7 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the receiver may take from the last byte to its word: it flushes, and re-reads the disks when asked for checksums.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
-/// Chunks between a feeder and its stream, and between all and theirs.
+/// Chunks between a producer and its stream, and between all and theirs.
 const QUEUE: usize = 4;
 const QUEUES: usize = 32;
 
@@ -381,15 +381,20 @@ async fn stream_all(
     let opened = opened.map_err(|error| lost(config, &error))?;
     for (number, stream) in opened.into_iter().enumerate() {
         let (queue, ready) = mpsc::channel(QUEUE.min(QUEUES / streams));
-        let feeder = work::start(feed(Arc::clone(shared), Arc::clone(&cursor), number, queue));
-        streaming.spawn(async move { work::ended(feeder.await) });
+        let producer = work::start(produce(
+            Arc::clone(shared),
+            Arc::clone(&cursor),
+            number,
+            queue,
+        ));
+        streaming.spawn(async move { work::ended(producer.await) });
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
         streaming.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
     }
     while let Some(done) = streaming.join_next().await {
         match work::ended(done) {
             Ok(()) => {}
-            // A feeder whose stream has failed is cancelled; the stream's own error is the one to tell.
+            // A producer whose stream has failed is cancelled; the stream's own error is the one to tell.
             Err(TransferError::Cancelled) if !streaming.is_empty() => {}
             Err(error) => return Err(error),
         }

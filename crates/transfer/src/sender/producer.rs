@@ -1,4 +1,4 @@
-//! A feeder: the half of one stream that blocks. Claims pieces, reads, hashes, compares, packs.
+//! A producer: the half of one stream that blocks. Claims pieces, reads, hashes, compares, packs.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use crate::protocol::{Frame, Page};
 const SAMPLED: u32 = 8;
 const SAMPLE: usize = 64 << 10;
 
-/// One disk of the transfer, as the feeders share it.
+/// One disk of the transfer, as the producers share it.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) index: DiskIndex,
@@ -160,7 +160,7 @@ impl Disk {
     }
 }
 
-/// What all feeders of a transfer share.
+/// What all producers of a transfer share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) disks: Vec<Disk>,
@@ -173,7 +173,7 @@ pub(super) struct Shared {
     pub(super) cancel: CancellationToken,
 }
 
-/// Figures of a transfer, counted by feeders and writers.
+/// Figures of a transfer, counted by producers and writers.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) wire: AtomicU64,
@@ -208,7 +208,7 @@ impl Counters {
 }
 
 /// A chunk that went into the queue.
-struct Handed {
+struct Queued {
     bytes: u64,
     packed_bytes: u64,
     sample: Option<Sample>,
@@ -224,18 +224,18 @@ impl Shared {
     }
 
     /// The level for the next chunk, after one that took so long in all.
-    fn next_level(&self, now: Instant, took: Duration, handed: &Handed) -> Option<i32> {
+    fn next_level(&self, now: Instant, took: Duration, queued: &Queued) -> Option<i32> {
         let mut controlling = self
             .controller
             .lock()
             .expect("no holder of this lock can panic");
         let (controller, processors) = &mut *controlling;
         let sent = Sent {
-            bytes: handed.bytes,
-            packed_bytes: handed.packed_bytes,
-            sample: handed.sample,
-            worked: took.saturating_sub(handed.waited),
-            waited: handed.waited,
+            bytes: queued.bytes,
+            packed_bytes: queued.packed_bytes,
+            sample: queued.sample,
+            worked: took.saturating_sub(queued.waited),
+            waited: queued.waited,
         };
         controller.note(now - self.began, &sent, || processors.idle_share())
     }
@@ -245,7 +245,7 @@ impl Shared {
 pub(super) type Ready = (Frame, Bytes);
 
 /// Runs until the cursor is empty, the queue is closed, or something fails.
-pub(super) async fn feed(
+pub(super) async fn produce(
     shared: Arc<Shared>,
     cursor: Arc<Cursor>,
     stream: usize,
@@ -256,21 +256,22 @@ pub(super) async fn feed(
     while let Some(claim) = cursor.claim(stream) {
         match claim {
             Claim::Hole { disk, chunks } => {
-                feed_hole(&shared, &shared.disks[disk], chunks, &queue).await?;
+                produce_hole(&shared, &shared.disks[disk], chunks, &queue).await?;
             }
             Claim::Read { disk, chunks } => {
                 let disk = &shared.disks[disk];
                 let mut same = Same::default();
                 for chunk in chunks.iter() {
-                    let fed = feed_chunk(&shared, disk, chunk, &mut packing, &queue).await?;
-                    if let Some(ended) = same.note(chunk, matches!(fed, Fed::Same)) {
+                    let produced =
+                        produce_chunk(&shared, disk, chunk, &mut packing, &queue).await?;
+                    if let Some(ended) = same.note(chunk, matches!(produced, Produced::Same)) {
                         tell_same(&shared, disk, ended, &queue).await?;
                     }
                     let now = Instant::now();
-                    if let Fed::Data(handed) = fed
+                    if let Produced::Data(queued) = produced
                         && shared.compression == Compression::Auto
                     {
-                        packing.level = shared.next_level(now, now - last, &handed);
+                        packing.level = shared.next_level(now, now - last, &queued);
                     }
                     last = now;
                 }
@@ -283,7 +284,7 @@ pub(super) async fn feed(
     Ok(())
 }
 
-async fn hand_over(
+async fn enqueue(
     shared: &Shared,
     queue: &mpsc::Sender<Ready>,
     ready: Ready,
@@ -294,7 +295,7 @@ async fn hand_over(
     Ok(())
 }
 
-async fn feed_hole(
+async fn produce_hole(
     shared: &Shared,
     disk: &Disk,
     hole: ChunkRange,
@@ -304,7 +305,7 @@ async fn feed_hole(
     Counters::add(&shared.counters.zero, disk.bytes_of(&[hole]));
     for chunks in missing {
         let disk = disk.index;
-        hand_over(shared, queue, (Frame::Zeros { disk, chunks }, Bytes::new())).await?;
+        enqueue(shared, queue, (Frame::Zeros { disk, chunks }, Bytes::new())).await?;
     }
     Ok(())
 }
@@ -321,7 +322,7 @@ async fn tell_same(
     }
     let disk = disk.index;
     let frame = Frame::Same { disk, chunks };
-    hand_over(shared, queue, (frame, Bytes::new())).await
+    enqueue(shared, queue, (frame, Bytes::new())).await
 }
 
 /// The chunks up to the last one that are what the receiver has.
@@ -341,22 +342,22 @@ impl Same {
 }
 
 /// What became of a chunk.
-enum Fed {
+enum Produced {
     /// It is what the receiver has.
     Same,
     /// It was handed over, and is zeros: they weigh nothing, and say nothing of link or compression.
     Zeros,
     /// It was handed over.
-    Data(Handed),
+    Data(Queued),
 }
 
-async fn feed_chunk(
+async fn produce_chunk(
     shared: &Shared,
     disk: &Disk,
     chunk: ChunkIndex,
     packing: &mut Packing,
     queue: &mpsc::Sender<Ready>,
-) -> Result<Fed, TransferError> {
+) -> Result<Produced, TransferError> {
     if shared.cancel.is_cancelled() || queue.is_closed() {
         return Err(TransferError::Cancelled);
     }
@@ -368,7 +369,7 @@ async fn feed_chunk(
     let found = Chunk::of(buffer.as_ref());
     if disk.look_at(chunk, found, &bad)? {
         Counters::add(&shared.counters.equal, u64::from(length));
-        return Ok(Fed::Same);
+        return Ok(Produced::Same);
     }
     let mut sample = None;
     let ready = match found {
@@ -400,13 +401,13 @@ async fn feed_chunk(
     let waits = Instant::now();
     for range in bad {
         let disk = disk.index;
-        hand_over(shared, queue, (Frame::Bad { disk, range }, Bytes::new())).await?;
+        enqueue(shared, queue, (Frame::Bad { disk, range }, Bytes::new())).await?;
     }
-    hand_over(shared, queue, ready).await?;
+    enqueue(shared, queue, ready).await?;
     if packed_bytes == 0 {
-        return Ok(Fed::Zeros);
+        return Ok(Produced::Zeros);
     }
-    Ok(Fed::Data(Handed {
+    Ok(Produced::Data(Queued {
         bytes: u64::from(length),
         packed_bytes,
         sample,
