@@ -9,7 +9,7 @@ mod compression_controller;
 mod connection;
 mod first_look;
 mod producer;
-mod reconsider;
+mod transport_monitor;
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -28,7 +28,7 @@ use crate::TransferError;
 use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 
-use reconsider::until_another_serves_better;
+use transport_monitor::until_another_serves_better;
 
 pub use broken::Broken;
 use choice::Connected;

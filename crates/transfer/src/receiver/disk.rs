@@ -112,7 +112,7 @@ impl Disk {
             map: Mutex::new(opened.map),
             state: Mutex::new(state),
         };
-        disk.doubt(&opened.unsure)?;
+        disk.verify_unsynced(&opened.unsure)?;
         Ok(disk)
     }
 
@@ -399,7 +399,7 @@ impl Disk {
     }
 
     /// Reads what the map is not sure of, and forgets what differs: it will be sent again.
-    fn doubt(&self, unsure: &[ChunkRange]) -> Result<(), TransferError> {
+    fn verify_unsynced(&self, unsure: &[ChunkRange]) -> Result<(), TransferError> {
         let wrong = Mutex::new(Wrong::default());
         self.writer.rehash_some(
             self.spec.source_bytes,

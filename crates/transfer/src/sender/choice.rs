@@ -1,7 +1,7 @@
 //! Which transport: both are tried at once, and where both answer a short probe measures them.
 //!
 //! QUIC is taken unless it does not answer, has just broken, is clearly the slower or the dearer one on this path, or the path does not leave this machine. A run that broke off begins with
-//! a choice of its own, and one that goes on is looked after ([`super::reconsider`]), so it changes transport where that helps; what is durable
+//! a choice of its own, and one that goes on is looked after ([`super::transport_monitor`]), so it changes transport where that helps; what is durable
 //! is not sent again either way.
 
 use std::net::SocketAddr;

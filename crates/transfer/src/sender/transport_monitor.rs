@@ -30,7 +30,7 @@ const ROUTINE: Duration = Duration::from_secs(120);
 
 /// Why both are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
+enum ProbeReason {
     /// Nothing comes from the receiver any more.
     Silent,
     /// It carries less than half of what it did, or it was not looked at for long.
@@ -71,7 +71,7 @@ impl Watch {
     }
 
     /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the transport knows.
-    fn look(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<Doubt> {
+    fn look(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<ProbeReason> {
         let taken = wire.saturating_sub(self.wire);
         let is_silent = heard.is_some() && heard == self.heard;
         self.best = self.best.max(taken);
@@ -81,7 +81,7 @@ impl Watch {
         if self.silent_looks >= LOOKS {
             // Trying to connect costs nothing, and whoever is silent for good breaks soon.
             self.silent_looks = 0;
-            return Some(Doubt::Silent);
+            return Some(ProbeReason::Silent);
         }
         let is_due = self.slow_looks >= LOOKS || now >= self.routine;
         if !is_due || now < self.next {
@@ -92,7 +92,7 @@ impl Watch {
         self.routine = now + ROUTINE.max(self.pause);
         // What it carries now is what it is measured by from here on.
         (self.best, self.slow_looks) = (0, 0);
-        Some(Doubt::Slow)
+        Some(ProbeReason::Slow)
     }
 }
 
@@ -116,11 +116,11 @@ pub(super) async fn until_another_serves_better<T: Transport>(
     loop {
         tokio::time::sleep(LOOK).await;
         let seen = progress.borrow().clone();
-        let Some(doubt) = watch.look(began.elapsed(), seen.bytes_wire, client.heard()) else {
+        let Some(why) = watch.look(began.elapsed(), seen.bytes_wire, client.heard()) else {
             continue;
         };
         let left = seen.bytes_total.saturating_sub(seen.bytes_durable);
-        if let Some(better) = try_both(network, doubt, present, config, left).await {
+        if let Some(better) = try_both(network, why, present, config, left).await {
             return better;
         }
     }
@@ -128,12 +128,12 @@ pub(super) async fn until_another_serves_better<T: Transport>(
 
 async fn try_both<T: Transport>(
     network: &T,
-    doubt: Doubt,
+    why: ProbeReason,
     present: Choice,
     config: &SendConfig,
     bytes_left: u64,
 ) -> Option<(Connected<T>, Choice)> {
-    if doubt == Doubt::Slow && !choice::may_measure(config, bytes_left) {
+    if why == ProbeReason::Slow && !choice::may_measure(config, bytes_left) {
         return None;
     }
     let mut reached = choice::reach_both(network, config).await.ok()?;
@@ -144,7 +144,7 @@ async fn try_both<T: Transport>(
     };
     match (&reached.quic, &reached.tcp) {
         (Some(_), Some((tcp, _))) => {
-            if doubt == Doubt::Silent || !choice::is_short(config, tcp) {
+            if why == ProbeReason::Silent || !choice::is_short(config, tcp) {
                 return None;
             }
             // The processors are the transfer's now: only how much each carries says something.
@@ -172,59 +172,67 @@ async fn try_both<T: Transport>(
 mod tests {
     use super::*;
 
-    /// Looks for so many seconds at a rate; answers with the doubts and when they came.
+    /// Looks for so many seconds at a rate; answers with the reasons and when they came.
     fn watch(
         watch: &mut Watch,
         from: u64,
         until: u64,
         bytes_per_sec: u64,
         is_heard: bool,
-    ) -> Vec<(u64, Doubt)> {
-        let mut doubts = Vec::new();
+    ) -> Vec<(u64, ProbeReason)> {
+        let mut reasons = Vec::new();
         for now in (from..until).step_by(2) {
             let wire = watch.wire + 2 * bytes_per_sec;
             let heard = watch.heard.unwrap_or(0) + u64::from(is_heard);
-            let doubt = watch.look(Duration::from_secs(now), wire, Some(heard));
-            doubts.extend(doubt.map(|doubt| (now, doubt)));
+            let reason = watch.look(Duration::from_secs(now), wire, Some(heard));
+            reasons.extend(reason.map(|reason| (now, reason)));
         }
-        doubts
+        reasons
     }
 
     #[test]
     fn a_steady_connection_is_measured_now_and_then_and_ever_more_rarely() {
         let mut steady = Watch::new(false);
-        let doubts = watch(&mut steady, 2, 4000, 1_000_000, true);
-        assert!(doubts.iter().all(|(_, doubt)| *doubt == Doubt::Slow));
-        assert!((5..12).contains(&doubts.len()), "{doubts:?}");
-        assert!(doubts[0].0 >= ROUTINE.as_secs(), "{doubts:?}");
+        let reasons = watch(&mut steady, 2, 4000, 1_000_000, true);
+        assert!(
+            reasons
+                .iter()
+                .all(|(_, reason)| *reason == ProbeReason::Slow)
+        );
+        assert!((5..12).contains(&reasons.len()), "{reasons:?}");
+        assert!(reasons[0].0 >= ROUTINE.as_secs(), "{reasons:?}");
     }
 
     #[test]
-    fn one_that_slows_down_is_doubted_soon_and_not_again_at_once() {
+    fn one_that_slows_down_is_probed_soon_and_not_again_at_once() {
         let mut slowing = Watch::new(false);
         assert_eq!(watch(&mut slowing, 2, 30, 1_000_000, true), []);
-        let doubts = watch(&mut slowing, 30, 90, 400_000, true);
-        assert_eq!(doubts, [(34, Doubt::Slow)], "its rate is what it is now");
+        let reasons = watch(&mut slowing, 30, 90, 400_000, true);
+        assert_eq!(
+            reasons,
+            [(34, ProbeReason::Slow)],
+            "its rate is what it is now"
+        );
         let mut moved = Watch::new(true);
         watch(&mut moved, 2, 10, 1_000_000, true);
-        let doubts = watch(&mut moved, 10, 100, 100_000, true);
+        let reasons = watch(&mut moved, 10, 100, 100_000, true);
         assert_eq!(
-            doubts.first(),
-            Some(&(60, Doubt::Slow)),
+            reasons.first(),
+            Some(&(60, ProbeReason::Slow)),
             "it has just moved"
         );
     }
 
     #[test]
-    fn one_that_falls_silent_is_doubted_after_three_looks() {
+    fn one_that_falls_silent_is_probed_after_three_looks() {
         let mut silent = Watch::new(true);
         watch(&mut silent, 2, 10, 1_000, true);
-        let doubts = watch(&mut silent, 10, 18, 1_000, false);
-        assert_eq!(doubts, [(14, Doubt::Silent)]);
+        let reasons = watch(&mut silent, 10, 18, 1_000, false);
+        assert_eq!(reasons, [(14, ProbeReason::Silent)]);
         let mut untold = Watch::new(false);
         for now in (2..20).step_by(2) {
-            let doubt = untold.look(Duration::from_secs(now), 0, None);
-            assert_eq!(doubt, None, "TCP tells nothing of what it hears");
+            let reason = untold.look(Duration::from_secs(now), 0, None);
+            assert_eq!(reason, None, "TCP tells nothing of what it hears");
         }
     }
 }
