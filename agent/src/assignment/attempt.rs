@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transfer::plan::Candidates;
 use transfer::sender::{
-    Broken, Compression, Preference, SendConfig, SendProgress, SourceDisk, default_connections,
-    default_streams,
+    Compression, FailedAttempt, Preference, SendConfig, SendProgress, SourceDisk,
+    default_connections, default_streams,
 };
 use transport::{Identity, Kind, MOST_STREAMS};
 
@@ -45,14 +45,14 @@ pub(super) async fn send(
     assignment: watch::Receiver<wire::Assignment>,
     before: Before,
     cancel: CancellationToken,
-) -> Result<(), Broken> {
+) -> Result<(), FailedAttempt> {
     let mut wanted = assignment.borrow().clone();
     wanted.disks = find_all(sending, wanted.disks)
         .await
-        .map_err(Broken::before_sending)?;
+        .map_err(FailedAttempt::before_sending)?;
     let receiver = resolve(&wanted.receiver_address)
         .await
-        .map_err(Broken::before_sending)?;
+        .map_err(FailedAttempt::before_sending)?;
     let (limits, limit) = watch::channel(limit_of(&wanted));
     let (progress, seen) = watch::channel(SendProgress::default());
     let config = config(sending, wanted, receiver, before, limit);
@@ -62,7 +62,7 @@ pub(super) async fn send(
     };
     outcome
         .map(drop)
-        .map_err(|error| Broken::new(&error, &seen.borrow()))
+        .map_err(|error| FailedAttempt::new(&error, &seen.borrow()))
 }
 
 fn config(
@@ -83,7 +83,7 @@ fn config(
             Preference::Pinned(Kind::Tcp)
         } else {
             Preference::Probe {
-                broken: before.failed_transport,
+                failed: before.failed_transport,
             }
         },
         server_name: wanted.receiver_name,

@@ -108,19 +108,19 @@ impl Sending {
                 }
                 // A write during one pass may have been the last. A write during the next pass as well suggests that
                 // writing continues.
-                Err(broken)
-                    if broken.is_retryable && !(before.was_written && broken.was_written) =>
+                Err(failed)
+                    if failed.is_retryable && !(before.was_written && failed.was_written) =>
                 {
-                    before.failed_transport = broken.failed_transport;
-                    before.was_written |= broken.was_written;
-                    if broken.has_sent {
+                    before.failed_transport = failed.failed_transport;
+                    before.was_written |= failed.was_written;
+                    if failed.has_sent {
                         trouble = None;
                         pauses.reset();
                     }
-                    self.complain(key, &broken.failure, &mut trouble);
+                    self.complain(key, &failed.failure, &mut trouble);
                 }
-                Err(broken) => {
-                    self.fail(key, &broken.failure);
+                Err(failed) => {
+                    self.fail(key, &failed.failure);
                     return cancel.cancelled().await;
                 }
             }

@@ -186,7 +186,7 @@ pub async fn run(
         receiver: SocketAddr::from((settings.address, port)),
         transport: settings
             .transport
-            .map_or(Preference::Probe { broken: None }, Preference::Pinned),
+            .map_or(Preference::Probe { failed: None }, Preference::Pinned),
         server_name: identities.receiver_name,
         identity: identities.sender,
         ticket: ticket.sign(&secret),

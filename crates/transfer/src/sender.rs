@@ -3,12 +3,12 @@
 //! Every stream has a *producer*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the producer
 //! made to a stream of the transport. Between the two is a short queue: its length, and the transport's windows, bound the bytes in flight.
 
-mod broken;
 mod choice;
 mod compression_controller;
 mod connection;
 mod first_look;
 mod producer;
+mod transport_failures;
 mod transport_monitor;
 
 use std::net::SocketAddr;
@@ -30,12 +30,12 @@ use crate::plan::Candidates;
 
 use transport_monitor::until_another_serves_better;
 
-pub use broken::Broken;
 use choice::Connected;
 pub use choice::{Choice, Preference, Probed, Reason};
 use chunks::hashes::Hash;
 use first_look::look;
 use source::Sources;
+pub use transport_failures::FailedAttempt;
 
 /// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.
 pub fn default_streams() -> usize {

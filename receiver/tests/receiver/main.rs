@@ -205,7 +205,7 @@ impl Bench {
         let config = SendConfig {
             receiver: ([127, 0, 0, 1], port).into(),
             server_name: "receiver".to_owned(),
-            transport: Preference::Probe { broken: None },
+            transport: Preference::Probe { failed: None },
             identity: transport::Identity {
                 authority_pem: self.authority.certificate_pem().to_owned(),
                 certificate_pem: agent.certificate_pem,

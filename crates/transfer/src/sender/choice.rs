@@ -52,7 +52,7 @@ pub enum Preference {
     /// A probe chooses. A transport that broke under the last attempt is not taken again while the other one answers.
     Probe {
         /// The transport that broke, if one did.
-        broken: Option<Kind>,
+        failed: Option<Kind>,
     },
     /// A probe chooses, also where there would be no use in one.
     Measure,
@@ -177,7 +177,7 @@ pub(super) async fn connect<T: Transport>(
             let reason = Reason::Pinned;
             Ok((connected, Choice { transport, reason }))
         }
-        Preference::Probe { broken } => choose(network, config, broken).await,
+        Preference::Probe { failed } => choose(network, config, failed).await,
         Preference::Measure => choose(network, config, None).await,
     }
 }
@@ -235,7 +235,7 @@ pub(super) async fn reach_both<T: Transport>(
 async fn choose<T: Transport>(
     network: &T,
     config: &SendConfig,
-    broken: Option<Kind>,
+    failed: Option<Kind>,
 ) -> Result<(Connected<T>, Choice), TransferError> {
     let Reached { quic, tcp } = reach_both(network, config).await?;
     let chosen =
@@ -243,7 +243,7 @@ async fn choose<T: Transport>(
     match (quic, tcp) {
         (Some(quic), None) => Ok(chosen(quic, Kind::Quic, Reason::OtherSilent)),
         (None, Some(tcp)) => Ok(chosen(tcp, Kind::Tcp, Reason::OtherSilent)),
-        (Some(quic), Some(tcp)) => match broken {
+        (Some(quic), Some(tcp)) => match failed {
             Some(Kind::Quic) => Ok(chosen(tcp, Kind::Tcp, Reason::OtherBroke)),
             Some(Kind::Tcp) => Ok(chosen(quic, Kind::Quic, Reason::OtherBroke)),
             None if stays_here(config.transport, most_bytes(config), config.receiver) => {
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn much_that_stays_on_this_machine_needs_no_probe_unless_one_is_asked_for() {
-        let probe = Preference::Probe { broken: None };
+        let probe = Preference::Probe { failed: None };
         let here: [SocketAddr; 2] = ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()];
         for receiver in here {
             assert!(stays_here(probe, LEAST_BYTES, receiver), "{receiver}");

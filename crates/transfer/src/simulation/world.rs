@@ -24,7 +24,8 @@ use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk};
 use crate::sender::{
-    Broken, Compression, Preference, SendConfig, SendProgress, SendReport, SourceDisk, send_over,
+    Compression, FailedAttempt, Preference, SendConfig, SendProgress, SendReport, SourceDisk,
+    send_over,
 };
 use crate::{Ticket, TicketSecret, TransferError};
 
@@ -422,12 +423,12 @@ impl Agent {
                 }
                 Err(error) => {
                     self.trace.note(|| format!("an attempt ended: {error}"));
-                    let broken = Broken::new(&error, &progress.borrow());
-                    if !broken.is_retryable {
+                    let failed = FailedAttempt::new(&error, &progress.borrow());
+                    if !failed.is_retryable {
                         *self.failure.lock().unwrap() = Some(error.to_string());
                     }
-                    was_written |= broken.was_written;
-                    if broken.has_sent {
+                    was_written |= failed.was_written;
+                    if failed.has_sent {
                         pause = FIRST_PAUSE;
                     }
                 }

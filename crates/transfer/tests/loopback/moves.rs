@@ -239,7 +239,7 @@ async fn moves(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_udp_is_blocked_half_way_the_rest_goes_over_tcp() -> anyhow::Result<()> {
-    let probe = Preference::Probe { broken: None };
+    let probe = Preference::Probe { failed: None };
     let (reason, took) = moves(probe, 24_000_000, 96 * MIB, 0).await?;
     assert_eq!(reason, Reason::OtherFellSilent);
     // Three looks, the silence of a call that nobody answers, two seconds for the rest, and some for a busy machine.

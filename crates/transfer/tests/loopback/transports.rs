@@ -87,7 +87,7 @@ async fn where_udp_meets_silence_the_disks_go_over_tcp() -> anyhow::Result<()> {
 
 async fn goes_over_tcp(bench: &Bench, server: &Server, address: SocketAddr) -> anyhow::Result<()> {
     let config = SendConfig {
-        transport: Preference::Probe { broken: None },
+        transport: Preference::Probe { failed: None },
         ..bench.config(address, 1, None)
     };
     let began = std::time::Instant::now();
@@ -138,14 +138,14 @@ async fn a_probe_measures_both_and_one_that_broke_is_left_alone() -> anyhow::Res
         assert_eq!(server.status().borrow().transport, Some(choice.transport));
         anyhow::Ok(choice)
     };
-    for broken in [Kind::Quic, Kind::Tcp] {
+    for failed in [Kind::Quic, Kind::Tcp] {
         let choice = over(Preference::Probe {
-            broken: Some(broken),
+            failed: Some(failed),
         })
         .await?;
         assert_eq!(
             (choice.transport, choice.reason),
-            (broken.other(), Reason::OtherBroke)
+            (failed.other(), Reason::OtherBroke)
         );
     }
     // On a machine that is busy with other tests a transport may come too late to be measured.

@@ -8,7 +8,7 @@ use crate::TransferError;
 
 /// An attempt that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
+pub struct FailedAttempt {
     /// What the tenant reads if it was the last one.
     pub failure: Failure,
     /// Whether another attempt may come to its end.
@@ -21,7 +21,7 @@ pub struct Broken {
     pub failed_transport: Option<Kind>,
 }
 
-impl Broken {
+impl FailedAttempt {
     /// An attempt that ended with this error at this progress.
     pub fn new(error: &TransferError, progress: &SendProgress) -> Self {
         Self {
@@ -69,10 +69,10 @@ mod tests {
             address: "there".to_owned(),
             message: "gone".to_owned(),
         };
-        let broken = Broken::new(&lost, &progress);
-        assert!(broken.is_retryable && broken.has_sent);
-        assert_eq!(broken.failed_transport, Some(Kind::Quic));
-        let replaced = Broken::new(&TransferError::Replaced, &SendProgress::default());
+        let failed = FailedAttempt::new(&lost, &progress);
+        assert!(failed.is_retryable && failed.has_sent);
+        assert_eq!(failed.failed_transport, Some(Kind::Quic));
+        let replaced = FailedAttempt::new(&TransferError::Replaced, &SendProgress::default());
         assert!(replaced.is_retryable && !replaced.has_sent);
         assert_eq!(replaced.failed_transport, None);
     }
