@@ -1,9 +1,9 @@
 //! Disks of an image: writing them, and reading again what was written. Everything here blocks and belongs on threads of its own.
 
-#[cfg(test)]
-pub(crate) mod forgetful;
 mod storage;
 mod target;
+#[cfg(test)]
+pub(crate) mod volatile_storage;
 
 pub(crate) use storage::next_data;
 pub use storage::{FileStorage, Storage};

@@ -246,7 +246,7 @@ mod tests {
 
     use super::*;
     use crate::TicketSecret;
-    use crate::disk::forgetful::{Medium, Sync};
+    use crate::disk::volatile_storage::{Medium, Sync};
     use crate::receiver::TargetDisk;
     use crate::simulation::Media;
 

@@ -9,7 +9,7 @@ use super::checks::check;
 use super::plan::{CHUNK, Fault, Plan};
 use super::world::World;
 use super::{Random, run};
-use crate::disk::forgetful::Writing;
+use crate::disk::volatile_storage::Writing;
 
 const PATIENCE: Duration = Duration::from_secs(600);
 

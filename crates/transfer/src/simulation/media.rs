@@ -7,7 +7,7 @@ use chunks::hashes::ChunkHashes;
 use crate::TransferError;
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
-use crate::disk::forgetful::Medium;
+use crate::disk::volatile_storage::Medium;
 use crate::receiver::disk::Disk;
 use crate::receiver::{Files, TargetDisk};
 

@@ -10,7 +10,7 @@ use domain::parameters::{BadSectors, Consistency};
 use super::Random;
 use super::network::Shape;
 use super::world::SECTOR;
-use crate::disk::forgetful::Writing;
+use crate::disk::volatile_storage::Writing;
 
 /// Bytes of a chunk in the simulation: small, so that many fit in little time.
 pub(super) const CHUNK: u32 = 16 << 10;

@@ -19,7 +19,7 @@ use super::Media;
 use super::network::{ADDRESS, Listener, Network};
 use super::plan::{CHUNK, Fault, Plan};
 use super::{Random, Trace};
-use crate::disk::forgetful::{Medium, Sync};
+use crate::disk::volatile_storage::{Medium, Sync};
 use crate::limits::SharedLimit;
 use crate::plan::Candidates;
 use crate::receiver::{Admission, Server, ServerConfig, TargetDisk};

@@ -11,7 +11,7 @@ use super::super::TargetDisk;
 use super::{Arriving, Disk};
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
-use crate::disk::forgetful::{Medium, Sync};
+use crate::disk::volatile_storage::{Medium, Sync};
 use crate::protocol::SentDisk;
 
 const CHUNK: u32 = 16;
