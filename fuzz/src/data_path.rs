@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use chunks::hashes::{Chunk, ChunkHashes, hash};
 use chunks::packing::{Codec, Packer, Unpacker};
-use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 use domain::disk::{DiskIndex, Moment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -83,11 +83,11 @@ pub fn journal(bytes: &[u8]) {
     let Opened {
         mut map,
         mut known,
-        fresh,
+        unchanged,
         unsure,
     } = open();
     assert!(unsure.iter().all(|range| range.fits(known.chunks())));
-    assert!(fresh.ranges().all(|range| range.fits(known.chunks())));
+    assert!(unchanged.ranges().all(|range| range.fits(known.chunks())));
     let next = [
         Written::Forgotten(ChunkRange::new(0, 3)),
         Written::Data {
@@ -222,7 +222,7 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         disks: vec![OfferedDisk {
             index: disk,
             size_bytes: SIZE_BYTES,
-            version: Some(Version(hash(b"version"))),
+            fingerprint: Some(ContentFingerprint(hash(b"version"))),
         }],
         transport_reason: "the default".to_owned(),
     };
@@ -277,8 +277,8 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ),
         (
             "control",
-            "fresh",
-            protocol::encode_control(&ToSender::Fresh {
+            "unchanged",
+            protocol::encode_control(&ToSender::Unchanged {
                 index: disk,
                 chunks: vec![ChunkRange::new(0, 3), ChunkRange::new(7, 30)],
             }),
@@ -322,9 +322,9 @@ fn journal_of_each_kind() -> Vec<u8> {
         end: 9 * CHUNK + 4096,
     });
     let forgotten = Written::Forgotten(ChunkRange::new(4, 2));
-    let version = Written::Version(Some(Version(hash(b"version"))));
+    let fingerprint = Written::Fingerprint(Some(ContentFingerprint(hash(b"version"))));
     let same = Written::Same(ChunkRange::new(0, 3));
-    for record in [&[zeros, data, bad][..], &[version, forgotten, same]] {
+    for record in [&[zeros, data, bad][..], &[fingerprint, forgotten, same]] {
         map.append(record).expect("memory can be written");
     }
     map.close().expect("memory can be written");

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 /// What a source has as long as nobody writes to it, and never has again afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version(pub [u8; 32]);
+pub struct ContentFingerprint(pub [u8; 32]);
 
-impl Version {
+impl ContentFingerprint {
     /// The same of a source whose free space is treated so: what is zeros in one copy may be data in the other.
     pub fn with(self, free_space: FreeSpace) -> Self {
         match free_space {

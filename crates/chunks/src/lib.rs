@@ -8,7 +8,7 @@
 //! - [`chunk_set`] is a set of chunks, [`bad`] the ranges of bytes that a source can't read.
 //! - [`hashes`] is what is known of every chunk of a disk, in bounded memory.
 //! - [`packing`] makes chunks smaller on the way.
-//! - [`Version`] tells one content of a source from another.
+//! - [`ContentFingerprint`] tells one content of a source from another.
 //! - [`buffer`] is memory that chunks are read into.
 //!
 //! It may use `domain`, and does no I/O but for one: hashes that do not fit memory go to a file without a name.
@@ -21,7 +21,7 @@ pub mod hashes;
 pub mod packing;
 mod range;
 
-pub use fingerprint::Version;
+pub use fingerprint::ContentFingerprint;
 pub use range::{ByteRange, ChunkIndex, ChunkRange, without};
 
 /// Bytes of a chunk: the unit of hashing, transfer and resume. The protocol and the files carry the size.

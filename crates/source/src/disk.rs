@@ -12,7 +12,7 @@ use chunks::ByteRange;
 use chunks::buffer::ALIGNMENT;
 use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 
-use super::{extents, version};
+use super::{extents, fingerprint};
 use crate::Observed;
 
 /// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
@@ -26,7 +26,7 @@ pub trait Source: Debug + Send + Sync {
     fn sector_bytes(&self) -> usize;
     /// Where there may be data in the first `size_bytes`. Everything, where nobody can say.
     fn extents(&self, size_bytes: u64) -> Vec<ByteRange>;
-    /// Looks whether it is being written, and which version of it this is. May take some moments.
+    /// Looks whether it is being written, and what its fingerprint is. May take some moments.
     fn observe(&self) -> Observed;
     /// Reads into the buffer, perhaps less than it holds, and answers with how much. Nothing is the end.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
@@ -121,7 +121,7 @@ impl Source for FileSource {
     }
 
     fn observe(&self) -> Observed {
-        version::observe(&self.buffered, self.direct.as_ref(), self.sector_bytes)
+        fingerprint::observe(&self.buffered, self.direct.as_ref(), self.sector_bytes)
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

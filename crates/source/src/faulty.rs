@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use chunks::{ByteRange, Version};
+use chunks::{ByteRange, ContentFingerprint};
 
 use super::{FileSource, Source, Sources};
 use crate::Observed;
@@ -31,8 +31,8 @@ struct State {
     resized: Option<(u64, u64)>,
     reads: u64,
     bytes_read: u64,
-    /// Which version of itself the disk says it is, if it can tell.
-    version: Option<u8>,
+    /// What the disk gives its fingerprint from, if it can tell whether it was written.
+    content: Option<u8>,
 }
 
 impl Faults {
@@ -46,7 +46,7 @@ impl Faults {
             resized: None,
             reads: 0,
             bytes_read: 0,
-            version: None,
+            content: None,
         })))
     }
 
@@ -81,9 +81,9 @@ impl Faults {
         self.state().resized = Some((bytes_read, size_bytes));
     }
 
-    /// From here on the disk can tell whether it was written: it says that it is this version.
-    pub fn is_version(&self, version: u8) {
-        self.state().version = Some(version);
+    /// From here on the disk can tell whether it was written: it has the fingerprint of this content.
+    pub fn has_content(&self, content: u8) {
+        self.state().content = Some(content);
     }
 
     /// How many bytes of it were read.
@@ -148,9 +148,9 @@ impl Source for FaultySource {
     }
 
     fn observe(&self) -> Observed {
-        let version = self.faults.state().version;
-        version.map_or(Observed::Unknown, |version| {
-            Observed::Still(Version([version; 32]))
+        let content = self.faults.state().content;
+        content.map_or(Observed::Unknown, |content| {
+            Observed::Still(ContentFingerprint([content; 32]))
         })
     }
 

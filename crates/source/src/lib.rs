@@ -4,7 +4,7 @@
 //! say of it.
 //!
 //! - [`Source`] is a disk as the operating system has it, read past the page cache; [`SourceReader`] reads one that may be failing.
-//! - [`Observed`] says whether a disk is being written, and tells one content of it from another. The argument is in `version`.
+//! - [`Observed`] says whether a disk is being written, and tells one content of it from another. The argument is in `fingerprint`.
 //! - [`Extents`] is where a file has data; [`allocation`] is what the file systems of a disk call free, and why that can be believed.
 //! - [`partitions`] is a disk's partition table.
 //!
@@ -17,13 +17,13 @@ mod error;
 mod extents;
 #[cfg(any(test, feature = "faulty"))]
 pub mod faulty;
+mod fingerprint;
 mod observed;
 pub mod partitions;
 mod reader;
 mod stamp;
 #[cfg(test)]
 mod testing;
-mod version;
 
 pub use allocation::Allocation;
 pub use disk::{FileSource, Files, Source, Sources};

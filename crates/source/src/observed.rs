@@ -1,13 +1,13 @@
 //! What is found when it is asked whether a source is being written.
 
-use chunks::Version;
+use chunks::ContentFingerprint;
 use domain::disk::Moment;
 
 /// A source as it was found at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observed {
     /// Nothing was being written.
-    Still(Version),
+    Still(ContentFingerprint),
     /// Something was being written.
     BeingWritten,
     /// The kernel does not tell.
@@ -15,10 +15,10 @@ pub enum Observed {
 }
 
 impl Observed {
-    /// The version, if there was one.
-    pub fn version(self) -> Option<Version> {
+    /// The fingerprint, if there was one.
+    pub fn fingerprint(self) -> Option<ContentFingerprint> {
         match self {
-            Self::Still(version) => Some(version),
+            Self::Still(fingerprint) => Some(fingerprint),
             Self::BeingWritten | Self::Unknown => None,
         }
     }

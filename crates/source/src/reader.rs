@@ -74,7 +74,7 @@ impl SourceReader {
         self.source.extents(self.size_bytes)
     }
 
-    /// Looks whether the disk is being written, and which version of it this is.
+    /// Looks whether the disk is being written, and what its fingerprint is.
     pub fn observe(&self) -> Observed {
         self.source.observe()
     }

@@ -25,7 +25,7 @@
 //! Header: `WHCHUNKS`, version u32, chunk bytes u32, disk bytes u64, CRC-32 u32 of the 24 bytes before. Then records: length u32 of the body,
 //! CRC-32 u32 of the body, body. The body is a sequence of entries: kind u8, first chunk u64, and by kind: 1, zeros, count u32; 2, data, 32
 //! bytes of hash (one chunk); 3, forgotten, count u32. Kind 5 has a first byte u64 and a length u32 instead: what the source can't read of
-//! the chunk in front of it, which is in the same record. Kind 6 is a version of the source, 32 bytes behind the kind, zeros for none ([`crate::fresh`]);
+//! the chunk in front of it, which is in the same record. Kind 6 is a fingerprint of the source, 32 bytes behind the kind, zeros for none ([`crate::unchanged`]);
 //! kind 7 has first chunk and count, like 1 and 3, of chunks that were found to be what is known. All integers are little-endian; later entries override earlier ones. A body of one
 //! byte, 4, says that the map was closed when nothing was under way.
 
@@ -37,10 +37,10 @@ use std::path::{Path, PathBuf};
 
 use crate::TransferError;
 use crate::disk::{FileStorage, Storage, sync_parent};
-use crate::fresh::Fresh;
+use crate::unchanged::Unchanged;
 
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
-use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 use record::{RECORD_ENTRIES, decode, encode, records};
 
 const MAGIC: &[u8; 8] = b"WHCHUNKS";
@@ -75,8 +75,8 @@ pub enum Written {
     Bad(ByteRange),
     /// Chunks that are about to be overwritten.
     Forgotten(ChunkRange),
-    /// What stands behind this was read from that version of the source; without one nobody knows.
-    Version(Option<Version>),
+    /// What stands behind this was read from the source with that fingerprint; without one nobody knows.
+    Fingerprint(Option<ContentFingerprint>),
     /// Chunks that were read again and found to be what is known.
     Same(ChunkRange),
 }
@@ -94,7 +94,7 @@ impl Written {
                 let _is_of_that_chunk = hashes.add_bad(*range);
             }
             Self::Forgotten(range) => hashes.forget(*range),
-            Self::Version(_) | Self::Same(_) => {}
+            Self::Fingerprint(_) | Self::Same(_) => {}
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ pub struct Opened {
     /// What it knows.
     pub known: ChunkHashes,
     /// What of it was read from the source as it was last.
-    pub fresh: Fresh,
+    pub unchanged: Unchanged,
     /// What was recorded last, where the map was not closed.
     pub unsure: Vec<ChunkRange>,
 }
@@ -133,7 +133,10 @@ impl Recent {
         let range = match entry {
             Written::Zeros(range) => *range,
             Written::Data { chunk, .. } => (*chunk).into(),
-            Written::Bad(_) | Written::Forgotten(_) | Written::Version(_) | Written::Same(_) => {
+            Written::Bad(_)
+            | Written::Forgotten(_)
+            | Written::Fingerprint(_)
+            | Written::Same(_) => {
                 return;
             }
         };
@@ -173,7 +176,7 @@ impl ChunkMap {
         }
         let nothing = ChunkHashes::new(size_bytes, chunk_bytes);
         let mut compact = Self::on(&new, Box::new(open(&new)?), nothing)?.map;
-        compact.copy(&mut opened.known, &opened.fresh)?;
+        compact.copy(&mut opened.known, &opened.unchanged)?;
         std::fs::rename(&new, path).map_err(failed)?;
         sync_parent(path).map_err(failed)?;
         compact.path = path.to_owned();
@@ -198,10 +201,10 @@ impl ChunkMap {
             storage.read(0, &mut found).map_err(failed)?;
         }
         let mut recent = Recent::new(hashes.chunk_bytes());
-        let mut fresh = Fresh::new(hashes.chunks());
+        let mut unchanged = Unchanged::new(hashes.chunks());
         let good = if found == header {
-            let (known, fresh) = (&mut hashes, &mut fresh);
-            replay(&*storage, length, known, fresh, &mut recent).map_err(failed)?
+            let (known, unchanged) = (&mut hashes, &mut unchanged);
+            replay(&*storage, length, known, unchanged, &mut recent).map_err(failed)?
         } else {
             // Emptied first: the records of another disk must never stand behind this one's header.
             storage.set_length(0).map_err(failed)?;
@@ -219,7 +222,7 @@ impl ChunkMap {
         Ok(Opened {
             map,
             known: hashes,
-            fresh,
+            unchanged,
             unsure: recent.ranges.into(),
         })
     }
@@ -246,7 +249,11 @@ impl ChunkMap {
     }
 
     /// Appends all that is known.
-    fn copy(&mut self, known: &mut ChunkHashes, fresh: &Fresh) -> Result<(), TransferError> {
+    fn copy(
+        &mut self,
+        known: &mut ChunkHashes,
+        unchanged: &Unchanged,
+    ) -> Result<(), TransferError> {
         let mut end = self.length;
         let mut next = ChunkIndex(0);
         while next < known.all().end() {
@@ -257,10 +264,10 @@ impl ChunkMap {
                 end = self.write(end, &encode(&entries))?;
             }
         }
-        if fresh.version().is_some() {
-            let same = fresh.ranges().map(Written::Same);
-            let version = std::iter::once(Written::Version(fresh.version()));
-            let entries: Vec<Written> = version.chain(same).collect();
+        if unchanged.fingerprint().is_some() {
+            let same = unchanged.ranges().map(Written::Same);
+            let fingerprint = std::iter::once(Written::Fingerprint(unchanged.fingerprint()));
+            let entries: Vec<Written> = fingerprint.chain(same).collect();
             for part in records(&entries) {
                 end = self.write(end, &encode(part))?;
             }
@@ -304,7 +311,7 @@ fn replay(
     storage: &dyn Storage,
     length: u64,
     hashes: &mut ChunkHashes,
-    fresh: &mut Fresh,
+    unchanged: &mut Unchanged,
     recent: &mut Recent,
 ) -> io::Result<u64> {
     let mut good = HEADER;
@@ -336,7 +343,7 @@ fn replay(
         };
         for entry in &entries {
             entry.apply(hashes)?;
-            fresh.apply(entry);
+            unchanged.apply(entry);
             recent.note(entry);
         }
         good += PREFIX + body_bytes;

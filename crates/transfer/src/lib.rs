@@ -4,7 +4,7 @@
 //! receiver does not have; the receiver checks, writes, flushes, and only then says that a chunk is there.
 //!
 //! - [`protocol`] and [`plan`] decide and encode. They do no I/O and know no sockets.
-//! - [`fresh`] tells which chunks of a source need not be read again; [`manifest`] is what is known of a disk as a file.
+//! - [`unchanged`] tells which chunks of a source need not be read again; [`manifest`] is what is known of a disk as a file.
 //! - [`disk`] reads sources and writes targets, [`chunk_map`] is the receiver's durable memory.
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`transport`] and have no sockets. Tests run them in virtual time.
 
@@ -18,7 +18,6 @@ pub mod chunk_map;
 pub mod disk;
 pub mod error;
 pub mod fence;
-pub mod fresh;
 pub mod limits;
 pub mod manifest;
 pub mod plan;
@@ -26,6 +25,7 @@ pub mod protocol;
 pub mod receiver;
 pub mod sender;
 pub mod ticket;
+pub mod unchanged;
 
 pub use error::TransferError;
 pub use ticket::{Ticket, TicketSecret};

@@ -80,9 +80,9 @@ pub enum Candidates {
 }
 
 impl Candidates {
-    /// The chunks to look at, in order; all others are as the receiver has them. `fresh` are chunks that were read since anything has changed.
-    pub fn to_look_at(&self, receiver: &ChunkHashes, fresh: &[ChunkRange]) -> Vec<ChunkRange> {
-        if *self == Self::All && fresh.is_empty() {
+    /// The chunks to look at, in order; all others are as the receiver has them. `unchanged` are chunks that were read since anything has changed.
+    pub fn to_look_at(&self, receiver: &ChunkHashes, unchanged: &[ChunkRange]) -> Vec<ChunkRange> {
+        if *self == Self::All && unchanged.is_empty() {
             return Vec::from_iter((!receiver.all().is_empty()).then(|| receiver.all()));
         }
         let mut look_at = ChunkSet::new(receiver.chunks());
@@ -96,7 +96,7 @@ impl Candidates {
                 }
             }
         }
-        for range in fresh {
+        for range in unchanged {
             look_at.remove(*range);
         }
         let unknown = receiver
@@ -248,23 +248,23 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A pass over a changed set looks at each chunk that it names and that is not fresh, and at each that the receiver lacks, once, and at nothing else.
+        /// A pass over a changed set looks at each chunk that it names and that is not unchanged, and at each that the receiver lacks, once, and at nothing else.
         #[test]
         fn a_pass_looks_at_what_changed_and_what_is_missing(
-            known in proptest::collection::vec(any::<bool>(), 1..200), fresh in proptest::collection::vec(any::<bool>(), 200), mut cuts in proptest::collection::vec(0_u64..2000, 0..12)
+            known in proptest::collection::vec(any::<bool>(), 1..200), unchanged in proptest::collection::vec(any::<bool>(), 200), mut cuts in proptest::collection::vec(0_u64..2000, 0..12)
         ) {
             let chunks = known.len() as u64;
             let mut receiver = ChunkHashes::new(chunks * 8 - 3, 8);
             for (chunk, _) in (0..).zip(&known).filter(|(_, is_known)| **is_known) {
                 receiver.set(ChunkIndex(chunk), Chunk::Data([1; 32])).unwrap();
             }
-            let fresh_ones: Vec<ChunkRange> = (0..chunks).zip(&fresh).filter(|(_, is_fresh)| **is_fresh).map(|(chunk, _)| ChunkRange::new(chunk, 1)).collect();
+            let unchanged_ones: Vec<ChunkRange> = (0..chunks).zip(&unchanged).filter(|(_, is_unchanged)| **is_unchanged).map(|(chunk, _)| ChunkRange::new(chunk, 1)).collect();
             // As they come: in any order, over each other, and beyond the disk's end.
             let changed: Vec<ByteRange> = cuts.chunks_exact_mut(2).map(|pair| {
                 pair.sort_unstable();
                 ByteRange { start: pair[0], end: pair[1] }
             }).collect();
-            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver, &fresh_ones);
+            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver, &unchanged_ones);
             let everything = claims(0, chunks * 8 - 3, 8, &[ByteRange { start: 100, end: 900 }]);
             let mut looked = vec![0; known.len()];
             for claim in only(everything, &look_at) {
@@ -272,7 +272,7 @@ mod tests {
             }
             for (chunk, is_known) in (0_u64..).zip(&known) {
                 let is_changed = changed.iter().any(|extent| extent.start < extent.end && extent.start < (chunk + 1) * 8 && extent.end > chunk * 8);
-                prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed && !fresh[usize::try_from(chunk).unwrap()] || !is_known), "chunk {}", chunk);
+                prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed && !unchanged[usize::try_from(chunk).unwrap()] || !is_known), "chunk {}", chunk);
             }
             prop_assert_eq!(Candidates::All.to_look_at(&receiver, &[]), vec![ChunkRange::new(0, chunks)]);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use chunks::packing::Codec;
-use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 use domain::disk::{DiskIndex, Moment};
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,7 @@ pub struct OfferedDisk {
     /// Its size in bytes.
     pub size_bytes: u64,
     /// What it has as long as nothing is written to it, if it can tell.
-    pub version: Option<Version>,
+    pub fingerprint: Option<ContentFingerprint>,
 }
 
 /// A disk that was read to its end.
@@ -106,8 +106,8 @@ pub enum ToSender {
     },
     /// A part of what is durably here.
     Present(Page),
-    /// Chunks of what is durably here that were read from the version of the source that the sender names: they need not be read again.
-    Fresh {
+    /// Chunks of what is durably here that were read from the source with the fingerprint that the sender names: they need not be read again.
+    Unchanged {
         /// Which disk.
         index: DiskIndex,
         /// In order, at most [`PAGE_RANGES`] of them.

@@ -1,7 +1,7 @@
 //! The bodies of a journal's records, as bytes. The format is described in [`super`].
 
 use chunks::hashes::ChunkHashes;
-use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 
 use super::Written;
 
@@ -16,9 +16,9 @@ pub(super) fn encode(written: &[Written]) -> Vec<u8> {
             Written::Zeros(range) => encode_chunks(&mut body, 1, *range),
             Written::Forgotten(range) => encode_chunks(&mut body, 3, *range),
             Written::Same(range) => encode_chunks(&mut body, 7, *range),
-            Written::Version(version) => {
+            Written::Fingerprint(fingerprint) => {
                 body.push(6);
-                body.extend(version.map_or([0; 32], |version| version.0));
+                body.extend(fingerprint.map_or([0; 32], |fingerprint| fingerprint.0));
             }
             Written::Data { chunk, hash } => {
                 body.push(2);
@@ -67,9 +67,9 @@ pub(super) fn decode(mut body: &[u8], hashes: &ChunkHashes) -> Option<Vec<Writte
     let mut entries = Vec::new();
     while let Some((&kind, rest)) = body.split_first() {
         if kind == 6 {
-            let (version, rest) = rest.split_first_chunk::<32>()?;
-            let version = (*version != [0; 32]).then_some(Version(*version));
-            entries.push(Written::Version(version));
+            let (fingerprint, rest) = rest.split_first_chunk::<32>()?;
+            let fingerprint = (*fingerprint != [0; 32]).then_some(ContentFingerprint(*fingerprint));
+            entries.push(Written::Fingerprint(fingerprint));
             body = rest;
             continue;
         }

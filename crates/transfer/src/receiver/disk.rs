@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
-use chunks::{ByteRange, ChunkIndex, ChunkRange, Version};
+use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 use domain::disk::DiskIndex;
 
 use super::{Receipt, TargetDisk, disk_path};
@@ -20,8 +20,8 @@ use crate::TransferError;
 use crate::chunk_map::{ChunkMap, Opened, UNSURE_BYTES, Written};
 use crate::disk::{Found, TargetWriter};
 use crate::error::RemoteFailure;
-use crate::fresh::Fresh;
 use crate::protocol::{Page, SentDisk};
+use crate::unchanged::Unchanged;
 
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -50,7 +50,7 @@ struct State {
     /// What the journal says.
     durable: ChunkHashes,
     /// What of it was read from the source as the sender has it now.
-    fresh: Fresh,
+    unchanged: Unchanged,
     /// Written since the last flush began.
     written: Vec<Written>,
     receipt: Option<Receipt>,
@@ -100,7 +100,7 @@ impl Disk {
         }
         let state = State {
             durable: opened.known,
-            fresh: opened.fresh,
+            unchanged: opened.unchanged,
             written: Vec::new(),
             receipt: None,
             broken: None,
@@ -224,17 +224,20 @@ impl Disk {
         Ok(())
     }
 
-    /// Notes the version of the source that everything comes from that is written from here on. What was read from another is not fresh any more.
-    pub(super) fn read_from(&self, version: Option<Version>) -> Result<(), TransferError> {
-        if self.state().fresh.version() == version {
+    /// Notes the fingerprint of the source that everything comes from that is written from here on. What was read from another is not known to be unchanged any more.
+    pub(super) fn read_from(
+        &self,
+        fingerprint: Option<ContentFingerprint>,
+    ) -> Result<(), TransferError> {
+        if self.state().unchanged.fingerprint() == fingerprint {
             return Ok(());
         }
-        self.record(&mut self.map(), &[Written::Version(version)])
+        self.record(&mut self.map(), &[Written::Fingerprint(fingerprint)])
     }
 
-    /// The chunks that need not be read again as long as the source has its version.
-    pub(super) fn fresh(&self) -> Vec<ChunkRange> {
-        self.state().fresh.ranges().collect()
+    /// The chunks that need not be read again as long as the source has its fingerprint.
+    pub(super) fn unchanged(&self) -> Vec<ChunkRange> {
+        self.state().unchanged.ranges().collect()
     }
 
     /// Notes what was written. What is bad of it stands behind it, and so in the same record of the map.
@@ -335,9 +338,11 @@ impl Disk {
         map.append(written)
             .inspect_err(|error| self.give_up(error))?;
         let mut state = self.state();
-        let State { durable, fresh, .. } = &mut *state;
+        let State {
+            durable, unchanged, ..
+        } = &mut *state;
         let applied = written.iter().try_for_each(|entry| {
-            fresh.apply(entry);
+            unchanged.apply(entry);
             entry.apply(durable)
         });
         drop(state);

@@ -299,11 +299,11 @@ async fn tell_present(
             next = after;
         }
         let index = offer.index;
-        let fresh: Vec<_> = session.disks.find(index)?.fresh();
-        for part in fresh.chunks(PAGE_RANGES) {
+        let unchanged: Vec<_> = session.disks.find(index)?.unchanged();
+        for part in unchanged.chunks(PAGE_RANGES) {
             let chunks = part.to_vec();
             session
-                .tell(to_sender, &ToSender::Fresh { index, chunks })
+                .tell(to_sender, &ToSender::Unchanged { index, chunks })
                 .await?;
         }
     }

@@ -58,7 +58,7 @@ impl Session {
         disks.flush(&shared.status)?;
         for offer in offered {
             disks.fenced(&shared.fence, &right, offer.index, |disk| {
-                disk.read_from(offer.version)
+                disk.read_from(offer.fingerprint)
             })?;
         }
         disks.has_streams(0);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chunks::buffer::BufferPool;
 use chunks::hashes::Hash;
-use chunks::{ByteRange, CHUNK_BYTES_ALLOWED, Version};
+use chunks::{ByteRange, CHUNK_BYTES_ALLOWED, ContentFingerprint};
 use domain::disk::{DiskIndex, Moment};
 use domain::parameters::Consistency;
 use source::SourceReader;
@@ -205,18 +205,18 @@ fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
     }
 }
 
-/// Every disk, and the version that it still has since the first look.
+/// Every disk, and the fingerprint that it still has since the first look.
 async fn open(
     config: &SendConfig,
     first_look: &Arc<FirstLook>,
-) -> Result<Vec<(SourceReader, Option<Version>)>, TransferError> {
+) -> Result<Vec<(SourceReader, Option<ContentFingerprint>)>, TransferError> {
     let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
     let (bad_sectors, first_look) = (config.bad_sectors, Arc::clone(first_look));
     blocking(move || {
         let opened = disks.iter().enumerate().map(|(position, disk)| {
             let reader = SourceReader::open(&*sources, &disk.path, disk.size_bytes, bad_sectors)?;
-            let version = first_look.version_of(position);
-            let still = version.filter(|_| reader.observe().version() == version);
+            let fingerprint = first_look.fingerprint_of(position);
+            let still = fingerprint.filter(|_| reader.observe().fingerprint() == fingerprint);
             Ok((reader, still))
         });
         opened.collect()
@@ -228,7 +228,7 @@ async fn open(
 async fn greet(
     config: &SendConfig,
     choice: Choice,
-    readers: Vec<(SourceReader, Option<Version>)>,
+    readers: Vec<(SourceReader, Option<ContentFingerprint>)>,
     to_receiver: &mut impl SendStream,
     from_receiver: &mut impl RecvStream,
 ) -> Result<Vec<Disk>, TransferError> {
@@ -236,10 +236,10 @@ async fn greet(
         .disks
         .iter()
         .zip(&readers)
-        .map(|(disk, (_, version))| OfferedDisk {
+        .map(|(disk, (_, fingerprint))| OfferedDisk {
             index: disk.index,
             size_bytes: disk.size_bytes,
-            version: version.map(|version| version.with(disk.free_space)),
+            fingerprint: fingerprint.map(|fingerprint| fingerprint.with(disk.free_space)),
         })
         .collect();
     let hello = ToReceiver::Hello {
@@ -277,11 +277,11 @@ async fn greet(
     let mut disks: Vec<Disk> = readers
         .into_iter()
         .zip(&config.disks)
-        .map(|((reader, version), disk)| {
+        .map(|((reader, fingerprint), disk)| {
             Disk::new(
                 disk.index,
                 reader,
-                version.is_some(),
+                fingerprint.is_some(),
                 disk.size_bytes,
                 chunk_bytes,
                 disk.candidates.clone(),
@@ -296,9 +296,10 @@ async fn greet(
             .map_err(|error| error.at(&config.receiver.to_string()))?;
         match message {
             ToSender::Present(page) => disks = blocking(move || enter(page, disks)).await?,
-            ToSender::Fresh { index, chunks } => {
+            ToSender::Unchanged { index, chunks } => {
                 let disk = disks.iter_mut().find(|disk| disk.index == index);
-                disk.ok_or_else(|| out_of_turn("welcomed"))?.freshen(chunks);
+                disk.ok_or_else(|| out_of_turn("welcomed"))?
+                    .add_unchanged(chunks);
             }
             ToSender::PresentEnd => return Ok(disks),
             // A flush of what an earlier connection wrote.
@@ -489,7 +490,7 @@ async fn listen(
             ToSender::Refused(failure) => return Err(TransferError::Remote(failure)),
             ToSender::Welcome { .. }
             | ToSender::Present(_)
-            | ToSender::Fresh { .. }
+            | ToSender::Unchanged { .. }
             | ToSender::PresentEnd
             | ToSender::Probed { .. } => {
                 return Err(out_of_turn("received"));

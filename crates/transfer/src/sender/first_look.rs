@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chunks::{ByteRange, Version};
+use chunks::{ByteRange, ContentFingerprint};
 use domain::disk::Moment;
 use domain::parameters::FreeSpace;
 use source::allocation::{self, Allocation, Frozen};
@@ -40,7 +40,7 @@ pub(crate) async fn look(config: &SendConfig) -> Result<FirstLook, TransferError
     blocking(move || {
         let mut copied = Vec::new();
         let seen = disks.into_iter().map(|disk| {
-            // Before the free space: a file that takes some of it makes another version, and what was left out there is not fresh.
+            // Before the free space: a file that takes some of it makes another fingerprint, and what was left out there does not count as unchanged.
             let observed = observe(&*sources, &disk);
             Seen {
                 observed,
@@ -96,10 +96,10 @@ impl FirstLook {
         free.map_or(&[], Frozen::free)
     }
 
-    /// The version that the disk at this position had.
-    pub(super) fn version_of(&self, position: usize) -> Option<Version> {
+    /// The fingerprint that the disk at this position had.
+    pub(super) fn fingerprint_of(&self, position: usize) -> Option<ContentFingerprint> {
         let seen = self.seen.get(position).filter(|_| self.change_tracking)?;
-        seen.observed.version()
+        seen.observed.fingerprint()
     }
 
     /// The moment of what was read of the disk at this position since the first look, if this is what is seen of it now.

@@ -38,7 +38,7 @@ pub(super) struct Disk {
     /// Whether the receiver wants to know of chunks that are what it has.
     is_tracked: bool,
     /// What was read since anything was written.
-    fresh: Vec<ChunkRange>,
+    unchanged: Vec<ChunkRange>,
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
     /// How many chunks were looked at; the plan has each once.
@@ -58,7 +58,7 @@ impl Disk {
         Self {
             candidates,
             is_tracked,
-            fresh: Vec::new(),
+            unchanged: Vec::new(),
             index,
             reader,
             size_bytes,
@@ -75,8 +75,8 @@ impl Disk {
     }
 
     /// Enters what need not be read again.
-    pub(super) fn freshen(&mut self, chunks: Vec<ChunkRange>) {
-        self.fresh.extend(chunks);
+    pub(super) fn add_unchanged(&mut self, chunks: Vec<ChunkRange>) {
+        self.unchanged.extend(chunks);
     }
 
     fn known(&self) -> MutexGuard<'_, ChunkHashes> {
@@ -91,7 +91,7 @@ impl Disk {
     /// The chunks to look at. The others count as looked at: they are what the receiver has.
     pub(super) fn begin_pass(&self) -> Vec<ChunkRange> {
         let known = self.known();
-        let look_at = self.candidates.to_look_at(&known, &self.fresh);
+        let look_at = self.candidates.to_look_at(&known, &self.unchanged);
         let chunks: u64 = look_at.iter().map(|range| range.count).sum();
         self.looked_at
             .fetch_add(known.chunks() - chunks, Ordering::Relaxed);

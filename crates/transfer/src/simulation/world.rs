@@ -36,7 +36,7 @@ pub(super) const BEHIND: usize = 5000;
 pub(super) const SECTOR: u64 = 512;
 
 /// What a source that is tracked calls itself until it changes.
-const FIRST_VERSION: u8 = 1;
+const FIRST_CONTENT: u8 = 1;
 
 /// Pauses between attempts of the sender.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -54,7 +54,7 @@ pub(super) struct World {
     /// Of the source's disks.
     pub(super) faults: Vec<Faults>,
     /// Of the first of them.
-    version: u8,
+    content: u8,
     random: Random,
     agent: Agent,
     server: Option<Server<Listener>>,
@@ -117,7 +117,7 @@ impl World {
                 faults.lose(range.clone());
             }
             if plan.is_tracked {
-                faults.is_version(FIRST_VERSION);
+                faults.has_content(FIRST_CONTENT);
             }
             faults
         });
@@ -154,7 +154,7 @@ impl World {
             network,
             limit,
             faults,
-            version: FIRST_VERSION,
+            content: FIRST_CONTENT,
             random,
             agent,
             server: None,
@@ -183,9 +183,9 @@ impl World {
     /// Changes the first disk of the source, which says so if it can.
     pub(super) fn change_source(&mut self, change: impl FnOnce(&mut [u8])) {
         self.change_source_in_silence(change);
-        self.version += 1;
+        self.content += 1;
         if self.plan.is_tracked {
-            self.faults[0].is_version(self.version);
+            self.faults[0].has_content(self.content);
         }
     }
 

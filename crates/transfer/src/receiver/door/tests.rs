@@ -82,7 +82,7 @@ impl Bench {
             disks: vec![OfferedDisk {
                 index: DiskIndex(0),
                 size_bytes: DISK_BYTES,
-                version: None,
+                fingerprint: None,
             }],
             transport_reason: String::new(),
         };

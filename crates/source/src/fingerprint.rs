@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chunks::Version;
+use chunks::ContentFingerprint;
 use chunks::buffer::AlignedBuffer;
 use rustix::fs::{major, minor};
 
@@ -72,13 +72,13 @@ fn observe_device(
     Some(Observed::Still(digest("device", &boot, &words)))
 }
 
-fn digest(kind: &str, boot: &str, words: &[u64]) -> Version {
+fn digest(kind: &str, boot: &str, words: &[u64]) -> ContentFingerprint {
     let mut hasher = blake3::Hasher::new();
     hasher.update(kind.as_bytes()).update(boot.as_bytes());
     for word in words {
         hasher.update(&word.to_le_bytes());
     }
-    Version(hasher.finalize().into())
+    ContentFingerprint(hasher.finalize().into())
 }
 
 /// A whole block device, as `/sys` shows it.
@@ -177,8 +177,8 @@ mod tests {
         FileSource::open(path).unwrap().observe()
     }
 
-    fn version(path: &Path) -> Option<Version> {
-        observed(path).version()
+    fn fingerprint(path: &Path) -> Option<ContentFingerprint> {
+        observed(path).fingerprint()
     }
 
     #[test]
@@ -186,21 +186,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, [7; 10_000]).unwrap();
-        let first = version(&path);
+        let first = fingerprint(&path);
         assert!(first.is_some(), "it was waited for the end of the tick");
         let mut bytes = [0; 4096];
         FileSource::open(&path)
             .unwrap()
             .read(0, &mut bytes)
             .unwrap();
-        assert_eq!(version(&path), first, "it was only read");
+        assert_eq!(fingerprint(&path), first, "it was only read");
         File::options()
             .write(true)
             .open(&path)
             .unwrap()
             .write_all_at(&[7], 0)
             .unwrap();
-        let second = version(&path);
+        let second = fingerprint(&path);
         assert!(
             second.is_some() && second != first,
             "what was written need not differ"
@@ -247,17 +247,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let disk = device(&directory.path().join("disk"));
         let path = disk.path();
-        let first = version(path);
+        let first = fingerprint(path);
         assert!(first.is_some(), "{}", path.display());
         let mut bytes = [0; 4096];
         FileSource::open(path)
             .unwrap()
             .read(8192, &mut bytes)
             .unwrap();
-        assert_eq!(version(path), first, "it was only read");
+        assert_eq!(fingerprint(path), first, "it was only read");
         let written = File::options().write(true).open(path).unwrap();
         written.write_all_at(&[7; 4096], 1 << 20).unwrap();
-        let second = version(path);
+        let second = fingerprint(path);
         assert!(
             second.is_some() && second != first,
             "a write in the cache counts"
@@ -266,12 +266,12 @@ mod tests {
             "blkdiscard --offset 1MiB --length 1MiB {}",
             path.display()
         ));
-        let third = version(path);
+        let third = fingerprint(path);
         assert!(third.is_some() && third != second, "a trim counts");
         // Another device, perhaps of the same name, with a disk that was never written.
         drop((written, disk));
         let other = device(&directory.path().join("other"));
-        assert_ne!(version(other.path()), first);
+        assert_ne!(fingerprint(other.path()), first);
     }
 
     #[test]
