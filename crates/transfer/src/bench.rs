@@ -423,7 +423,7 @@ fn usage() -> Usage {
         .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .expect("the kernel says what a process has had in memory");
     Usage {
-        cpu_secs: crate::work::processor_time().as_secs_f64(),
+        cpu_secs: crate::cpu_pool::processor_time().as_secs_f64(),
         peak_memory_bytes: peak_kib * 1024,
     }
 }

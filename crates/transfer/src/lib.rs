@@ -9,9 +9,9 @@
 //! - [`sender`] and [`receiver`] are the engine: they put both together over a [`transport`] and have no sockets. Tests run them in virtual time.
 
 mod control;
+mod cpu_pool;
 #[cfg(test)]
 mod simulation;
-mod work;
 
 pub mod bench;
 pub mod chunk_map;

@@ -27,10 +27,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transport::{Identity, Kind, Listener, net};
 
+use crate::cpu_pool::blocking;
 use crate::error::RemoteFailure;
 use crate::manifest;
 use crate::protocol::SentDisk;
-use crate::work::blocking;
 use crate::{TicketSecret, TransferError};
 use disks::Disks;
 pub use door::DoorLimits;

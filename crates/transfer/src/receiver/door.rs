@@ -11,11 +11,11 @@ use transport::{Accepted, Listener, RecvStream, SendStream};
 use super::Shared;
 use super::disks::Disks;
 use super::session::Session;
+use crate::cpu_pool::blocking;
 use crate::protocol::{
     DecodeError, ENOUGH_PROBE_BYTES, OfferedDisk, PAGE_RANGES, PROBE_LASTS, PROBE_LASTS_AT_MOST,
     PROBE_SETTLES, ToReceiver, ToSender, VERSION, decode_control, version_of_hello,
 };
-use crate::work::blocking;
 use crate::{Ticket, TransferError, control};
 
 /// How long a sender that has proved its certificate may take to say what it wants: it may be trying the other transport meanwhile.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::disks::Disks;
-use crate::work::blocking;
+use crate::cpu_pool::blocking;
 
 /// Starts the flusher of an admission; it ends with it.
 pub(super) fn start(shared: Arc<Shared>, disks: Arc<Disks>) {

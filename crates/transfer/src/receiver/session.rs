@@ -14,9 +14,9 @@ use transport::{Accepted, Kind, MOST_STREAMS, RecvStream, SendStream};
 
 use super::disks::Disks;
 use super::{Shared, stream};
+use crate::cpu_pool::{self, blocking};
 use crate::fence::Right;
 use crate::protocol::{OfferedDisk, SentDisk, ToReceiver, ToSender};
-use crate::work::{self, blocking};
 use crate::{TransferError, control};
 
 /// How long a sender may take to read one message.
@@ -151,7 +151,7 @@ impl Session {
                     self.disks.has_streams(started);
                 }
                 Some(done) = streams.join_next() => {
-                    work::ended(done)?;
+                    cpu_pool::ended(done)?;
                     finished += 1;
                 }
                 ended = &mut listening => return Err(ended),

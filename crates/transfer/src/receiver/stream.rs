@@ -14,7 +14,7 @@ use super::Shared;
 use super::disk::Arriving;
 use super::session::Session;
 use crate::protocol::{FRAME_BYTES, Frame};
-use crate::{TransferError, work};
+use crate::{TransferError, cpu_pool};
 
 /// Frames between the task and the thread.
 const QUEUE: usize = 4;
@@ -28,14 +28,14 @@ pub(super) async fn take(
     session: Arc<Session>,
 ) -> Result<(), TransferError> {
     let (queue, frames) = mpsc::channel(QUEUE);
-    let writer = work::start(write_frames(
+    let writer = cpu_pool::start(write_frames(
         frames,
         Arc::clone(&shared),
         Arc::clone(&session),
     ));
     let read = read_frames(&mut stream, &queue, &shared, &session).await;
     drop(queue);
-    let written = work::ended(writer.await);
+    let written = cpu_pool::ended(writer.await);
     // A failed write closes the queue, which ends the reading: the write's error is the cause.
     written.and(read)
 }

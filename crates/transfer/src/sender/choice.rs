@@ -14,7 +14,7 @@ use transport::{Connection, Control, Kind, SendStream, Transport};
 
 use super::{SendConfig, SourceDisk};
 use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
-use crate::{TransferError, control, work};
+use crate::{TransferError, control, cpu_pool};
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -390,7 +390,7 @@ async fn probe<C: Connection>(
         ticket: config.ticket.clone(),
     };
     let probing = async {
-        let (began, processor_time) = (Instant::now(), work::processor_time());
+        let (began, processor_time) = (Instant::now(), cpu_pool::processor_time());
         control::write(to_receiver, &request).await.ok()?;
         let mut stream = client.open_probe().await.ok()?;
         let answer = control::read(from_receiver);
@@ -404,7 +404,7 @@ async fn probe<C: Connection>(
         stream.abandon();
         match answer {
             Ok(ToSender::Probed { bytes, micros }) => {
-                let took = work::processor_time() - processor_time;
+                let took = cpu_pool::processor_time() - processor_time;
                 let lasted = began.elapsed().as_millis().max(1);
                 Some(Probed {
                     bytes_per_sec: bytes.saturating_mul(1_000_000) / micros.max(1),

@@ -24,10 +24,10 @@ use super::producer::{Counters, Disk, Ready, Shared, produce};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::control;
+use crate::cpu_pool::{self, blocking};
 use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
 use crate::protocol::{OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION};
-use crate::work::{self, blocking};
 
 /// How long the answer to Hello may take.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
@@ -382,18 +382,18 @@ async fn stream_all(
     let opened = opened.map_err(|error| lost(config, &error))?;
     for (number, stream) in opened.into_iter().enumerate() {
         let (queue, ready) = mpsc::channel(QUEUE.min(QUEUES / streams));
-        let producer = work::start(produce(
+        let producer = cpu_pool::start(produce(
             Arc::clone(shared),
             Arc::clone(&cursor),
             number,
             queue,
         ));
-        streaming.spawn(async move { work::ended(producer.await) });
+        streaming.spawn(async move { cpu_pool::ended(producer.await) });
         let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
         streaming.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
     }
     while let Some(done) = streaming.join_next().await {
-        match work::ended(done) {
+        match cpu_pool::ended(done) {
             Ok(()) => {}
             // A producer whose stream has failed is cancelled; the stream's own error is the one to tell.
             Err(TransferError::Cancelled) if !streaming.is_empty() => {}

@@ -11,7 +11,7 @@ use source::{Observed, Sources};
 
 use super::{CopiedFreeSpace, SendConfig, SourceDisk};
 use crate::TransferError;
-use crate::work::blocking;
+use crate::cpu_pool::blocking;
 
 /// Of each disk, in their order.
 #[derive(Debug)]
