@@ -1,14 +1,14 @@
 //! The receiving side: takes chunks from senders, checks and writes them, and says what is durable.
 //!
 //! A [`Server`] listens as long as its process lives. [`Server::admit`] opens the disks of a run and raises the fence; only senders whose ticket
-//! carries that epoch get through the *door*. One connection at a time has a *session* with the right to write: its task talks on the
+//! carries that epoch get through the *handshake*. One connection at a time has a *session* with the right to write: its task talks on the
 //! control stream, and one task and one thread take each data *stream*. One thread, the *flusher*, makes what they wrote durable and
 //! says so; see [`crate::chunk_map`] for why it can be believed.
 
 pub(crate) mod disk;
 mod disks;
-mod door;
 mod flusher;
+mod handshake;
 mod session;
 mod stream;
 
@@ -33,7 +33,7 @@ use crate::manifest;
 use crate::protocol::SentDisk;
 use crate::{TicketSecret, TransferError};
 use disks::Disks;
-pub use door::DoorLimits;
+pub use handshake::HandshakeLimits;
 
 /// What a server is made with.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub struct ServerConfig {
     /// Bytes of a chunk. Senders take what they are told.
     pub chunk_bytes: u32,
     /// Places for connections, and the patience with strangers.
-    pub door: DoorLimits,
+    pub handshake: HandshakeLimits,
 }
 
 impl ServerConfig {
@@ -72,7 +72,7 @@ impl ServerConfig {
             flush_bytes: 64 << 20,
             flush_interval: Duration::from_secs(1),
             chunk_bytes: CHUNK_BYTES,
-            door: DoorLimits::default(),
+            handshake: HandshakeLimits::default(),
         }
     }
 }
@@ -318,7 +318,7 @@ impl<L: Listener> Server<L> {
         let fence = crate::fence::Fence::open(&config.directory)?;
         let (status, _) = watch::channel(ReceiveStatus::default());
         let shared = Arc::new(Shared {
-            door: Door::new("receiver", config.door.places),
+            door: Door::new("receiver", config.handshake.places),
             config,
             files,
             fence,
@@ -328,7 +328,10 @@ impl<L: Listener> Server<L> {
             status,
             closing: CancellationToken::new(),
         });
-        tokio::spawn(door::accept(Arc::clone(&listener), Arc::clone(&shared)));
+        tokio::spawn(handshake::accept(
+            Arc::clone(&listener),
+            Arc::clone(&shared),
+        ));
         Ok(Self { listener, shared })
     }
 
@@ -340,7 +343,7 @@ impl<L: Listener> Server<L> {
         self.listener.address()
     }
 
-    /// How many connections its door has ended, by reason.
+    /// How many connections it has ended, by reason.
     pub fn ended(&self) -> Vec<(Reason, u64)> {
         self.shared.door.ended()
     }

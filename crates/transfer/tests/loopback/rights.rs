@@ -70,7 +70,7 @@ async fn the_newest_connection_of_an_epoch_takes_over(transport: Kind) -> anyhow
     let old = tokio::spawn(send(slow, CancellationToken::new(), progress()));
     wait_for(&mut server.status(), |status| durable(status) >= MIB).await?;
 
-    // A stranger at the door changes nothing for the one inside.
+    // A stranger changes nothing for the one inside.
     let stranger = SendConfig {
         ticket: vec![0; 60],
         ..bench.config(address, 1, None)

@@ -1,4 +1,4 @@
-//! Strangers at the door of a receiver, and senders that ask for too much, over real sockets.
+//! Strangers before a receiver, and senders that ask for too much, over real sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -29,7 +29,7 @@ struct Bench {
 
 impl Bench {
     /// A receiver with a sender admitted.
-    async fn start(door: DoorLimits) -> Self {
+    async fn start(handshake: HandshakeLimits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = pki::Authority::generate("run", pki::RUN_VALIDITY).unwrap();
         let identity = |issued: pki::Identity| Identity {
@@ -40,7 +40,11 @@ impl Bench {
         let receiver = identity(authority.issue_server(&["receiver".to_owned()]).unwrap());
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = ServerConfig::new(listen, receiver, "s-agent", directory.path().to_owned());
-        let server = Server::bind(ServerConfig { door, ..config }).unwrap();
+        let server = Server::bind(ServerConfig {
+            handshake,
+            ..config
+        })
+        .unwrap();
         let bench = Self {
             address: server.address().unwrap(),
             server,
@@ -113,11 +117,11 @@ impl Bench {
 }
 
 /// Few places, and so much patience that no time limit helps.
-fn few_places() -> DoorLimits {
-    let mut limits = DoorLimits::default();
+fn few_places() -> HandshakeLimits {
+    let mut limits = HandshakeLimits::default();
     limits.places.strangers = 8;
     limits.places.strangers_per_address = 8;
-    limits.handshake = PATIENCE * 2;
+    limits.patience = PATIENCE * 2;
     limits
 }
 
@@ -166,9 +170,9 @@ async fn first_datagrams_that_are_never_answered_keep_no_sender_out() {
 
 #[tokio::test]
 async fn who_proves_nothing_in_time_is_put_out() {
-    let bench = Bench::start(DoorLimits {
-        handshake: Duration::from_millis(200),
-        ..DoorLimits::default()
+    let bench = Bench::start(HandshakeLimits {
+        patience: Duration::from_millis(200),
+        ..HandshakeLimits::default()
     })
     .await;
     let mut silent = TcpStream::connect(bench.address).await.unwrap();
@@ -181,7 +185,7 @@ async fn who_proves_nothing_in_time_is_put_out() {
 #[tokio::test]
 async fn a_session_has_sixteen_streams_and_is_refused_with_the_seventeenth() {
     for transport in [Kind::Quic, Kind::Tcp] {
-        let bench = Bench::start(DoorLimits::default()).await;
+        let bench = Bench::start(HandshakeLimits::default()).await;
         let (client, mut control) = bench.welcomed(transport).await;
         let mut streams = client.open_data(MOST_STREAMS, 2).await.unwrap();
         for stream in &mut streams {

@@ -1,4 +1,4 @@
-//! The door: takes connections, asks who they are, and lets in those whose ticket fits the admission.
+//! The handshake: takes connections, asks who they are, and lets in those whose ticket fits the admission.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,16 +26,16 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The places of a receiver, and the patience with those who have not proved that they have the run's certificate.
 #[derive(Debug, Clone, Copy)]
-pub struct DoorLimits {
+pub struct HandshakeLimits {
     /// Connections at once. One of the known ones sends; others are on their way in or out, or become data streams of another in a moment.
     pub places: Limits,
     /// From a connection's beginning to the end of its handshake.
-    pub handshake: Duration,
+    pub patience: Duration,
     /// Strangers from which on a connection over QUIC must first show that its address is its own.
     pub unchecked_strangers: usize,
 }
 
-impl Default for DoorLimits {
+impl Default for HandshakeLimits {
     fn default() -> Self {
         Self {
             places: Limits {
@@ -45,7 +45,7 @@ impl Default for DoorLimits {
                 known: 64,
                 known_per_caller: 64,
             },
-            handshake: Duration::from_secs(5),
+            patience: Duration::from_secs(5),
             unchecked_strangers: 4,
         }
     }
@@ -61,7 +61,7 @@ const PROBE_BUFFER: usize = 256 << 10;
 /// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
 /// first that the connection is dead.
 pub(super) async fn accept<L: Listener>(listener: Arc<L>, shared: Arc<Shared>) {
-    let limits = shared.config.door;
+    let limits = shared.config.handshake;
     loop {
         let incoming = tokio::select! {
             biased;
@@ -103,7 +103,7 @@ async fn serve<L: Listener>(
         address: address.clone(),
         message: error.to_string(),
     };
-    let limit = shared.config.door.handshake;
+    let limit = shared.config.handshake.patience;
     let Some(proved) = place.in_time(limit, L::prove(incoming)).await else {
         return Ok(());
     };
