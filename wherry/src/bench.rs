@@ -1,5 +1,7 @@
 //! `wherry bench`: what the data path does on this machine.
 
+mod measurement;
+
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,10 +10,10 @@ use clap::{Args, Subcommand};
 use domain::parameters::FreeSpace;
 use domain::rate::Rate;
 use service::ExitCode;
-use transfer::bench::{self, Identities, Report, Settings};
 use transport::{Identity, Kind, MOST_STREAMS};
 
 use crate::output;
+use measurement::{Identities, Report, Settings};
 
 /// The word that makes a process the receiver of a measurement.
 const RECEIVER: &str = "transfer-receiver";
@@ -77,7 +79,7 @@ struct Transfer {
 impl Bench {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Receiver => bench::receive().await?,
+            Command::Receiver => measurement::receive().await?,
             Command::Transfer(transfer) => transfer.run().await?,
         }
         Ok(ExitCode::Ok)
@@ -108,7 +110,7 @@ impl Transfer {
         let first = words.next().unwrap_or(program.as_os_str());
         let mut receiver = tokio::process::Command::new(first);
         receiver.args(words).args(["bench", RECEIVER]);
-        let report = bench::run(settings, identities()?, receiver).await?;
+        let report = measurement::run(settings, identities()?, receiver).await?;
         if self.json {
             output::json(serde_json::to_string_pretty(&report)?);
         } else {
@@ -149,7 +151,7 @@ fn identities() -> anyhow::Result<Identities> {
     Ok(Identities {
         receiver: identity(authority.issue_server(&["receiver".to_owned()])?),
         receiver_name: "receiver".to_owned(),
-        sender: identity(authority.issue_client(bench::SENDER)?),
+        sender: identity(authority.issue_client(measurement::SENDER)?),
     })
 }
 

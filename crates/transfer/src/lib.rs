@@ -13,7 +13,6 @@ mod cpu_pool;
 #[cfg(test)]
 mod simulation;
 
-pub mod bench;
 pub mod chunk_map;
 pub mod disk;
 pub mod error;

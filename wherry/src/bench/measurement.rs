@@ -19,100 +19,99 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transfer::plan::Candidates;
+use transfer::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
+use transfer::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
+use transfer::{Ticket, TicketSecret, TransferError};
 use transport::{Identity, Kind};
-
-use crate::plan::Candidates;
-use crate::receiver::{Admission, Server, ServerConfig, TargetDisk, disk_path};
-use crate::sender::{Compression, Preference, SendConfig, SendProgress, SourceDisk};
-use crate::{Ticket, TicketSecret, TransferError};
 
 /// How long the receiver's process may take for one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The name in the sender's certificate.
-pub const SENDER: &str = "bench";
+pub(crate) const SENDER: &str = "bench";
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The source: a file or a block device.
-    pub from: PathBuf,
+    pub(crate) from: PathBuf,
     /// The target, a file. One that exists is written over in place, and with a chunk map beside it only where it differs.
-    pub to: PathBuf,
+    pub(crate) to: PathBuf,
     /// Whether the chunk map stays beside the target, with `.chunks` after its name.
-    pub keep: bool,
+    pub(crate) keep: bool,
     /// `None`: the sender's choice; 0: no compression; else a zstd level.
-    pub level: Option<i32>,
+    pub(crate) level: Option<i32>,
     /// Parallel streams.
-    pub streams: usize,
+    pub(crate) streams: usize,
     /// Most connections that QUIC spreads them over.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Most bytes a second.
-    pub link_bytes_per_sec: Option<u64>,
+    pub(crate) link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
-    pub checksum: bool,
+    pub(crate) checksum: bool,
     /// Whether free space of file systems is read.
-    pub free_space: FreeSpace,
+    pub(crate) free_space: FreeSpace,
     /// The transport; `None`: the sender's choice.
-    pub transport: Option<Kind>,
+    pub(crate) transport: Option<Kind>,
     /// Where the receiver listens.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
 }
 
 /// Who the two sides are, from one authority.
 #[derive(Debug, Clone)]
-pub struct Identities {
+pub(crate) struct Identities {
     /// The receiver's.
-    pub receiver: Identity,
+    pub(crate) receiver: Identity,
     /// A name in the receiver's certificate.
-    pub receiver_name: String,
+    pub(crate) receiver_name: String,
     /// The sender's.
-    pub sender: Identity,
+    pub(crate) sender: Identity,
 }
 
 /// What a process has used.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Seconds of processor time, user and system.
-    pub cpu_secs: f64,
+    pub(crate) cpu_secs: f64,
     /// Most memory at once, in bytes.
-    pub peak_memory_bytes: u64,
+    pub(crate) peak_memory_bytes: u64,
 }
 
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// What was asked for.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// What it went over.
-    pub transport: Option<Kind>,
+    pub(crate) transport: Option<Kind>,
     /// Why.
-    pub transport_reason: String,
+    pub(crate) transport_reason: String,
     /// From the first packet to the receipt.
-    pub wall_secs: f64,
+    pub(crate) wall_secs: f64,
     /// Bytes of the source.
-    pub bytes_logical: u64,
+    pub(crate) bytes_logical: u64,
     /// Bytes that were read of it: neither holes nor free space, nor what is known not to have changed.
-    pub bytes_read: u64,
+    pub(crate) bytes_read: u64,
     /// Bytes of the chunks that were sent, before packing.
-    pub bytes_payload: u64,
+    pub(crate) bytes_payload: u64,
     /// Bytes given to the data streams, headers included.
-    pub bytes_wire: u64,
+    pub(crate) bytes_wire: u64,
     /// Bytes that were holes or zeros, or free space that was left out.
-    pub bytes_zero: u64,
+    pub(crate) bytes_zero: u64,
     /// Of these, bytes of free space.
-    pub bytes_free: u64,
+    pub(crate) bytes_free: u64,
     /// The root over the disk's chunk hashes, as both sides have it.
-    pub root: String,
+    pub(crate) root: String,
     /// This process.
-    pub sender: Usage,
+    pub(crate) sender: Usage,
     /// The other one.
-    pub receiver: Usage,
+    pub(crate) receiver: Usage,
 }
 
 /// A measurement that came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum BenchError {
+pub(crate) enum BenchError {
     /// A file of the measurement.
     #[error("can't {doing} {}", path.display())]
     File {
@@ -153,7 +152,7 @@ struct Setup {
 ///
 /// # Errors
 /// See [`BenchError`].
-pub async fn run(
+pub(crate) async fn run(
     settings: Settings,
     identities: Identities,
     receiver: Command,
@@ -217,7 +216,7 @@ pub async fn run(
     let before = usage();
     let began = Instant::now();
     let progress = watch::channel(SendProgress::default()).0;
-    let sent = crate::sender::send(config, CancellationToken::new(), progress).await;
+    let sent = transfer::sender::send(config, CancellationToken::new(), progress).await;
     let wall = began.elapsed();
     let after = usage();
     let receiver = other.end().await;
@@ -252,7 +251,7 @@ pub async fn run(
 ///
 /// # Errors
 /// See [`BenchError`].
-pub async fn receive() -> Result<(), BenchError> {
+pub(crate) async fn receive() -> Result<(), BenchError> {
     let lost = |source| BenchError::Receiver {
         what: "lost its caller",
         source,
@@ -415,6 +414,12 @@ fn beside(to: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// What this process has had of the processors, all threads together.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a process takes no negative time")
+}
+
 fn usage() -> Usage {
     // That of getrusage begins with the size of whoever forked this process.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -423,7 +428,7 @@ fn usage() -> Usage {
         .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
         .expect("the kernel says what a process has had in memory");
     Usage {
-        cpu_secs: crate::cpu_pool::processor_time().as_secs_f64(),
+        cpu_secs: processor_time().as_secs_f64(),
         peak_memory_bytes: peak_kib * 1024,
     }
 }
