@@ -128,7 +128,7 @@ pub fn manifest(bytes: &[u8]) {
         &mut written,
         head.size_bytes,
         head.chunk_bytes,
-        head.bad.clone(),
+        head.unreadable.clone(),
         |chunks| chunks.iter().map(|chunk| known.get(chunk)).collect(),
     );
     assert_eq!(again.expect("what was read can be written"), head);
@@ -210,11 +210,11 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             .set(chunk, Chunk::Data(hash))
             .expect("a small disk fits memory");
     }
-    let bad = ByteRange {
+    let unreadable = ByteRange {
         start: 3 * CHUNK + 512,
         end: 3 * CHUNK + 1024,
     };
-    assert!(known.add_bad(bad));
+    assert!(known.add_unreadable(unreadable));
     let (page, _) = Page::of(disk, &mut known, ChunkIndex(0)).expect("a small disk fits memory");
     let hello = ToReceiver::Hello {
         version: VERSION,
@@ -252,16 +252,27 @@ pub fn examples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     known.set_zero(ChunkRange::new(12, 28));
     let mut manifest = Vec::new();
     let mut get = |chunks: ChunkRange| chunks.iter().map(|chunk| known.get(chunk)).collect();
-    manifest::write(&mut manifest, SIZE_BYTES, CHUNK_BYTES, vec![bad], &mut get)
-        .expect("every chunk is known");
+    manifest::write(
+        &mut manifest,
+        SIZE_BYTES,
+        CHUNK_BYTES,
+        vec![unreadable],
+        &mut get,
+    )
+    .expect("every chunk is known");
     vec![
         ("frame", "zeros", zeros.encode().to_vec()),
         ("frame", "same", same.encode().to_vec()),
         ("frame", "data", data.encode().to_vec()),
         (
             "frame",
-            "bad",
-            Frame::Bad { disk, range: bad }.encode().to_vec(),
+            "unreadable",
+            Frame::Unreadable {
+                disk,
+                range: unreadable,
+            }
+            .encode()
+            .to_vec(),
         ),
         ("control", "hello", protocol::encode_control(&hello)),
         ("control", "sent", protocol::encode_control(&sent)),
@@ -317,14 +328,17 @@ fn journal_of_each_kind() -> Vec<u8> {
         chunk: ChunkIndex(9),
         hash: hash(b"nine"),
     };
-    let bad = Written::Bad(ByteRange {
+    let unreadable = Written::Unreadable(ByteRange {
         start: 9 * CHUNK,
         end: 9 * CHUNK + 4096,
     });
     let forgotten = Written::Forgotten(ChunkRange::new(4, 2));
     let fingerprint = Written::Fingerprint(Some(ContentFingerprint(hash(b"version"))));
     let same = Written::Same(ChunkRange::new(0, 3));
-    for record in [&[zeros, data, bad][..], &[fingerprint, forgotten, same]] {
+    for record in [
+        &[zeros, data, unreadable][..],
+        &[fingerprint, forgotten, same],
+    ] {
         map.append(record).expect("memory can be written");
     }
     map.close().expect("memory can be written");

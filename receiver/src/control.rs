@@ -193,8 +193,8 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
             index: disk.index.0.into(),
             size_bytes: disk.size_bytes,
             bytes_durable: disk.bytes_durable,
-            bad_ranges: disk.bad_ranges,
-            bad_bytes: disk.bad_bytes,
+            unreadable_ranges: disk.unreadable_ranges,
+            unreadable_bytes: disk.unreadable_bytes,
             receipt: disk.receipt.map(|receipt| wire::Receipt {
                 root_hash: receipt.root().to_vec(),
                 size_bytes: receipt.size_bytes(),

@@ -52,10 +52,10 @@ pub struct ImageDisk {
     pub chunk_bytes: u32,
     /// Ranges that the source could not read and that are zeros here; the manifest lists them.
     #[serde(default, skip_serializing_if = "is_none")]
-    pub bad_ranges: u64,
+    pub unreadable_ranges: u64,
     /// Their bytes together.
     #[serde(default, skip_serializing_if = "is_none")]
-    pub bad_bytes: u64,
+    pub unreadable_bytes: u64,
     /// Consistency of the copy: one moment of the source's disk, or several. Images of earlier versions don't have this
     /// field.
     #[serde(default)]

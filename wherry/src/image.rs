@@ -182,9 +182,9 @@ fn show(image: &Value) -> String {
                     ),
                     disk.layout.partition_table.clone().unwrap_or_default(),
                     disk.root_hash.clone(),
-                    match disk.bad_ranges {
+                    match disk.unreadable_ranges {
                         0 => String::new(),
-                        ranges => format!("{} in {ranges} ranges", bytes(disk.bad_bytes)),
+                        ranges => format!("{} in {ranges} ranges", bytes(disk.unreadable_bytes)),
                     },
                     disk.consistency.as_str().to_owned(),
                     format!("{}, {}", disk.raw, disk.qcow2),

@@ -310,7 +310,7 @@ fn free_space(info: &StatusInfo) -> String {
 
 /// What the source could not read.
 fn unread(info: &StatusInfo) -> String {
-    match (info.bad_ranges, info.bad_bytes) {
+    match (info.unreadable_ranges, info.unreadable_bytes) {
         (Some(ranges), Some(lost)) => {
             format!(
                 "{} that the source can't read, in {ranges} ranges; the copy has zeros there",
@@ -510,7 +510,7 @@ mod tests {
     #[test]
     fn what_the_source_could_not_read_is_shown() {
         let mut job = running();
-        job["StatusInfo"] = json!(r#"{"bad_ranges":2,"bad_bytes":1024}"#);
+        job["StatusInfo"] = json!(r#"{"unreadable_ranges":2,"unreadable_bytes":1024}"#);
         let shown = show(&job);
         let says = "that the source can't read, in 2 ranges; the copy has zeros there";
         assert!(shown.contains("Unread") && shown.contains(says), "{shown}");

@@ -174,7 +174,7 @@ async fn the_end_of_a_disk_cannot_be_read() -> anyhow::Result<()> {
     let done = job.wait_for(PATIENCE, &["Finished"]).await?;
     let info = job.status_info().await?;
     ensure!(
-        (info.bad_ranges, info.bad_bytes) == (Some(1), Some(131_072)),
+        (info.unreadable_ranges, info.unreadable_bytes) == (Some(1), Some(131_072)),
         "{info:?}"
     );
     let image = done["ImageId"].as_str().context("an image")?;

@@ -23,7 +23,7 @@ impl Image {
     }
 
     /// Of a source that could not be read there.
-    fn with(bad: Vec<ByteRange>) -> Self {
+    fn with(unreadable: Vec<ByteRange>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (disk, manifest) = (
             directory.path().join("disk-0.raw"),
@@ -41,7 +41,7 @@ impl Image {
             }
         });
         let file = std::fs::File::create(&manifest).unwrap();
-        let head = transfer::manifest::write(file, SIZE, CHUNK, bad, |range| {
+        let head = transfer::manifest::write(file, SIZE, CHUNK, unreadable, |range| {
             Ok(of_chunks.by_ref().take(range.count as usize).collect())
         })
         .unwrap();

@@ -304,7 +304,7 @@ pub(super) const DESCRIBE: Operation = Operation {
         field(
             "ReplicationJobs.ReplicationJob[].StatusInfo",
             "string",
-            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, bad_ranges, bad_bytes, consistency (of what was copied: one moment in time, not one moment in time, or unknown), warnings (sentences, such as that a disk is used for writing on its source, that a second server has its key, or that its clock is off), transport, transport_reason.",
+            "JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total, bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, unreadable_ranges, unreadable_bytes, consistency (of what was copied: one moment in time, not one moment in time, or unknown), warnings (sentences, such as that a disk is used for writing on its source, that a second server has its key, or that its clock is off), transport, transport_reason.",
         ),
         field(
             "ReplicationJobs.ReplicationJob[].WorkgroupId",

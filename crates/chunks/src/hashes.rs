@@ -10,8 +10,8 @@ use std::path::Path;
 
 use pages::Pages;
 
-use crate::bad::BadRanges;
 use crate::chunk_set::ChunkSet;
+use crate::unreadable::UnreadableRanges;
 use crate::{ByteRange, ChunkIndex, ChunkRange};
 
 /// BLAKE3 of a chunk's bytes, or of a disk's chunk hashes.
@@ -61,7 +61,7 @@ pub struct ChunkHashes {
     /// Of chunks of data. What stands there for others is of no meaning.
     hashes: Pages,
     /// Of known chunks.
-    bad: BadRanges,
+    unreadable: UnreadableRanges,
 }
 
 impl ChunkHashes {
@@ -84,7 +84,7 @@ impl ChunkHashes {
             known: ChunkSet::new(chunks),
             data: ChunkSet::new(chunks),
             hashes,
-            bad: BadRanges::default(),
+            unreadable: UnreadableRanges::default(),
         }
     }
 
@@ -147,7 +147,7 @@ impl ChunkHashes {
             Chunk::Zero => self.set_zero(chunk.into()),
             Chunk::Data(hash) => {
                 self.hashes.set(chunk, hash)?;
-                self.forget_bad(chunk.into());
+                self.forget_unreadable(chunk.into());
                 self.known.insert(chunk.into());
                 self.data.insert(chunk.into());
             }
@@ -158,7 +158,7 @@ impl ChunkHashes {
     /// Says that chunks are zeros.
     pub fn set_zero(&mut self, range: ChunkRange) {
         debug_assert!(range.fits(self.chunks()), "{range:?} goes behind the end");
-        self.forget_bad(range);
+        self.forget_unreadable(range);
         self.known.insert(range);
         self.data.remove(range);
     }
@@ -166,49 +166,49 @@ impl ChunkHashes {
     /// Forgets what chunks are.
     pub fn forget(&mut self, range: ChunkRange) {
         let range = range.intersection(self.all());
-        self.forget_bad(range);
+        self.forget_unreadable(range);
         self.known.remove(range);
         self.data.remove(range);
     }
 
     /// Says that the source can't read some bytes of a chunk whose other bytes are known. Goes when the chunk is set again or forgotten. `false` if
     /// they do not lie in one known chunk.
-    pub fn add_bad(&mut self, range: ByteRange) -> bool {
+    pub fn add_unreadable(&mut self, range: ByteRange) -> bool {
         let chunk = ChunkIndex::at(range.start, self.chunk_bytes);
         let is_of_one = range.start < range.end
             && chunk.0 < self.chunks()
             && range.end <= chunk.offset(self.chunk_bytes) + u64::from(self.length_of(chunk))
             && self.kind(chunk) != RunKind::Unknown;
         if is_of_one {
-            self.bad.add(range);
+            self.unreadable.add(range);
         }
         is_of_one
     }
 
     /// What the source can't read of these chunks, in order, each range in one chunk.
-    pub fn bad_within(&self, range: ChunkRange) -> impl Iterator<Item = ByteRange> {
-        self.bad.within(self.bytes_of(range))
+    pub fn unreadable_within(&self, range: ChunkRange) -> impl Iterator<Item = ByteRange> {
+        self.unreadable.within(self.bytes_of(range))
     }
 
     /// Those of these chunks of which the source can't read everything. One may come more than once.
-    pub fn bad_chunks(&self, range: ChunkRange) -> impl Iterator<Item = ChunkIndex> {
+    pub fn unreadable_chunks(&self, range: ChunkRange) -> impl Iterator<Item = ChunkIndex> {
         let chunk_bytes = self.chunk_bytes;
-        self.bad_within(range)
+        self.unreadable_within(range)
             .map(move |range| ChunkIndex::at(range.start, chunk_bytes))
     }
 
     /// What the source can't read, in order. What touches across chunks is one range.
-    pub fn bad(&self) -> Vec<ByteRange> {
-        self.bad.merged()
+    pub fn unreadable(&self) -> Vec<ByteRange> {
+        self.unreadable.merged()
     }
 
     /// How many ranges the source can't read, each in one chunk.
-    pub fn bad_ranges(&self) -> usize {
-        self.bad.count()
+    pub fn unreadable_ranges(&self) -> usize {
+        self.unreadable.count()
     }
 
-    fn forget_bad(&mut self, range: ChunkRange) {
-        self.bad.remove(self.bytes_of(range));
+    fn forget_unreadable(&mut self, range: ChunkRange) {
+        self.unreadable.remove(self.bytes_of(range));
     }
 
     fn bytes_of(&self, range: ChunkRange) -> ByteRange {
@@ -257,7 +257,7 @@ impl ChunkHashes {
                 }
             }
         }
-        Ok(Some(root.finish(&self.bad())))
+        Ok(Some(root.finish(&self.unreadable())))
     }
 
     /// The longest runs of alike chunks among these, in order.
@@ -342,8 +342,8 @@ impl Root {
     }
 
     /// The root of what was added, of which the source can't read these ranges.
-    pub fn finish(mut self, bad: &[ByteRange]) -> Hash {
-        for range in bad {
+    pub fn finish(mut self, unreadable: &[ByteRange]) -> Hash {
+        for range in unreadable {
             self.hasher.update(&range.start.to_le_bytes());
             self.hasher.update(&(range.end - range.start).to_le_bytes());
         }

@@ -5,7 +5,7 @@
 //! job:
 //!
 //! - [`ChunkIndex`] is the number of a chunk, [`ChunkRange`] chunks in a row, [`ByteRange`] bytes in a row. No range is a pair of numbers.
-//! - [`chunk_set`] is a set of chunks, [`bad`] the ranges of bytes that a source can't read.
+//! - [`chunk_set`] is a set of chunks, [`unreadable`] the ranges of bytes that a source can't read.
 //! - [`hashes`] is what is known of every chunk of a disk, in bounded memory.
 //! - [`packing`] makes chunks smaller on the way.
 //! - [`ContentFingerprint`] tells one content of a source from another.
@@ -13,13 +13,13 @@
 //!
 //! It may use `domain`, and does no I/O but for one: hashes that do not fit memory go to a file without a name.
 
-pub mod bad;
 pub mod buffer;
 pub mod chunk_set;
 mod fingerprint;
 pub mod hashes;
 pub mod packing;
 mod range;
+pub mod unreadable;
 
 pub use fingerprint::ContentFingerprint;
 pub use range::{ByteRange, ChunkIndex, ChunkRange, without};

@@ -55,10 +55,10 @@ pub struct StatusInfo {
     pub eta_secs: Option<u64>,
     /// Number of unreadable ranges of the source's disks, which are zeros on the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bad_ranges: Option<u64>,
+    pub unreadable_ranges: Option<u64>,
     /// Bytes of the unreadable ranges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bad_bytes: Option<u64>,
+    pub unreadable_bytes: Option<u64>,
     /// Consistency of the copy, once everything is copied: true to one moment, or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency: Option<Moment>,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use chunks::bad::MOST_BAD_RANGES;
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use domain::FailureCode;
 
 /// A disk of the source can't be read as it should be.
@@ -31,9 +31,9 @@ pub enum SourceError {
     },
     /// A disk has lost more than anybody would call bad sectors.
     #[error(
-        "the disk {} can't be read in more than {MOST_BAD_RANGES} ranges: it fails as a whole. Nothing was delivered. Save what there is onto another disk, with ddrescue for one, and migrate that", path.display()
+        "the disk {} can't be read in more than {MOST_UNREADABLE_RANGES} ranges: it fails as a whole. Nothing was delivered. Save what there is onto another disk, with ddrescue for one, and migrate that", path.display()
     )]
-    TooManyBadSectors {
+    TooManyUnreadableRanges {
         /// Where it is.
         path: PathBuf,
     },
@@ -55,7 +55,7 @@ impl SourceError {
     /// The stable code.
     pub fn code(&self) -> FailureCode {
         match self {
-            Self::Open { .. } | Self::Read { .. } | Self::TooManyBadSectors { .. } => {
+            Self::Open { .. } | Self::Read { .. } | Self::TooManyUnreadableRanges { .. } => {
                 FailureCode::SourceDiskUnreadable
             }
             Self::Resized { .. } => FailureCode::SourceDiskChanged,

@@ -118,7 +118,7 @@ impl SourceReader {
             disk = %self.path.display(),
             first_byte = first.start,
             ranges = lost.len(),
-            lost_bytes = chunks::bad::bytes(&lost),
+            lost_bytes = chunks::unreadable::bytes(&lost),
             "sectors can't be read and are sent as zeros"
         );
         Ok(lost)
@@ -224,7 +224,7 @@ impl SourceReader {
 
     /// The error of a disk that has too many bad sectors.
     pub fn fails_as_a_whole(&self) -> SourceError {
-        SourceError::TooManyBadSectors {
+        SourceError::TooManyUnreadableRanges {
             path: self.path.clone(),
         }
     }

@@ -8,7 +8,7 @@
 //!   before the record is whole leaves chunks without one: they are sent again.
 //! - *Overwriting.* Before a chunk that the journal knows is written again, a record that forgets it is appended and synced. So a crash in the
 //!   middle of the write finds no word of what the chunk was.
-//! - *Bad ranges.* What the source can't read of a chunk, and is zeros on the disk, is recorded with the chunk and goes with it. Both stand in one record, so
+//! - *Unreadable ranges.* What the source can't read of a chunk, and is zeros on the disk, is recorded with the chunk and goes with it. Both stand in one record, so
 //!   one without the other is never found.
 //! - *Tearing.* A torn record fails its checksum. It and what follows is cut off when the map is opened, before anything is appended: adding is
 //!   lost with it (sent again), and forgetting is lost only if its sync never answered, which means that the write it was for
@@ -72,7 +72,7 @@ pub enum Written {
         hash: Hash,
     },
     /// What the source can't read of the chunk that stands in front of this in the same record; its bytes are zeros.
-    Bad(ByteRange),
+    Unreadable(ByteRange),
     /// Chunks that are about to be overwritten.
     Forgotten(ChunkRange),
     /// What stands behind this was read from the source with that fingerprint; without one nobody knows.
@@ -90,8 +90,8 @@ impl Written {
         match self {
             Self::Zeros(range) => hashes.set_zero(*range),
             Self::Data { chunk, hash } => hashes.set(*chunk, Chunk::Data(*hash))?,
-            Self::Bad(range) => {
-                let _is_of_that_chunk = hashes.add_bad(*range);
+            Self::Unreadable(range) => {
+                let _is_of_that_chunk = hashes.add_unreadable(*range);
             }
             Self::Forgotten(range) => hashes.forget(*range),
             Self::Fingerprint(_) | Self::Same(_) => {}
@@ -133,7 +133,7 @@ impl Recent {
         let range = match entry {
             Written::Zeros(range) => *range,
             Written::Data { chunk, .. } => (*chunk).into(),
-            Written::Bad(_)
+            Written::Unreadable(_)
             | Written::Forgotten(_)
             | Written::Fingerprint(_)
             | Written::Same(_) => {
@@ -360,7 +360,7 @@ fn needed(hashes: &ChunkHashes) -> u64 {
         RunKind::Data => 41 * run.chunks.count,
     })
     .sum::<u64>()
-        + 13 * hashes.bad_ranges() as u64
+        + 13 * hashes.unreadable_ranges() as u64
 }
 
 /// What the next record of a journal that says this holds, from chunk `next` on.
@@ -380,8 +380,8 @@ fn entries(hashes: &mut ChunkHashes, next: &mut ChunkIndex) -> io::Result<Vec<Wr
             }
             *next = range.end();
         }
-        let bad = hashes.bad_within(ChunkRange::between(chunk, *next));
-        entries.extend(bad.map(Written::Bad));
+        let unreadable = hashes.unreadable_within(ChunkRange::between(chunk, *next));
+        entries.extend(unreadable.map(Written::Unreadable));
     }
     Ok(entries)
 }

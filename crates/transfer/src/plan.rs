@@ -106,7 +106,7 @@ impl Candidates {
             look_at.insert(run.chunks);
         }
         // What could not be read may be read this time.
-        for chunk in receiver.bad_chunks(receiver.all()) {
+        for chunk in receiver.unreadable_chunks(receiver.all()) {
             look_at.insert(chunk.into());
         }
         look_at.ranges().collect()
@@ -232,8 +232,8 @@ pub fn zeros_to_send(receiver: &ChunkHashes, hole: ChunkRange) -> Vec<ChunkRange
         .runs(hole)
         .filter(|run| run.kind != RunKind::Zero)
         .map(|run| run.chunks);
-    let bad = receiver.bad_chunks(hole).map(ChunkRange::from);
-    for range in others.chain(bad) {
+    let unreadable = receiver.unreadable_chunks(hole).map(ChunkRange::from);
+    for range in others.chain(unreadable) {
         to_send.insert(range);
     }
     to_send.ranges().collect()

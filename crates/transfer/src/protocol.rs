@@ -6,9 +6,9 @@
 use std::io;
 use std::time::Duration;
 
-use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
 use chunks::packing::Codec;
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 use domain::disk::{DiskIndex, Moment};
 use serde::{Deserialize, Serialize};
@@ -141,7 +141,7 @@ pub struct Page {
     first: ChunkIndex,
     parts: Vec<Part>,
     /// What the source could not read of these chunks.
-    bad: Vec<ByteRange>,
+    unreadable: Vec<ByteRange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,12 +204,12 @@ impl Page {
             });
             next = chunks.end();
         }
-        let bad = hashes.bad_within(ChunkRange::between(first, next));
+        let unreadable = hashes.unreadable_within(ChunkRange::between(first, next));
         let page = Self {
             index,
             first,
             parts,
-            bad: bad.collect(),
+            unreadable: unreadable.collect(),
         };
         Ok((page, (next < end).then_some(next)))
     }
@@ -240,8 +240,11 @@ impl Page {
             }
             next = chunks.end();
         }
-        let fits = self.bad.iter().all(|range| hashes.add_bad(*range));
-        Ok(fits && hashes.bad_ranges() <= MOST_BAD_RANGES)
+        let fits = self
+            .unreadable
+            .iter()
+            .all(|range| hashes.add_unreadable(*range));
+        Ok(fits && hashes.unreadable_ranges() <= MOST_UNREADABLE_RANGES)
     }
 }
 
@@ -312,7 +315,7 @@ pub enum Frame {
         chunks: ChunkRange,
     },
     /// Bytes that can't be read, of the chunk that the next frame of this stream is about that is not of this kind; no payload.
-    Bad {
+    Unreadable {
         /// Which disk.
         disk: DiskIndex,
         /// Where they are.
@@ -355,7 +358,7 @@ impl Frame {
                 bytes[8..16].copy_from_slice(&chunks.first.0.to_le_bytes());
                 bytes[16..24].copy_from_slice(&chunks.count.to_le_bytes());
             }
-            Self::Bad { disk, range } => {
+            Self::Unreadable { disk, range } => {
                 bytes[0] = 3;
                 bytes[2..4].copy_from_slice(&disk.0.to_le_bytes());
                 bytes[8..16].copy_from_slice(&range.start.to_le_bytes());
@@ -406,7 +409,7 @@ impl Frame {
                     stored_bytes: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
                 })
             }
-            (3, 0) => Ok(Self::Bad {
+            (3, 0) => Ok(Self::Unreadable {
                 disk,
                 range: ByteRange {
                     start: field(8),
@@ -443,7 +446,7 @@ mod tests {
 
         #[test]
         fn what_the_receiver_has_reads_back(
-            parts in prop::collection::vec((0_u8..3, 1_u64..40_000), 1..6), bad in prop::collection::vec(any::<u64>(), 0..20)
+            parts in prop::collection::vec((0_u8..3, 1_u64..40_000), 1..6), unreadable in prop::collection::vec(any::<u64>(), 0..20)
         ) {
             let chunks: u64 = parts.iter().map(|(_, count)| count).sum();
             let mut hashes = ChunkHashes::new(chunks * 8 - 3, 8);
@@ -457,8 +460,8 @@ mod tests {
                 }
                 first += count;
             }
-            for chunk in bad.into_iter().map(|chunk| chunk % chunks) {
-                hashes.add_bad(ByteRange { start: chunk * 8, end: chunk * 8 + 4 });
+            for chunk in unreadable.into_iter().map(|chunk| chunk % chunks) {
+                hashes.add_unreadable(ByteRange { start: chunk * 8, end: chunk * 8 + 4 });
             }
             let mut read = ChunkHashes::new(chunks * 8 - 3, 8);
             let mut next = Some(ChunkIndex(0));
@@ -476,7 +479,7 @@ mod tests {
             }
             prop_assert_eq!(read.known(), hashes.known());
             prop_assert!(read.runs(read.all()).eq(hashes.runs(hashes.all())));
-            prop_assert_eq!(read.bad(), hashes.bad());
+            prop_assert_eq!(read.unreadable(), hashes.unreadable());
         }
     }
 

@@ -190,9 +190,9 @@ impl Proven {
     ///
     /// # Errors
     /// The disk is none of the present job's.
-    pub fn bad(&self) -> io::Result<Vec<ByteRange>> {
+    pub fn unreadable(&self) -> io::Result<Vec<ByteRange>> {
         let disk = self.disks.find(self.index).map_err(io::Error::other)?;
-        Ok(disk.bad())
+        Ok(disk.unreadable())
     }
 
     /// Writes its manifest. This blocks.
@@ -203,7 +203,7 @@ impl Proven {
         let disk = self.disks.find(self.index).map_err(io::Error::other)?;
         let size_bytes = self.receipt.size_bytes;
         let known = |chunks| disk.durable(chunks);
-        let head = manifest::write(to, size_bytes, self.chunk_bytes(), disk.bad(), known)?;
+        let head = manifest::write(to, size_bytes, self.chunk_bytes(), disk.unreadable(), known)?;
         if head.root == self.receipt.root {
             Ok(())
         } else {
@@ -222,9 +222,9 @@ pub struct DiskStatus {
     /// Bytes of it that are on the target, flushed, and in the chunk map.
     pub bytes_durable: u64,
     /// Ranges of it that the source can't read and that are zeros here.
-    pub bad_ranges: u64,
+    pub unreadable_ranges: u64,
     /// Their bytes together.
-    pub bad_bytes: u64,
+    pub unreadable_bytes: u64,
     /// Present when it is complete.
     pub receipt: Option<Receipt>,
 }

@@ -51,7 +51,7 @@ impl Unchanged {
             Written::Data { chunk, .. } => {
                 self.chunks.insert(chunk.into());
             }
-            Written::Bad(_) => {}
+            Written::Unreadable(_) => {}
         }
     }
 }

@@ -152,7 +152,7 @@ async fn make(
     let count = order.disks.len() as f64;
     let mut disks = Vec::new();
     for (number, (disk, path, proven)) in order.disks.iter().enumerate() {
-        let bad = proven.bad().map_err(failed("read", path))?;
+        let unreadable = proven.unreadable().map_err(failed("read", path))?;
         let made = ImageDisk {
             index: disk.index.0,
             size_bytes: disk.target_bytes,
@@ -160,8 +160,8 @@ async fn make(
             layout: order.layouts.get(&disk.index).cloned().unwrap_or_default(),
             root_hash: proven.receipt().root_hex(),
             chunk_bytes: proven.chunk_bytes(),
-            bad_ranges: bad.len() as u64,
-            bad_bytes: chunks::bad::bytes(&bad),
+            unreadable_ranges: unreadable.len() as u64,
+            unreadable_bytes: chunks::unreadable::bytes(&unreadable),
             consistency: proven.receipt().moment(),
             raw: format!("disk-{}.raw", disk.index),
             qcow2: format!("disk-{}.qcow2", disk.index),

@@ -345,17 +345,17 @@ async fn an_image_says_what_its_source_could_not_read() {
     bench.copy(&mut running, 1).await;
     let status = bench.build(&mut running, 1).await;
     let disk = &status.disks[0];
-    assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1024));
+    assert_eq!((disk.unreadable_ranges, disk.unreadable_bytes), (2, 1024));
     let (location, image) = described(&status);
     let disk = &image.disks[0];
-    assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1024));
+    assert_eq!((disk.unreadable_ranges, disk.unreadable_bytes), (2, 1024));
     let (raw, manifest) = (location.join(&disk.raw), location.join(&disk.manifest));
     let head = transfer::manifest::verify(&raw, &manifest).unwrap();
-    assert_eq!(chunks::bad::bytes(&head.bad), 1024);
+    assert_eq!(chunks::unreadable::bytes(&head.unreadable), 1024);
     // All other bytes are the source's.
     let source = std::fs::OpenOptions::new().write(true).open(bench.source());
     let source = source.unwrap();
-    for range in &head.bad {
+    for range in &head.unreadable {
         source.write_all_at(&[0; 512], range.start).unwrap();
     }
     bench.check_image(&location, &image);

@@ -137,29 +137,29 @@ async fn check(
         "{name}: every chunk of {} is what was sent, root hash {root}",
         bytes(head.size_bytes)
     ));
-    lines(&bad_list(&head.bad));
+    lines(&unreadable_list(&head.unreadable));
     Ok(())
 }
 
 /// What the source could not read: the image has zeros there that were never its bytes.
-fn bad_list(bad: &[ByteRange]) -> String {
-    if bad.is_empty() {
+fn unreadable_list(unreadable: &[ByteRange]) -> String {
+    if unreadable.is_empty() {
         return String::new();
     }
     let mut list = format!(
         "  but the source could not read {} of it, in {} ranges, and there are zeros instead:\n",
-        bytes(chunks::bad::bytes(bad)),
-        bad.len()
+        bytes(chunks::unreadable::bytes(unreadable)),
+        unreadable.len()
     );
-    for range in bad.iter().take(LISTED) {
+    for range in unreadable.iter().take(LISTED) {
         list.push_str(&format!(
             "    {} bytes at byte {}\n",
             range.end - range.start,
             range.start
         ));
     }
-    if bad.len() > LISTED {
-        list.push_str(&format!("    and {} more\n", bad.len() - LISTED));
+    if unreadable.len() > LISTED {
+        list.push_str(&format!("    and {} more\n", unreadable.len() - LISTED));
     }
     list
 }
@@ -170,12 +170,12 @@ mod tests {
 
     #[test]
     fn what_the_source_could_not_read_is_listed_to_a_bound() {
-        assert_eq!(bad_list(&[]), "");
+        assert_eq!(unreadable_list(&[]), "");
         let ranges = (0..LISTED as u64 + 2).map(|number| ByteRange {
             start: number * 1024,
             end: number * 1024 + 512,
         });
-        let list = bad_list(&ranges.collect::<Vec<_>>());
+        let list = unreadable_list(&ranges.collect::<Vec<_>>());
         assert!(list.contains("in 102 ranges"), "{list}");
         assert!(list.contains("512 bytes at byte 1024\n"), "{list}");
         assert!(list.ends_with("and 2 more\n"), "{list}");

@@ -99,9 +99,11 @@ impl Progress {
             .filter(|rate| *rate > 0)
             .map(|rate| self.bytes_total.saturating_sub(durable).div_ceil(rate));
         self.info.bytes_free = (status.bytes_free > 0).then_some(status.bytes_free);
-        let bad = |bytes: u64| (bytes > 0).then_some(bytes);
-        self.info.bad_ranges = bad(status.disks.iter().map(|disk| disk.bad_ranges).sum());
-        self.info.bad_bytes = bad(status.disks.iter().map(|disk| disk.bad_bytes).sum());
+        let known = |bytes: u64| (bytes > 0).then_some(bytes);
+        self.info.unreadable_ranges =
+            known(status.disks.iter().map(|disk| disk.unreadable_ranges).sum());
+        self.info.unreadable_bytes =
+            known(status.disks.iter().map(|disk| disk.unreadable_bytes).sum());
         self.info.consistency = disks::moment_of(status);
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.transport = text(&status.transport);

@@ -30,7 +30,7 @@ pub struct Facts {
     /// Bytes of all disks; 0 while unknown.
     pub bytes_total: u64,
     /// Unreadable ranges of the job's disks that were copied as zeros: their number and their bytes.
-    pub bad: Option<(u64, u64)>,
+    pub unreadable: Option<(u64, u64)>,
     /// Disks whose free space is copied although the job would skip it.
     pub copied_free_space: Vec<CopiedFreeSpace>,
     /// Consistency of the copy, once everything is copied: true to one moment, or not.
@@ -251,7 +251,7 @@ fn reasons(facts: &Facts) -> Vec<String> {
             facts.leases_lost
         ));
     }
-    if let Some((ranges, bytes)) = facts.bad {
+    if let Some((ranges, bytes)) = facts.unreadable {
         reasons.push(format!(
             "{bytes} bytes of the source's disks can't be read, in {ranges} ranges: the copy has zeros there, and the image's manifests list them."
         ));
@@ -305,7 +305,7 @@ mod tests {
             doing: None,
             bytes_durable: 0,
             bytes_total: 0,
-            bad: None,
+            unreadable: None,
             copied_free_space: Vec::new(),
             consistency: None,
             in_use: Vec::new(),
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn what_was_copied_as_zeros_is_said_also_of_a_finished_job() {
         let mut finished = facts(State::Finished);
-        finished.bad = Some((2, 1536));
+        finished.unreadable = Some((2, 1536));
         let reasons = explain(&finished).reasons.join(" ");
         assert!(
             reasons.contains("1536 bytes of the source's disks can't be read, in 2 ranges"),

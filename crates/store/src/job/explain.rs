@@ -109,7 +109,11 @@ impl Store {
                 name,
                 is_live: row.lease_is_live.unwrap_or(false),
             }),
-            bad: row.observed.0.bad_ranges.zip(row.observed.0.bad_bytes),
+            unreadable: row
+                .observed
+                .0
+                .unreadable_ranges
+                .zip(row.observed.0.unreadable_bytes),
             consistency: row.observed.0.consistency,
             in_use: in_use.filter(|_| matters).collect(),
             doing: row.observed.0.doing,

@@ -25,7 +25,7 @@ pub(super) fn encode(written: &[Written]) -> Vec<u8> {
                 body.extend(chunk.0.to_le_bytes());
                 body.extend(hash);
             }
-            Written::Bad(range) => {
+            Written::Unreadable(range) => {
                 encode_range(&mut body, 5, range.start, range.bytes());
             }
         }
@@ -33,11 +33,11 @@ pub(super) fn encode(written: &[Written]) -> Vec<u8> {
     body
 }
 
-/// What goes into one record each. A chunk and what is bad of it are never in two: a crash between them would leave zeros that pass for the source's bytes.
+/// What goes into one record each. A chunk and what can't be read of it are never in two: a crash between them would leave zeros that pass for the source's bytes.
 pub(super) fn records(mut written: &[Written]) -> impl Iterator<Item = &[Written]> {
     std::iter::from_fn(move || {
         let mut end = written.len().min(RECORD_ENTRIES);
-        while matches!(written.get(end), Some(Written::Bad(_))) {
+        while matches!(written.get(end), Some(Written::Unreadable(_))) {
             end += 1;
         }
         let (record, rest) = written.split_at(end);
@@ -82,7 +82,7 @@ pub(super) fn decode(mut body: &[u8], hashes: &ChunkHashes) -> Option<Vec<Writte
                 if end > hashes.size_bytes() {
                     return None;
                 }
-                entries.push(Written::Bad(ByteRange { start: first, end }));
+                entries.push(Written::Unreadable(ByteRange { start: first, end }));
                 body = rest;
                 continue;
             }

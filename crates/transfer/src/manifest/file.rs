@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 
-use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, Root, hash_of_zeros, length_of};
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use chunks::{ByteRange, CHUNK_BYTES_ALLOWED, ChunkIndex, ChunkRange};
 
 use super::ManifestError;
@@ -29,7 +29,7 @@ pub struct Head {
     /// Bytes of a chunk.
     pub chunk_bytes: u32,
     /// What the source could not read, in order: the disk has zeros there.
-    pub bad: Vec<ByteRange>,
+    pub unreadable: Vec<ByteRange>,
     /// The root.
     pub root: Hash,
 }
@@ -62,7 +62,7 @@ pub fn most_bytes(size_bytes: u64, chunk_bytes: u32) -> u64 {
     let chunks = size_bytes.div_ceil(u64::from(chunk_bytes.max(least)));
     let around_pages = 8 + 8 + 4 + 4 + 32 + 32;
     let pages = chunks.div_ceil(PAGE) * (1 + PAGE / 8) + chunks * 32;
-    around_pages + pages + MOST_BAD_RANGES as u64 * 16
+    around_pages + pages + MOST_UNREADABLE_RANGES as u64 * 16
 }
 
 /// Writes the manifest of a disk. `known` answers for every chunk of it, some at a time.
@@ -73,13 +73,13 @@ pub fn write(
     mut to: impl Write,
     size_bytes: u64,
     chunk_bytes: u32,
-    bad: Vec<ByteRange>,
+    unreadable: Vec<ByteRange>,
     mut known: impl FnMut(ChunkRange) -> io::Result<Vec<Chunk>>,
 ) -> io::Result<Head> {
     let mut head = Head {
         size_bytes,
         chunk_bytes,
-        bad,
+        unreadable,
         root: [0; 32],
     };
     let mut sum = blake3::Hasher::new();
@@ -94,18 +94,18 @@ pub fn write(
     for chunks in head.pages() {
         put(&page(&known(chunks)?, &mut root)?)?;
     }
-    put(&bad_list(&head.bad))?;
-    head.root = root.finish(&head.bad);
+    put(&unreadable_list(&head.unreadable))?;
+    head.root = root.finish(&head.unreadable);
     put(&head.root)?;
     to.write_all(sum.finalize().as_bytes())?;
     to.flush()?;
     Ok(head)
 }
 
-fn bad_list(bad: &[ByteRange]) -> Vec<u8> {
-    let count = u32::try_from(bad.len()).expect("a disk has few bad ranges");
+fn unreadable_list(unreadable: &[ByteRange]) -> Vec<u8> {
+    let count = u32::try_from(unreadable.len()).expect("a disk has few unreadable ranges");
     let mut list = count.to_le_bytes().to_vec();
-    for range in bad {
+    for range in unreadable {
         list.extend(range.start.to_le_bytes());
         list.extend(range.bytes().to_le_bytes());
     }
@@ -153,10 +153,10 @@ pub fn read(from: impl Read, path: &str) -> Result<(Head, ChunkHashes), Manifest
     })?;
     let nothing = || ChunkHashes::new(head.size_bytes, head.chunk_bytes);
     let mut known = known.unwrap_or_else(nothing);
-    for range in &head.bad {
+    for range in &head.unreadable {
         for chunk in range.chunks(head.chunk_bytes).iter() {
             let of_chunk = ChunkRange::from(chunk).bytes(head.chunk_bytes, head.size_bytes);
-            known.add_bad(range.intersection(of_chunk));
+            known.add_unreadable(range.intersection(of_chunk));
         }
     }
     Ok((head, known))
@@ -189,7 +189,7 @@ pub(super) fn each_page(
         }
         take(&head, chunks, &page)?;
     }
-    head.bad = reader.bad_list(&head)?;
+    head.unreadable = reader.unreadable_list(&head)?;
     head.root = reader.array()?;
     let sum = *reader.sum.finalize().as_bytes();
     if reader.array::<32>()? != sum {
@@ -200,7 +200,7 @@ pub(super) fn each_page(
     if more.map_err(|error| unreadable(path, error))? > 0 {
         return Err(reader.damaged("something lies behind its end"));
     }
-    if head.root != root.finish(&head.bad) {
+    if head.root != root.finish(&head.unreadable) {
         return Err(reader.damaged("its root does not fit its chunks"));
     }
     Ok(head)
@@ -264,7 +264,7 @@ impl<R: Read> Reader<'_, R> {
         let head = Head {
             size_bytes: u64::from_le_bytes(self.array()?),
             chunk_bytes: u32::from_le_bytes(self.array()?),
-            bad: Vec::new(),
+            unreadable: Vec::new(),
             root: [0; 32],
         };
         if !CHUNK_BYTES_ALLOWED.contains(&head.chunk_bytes) {
@@ -277,25 +277,27 @@ impl<R: Read> Reader<'_, R> {
     }
 
     /// There is one way to write it: in order, and what touches is one range.
-    fn bad_list(&mut self, head: &Head) -> Result<Vec<ByteRange>, ManifestError> {
+    fn unreadable_list(&mut self, head: &Head) -> Result<Vec<ByteRange>, ManifestError> {
         let count = u32::from_le_bytes(self.array()?) as usize;
-        if count > MOST_BAD_RANGES {
-            return Err(self.damaged("it lists more bad ranges than there can be"));
+        if count > MOST_UNREADABLE_RANGES {
+            return Err(self.damaged("it lists more unreadable ranges than there can be"));
         }
-        let mut bad: Vec<ByteRange> = Vec::new();
+        let mut unreadable: Vec<ByteRange> = Vec::new();
         for _ in 0..count {
             let start = u64::from_le_bytes(self.array()?);
             let length = u64::from_le_bytes(self.array()?);
             let end = start.checked_add(length);
-            let follows = bad.last().is_none_or(|last| last.end < start);
+            let follows = unreadable.last().is_none_or(|last| last.end < start);
             match end.filter(|end| length > 0 && *end <= head.size_bytes && follows) {
-                Some(end) => bad.push(ByteRange { start, end }),
+                Some(end) => unreadable.push(ByteRange { start, end }),
                 None => {
-                    return Err(self.damaged("its bad ranges are not in order, or not of the disk"));
+                    return Err(
+                        self.damaged("its unreadable ranges are not in order, or not of the disk")
+                    );
                 }
             }
         }
-        Ok(bad)
+        Ok(unreadable)
     }
 
     fn page(&mut self, head: &Head, chunks: ChunkRange) -> Result<Vec<Chunk>, ManifestError> {
@@ -346,9 +348,9 @@ mod tests {
 
     const CHUNK: u32 = 4096;
 
-    fn written(size_bytes: u64, chunks: &[Chunk], bad: &[ByteRange]) -> (Vec<u8>, Head) {
+    fn written(size_bytes: u64, chunks: &[Chunk], unreadable: &[ByteRange]) -> (Vec<u8>, Head) {
         let mut file = Vec::new();
-        let head = write(&mut file, size_bytes, CHUNK, bad.to_vec(), |range| {
+        let head = write(&mut file, size_bytes, CHUNK, unreadable.to_vec(), |range| {
             let index = |chunk: ChunkIndex| usize::try_from(chunk.0).unwrap();
             Ok(chunks[index(range.first)..index(range.end())].to_vec())
         });
@@ -384,12 +386,12 @@ mod tests {
             let mut cuts: Vec<u64> = cuts.iter().map(|cut| cut % size.max(1)).collect();
             cuts.sort_unstable();
             cuts.dedup();
-            let bad: Vec<ByteRange> = cuts.chunks_exact(2).map(|pair| ByteRange { start: pair[0], end: pair[1] }).collect();
-            let (file, head) = written(size, &chunks, &bad);
+            let unreadable: Vec<ByteRange> = cuts.chunks_exact(2).map(|pair| ByteRange { start: pair[0], end: pair[1] }).collect();
+            let (file, head) = written(size, &chunks, &unreadable);
             prop_assert!(file.len() as u64 <= most_bytes(size, CHUNK));
             let (read_head, mut known) = read(file.as_slice(), "it").unwrap();
             prop_assert_eq!(known.root().unwrap(), Some(head.root));
-            prop_assert_eq!(known.bad(), bad);
+            prop_assert_eq!(known.unreadable(), unreadable);
             prop_assert_eq!(read_head, head);
             for (chunk, number) in chunks.iter().zip(0..) {
                 prop_assert_eq!(known.get(ChunkIndex(number)).unwrap(), *chunk);

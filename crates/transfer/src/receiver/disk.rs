@@ -10,8 +10,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
-use chunks::bad::MOST_BAD_RANGES;
 use chunks::hashes::{Chunk, ChunkHashes, Hash, RunKind};
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use chunks::{ByteRange, ChunkIndex, ChunkRange, ContentFingerprint};
 use domain::disk::DiskIndex;
 
@@ -42,7 +42,7 @@ pub(super) struct Arriving<'a> {
     pub(super) hash: Hash,
     pub(super) bytes: &'a [u8],
     /// What the source can't read of it, in order.
-    pub(super) bad: &'a [ByteRange],
+    pub(super) unreadable: &'a [ByteRange],
 }
 
 #[derive(Debug)]
@@ -156,8 +156,8 @@ impl Disk {
     }
 
     /// What the source can't read of what is durably here, in order.
-    pub(super) fn bad(&self) -> Vec<ByteRange> {
-        self.state().durable.bad()
+    pub(super) fn unreadable(&self) -> Vec<ByteRange> {
+        self.state().durable.unreadable()
     }
 
     /// The proof that it is complete, as long as nothing has been written since.
@@ -170,7 +170,7 @@ impl Disk {
         let Arriving { chunk, bytes, .. } = *arriving;
         let index = self.spec.index;
         self.check_range(chunk.into())?;
-        self.check_bad(chunk.into(), arriving.bad)?;
+        self.check_unreadable(chunk.into(), arriving.unreadable)?;
         let place = self.bytes_of(chunk.into());
         let offset = place.start;
         if bytes.len() as u64 != place.bytes() {
@@ -188,7 +188,7 @@ impl Disk {
         self.forget(chunk.into())?;
         self.writer.write(offset, bytes)?;
         let hash = arriving.hash;
-        self.wrote(Written::Data { chunk, hash }, arriving.bad);
+        self.wrote(Written::Data { chunk, hash }, arriving.unreadable);
         Ok(())
     }
 
@@ -196,13 +196,13 @@ impl Disk {
     pub(super) fn write_zeros(
         &self,
         chunks: ChunkRange,
-        bad: &[ByteRange],
+        unreadable: &[ByteRange],
     ) -> Result<(), TransferError> {
         self.check_range(chunks)?;
-        self.check_bad(chunks, bad)?;
+        self.check_unreadable(chunks, unreadable)?;
         self.forget(chunks)?;
         self.writer.zero(self.bytes_of(chunks))?;
-        self.wrote(Written::Zeros(chunks), bad);
+        self.wrote(Written::Zeros(chunks), unreadable);
         Ok(())
     }
 
@@ -240,23 +240,27 @@ impl Disk {
         self.state().unchanged.ranges().collect()
     }
 
-    /// Notes what was written. What is bad of it stands behind it, and so in the same record of the map.
-    fn wrote(&self, what: Written, bad: &[ByteRange]) {
+    /// Notes what was written. What can't be read of it stands behind it, and so in the same record of the map.
+    fn wrote(&self, what: Written, unreadable: &[ByteRange]) {
         let mut state = self.state();
         state.written.push(what);
         state
             .written
-            .extend(bad.iter().map(|range| Written::Bad(*range)));
+            .extend(unreadable.iter().map(|range| Written::Unreadable(*range)));
     }
 
-    /// That bad ranges lie in their one chunk, in order, and that the disk has not too many.
-    fn check_bad(&self, chunks: ChunkRange, bad: &[ByteRange]) -> Result<(), TransferError> {
-        if bad.is_empty() {
+    /// That unreadable ranges lie in their one chunk, in order, and that the disk has not too many.
+    fn check_unreadable(
+        &self,
+        chunks: ChunkRange,
+        unreadable: &[ByteRange],
+    ) -> Result<(), TransferError> {
+        if unreadable.is_empty() {
             return Ok(());
         }
         let ByteRange { start, end } = self.bytes_of(chunks);
         let mut from = start;
-        for range in bad {
+        for range in unreadable {
             let is_in_order = from <= range.start && range.start < range.end && range.end <= end;
             if chunks.count != 1 || !is_in_order {
                 return Err(TransferError::Protocol(format!(
@@ -270,11 +274,11 @@ impl Disk {
         let waiting = state
             .written
             .iter()
-            .filter(|entry| matches!(entry, Written::Bad(_)));
+            .filter(|entry| matches!(entry, Written::Unreadable(_)));
         // Those of this chunk go.
-        let replaced = state.durable.bad_within(chunks).count();
-        let others = state.durable.bad_ranges() - replaced + waiting.count();
-        if others + bad.len() > MOST_BAD_RANGES {
+        let replaced = state.durable.unreadable_within(chunks).count();
+        let others = state.durable.unreadable_ranges() - replaced + waiting.count();
+        if others + unreadable.len() > MOST_UNREADABLE_RANGES {
             return Err(super::stream::too_many(self.spec.index));
         }
         Ok(())

@@ -221,13 +221,13 @@ impl Disks {
         self.disks
             .iter()
             .map(|disk| {
-                let bad = disk.bad();
+                let unreadable = disk.unreadable();
                 DiskStatus {
                     index: disk.index(),
                     size_bytes: disk.spec.source_bytes,
                     bytes_durable: disk.durable_bytes(),
-                    bad_ranges: bad.len() as u64,
-                    bad_bytes: chunks::bad::bytes(&bad),
+                    unreadable_ranges: unreadable.len() as u64,
+                    unreadable_bytes: chunks::unreadable::bytes(&unreadable),
                     receipt: disk.receipt(),
                 }
             })
@@ -284,7 +284,7 @@ mod tests {
                         chunk,
                         hash,
                         bytes: &bytes,
-                        bad: &[],
+                        unreadable: &[],
                     };
                     writer.write_chunk(&fence, &right, DiskIndex(0), &arriving)
                 });

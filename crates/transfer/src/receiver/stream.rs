@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use chunks::ByteRange;
-use chunks::bad::MOST_BAD_RANGES;
 use chunks::buffer::PooledBuffer;
 use chunks::packing::Unpacker;
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use domain::disk::DiskIndex;
 use tokio::sync::mpsc;
 use transport::RecvStream;
@@ -55,7 +55,7 @@ async fn read_frames(
         let frame =
             Frame::decode(&header).map_err(|error| TransferError::Protocol(error.to_string()))?;
         let payload = match frame {
-            Frame::Zeros { .. } | Frame::Bad { .. } | Frame::Same { .. } => None,
+            Frame::Zeros { .. } | Frame::Unreadable { .. } | Frame::Same { .. } => None,
             Frame::Data { stored_bytes, .. } if stored_bytes <= session.disks.chunk_bytes => {
                 let mut payload = session.buffers.take(stored_bytes as usize);
                 let read = stream.read_exact(payload.as_mut_slice()).await;
@@ -89,7 +89,7 @@ fn chunks_of(frame: &Frame) -> u64 {
     match frame {
         Frame::Zeros { chunks, .. } | Frame::Same { chunks, .. } => chunks.count,
         Frame::Data { .. } => 1,
-        Frame::Bad { .. } => 0,
+        Frame::Unreadable { .. } => 0,
     }
 }
 
@@ -103,23 +103,25 @@ async fn write_frames(
     let mut unpacked = session.buffers.take(disks.chunk_bytes as usize);
     let mut unpacker = Unpacker::default();
     // What the chunk that comes next has lost.
-    let mut bad: Vec<(DiskIndex, ByteRange)> = Vec::new();
+    let mut unreadable: Vec<(DiskIndex, ByteRange)> = Vec::new();
     while let Some((frame, payload)) = frames.recv().await {
         let payload = payload.as_ref().map_or(&[][..], AsRef::as_ref);
         match frame {
             Frame::Zeros { disk, chunks } => {
                 session.mark(disk, chunks)?;
-                let bad = take_bad(&mut bad, disk)?;
+                let unreadable = take_unreadable(&mut unreadable, disk)?;
                 disks.fenced(&shared.fence, right, disk, |disk| {
-                    disk.write_zeros(chunks, &bad)
+                    disk.write_zeros(chunks, &unreadable)
                 })?;
             }
             Frame::Same { disk, chunks } => {
                 session.mark(disk, chunks)?;
                 disks.fenced(&shared.fence, right, disk, |disk| disk.same(chunks))?;
             }
-            Frame::Bad { disk, range } if bad.len() < MOST_BAD_RANGES => bad.push((disk, range)),
-            Frame::Bad { disk, .. } => return Err(too_many(disk)),
+            Frame::Unreadable { disk, range } if unreadable.len() < MOST_UNREADABLE_RANGES => {
+                unreadable.push((disk, range))
+            }
+            Frame::Unreadable { disk, .. } => return Err(too_many(disk)),
             Frame::Data {
                 disk,
                 chunk,
@@ -138,7 +140,7 @@ async fn write_frames(
                     chunk,
                     hash,
                     bytes,
-                    bad: &take_bad(&mut bad, disk)?,
+                    unreadable: &take_unreadable(&mut unreadable, disk)?,
                 };
                 disks.write_chunk(&shared.fence, right, disk, &written)?;
             }
@@ -147,21 +149,21 @@ async fn write_frames(
     Ok(())
 }
 
-/// The bad ranges that have come for the next chunk, which is one of this disk.
-fn take_bad(
-    bad: &mut Vec<(DiskIndex, ByteRange)>,
+/// The unreadable ranges that have come for the next chunk, which is one of this disk.
+fn take_unreadable(
+    unreadable: &mut Vec<(DiskIndex, ByteRange)>,
     disk: DiskIndex,
 ) -> Result<Vec<ByteRange>, TransferError> {
-    if bad.iter().any(|(of, _)| *of != disk) {
+    if unreadable.iter().any(|(of, _)| *of != disk) {
         return Err(TransferError::Protocol(format!(
-            "bad ranges of another disk came with a chunk of disk {disk}"
+            "unreadable ranges of another disk came with a chunk of disk {disk}"
         )));
     }
-    Ok(bad.drain(..).map(|(_, range)| range).collect())
+    Ok(unreadable.drain(..).map(|(_, range)| range).collect())
 }
 
 pub(super) fn too_many(disk: DiskIndex) -> TransferError {
     TransferError::Protocol(format!(
-        "disk {disk} has more than {MOST_BAD_RANGES} bad ranges"
+        "disk {disk} has more than {MOST_UNREADABLE_RANGES} unreadable ranges"
     ))
 }

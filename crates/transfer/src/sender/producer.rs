@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chunks::bad::MOST_BAD_RANGES;
 use chunks::buffer::{BufferPool, PooledBuffer};
 use chunks::hashes::{Chunk, ChunkHashes, Hash, length_of};
 use chunks::packing::{Codec, Packer, Sample};
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use chunks::{ByteRange, ChunkIndex, ChunkRange};
 use domain::disk::DiskIndex;
 use source::SourceReader;
@@ -121,16 +121,18 @@ impl Disk {
         &self,
         chunk: ChunkIndex,
         found: Chunk,
-        bad: &[ByteRange],
+        unreadable: &[ByteRange],
     ) -> Result<bool, TransferError> {
         let mut known = self.known();
         let is_present = known.get(chunk).map_err(TransferError::Scratch)? == found
-            && known.bad_within(chunk.into()).eq(bad.iter().copied());
+            && known
+                .unreadable_within(chunk.into())
+                .eq(unreadable.iter().copied());
         known.set(chunk, found).map_err(TransferError::Scratch)?;
-        for range in bad {
-            known.add_bad(*range);
+        for range in unreadable {
+            known.add_unreadable(*range);
         }
-        if known.bad_ranges() > MOST_BAD_RANGES {
+        if known.unreadable_ranges() > MOST_UNREADABLE_RANGES {
             return Err(self.reader.fails_as_a_whole().into());
         }
         self.looked_at.fetch_add(1, Ordering::Relaxed);
@@ -364,10 +366,10 @@ async fn produce_chunk(
     let length = disk.length_of(chunk);
     let mut buffer = shared.buffers.take(length as usize);
     let offset = chunk.offset(disk.chunk_bytes);
-    let bad = disk.reader.read(offset, buffer.as_mut_slice())?;
+    let unreadable = disk.reader.read(offset, buffer.as_mut_slice())?;
     Counters::add(&shared.counters.read, u64::from(length));
     let found = Chunk::of(buffer.as_ref());
-    if disk.look_at(chunk, found, &bad)? {
+    if disk.look_at(chunk, found, &unreadable)? {
         Counters::add(&shared.counters.equal, u64::from(length));
         return Ok(Produced::Same);
     }
@@ -399,9 +401,14 @@ async fn produce_chunk(
     };
     let packed_bytes = ready.1.len() as u64;
     let waits = Instant::now();
-    for range in bad {
+    for range in unreadable {
         let disk = disk.index;
-        enqueue(shared, queue, (Frame::Bad { disk, range }, Bytes::new())).await?;
+        enqueue(
+            shared,
+            queue,
+            (Frame::Unreadable { disk, range }, Bytes::new()),
+        )
+        .await?;
     }
     enqueue(shared, queue, ready).await?;
     if packed_bytes == 0 {

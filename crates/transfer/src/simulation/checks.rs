@@ -41,7 +41,7 @@ pub(super) fn root_of(plan: &Plan, disk: usize) -> Option<Hash> {
         hashes.set(ChunkIndex(number), Chunk::of(chunk)).unwrap();
     }
     for range in plan.lost(disk) {
-        assert!(hashes.add_bad(range));
+        assert!(hashes.add_unreadable(range));
     }
     hashes.root().unwrap()
 }
@@ -145,11 +145,11 @@ fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result
         .iter()
         .map(|disk| disk.len().div_ceil(CHUNK as usize) as u64)
         .sum();
-    let bad: usize = plan.unreadable.iter().map(Vec::len).sum();
+    let unreadable: usize = plan.unreadable.iter().map(Vec::len).sum();
     let transports = world.network.connections_used();
     let most = data_chunks(world) * frame
         + transports.saturating_sub(1) * under_way(plan)
-        + (transports + 1) * (chunks + bad as u64) * FRAME_BYTES as u64
+        + (transports + 1) * (chunks + unreadable as u64) * FRAME_BYTES as u64
         + lost_at_most(world, losses + u64::from(is_flipped));
     let sent = world.network.data_bytes();
     if sent > most {
@@ -163,9 +163,9 @@ fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result
 /// Of a source that can tell that nothing was written, what was under way when a connection broke is read again, and what a crash has taken.
 fn little_was_read_twice(world: &World, losses: u64) -> Result<(), String> {
     let plan = &world.plan;
-    let has_bad = plan.unreadable.iter().any(|lost| !lost.is_empty());
+    let has_unreadable = plan.unreadable.iter().any(|lost| !lost.is_empty());
     // A bad sector is tried each time, and how much is under way that is packed nobody knows.
-    if !plan.is_tracked || plan.packs || has_bad {
+    if !plan.is_tracked || plan.packs || has_unreadable {
         return Ok(());
     }
     let read: u64 = world.faults.iter().map(|disk| disk.bytes_read()).sum();

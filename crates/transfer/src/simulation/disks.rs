@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chunks::bad::MOST_BAD_RANGES;
+use chunks::unreadable::MOST_UNREADABLE_RANGES;
 use domain::parameters::BadSectors;
 
 use super::checks::check;
@@ -94,8 +94,8 @@ fn where_zeros_are_asked_for_the_rest_arrives_and_the_lost_sectors_are_counted()
         world.start_sender();
         let report = world.end(PATIENCE).await.unwrap();
         let disk = world.server().status().borrow().disks[0];
-        assert_eq!(disk.bad_ranges, 3);
-        assert_eq!(disk.bad_bytes, 1024 + u64::from(CHUNK) + 512);
+        assert_eq!(disk.unreadable_ranges, 3);
+        assert_eq!(disk.unreadable_bytes, 1024 + u64::from(CHUNK) + 512);
         check(&mut world, &report, 0).unwrap();
     });
 }
@@ -116,7 +116,10 @@ fn what_is_known_to_be_bad_survives_power_failures_and_is_not_sent_again() {
             world.suffer(&dies).await.unwrap();
         }
         let report = world.end(PATIENCE).await.unwrap();
-        assert_eq!(world.server().status().borrow().disks[0].bad_ranges, 3);
+        assert_eq!(
+            world.server().status().borrow().disks[0].unreadable_ranges,
+            3
+        );
         check(&mut world, &report, 3).unwrap();
     });
 }
@@ -136,7 +139,7 @@ fn a_later_pass_that_can_read_a_sector_replaces_the_zeros() {
         let report = world.end(PATIENCE).await.unwrap();
         assert_eq!(report.progress.bytes_payload, 2 * u64::from(CHUNK));
         let disk = world.server().status().borrow().disks[0];
-        assert_eq!((disk.bad_ranges, disk.bad_bytes), (1, 512));
+        assert_eq!((disk.unreadable_ranges, disk.unreadable_bytes), (1, 512));
         assert_eq!(
             world.media.0[0].0.seen()[..CHUNKS * CHUNK as usize],
             world.plan.arriving(0)[..]
@@ -151,7 +154,7 @@ fn a_disk_that_has_lost_too_much_ends_the_job_and_says_so() {
         plan.bad_sectors = BadSectors::Zero;
         plan.limit = None;
         // Every other sector.
-        let bytes = 2 * 512 * (MOST_BAD_RANGES + 100);
+        let bytes = 2 * 512 * (MOST_UNREADABLE_RANGES + 100);
         plan.disks = vec![vec![7; bytes]];
         let mut world = World::new(plan).await;
         for pair in 0..bytes as u64 / 1024 {

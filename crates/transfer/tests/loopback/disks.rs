@@ -96,7 +96,7 @@ async fn bad_sectors_end_the_transfer_or_arrive_as_zeros(transport: Kind) -> any
     write_manifest(&server, DiskIndex(0), &manifest)?;
     let head = manifest::verify(&target, &manifest)?;
     assert_eq!(
-        (head.root, head.bad.as_slice()),
+        (head.root, head.unreadable.as_slice()),
         (report.roots[0].1, &lost[..])
     );
     server.shutdown().await?;
@@ -105,7 +105,7 @@ async fn bad_sectors_end_the_transfer_or_arrive_as_zeros(transport: Kind) -> any
     let (server, address) = bench.server()?;
     server.admit(bench.admission(2)).await?;
     let disk = server.status().borrow().disks[0];
-    assert_eq!((disk.bad_ranges, disk.bad_bytes), (2, 1536));
+    assert_eq!((disk.unreadable_ranges, disk.unreadable_bytes), (2, 1536));
     let again = bench.send(address, 2).await?;
     assert_eq!(again.progress.bytes_equal, 4 * MIB);
     assert_eq!(again.roots, report.roots);
@@ -116,8 +116,8 @@ async fn bad_sectors_end_the_transfer_or_arrive_as_zeros(transport: Kind) -> any
     assert_eq!(healed.progress.bytes_payload, 3 * MIB);
     bench.check_targets()?;
     let disk = server.status().borrow().disks[0];
-    assert_eq!((disk.bad_ranges, disk.bad_bytes), (0, 0));
+    assert_eq!((disk.unreadable_ranges, disk.unreadable_bytes), (0, 0));
     write_manifest(&server, DiskIndex(0), &manifest)?;
-    assert_eq!(manifest::verify(&target, &manifest)?.bad, []);
+    assert_eq!(manifest::verify(&target, &manifest)?.unreadable, []);
     Ok(())
 }

@@ -35,7 +35,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let fates = || prop::collection::vec(any::<u8>(), 1..8);
     prop_oneof![
-        6 => (0..CHUNKS, 0_u8..5, any::<bool>()).prop_map(|(chunk, content, is_bad)| Step::Data(ChunkIndex(chunk), content, is_bad)),
+        6 => (0..CHUNKS, 0_u8..5, any::<bool>()).prop_map(|(chunk, content, is_unreadable)| Step::Data(ChunkIndex(chunk), content, is_unreadable)),
         2 => (0..CHUNKS, 1..4_u64).prop_map(|(start, count)| Step::Zeros(ChunkRange::new(start, count).intersection(ALL))),
         3 => Just(Step::Flush),
         1 => any::<bool>().prop_map(|in_map| Step::FailingFlush { in_map }),
@@ -52,8 +52,8 @@ struct World {
     dirty: Vec<ChunkIndex>,
     /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
     promised: Vec<Chunk>,
-    /// What the last write of each chunk said of bad ranges.
-    bad: Vec<bool>,
+    /// What the last write of each chunk said of unreadable ranges.
+    unreadable: Vec<bool>,
 }
 
 fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
@@ -96,36 +96,37 @@ impl World {
             disk,
             dirty: Vec::new(),
             promised: vec![Chunk::Unknown; CHUNKS as usize],
-            bad: vec![false; CHUNKS as usize],
+            unreadable: vec![false; CHUNKS as usize],
         }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::Data(chunk, byte, is_bad) => {
+            Step::Data(chunk, byte, is_unreadable) => {
                 self.before_writing((*chunk).into());
-                let bad: Vec<ByteRange> = is_bad.then(|| lost(*chunk)).into_iter().collect();
+                let unreadable: Vec<ByteRange> =
+                    is_unreadable.then(|| lost(*chunk)).into_iter().collect();
                 let bytes = content(*chunk, *byte);
                 let written = if *byte == 0 {
-                    self.disk.write_zeros((*chunk).into(), &bad)
+                    self.disk.write_zeros((*chunk).into(), &unreadable)
                 } else {
                     self.disk.write_chunk(&Arriving {
                         chunk: *chunk,
                         hash: hash(&bytes),
                         bytes: &bytes,
-                        bad: &bad,
+                        unreadable: &unreadable,
                     })
                 };
                 // A disk that is broken takes nothing, and has what it had.
                 if written.is_ok() {
-                    self.bad[index(*chunk)] = *is_bad;
+                    self.unreadable[index(*chunk)] = *is_unreadable;
                 }
             }
             Step::Zeros(chunks) => {
                 self.before_writing(*chunks);
                 if self.disk.write_zeros(*chunks, &[]).is_ok() {
                     for chunk in chunks.iter() {
-                        self.bad[index(chunk)] = false;
+                        self.unreadable[index(chunk)] = false;
                     }
                 }
             }
@@ -193,11 +194,11 @@ impl World {
                     "chunk {chunk} was promised as {promised:?}, the map says {known:?}"
                 ));
             }
-            let is_bad = self.disk.bad().contains(&lost(chunk));
-            let said = self.bad[index(chunk)];
-            if known != Chunk::Unknown && is_bad != said {
+            let is_unreadable = self.disk.unreadable().contains(&lost(chunk));
+            let said = self.unreadable[index(chunk)];
+            if known != Chunk::Unknown && is_unreadable != said {
                 return Err(format!(
-                    "chunk {chunk} was written with bad ranges: {said}, the map says {is_bad}"
+                    "chunk {chunk} was written with unreadable ranges: {said}, the map says {is_unreadable}"
                 ));
             }
         }
@@ -243,9 +244,9 @@ fn the_check_catches_a_bad_range_that_is_not_kept() {
     let mut world = World::new();
     world.step(&Step::Data(ChunkIndex(3), 1, true)).unwrap();
     world.step(&Step::Flush).unwrap();
-    world.bad[3] = false;
+    world.unreadable[3] = false;
     let found = world.step(&Step::Crash(vec![0], vec![0]));
-    assert!(found.is_err_and(|what| what.contains("bad ranges")));
+    assert!(found.is_err_and(|what| what.contains("unreadable ranges")));
 }
 
 #[test]

@@ -1,23 +1,23 @@
 //! Bytes of a source that can't be read. They are zeros on the target, and whoever vouches for the disk says which they are.
 //!
-//! A *bad range* lies in one chunk: it becomes known with that chunk, crosses the wire in front of it, stands beside it in the same record of the chunk map, and goes
+//! A *unreadable range* lies in one chunk: it becomes known with that chunk, crosses the wire in front of it, stands beside it in the same record of the chunk map, and goes
 //! when the chunk is written again. So nobody ever takes such zeros for bytes of the source.
 
 use std::collections::BTreeMap;
 
 use crate::ByteRange;
 
-/// Most bad ranges of a disk. What loses more is no disk with bad sectors but one that fails as a whole.
-pub const MOST_BAD_RANGES: usize = 16_384;
+/// Most unreadable ranges of a disk. What loses more is no disk with bad sectors but one that fails as a whole.
+pub const MOST_UNREADABLE_RANGES: usize = 16_384;
 
-/// The bad ranges of one disk.
+/// The unreadable ranges of one disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BadRanges {
+pub struct UnreadableRanges {
     /// From the first byte to that behind the last.
     ranges: BTreeMap<u64, u64>,
 }
 
-impl BadRanges {
+impl UnreadableRanges {
     /// How many there are, each of one chunk.
     pub fn count(&self) -> usize {
         self.ranges.len()
@@ -71,15 +71,15 @@ mod tests {
 
     #[test]
     fn ranges_go_with_their_chunk_and_merge_across_chunks() {
-        let mut bad = BadRanges::default();
+        let mut unreadable = UnreadableRanges::default();
         for known in [range(8, 16), range(16, 20), range(30, 31)] {
-            bad.add(known);
+            unreadable.add(known);
         }
-        assert_eq!(bad.merged(), [range(8, 20), range(30, 31)]);
-        assert_eq!(bytes(&bad.merged()), 13);
-        let second: Vec<ByteRange> = bad.within(range(16, 24)).collect();
+        assert_eq!(unreadable.merged(), [range(8, 20), range(30, 31)]);
+        assert_eq!(bytes(&unreadable.merged()), 13);
+        let second: Vec<ByteRange> = unreadable.within(range(16, 24)).collect();
         assert_eq!(second, [range(16, 20)]);
-        bad.remove(range(16, 24));
-        assert_eq!(bad.merged(), [range(8, 16), range(30, 31)]);
+        unreadable.remove(range(16, 24));
+        assert_eq!(unreadable.merged(), [range(8, 16), range(30, 31)]);
     }
 }
