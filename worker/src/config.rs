@@ -24,7 +24,8 @@ pub struct Config {
     /// Key of secrets at rest: 64 hexadecimal digits, the same for every process of a deployment.
     #[arg(long, env = "WHERRY_SEAL_KEY", hide_env_values = true, value_parser = SealKey::from_hex)]
     pub seal_key: SealKey,
-    /// Seconds that one statement may take in Postgres, and the wait for a row that another holds. What takes longer is tried again.
+    /// Seconds that one statement may take in Postgres, and the wait for a row that another holds. A statement that
+    /// takes longer is tried again.
     #[arg(long, env = "WHERRY_STATEMENT_TIMEOUT_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=600))]
     pub statement_timeout_secs: u64,
     /// Seconds that NATS may take to connect, and to answer.
@@ -33,7 +34,7 @@ pub struct Config {
     /// Address of /healthz, /readyz and /metrics; none without it.
     #[arg(long, env = "WHERRY_HEALTH")]
     pub health: Option<SocketAddr>,
-    /// Directory of the instances. Workers of one machine share it: then each can go on with what another began.
+    /// Directory of the instances. Workers of one machine share it, so that each can continue what another began.
     #[arg(
         long,
         env = "WHERRY_WORKER_DIR",
@@ -53,8 +54,8 @@ pub struct Config {
     /// Deleted jobs and images whose files this worker removes at once, next to its runs.
     #[arg(long, env = "WHERRY_WORKER_REMOVALS", default_value_t = 2, value_parser = value_parser!(u32).range(1..=100))]
     pub removals: u32,
-    /// Times that a command which fails is given out before it becomes a dead letter (`wherry admin dead-letter`). With 20 that is after an
-    /// hour and a quarter.
+    /// Times that a failing command is delivered before it becomes a dead letter (`wherry admin dead-letter`). With 20
+    /// that is after an hour and a quarter.
     #[arg(long, env = "WHERRY_WORKER_DELIVERIES", default_value_t = 20, value_parser = value_parser!(i64).range(1..=1000))]
     pub deliveries: i64,
     /// Address on which receivers listen for agents.
@@ -63,8 +64,8 @@ pub struct Config {
     /// Name or address at which agents reach this machine's receivers. Without it, the address on which they listen.
     #[arg(long, env = "WHERRY_RECEIVER_HOST")]
     pub receiver_host: Option<String>,
-    /// Most that all runs of this worker together take from their agents, such as 1gbit or 50MB/s, divided among them evenly, up to each job's own
-    /// limit. Without it, there is no limit but the jobs'.
+    /// Most that all runs of this worker together take from their agents, such as 1gbit or 50MB/s, divided among them
+    /// evenly, up to each job's own limit. Without it, there is no limit but the jobs'.
     #[arg(long, env = "WHERRY_BANDWIDTH_LIMIT", value_name = "RATE")]
     pub bandwidth_limit: Option<Rate>,
     /// Program that runs receivers, called as PROGRAM receiver --dir DIR. Without it, this one.
@@ -82,22 +83,23 @@ pub struct Config {
     /// Seconds that a run waits for an agent that is silent or can't reach the receiver before it fails.
     #[arg(long, env = "WHERRY_AGENT_PATIENCE_SECS", default_value_t = 3600, value_parser = value_parser!(u64).range(1..=604_800))]
     pub agent_patience_secs: u64,
-    /// Seconds without an agent at its receiver after which a run gives its place back. What was copied is kept; the run looks for its agent again
-    /// after a minute, and then ever less often, and at once when the agent comes back.
+    /// Seconds without an agent at its receiver after which a run gives its place back. What was copied is kept. The
+    /// run checks for its agent again after a minute, and then ever less often, and at once when the agent comes back.
     #[arg(long, env = "WHERRY_AGENT_PARK_SECS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=604_800))]
     pub agent_park_secs: u64,
-    /// Seconds that an agent may be connected to its receiver without sending a byte before the run gives its place back. Reading a disk's layout,
-    /// and a disk that fails, take their time.
+    /// Seconds that an agent may be connected to its receiver without sending a byte before the run gives its place
+    /// back. Reading a disk's layout, and a disk that fails, take their time.
     #[arg(long, env = "WHERRY_AGENT_STILL_SECS", default_value_t = 600, value_parser = value_parser!(u64).range(1..=604_800))]
     pub agent_still_secs: u64,
-    /// MiB of its disks that an agent must deal with in an hour; with less the run fails. Where a job's or the worker's limit holds it back, half of
-    /// that limit is enough. 0 asks for nothing.
+    /// MiB of its disks that an agent must deal with in an hour; with less the run fails. Where a job's or the worker's
+    /// limit holds it back, half of that limit is enough. 0 asks for nothing.
     #[arg(long, env = "WHERRY_LEAST_MIB_PER_HOUR", default_value_t = 64, value_parser = value_parser!(u64).range(0..=1_048_576))]
     pub least_mib_per_hour: u64,
     /// Seconds that a receiver may take to start, and any one answer of it.
     #[arg(long, env = "WHERRY_RECEIVER_TIMEOUT_SECS", default_value_t = 20, value_parser = value_parser!(u64).range(1..=600))]
     pub receiver_timeout_secs: u64,
-    /// Seconds without any answer of a receiver that still runs after which it is replaced. One whose process has ended is replaced at once.
+    /// Seconds without any answer of a receiver that still runs after which it is replaced. One whose process has ended
+    /// is replaced at once.
     #[arg(long, env = "WHERRY_RECEIVER_SILENCE_SECS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=3600))]
     pub receiver_silence_secs: u64,
     /// Receivers that a run may lose one after the other without progress; with one more it fails.
@@ -109,13 +111,15 @@ pub struct Config {
     /// Seconds that a receiver has to flush and end by itself before it is killed.
     #[arg(long, env = "WHERRY_RECEIVER_PARK_SECS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=300))]
     pub receiver_park_secs: u64,
-    /// MiB of memory that a receiver may allocate, and each program that it runs. Without it, 2048 and 1 for each 16 GiB of its disks.
+    /// MiB of memory that a receiver may allocate, and each program that it runs. Without it, 2048 and 1 for each 16
+    /// GiB of its disks.
     #[arg(long, env = "WHERRY_RECEIVER_MEMORY_MIB", value_parser = value_parser!(u64).range(128..=1_048_576))]
     pub receiver_memory_mib: Option<u64>,
     /// Files and connections that a receiver may have open.
     #[arg(long, env = "WHERRY_RECEIVER_OPEN_FILES", default_value_t = 4096, value_parser = value_parser!(u64).range(64..=1_048_576))]
     pub receiver_open_files: u64,
-    /// Bytes of memory that a receiver which crashes may leave in a core file. A core holds what was copied; 0 makes none.
+    /// Bytes of memory that a receiver which crashes may leave in a core file. A core holds what was copied; 0 makes
+    /// none.
     #[arg(long, env = "WHERRY_RECEIVER_CORE_BYTES", default_value_t = 0)]
     pub receiver_core_bytes: u64,
     /// Seconds that runs have to be handed over when the worker drains.
@@ -173,7 +177,7 @@ impl Config {
             .unwrap_or_else(|| self.receiver_listen.to_string())
     }
 
-    /// A lease must be renewed at least once before the worker stops trusting it.
+    /// Checks that a lease is renewed at least once before the worker stops trusting it.
     pub(crate) fn check(&self) -> Result<(), crate::Error> {
         if self.lease_renewal_secs + self.lease_margin_secs >= self.lease_ttl_secs {
             return Err(crate::Error::LeaseTimes {

@@ -1,12 +1,12 @@
-//! The worker: takes jobs under a lease, provisions an instance for each, drives its run, delivers an image.
+//! The worker: claims jobs under a lease, provisions an instance for each, drives its run, delivers an image.
 //!
 //! - `role` is the process.
-//! - `pull` takes commands, no more than there are slots for.
-//! - `leases` keeps what it holds alive, and says when it is lost or asked to stop.
+//! - `pull` receives commands, no more than there are slots for.
+//! - `leases` renews the worker's leases, and reports a lost lease or a requested stop.
 //! - `run` drives one run, a file for each phase.
 //! - `shares` divides the host's bandwidth among the runs.
-//! - `provider` makes and unmakes instances.
-//! - `removal` releases what deleted jobs and images held.
+//! - `provider` creates and destroys instances.
+//! - `removal` releases the resources of deleted jobs and images.
 
 mod config;
 mod error;

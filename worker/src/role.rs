@@ -21,14 +21,14 @@ use crate::run::Context;
 use crate::shares::Shares;
 use crate::{Config, Error};
 
-/// Between two sweeps of orphans and looks at the disks.
+/// Pauses between two sweeps of orphans and between two checks of the free space.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(120);
 const SPACE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Runs the worker until it is told to end. Runs that it drives are handed over then, and go on elsewhere.
+/// Runs the worker until it is asked to end. Its runs are then handed over, and continue on other workers.
 ///
 /// # Errors
-/// What a person must act on: see [`Error`].
+/// Errors that a person must act on: see [`Error`].
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     config.check()?;
     let (address, readiness) = (config.health, config.readiness.clone());
@@ -44,7 +44,7 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     make_directory(&config.image_store, "--image-store")?;
     warn_if_open(&config.worker_dir, "--worker-dir", &config.readiness);
     warn_if_open(&config.image_store, "--image-store", &config.readiness);
-    // New at every start: a worker that comes back is another one, and can't take its own old leases for live.
+    // New at every start: a restarted worker is another worker, and can't mistake its own old leases for valid ones.
     let worker = format!("w-{:012x}", rand::rng().random::<u64>() >> 16);
     let mut connect = ConnectConfig::new(config.database_url.expose_secret(), "wherry worker");
     connect.max_connections = config.slots + 4;
@@ -94,7 +94,7 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     tasks.start("pull", Policy::restart(), move || {
         Arc::clone(&puller).pull()
     });
-    // Renewal goes on while runs are handed over.
+    // Renewal continues while runs are handed over.
     let (renewing, kept) = (Arc::clone(&context), leases.clone());
     let renewal = TaskGroup::new(shutdown.child());
     renewal.start("renew_leases", Policy::restart().finishes(), move || {
@@ -141,13 +141,14 @@ fn make_directory(path: &Path, flag: &'static str) -> Result<(), Error> {
         })
 }
 
-/// Warns of a directory that other accounts may enter: what lies in it are the disks of servers. It may be meant, so it is no error.
+/// Warns of a directory that other accounts may open, since it contains the disks of servers. That may be intended, so
+/// it is no error.
 fn warn_if_open(path: &Path, flag: &'static str, readiness: &Readiness) {
     let Ok(metadata) = path.metadata() else {
         return;
     };
     let mode = metadata.mode() & 0o777;
-    // A group that may read is one that the operator has chosen: that of a gateway under another user.
+    // A group that may read was chosen by the operator: that of a gateway under another user.
     if mode & 0o027 != 0 {
         tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "other accounts of this host may open the directory of {flag}: chmod o= closes it");
         readiness.warn(format!(
@@ -176,7 +177,7 @@ async fn renew(context: Arc<Context>, leases: Leases) -> Result<(), Error> {
     }
 }
 
-/// Tells admission of this worker's places, for as long as it takes runs.
+/// Reports this worker's places to the admission of runs, for as long as it accepts runs.
 async fn show_places(context: Arc<Context>) -> Result<(), Error> {
     loop {
         let (slots, ttl) = (context.config.slots, context.config.lease_ttl());
@@ -200,7 +201,7 @@ async fn show_places(context: Arc<Context>) -> Result<(), Error> {
     }
 }
 
-/// Its places go when the worker begins to drain: what it hands over is for others.
+/// Withdraws the worker's places when it begins to drain: the runs that it hands over are for other workers.
 async fn leave(context: &Context) {
     let left = context.store.worker_leaves(&context.worker).await;
     if let Err(error) = left {
@@ -218,7 +219,7 @@ async fn sweep(context: Arc<Context>) -> Result<(), Error> {
     }
 }
 
-/// Shows the room on disk.
+/// Records the free space on disk as metrics.
 async fn show_space(context: Arc<Context>) -> Result<(), Error> {
     loop {
         for (store, path) in [

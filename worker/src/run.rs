@@ -1,7 +1,7 @@
 //! One run, from its lease to its end: Preparing, Syncing, Processing, Cleaning.
 //!
-//! A run keeps nothing in memory that its next owner would need. Each phase first looks at what is already there, so a run that
-//! is taken over goes on with the phase that is left, and a phase that is repeated costs little.
+//! A run keeps nothing in memory that its next owner would need. Each phase first checks the results that already
+//! exist. So a run that is taken over continues with the remaining phase, and a repeated phase costs little.
 
 mod cleaning;
 mod disks;
@@ -35,13 +35,13 @@ use crate::receiver_client::CallError;
 use crate::shares::{Share, Shares};
 use preparing::Site;
 
-/// Pause before something that failed is tried again.
+/// Pause before a failed step is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Shown of a run that gave its place to another tenant.
+/// Shown for a run that gave its place to another tenant.
 const YIELDED: &str = "waiting for a worker: another account's job has the place";
 
-/// What all runs of a worker share.
+/// State that all runs of a worker share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Config,
@@ -61,20 +61,20 @@ struct Run {
     facts: RunFacts,
     headers: TraceHeaders,
     progress: progress::Progress,
-    /// While it copies: its part of the host's bandwidth.
+    /// The run's part of the host's bandwidth, while it copies.
     share: Option<Share>,
 }
 
-/// Why a run goes no further here.
+/// Reasons for which a run does not continue here.
 #[derive(Debug)]
 enum Ended {
-    /// For good, with the sentence for the tenant.
+    /// Failed for good, with the sentence for the tenant.
     Failed(Failure),
-    /// Somebody else owns the run.
+    /// Another worker owns the run.
     Fenced,
-    /// The tenant has stopped it.
+    /// The tenant stopped the run.
     Stopped,
-    /// It gives its place back and waits, for what the sentence says.
+    /// The run gives its place back and waits; the sentence names the cause.
     Parked(Parking, String),
 }
 
@@ -85,12 +85,12 @@ impl From<Failure> for Ended {
 }
 
 impl Ended {
-    /// The provider could not do something with the instance.
+    /// Returns the end of a run whose provider failed to act on the instance.
     fn by_provider(what: &str, error: &ProviderError, instance_id: &InstanceId) -> Self {
         if let ProviderError::Fenced { .. } = error {
             return Self::Fenced;
         }
-        // Paths and lines of logs are the operator's, and the sentence is the tenant's.
+        // Paths and log lines are for the operator, the sentence is for the tenant.
         tracing::error!(%instance_id, %error, "the intermediate instance can't be {what}");
         let sentence = format!(
             "The intermediate instance {instance_id} can't be {what}; the worker's log has the cause. Tell the operator, then start the job again."
@@ -99,7 +99,7 @@ impl Ended {
     }
 }
 
-/// Drives a run to its end, or until it is somebody else's.
+/// Drives a run to its end, or until another worker owns it.
 pub(crate) async fn drive(context: Arc<Context>, lease: Lease, held: Held, headers: TraceHeaders) {
     let started = Instant::now();
     let (job_id, epoch) = (lease.job_id.clone(), lease.epoch);
@@ -129,7 +129,8 @@ pub(crate) async fn drive(context: Arc<Context>, lease: Lease, held: Held, heade
         }
         None => "removed",
     };
-    // With a hand-over the lease is gone, or runs out and is swept: given back in silence it would leave a run that nobody looks for.
+    // After a hand-over the lease is gone, or expires and is swept. Releasing it without a record would leave a run
+    // that no worker finds.
     if !matches!(outcome, "lease_lost" | "handed_over")
         && let Err(error) = context.store.release_lease(&job_id, epoch).await
     {
@@ -162,7 +163,7 @@ async fn load(context: &Arc<Context>, lease: Lease, headers: TraceHeaders) -> Op
     }
 }
 
-/// Repeats what the database refuses for the moment; the lease bounds how long.
+/// Repeats work that the database can't do at the moment; the lease limits the time.
 async fn persist<T, F>(mut work: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -185,12 +186,12 @@ impl Run {
     async fn go_through(&mut self, held: &Held) -> Result<(), Ended> {
         let mut started = Instant::now();
         if self.is_delivered().await? {
-            // The image is a second name of the instance's disks: from here on nothing may be written to them.
+            // The image may be hard links to the instance's disks: from here on they must not be written.
             for event in [Event::Prepared, Event::Synced, Event::Processed] {
                 self.event(event, None).await?;
             }
         } else {
-            // A stop is taken note of until the copy is complete; from then on the run finishes first.
+            // A stop is honoured until the copy is complete; from then on the run finishes first.
             let site = tokio::select! {
                 copied = self.copied() => copied?,
                 () = held.stop_asked() => return Err(Ended::Stopped),
@@ -205,7 +206,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether an earlier owner of this run has delivered its image.
+    /// Returns true if an earlier owner of this run has delivered its image.
     async fn is_delivered(&self) -> Result<bool, Ended> {
         let (job_id, run) = (&self.lease.job_id, self.lease.run);
         persist(|| self.context.store.image_is_delivered(job_id, run))
@@ -222,7 +223,7 @@ impl Run {
         Ok(site)
     }
 
-    /// Lets an event of the lease holder happen. `Ok` also when it has happened before.
+    /// Applies an event of the lease holder. Returns `Ok` also if the event was applied before.
     async fn event(&self, event: Event, failure: Option<&Failure>) -> Result<(), Ended> {
         let change = Change {
             event,
@@ -259,7 +260,7 @@ impl Run {
         }
     }
 
-    /// Shows what is being done, and hears how the tenant wants the copy tuned now.
+    /// Records the present activity, and reads the tenant's latest tuning of the copy.
     async fn observe(&mut self, doing: &str) -> Result<(), Ended> {
         self.progress.doing(doing);
         self.write_observation().await
@@ -282,7 +283,7 @@ impl Run {
         Ok(())
     }
 
-    /// Writes down how the run ended.
+    /// Records the outcome of the run.
     async fn conclude(&mut self, ended: Result<(), Ended>) -> &'static str {
         match ended {
             Ok(()) => "finished",
@@ -313,7 +314,8 @@ impl Run {
         }
     }
 
-    /// Flushes what was received and writes down how much that is, and what is being done. What can't be flushed is sent again.
+    /// Flushes the received data, and records its amount and the present activity. Data that can't be flushed is sent
+    /// again.
     async fn halt_receiver(&mut self, doing: &str) {
         let Some(client) = self.progress.client.clone() else {
             return;
@@ -332,7 +334,7 @@ impl Run {
         }
     }
 
-    /// Ends what runs here, and then the lease: whoever takes the run up again finds nothing of this epoch.
+    /// Ends the processes of this run, and then the lease: the run's next owner finds nothing of this epoch.
     async fn give_place_back(&mut self, parking: Parking, doing: &str) -> &'static str {
         self.progress.copied();
         self.halt_receiver(doing).await;
@@ -357,7 +359,7 @@ impl Run {
         }
     }
 
-    /// Gives the run to another worker: this one drains.
+    /// Gives the run to another worker, because this one drains.
     async fn hand_over(&mut self) -> &'static str {
         self.halt_receiver("").await;
         self.park().await;
@@ -372,7 +374,7 @@ impl Run {
         "handed_over"
     }
 
-    /// Leaves nothing running that nobody drives.
+    /// Ends every process that would be left without a driver.
     async fn leave(&mut self, outcome: &str) {
         match outcome {
             "stopped" | "failed" => {
@@ -384,7 +386,7 @@ impl Run {
                 let _heard = self.context.bus.nudge(&self.facts.source_id).await;
                 self.park().await;
             }
-            // Nothing of this epoch may go on taking data, also where nobody takes the run over.
+            // Nothing of this epoch may continue to receive data, even if no worker takes the run over.
             "lease_lost" => self.park().await,
             _ => {}
         }
@@ -407,14 +409,14 @@ impl Run {
     }
 }
 
-/// Shows how long a phase took; the next one begins now.
+/// Records the duration of a phase; the next one begins now.
 fn phase_done(phase: &'static str, started: Instant) -> Instant {
     telemetry::histogram(Metric::RunPhaseSeconds, &[("phase", phase)])
         .record(started.elapsed().as_secs_f64());
     Instant::now()
 }
 
-/// Whether the job is where the event would have brought it, or further: the event has happened before.
+/// Returns true if the job is in the state after the event, or a later one: the event was applied before.
 fn is_behind(state: State, event: Event) -> bool {
     event
         .moves()
@@ -432,7 +434,7 @@ fn internal(error: &StoreError) -> Ended {
     ))
 }
 
-/// How a failed call to the receiver ends or goes on: `Ok` says that the receiver may be gone.
+/// Classifies a failed call to the receiver: `Ok` means that the receiver may be gone, an error ends the run here.
 fn lost_or_ended(error: CallError) -> Result<String, Ended> {
     match error {
         CallError::Lost(message) => Ok(message),

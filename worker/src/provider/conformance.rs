@@ -1,4 +1,4 @@
-//! What every provider must do, with a real receiver in each instance.
+//! Rules that every provider must follow, checked with a real receiver in each instance.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Bench {
     provider: Arc<dyn Provider>,
     authority: Authority,
     id: InstanceId,
-    /// Where instances lie, for looking only.
+    /// Directory of the instances, for inspection only.
     root: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -87,7 +87,7 @@ impl Bench {
         }
     }
 
-    /// The process of the instance's receiver.
+    /// Returns the process of the instance's receiver.
     fn receiver_pid(&self) -> String {
         let lock = self.root.join(self.id.as_str()).join("lock");
         std::fs::read_to_string(lock).unwrap().trim().to_owned()
@@ -113,7 +113,7 @@ impl Bench {
     }
 }
 
-/// The example `receiver` of this crate, which is built with its tests.
+/// Returns the path of the example `receiver` of this crate, which is built with its tests.
 fn receiver_program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let profile = tests.parent().and_then(Path::parent).unwrap();
@@ -168,12 +168,12 @@ async fn a_receiver_is_called_at_a_socket_of_its_owner_and_at_no_port() {
     let socket = instance.join(wire::CONTROL_SOCKET);
     assert_eq!(mode(&socket), 0o600);
     assert!(socket.metadata().unwrap().file_type().is_socket());
-    // The data port and its own health.
+    // The data port and the receiver's own health port.
     assert_eq!(listening_ports(&bench.receiver_pid()), 2);
     bench.destroy(1).await.unwrap();
 }
 
-/// How many TCP ports a process listens on.
+/// Returns the number of TCP ports that a process listens on.
 fn listening_ports(pid: &str) -> usize {
     let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let sockets: Vec<String> = links
@@ -226,14 +226,14 @@ async fn making_it_again_ends_the_receiver_of_the_earlier_owner() {
     bench.admit(&first, 1).await.unwrap();
     let second = bench.create(2).await.unwrap();
     bench.admit(&second, 2).await.unwrap();
-    // Its own receiver is gone; where the next one is called at the same place, that one answers.
+    // Its own receiver is gone; if the next one is called at the same address, that one answers.
     assert!(matches!(
         first.status(1).await,
         Err(CallError::Lost(_) | CallError::Fenced)
     ));
     assert!(matches!(second.status(1).await, Err(CallError::Fenced)));
     second.status(2).await.expect("the owner is answered");
-    // Nothing has gone wrong when the same owner asks twice.
+    // It is no error if the same owner asks twice.
     let third = bench.create(2).await.unwrap();
     bench.admit(&third, 2).await.unwrap();
     bench.destroy(2).await.unwrap();
@@ -315,7 +315,7 @@ async fn a_receiver_has_its_limits_and_none_of_the_workers_secrets() {
         .filter(|name| !name.is_empty())
         .collect();
     assert!(names.contains(&b"PATH".as_slice()));
-    // The environment of the test stands for that of a worker: cargo has put much into it.
+    // The environment of the test represents a worker's: cargo has added many variables to it.
     assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO_")));
     for name in names {
         let name = String::from_utf8_lossy(name);

@@ -1,12 +1,13 @@
 //! The `process` provider: an instance is a directory, and a receiver process in it.
 //!
-//! The kernel ends the receiver with its worker (`PR_SET_PDEATHSIG`), so nothing is left behind by a worker that dies. What it received lies
-//! in the directory. The next worker on this machine ends a receiver that still runs there, under whatever epoch, before it starts its
-//! own; the receiver itself holds an exclusive lock of the directory and refuses an epoch below its fence.
+//! The kernel ends the receiver with its worker (`PR_SET_PDEATHSIG`), so a worker that dies leaves no process behind.
+//! The received data lies in the directory. The next worker on this machine ends a receiver that still runs there, of
+//! any epoch, before it starts its own. The receiver itself holds an exclusive lock of the directory and refuses an
+//! epoch below its fence.
 //!
-//! The file `instance` names the epoch that owns the directory. It is written before anything is ended or started, so from then on no
-//! verb of a lower epoch does anything. A worker that is paused between this check and its deed can still end the newer receiver, once;
-//! its owner then starts another.
+//! The file `instance` names the epoch that owns the directory. It is written before any process is ended or started,
+//! so from then on no verb of a lower epoch has an effect. A worker that is paused between this check and its action
+//! can still end the newer receiver, once; the owner then starts another.
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -24,14 +25,14 @@ use rustix::process::{
 use super::cgroup::{self, Cgroup, Cgroups};
 use super::{ControlAddress, InstanceSpec, InstanceState, Provider, ProviderError};
 
-/// Time until a killed process must be gone: the kernel's work, and nobody's setting.
+/// Time within which the kernel must have removed a killed process. No setting, since it is the kernel's work.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a receiver is given of the worker's environment. All else stays out of it: the worker's holds the keys of the database, of NATS and of
-/// the secrets at rest.
+/// Variables that a receiver is given from the worker's environment. All others are withheld: the worker's environment
+/// contains the keys of the database, of NATS and of the secrets at rest.
 pub(super) const ENVIRONMENT: [&str; 13] = [
-    // Where programs and libraries are, how text and times are written, where scratch files go.
+    // Locations of programs and libraries, formats of text and times, directory of scratch files.
     "PATH",
     "LD_LIBRARY_PATH",
     "LANG",
@@ -43,22 +44,22 @@ pub(super) const ENVIRONMENT: [&str; 13] = [
     "WHERRY_LOG_FORMAT",
     "WHERRY_LOG_LEVEL",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
-    // Its own settings.
+    // The receiver's own settings.
     "WHERRY_QEMU_IMG",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ];
 
-/// What a receiver may use.
+/// Resources that a receiver may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// `None`: what its disks need.
+    /// `None`: as much as its disks need.
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) open_files: u64,
     pub(crate) core_bytes: u64,
 }
 
-/// Makes instances as processes of this machine.
+/// Creates instances as processes of this machine.
 #[derive(Debug)]
 pub(crate) struct ProcessProvider {
     /// Directory of all instances.
@@ -71,7 +72,7 @@ pub(crate) struct ProcessProvider {
     /// Time that a receiver has to flush and end by itself.
     pub(crate) park_timeout: Duration,
     pub(crate) limits: Limits,
-    /// Where receivers get cgroups.
+    /// The subtree for receivers' cgroups, if the worker has one.
     pub(crate) cgroups: Option<Cgroups>,
 }
 
@@ -81,7 +82,7 @@ impl Provider for ProcessProvider {
         "process"
     }
 
-    /// The directory: workers that share it share its instances.
+    /// Returns the machine and the directory: workers that share the directory share its instances.
     fn host(&self) -> String {
         let name = rustix::system::uname()
             .nodename()
@@ -118,7 +119,7 @@ impl Provider for ProcessProvider {
         if ready.is_err() {
             let _gone = child.start_kill();
         }
-        // Reaped whenever it ends; whoever drives the run notices by its silence.
+        // Reaped whenever it ends; the driver of the run notices its silence.
         let id = spec.id.clone();
         tokio::spawn(async move {
             let ended = child.wait().await;
@@ -151,7 +152,7 @@ impl Provider for ProcessProvider {
     async fn destroy(&self, id: &InstanceId, epoch: Epoch) -> Result<(), ProviderError> {
         let directory = self.directory(id);
         check_owner(&directory, epoch)?;
-        // Politely: it has nothing to flush any more but its last spans.
+        // By request first: it has nothing left to flush but its last spans.
         end_receiver(&directory, self.park_timeout).await?;
         let removing = directory.clone();
         let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(removing)).await;
@@ -185,9 +186,9 @@ impl ProcessProvider {
         given.unwrap_or_else(|| memory_for(&spec.work.disks))
     }
 
-    /// The cgroup of a new receiver, where receivers have one.
+    /// Returns the cgroup of a new receiver, if the worker has a subtree for it.
     fn cgroup(&self, spec: &InstanceSpec) -> Option<Cgroup> {
-        // The receiver, and a program that makes an image beside it.
+        // For the receiver, and a program that makes an image beside it.
         let memory_bytes = self.memory_bytes(spec).saturating_mul(2);
         let made = self.cgroups.as_ref()?.make(memory_bytes);
         made.inspect_err(|error| {
@@ -216,13 +217,13 @@ impl ProcessProvider {
             .arg("receiver")
             .arg("--dir")
             .arg(directory)
-            // A free port; receiver.log says which.
+            // A free port, which receiver.log names.
             .args(["--health", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(also_log)
             .process_group(0)
-            // A run that is stopped while its receiver comes up leaves none behind.
+            // If a run is stopped while its receiver starts, no receiver is left behind.
             .kill_on_drop(true)
             .env_clear()
             .envs(
@@ -249,7 +250,8 @@ impl ProcessProvider {
                 if let Some(door) = &door {
                     cgroup::enter(door)?;
                 }
-                // Memory that is written to, and not address space: the allocator reserves far more of that than it ever uses.
+                // A limit on written memory and not on address space: the allocator reserves far more address space
+                // than it ever uses.
                 setrlimit(Resource::Data, limit(memory_bytes))?;
                 setrlimit(Resource::Nofile, limit(limits.open_files))?;
                 setrlimit(Resource::Core, limit(limits.core_bytes))?;
@@ -267,7 +269,8 @@ impl ProcessProvider {
 /// Memory for connections, streams and programs: the same for every run.
 const MEMORY_BYTES: u64 = 2 << 30;
 
-/// What a receiver may allocate for these disks. It keeps 32 bytes for each MiB of them, and may need them twice while they grow.
+/// Returns the bytes that a receiver may allocate for these disks. It keeps 32 bytes for each MiB of them, and may need
+/// them twice while they grow.
 pub(super) fn memory_for(disks: &[TargetDisk]) -> u64 {
     let bytes: u64 = disks.iter().map(|disk| disk.source_size_bytes).sum();
     MEMORY_BYTES + (bytes >> 20) * 64
@@ -313,7 +316,7 @@ fn read_ready(directory: &Path) -> Option<InstanceReady> {
 fn check_owner(directory: &Path, epoch: Epoch) -> Result<(), ProviderError> {
     let path = directory.join("instance");
     let owner = match std::fs::read(&path) {
-        // What can't be read is no instance: it is written anew.
+        // An unreadable file is no instance: it is written again.
         Ok(bytes) => {
             InstanceConfig::decode(bytes.as_slice()).map_or(Epoch(0), |config| Epoch(config.epoch))
         }
@@ -326,7 +329,8 @@ fn check_owner(directory: &Path, epoch: Epoch) -> Result<(), ProviderError> {
     Ok(())
 }
 
-/// The receiver that runs in a directory: the process that its lock file names, if that process really is a receiver of this directory.
+/// Returns the receiver that runs in a directory: the process that its lock file names, if that process really is a
+/// receiver of this directory.
 fn receiver_of(directory: &Path) -> Option<Pid> {
     let locked_by = std::fs::read_to_string(directory.join("lock")).ok()?;
     let pid: i32 = locked_by.trim().parse().ok()?;
@@ -343,7 +347,7 @@ fn receiver_of(directory: &Path) -> Option<Pid> {
     }
 }
 
-/// Ends the receiver of a directory: politely for as long as `patience`, then by force.
+/// Ends the receiver of a directory: by request for as long as `patience`, then by force.
 async fn end_receiver(directory: &Path, patience: Duration) -> Result<(), ProviderError> {
     let Some(pid) = receiver_of(directory) else {
         return Ok(());
@@ -354,7 +358,7 @@ async fn end_receiver(directory: &Path, patience: Duration) -> Result<(), Provid
             return Ok(());
         }
     }
-    // Its group: a qemu-img that it runs must not write on.
+    // Its process group: a qemu-img that it runs must not continue to write.
     let _already_gone = kill_process_group(pid, Signal::KILL);
     if gone(directory, pid, KILL_TIMEOUT).await {
         Ok(())
@@ -376,7 +380,7 @@ async fn gone(directory: &Path, pid: Pid, patience: Duration) -> bool {
     true
 }
 
-/// Replaces a file that only its owner may read; a reader sees the old one or the new one.
+/// Replaces a file that only its owner may read; a reader finds either the old or the new one.
 fn write_private(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), ProviderError> {
     use std::io::Write as _;
 
@@ -413,7 +417,7 @@ fn failed(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Provid
     }
 }
 
-/// The last lines that a receiver has printed.
+/// Returns the last lines that a receiver has printed.
 fn log_tail(directory: &Path) -> String {
     let log = std::fs::read_to_string(directory.join("receiver.log")).unwrap_or_default();
     let lines: Vec<&str> = log.lines().rev().take(3).collect();

@@ -1,4 +1,5 @@
-//! Preparing: an instance whose receiver admits this run's agent, and an assignment that tells the agent so.
+//! Preparing: an instance whose receiver admits this run's agent, and an assignment that directs the agent to the
+//! receiver.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +17,17 @@ use super::{Ended, Run, disks, internal, lost_or_ended, persist};
 use crate::provider::{InstanceSpec, ProviderError};
 use crate::receiver_client::{RECEIVER_NAME, ReceiverClient};
 
-/// How long a ticket opens the receiver: longer than a job may live, so that it matters little whose clock says so. Its epoch ends it earlier.
+/// Validity of a ticket: longer than a job may live, so that differences between clocks matter little. The epoch ends
+/// it earlier.
 const TICKET_SECS: i64 = 120 * 24 * 3600;
 
-/// Where a run takes place: its instance, the receiver in it, and the image that it will make.
+/// The places of a run: its instance, the receiver in it, and the image that it will make.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) instance: Instance,
     pub(super) image: BegunImage,
     pub(super) client: ReceiverClient,
-    /// What the agent was told.
+    /// The assignment that the agent has received.
     assignment: agent::Assignment,
 }
 
@@ -41,7 +43,7 @@ impl Run {
         Ok(site)
     }
 
-    /// The row first: whatever dies after it, the instance is known.
+    /// Takes the run's instance. Its row is written first: if any process dies afterwards, the instance is known.
     async fn take_instance(&self) -> Result<Instance, Ended> {
         let authority = pki::Authority::generate(
             &format!("wherry run of {}", self.lease.job_id),
@@ -67,7 +69,7 @@ impl Run {
             .ok_or(Ended::Fenced)
     }
 
-    /// The image's id, before there is a receiver: the instance names it, and no call can.
+    /// Takes the image's id, before there is a receiver: the instance names the image, and no call can.
     async fn begin_image(&self) -> Result<BegunImage, Ended> {
         let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
         let candidate = ImageId::generate();
@@ -77,7 +79,7 @@ impl Run {
             .ok_or(Ended::Fenced)
     }
 
-    /// Brings the receiver up, admits the agent and tells it. Also after a receiver was lost.
+    /// Starts the receiver, admits the agent and writes its assignment. Also used after a receiver was lost.
     pub(super) async fn open_site(
         &mut self,
         instance: Instance,
@@ -163,7 +165,7 @@ impl Run {
         Ok((client, assignment))
     }
 
-    /// Everything that the receiver may do for this run.
+    /// Returns everything that the receiver may do for this run.
     fn work(&self, image: &BegunImage, secret: &TicketSecret) -> receiver::Work {
         receiver::Work {
             job_id: self.lease.job_id.to_string(),
@@ -227,14 +229,14 @@ impl Run {
         Ok(())
     }
 
-    /// Most bytes a second of this run as it is now: its job's limit, or less where runs share the host's.
+    /// Returns the most bytes a second of this run at present: its job's limit, or less if runs share the host's.
     pub(super) fn limit(&mut self) -> Option<u64> {
         let (shares, job_id) = (&self.context.shares, &self.lease.job_id);
         let share = self.share.get_or_insert_with(|| shares.join(job_id));
         share.limit(self.facts.parameters.bandwidth_limit_bytes_per_sec)
     }
 
-    /// Tells the agent another limit, if there is one. It is the same assignment, so the agent goes on as it is.
+    /// Writes the agent's new limit, if it has changed. The assignment stays the same, so the agent continues its work.
     pub(super) async fn keep_to_the_limit(&mut self, site: &mut Site) -> Result<(), Ended> {
         let limit = self.limit().unwrap_or(0);
         let assignment = &mut site.assignment;
@@ -258,13 +260,13 @@ impl Run {
         Ok(())
     }
 
-    /// Unheard, it costs one heartbeat of the agent.
+    /// Sends a nudge. A lost one costs one heartbeat of the agent.
     async fn nudge_agent(&self) {
         let _heard = self.context.bus.nudge(&self.facts.source_id).await;
     }
 }
 
-/// A disk of the run for the receiver, with how it is divided today.
+/// Returns a disk of the run for the receiver, with its present partition layout.
 fn target_disk(disk: &RunDisk) -> receiver::TargetDisk {
     let layout = disk.found.as_ref().map(|found| found.layout.clone());
     let layout = layout.unwrap_or_default();
@@ -278,7 +280,7 @@ fn target_disk(disk: &RunDisk) -> receiver::TargetDisk {
     }
 }
 
-/// A disk of the run for the agent: where it is today, and what it is.
+/// Returns a disk of the run for the agent, with its present path and its identity.
 fn assigned_disk(disk: &RunDisk) -> agent::AssignedDisk {
     let found = disk.found.as_ref();
     agent::AssignedDisk {

@@ -1,4 +1,4 @@
-//! Processing: the receiver makes the image and puts it into the store.
+//! Processing: the receiver builds the image and puts it into the store.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use telemetry::Metric;
 use super::preparing::Site;
 use super::{Ended, Run, disks, internal, lost_or_ended, persist, syncing};
 
-/// Between two looks at the receiver.
+/// Pause between two status calls to the receiver.
 const POLL: Duration = Duration::from_millis(500);
 
 impl Run {
@@ -36,9 +36,9 @@ impl Run {
         self.event(Event::Processed, None).await
     }
 
-    /// Makes the image in the site, or in the one that replaces it.
+    /// Builds the image in the site, or in the one that replaces it.
     async fn build_somewhere(&mut self, site: &mut Site) -> Result<ImageStatus, Ended> {
-        // What was received is kept; the agent proves it to the next one.
+        // The received data is kept; the agent proves it to the next receiver.
         for _ in 0..=self.context.config.receiver_losses {
             match self.build(site).await? {
                 Building::Stored(image) => return Ok(image),

@@ -1,4 +1,4 @@
-//! What a run shows of itself: bytes, rate, time left, and a sentence.
+//! The progress that a run shows: bytes, rate, time left, and a sentence.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use telemetry::Metric;
 use super::disks;
 use crate::receiver_client::ReceiverClient;
 
-/// The rate is that of this last while.
+/// Time over which the rate is measured.
 const WINDOW: Duration = Duration::from_secs(15);
 
 /// Progress of one run under one lease.
@@ -24,13 +24,13 @@ pub(super) struct Progress {
     info: StatusInfo,
     bytes_total: u64,
     bytes_durable: u64,
-    /// Wire bytes of the run's receivers that are gone, also of those under earlier leases.
+    /// Wire bytes of the run's earlier receivers, including those under earlier leases.
     wire_before: u64,
     wire_now: u64,
-    /// Connections that this receiver's door has ended, by reason, as last seen.
+    /// Connections that this receiver's door has ended, by reason, at the last status.
     ended: HashMap<String, u64>,
     samples: VecDeque<(Instant, u64)>,
-    /// Whether the receiver has been looked at; the first look may show fewer bytes than an earlier run.
+    /// True after the first status of the receiver, which may show fewer bytes than an earlier run.
     has_looked: bool,
     first_written: bool,
 }
@@ -42,7 +42,7 @@ impl Progress {
             instance_id: None,
             info: StatusInfo {
                 run: Some(run.0),
-                // Also before a receiver was looked at: the next owner of the run reads it here.
+                // Set even before the receiver's first status: the next owner of the run reads it here.
                 bytes_wire: (facts.bytes_wire > 0).then_some(facts.bytes_wire),
                 copied_free_space: facts.copied_free_space.clone(),
                 ..StatusInfo::default()
@@ -58,23 +58,23 @@ impl Progress {
         }
     }
 
-    /// The sentence; empty for none.
+    /// Sets the sentence; empty for none.
     pub(super) fn doing(&mut self, doing: &str) {
         self.info.doing = (!doing.is_empty()).then(|| doing.to_owned());
     }
 
-    /// Takes over what the agent reports of free space.
+    /// Records the agent's report on free space.
     pub(super) fn copied_free_space(&mut self, copied: Vec<CopiedFreeSpace>) {
         self.info.copied_free_space = copied;
     }
 
-    /// A new receiver counts its bytes from zero.
+    /// Prepares for a new receiver, which counts its bytes from zero.
     pub(super) fn new_receiver(&mut self) {
         self.wire_before += std::mem::take(&mut self.wire_now);
         self.ended.clear();
     }
 
-    /// Takes over what the receiver says.
+    /// Records the receiver's status.
     pub(super) fn look(&mut self, status: &StatusResponse) {
         let durable: u64 = status.disks.iter().map(|disk| disk.bytes_durable).sum();
         if self.has_looked {
@@ -112,7 +112,7 @@ impl Progress {
 
     fn count_ended(&mut self, status: &StatusResponse) {
         for ended in &status.ended {
-            // Whatever a receiver says, the label is one of a small fixed set.
+            // Whatever a receiver reports, the label is one of a small fixed set.
             let Some(reason) = Reason::named(&ended.reason) else {
                 continue;
             };
@@ -123,12 +123,12 @@ impl Progress {
         }
     }
 
-    /// Bytes that are durable, as last seen.
+    /// Returns the durable bytes at the last status.
     pub(super) fn bytes_durable(&self) -> u64 {
         self.bytes_durable
     }
 
-    /// The copy is over: rate and time left mean nothing any more.
+    /// Ends the copy: rate and time left have no meaning any more.
     pub(super) fn copied(&mut self) {
         self.info.rate_bytes_per_sec = None;
         self.info.eta_secs = None;
@@ -183,7 +183,7 @@ mod tests {
         Progress::new(Run(1), &facts)
     }
 
-    /// A receiver that has ended so many connections, each reason with as many.
+    /// Returns the status of a receiver that has ended these numbers of connections, by reason.
     fn ended(reasons: &[&str], connections: u64) -> StatusResponse {
         let ended = |reason: &&str| Ended {
             reason: (*reason).to_owned(),

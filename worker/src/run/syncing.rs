@@ -1,4 +1,5 @@
-//! Syncing: the agent sends, the receiver reports; the worker watches, shows, and replaces a receiver that is lost.
+//! Syncing: the agent sends, the receiver reports. The worker watches both, shows the progress, and replaces a lost
+//! receiver.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::preparing::Site;
 use super::silence::{Limits, Seen, Silence, Verdict};
 use super::{Ended, Run, disks, internal, lost_or_ended, persist};
 
-/// Between two looks at the receiver.
+/// Pause between two status calls to the receiver.
 const POLL: Duration = Duration::from_secs(1);
 
 impl Run {
@@ -51,7 +52,7 @@ impl Run {
                         {
                             return Err(failure.into());
                         }
-                        // It has forgotten what it found wrong: the next one is sent that, and nothing else, again.
+                        // The receiver has forgotten the corrupt data: only that is sent again, to its replacement.
                         mended += 1;
                         tracing::warn!(job_id = %self.lease.job_id, %failure, mended, "what is wrong on the target is sent again");
                         self.observe("sending again what did not arrive whole")
@@ -99,7 +100,7 @@ impl Run {
     }
 
     fn limits_of_silence(&mut self) -> Limits {
-        // A copy that is held back by a limit is measured by half of that.
+        // A copy that is held back by a limit must reach half of that limit.
         let limit = self
             .limit()
             .map_or(u64::MAX, |limit| limit.saturating_mul(3600 / 2));
@@ -112,7 +113,7 @@ impl Run {
         }
     }
 
-    /// An agent is connected: shows that, unless nothing comes, or too little.
+    /// Handles a connected agent: shows the progress, unless no data or too little arrives.
     async fn hear_agent(&mut self, verdict: Verdict) -> Result<(), Ended> {
         let source_id = self.facts.source_id.clone();
         match verdict {
@@ -151,8 +152,8 @@ impl Run {
         Ended::Parked(parking, sentence)
     }
 
-    /// No agent is connected: says what is waited for, and parks or gives up when that takes too long, or can't end. While a copy is mended, the
-    /// agent may still repeat what the receiver before said of it.
+    /// Handles a missing agent: shows the reason, and parks or gives up if the wait is too long or can't end. While a
+    /// copy is repaired, the agent may still repeat its report on the previous receiver.
     async fn wait_for_agent(&mut self, verdict: Verdict, is_mending: bool) -> Result<(), Ended> {
         let (job_id, epoch) = (&self.lease.job_id, self.lease.epoch);
         let report = persist(|| self.context.store.agent_report(job_id, epoch)).await;
@@ -233,7 +234,7 @@ fn given_up(lost: u32) -> Failure {
     Failure::new(FailureCode::ReceiverLost, sentence)
 }
 
-/// What ended the transfer for good, as the receiver says.
+/// Returns the receiver's permanent failure of the transfer, if there is one.
 pub(super) fn failure_of(status: &StatusResponse) -> Option<Failure> {
     let failure = status.failure.as_ref()?;
     let code = failure.code.parse().unwrap_or(FailureCode::Internal);
