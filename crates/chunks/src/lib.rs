@@ -1,17 +1,22 @@
 //! Chunks: what either side of a transfer knows of a disk's bytes.
 //!
-//! A disk is cut into chunks of one size, [`CHUNK_BYTES`] unless both sides agree on another. A chunk is unknown, zeros, or data with a hash; all chunks
-//! together have a root. This crate holds what sender, receiver, chunk map and manifest share about that, and nothing that knows a disk, a socket or a
-//! job:
+//! A disk is cut into chunks of one size, [`CHUNK_BYTES`] unless both sides agree on another. A chunk is unknown, zeros,
+//! or data with a hash; all chunks together have a root. This crate holds what sender, receiver, chunk map and manifest
+//! share about that, and nothing that knows a disk, a socket or a job:
 //!
-//! - [`ChunkIndex`] is the number of a chunk, [`ChunkRange`] chunks in a row, [`ByteRange`] bytes in a row. No range is a pair of numbers.
+//! - [`ChunkIndex`] is the number of a chunk, [`ChunkRange`] chunks in a row, [`ByteRange`] bytes in a row. No range is a
+//!   pair of numbers.
 //! - [`chunk_set`] is a set of chunks, [`unreadable`] the ranges of bytes that a source can't read.
 //! - [`hashes`] is what is known of every chunk of a disk, in bounded memory.
 //! - [`packing`] makes chunks smaller on the way.
 //! - [`ContentFingerprint`] tells one content of a source from another.
 //! - [`buffer`] is memory that chunks are read into.
 //!
-//! It may use `domain`, and does no I/O but for one: hashes that do not fit memory go to a file without a name.
+//! The crate may use `domain`. It does no I/O with one exception: hashes that do not fit memory go to an unnamed file.
+//!
+//! A set of chunks is one bit for each, in blocks. The crates for sets of ranges take 16 bytes and more for each range,
+//! so a disk whose every second chunk is known would take a hundred times the memory. Compressed bitmaps have no
+//! iterator over ranges, which is how sets are read here.
 
 pub mod buffer;
 pub mod chunk_set;

@@ -1,17 +1,21 @@
 //! How bytes get from a sender to its receiver.
 //!
-//! A [`Transport`] connects; a [`Listener`] takes what connects. Between the two is one control stream in both directions, and any number of data
-//! streams from the sender to the receiver. What passes over them is the business of whoever uses this crate: it knows neither protocol nor disk.
+//! A [`Transport`] connects; a [`Listener`] takes what connects. Between the two is one control stream in both directions,
+//! and any number of data streams from the sender to the receiver. The crate knows neither what passes over them nor a
+//! disk.
 //!
-//! There are three implementations. [`net`] has two of them behind one port: QUIC, and TLS over TCP with a connection for each stream. The third is a
-//! network in memory and in virtual time, which lives with the simulation that it is for, in `transfer`. An engine that is written against the traits
-//! runs over each of them, compiled for each.
+//! There are three implementations. [`net`] has two of them behind one port: QUIC, and TLS over TCP with a connection for
+//! each stream. The third is a network in memory and in virtual time, which is in `transfer` with the simulation that
+//! needs it. An engine that is written against the traits runs over each of them, and is compiled for each. All three pass
+//! the rules of `conformance`.
 //!
-//! Both sides prove who they are before a byte of the caller's passes: see [`Identity`]. Connections that belong together are held together by a name
-//! that only their two ends know: see `groups`.
+//! Both sides prove who they are before a byte of the caller passes: see [`Identity`]. Connections that belong together
+//! share a name that only their two ends know: see `groups`.
 //!
 //! The crate may use none of ours.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 mod groups;
 mod identity;

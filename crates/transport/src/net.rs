@@ -207,3 +207,33 @@ impl crate::RecvStream for RecvStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::Pair;
+
+    async fn check(kind: Kind) {
+        let authority = pki::Authority::generate("run", pki::RUN_VALIDITY).unwrap();
+        let identity = |issued: pki::Identity| Identity {
+            authority_pem: authority.certificate_pem().to_owned(),
+            certificate_pem: issued.certificate_pem,
+            key_pem: issued.key_pem,
+        };
+        let receiver = identity(authority.issue_server(&["receiver".to_owned()]).unwrap());
+        let sender = identity(authority.issue_client("s-agent").unwrap());
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(anywhere, &receiver, "s-agent").unwrap();
+        Pair::new(Net, kind, sender, listener).check().await;
+    }
+
+    #[tokio::test]
+    async fn quic_is_a_transport() {
+        check(Kind::Quic).await;
+    }
+
+    #[tokio::test]
+    async fn tls_over_tcp_is_a_transport() {
+        check(Kind::Tcp).await;
+    }
+}

@@ -235,3 +235,21 @@ impl State {
             .filter(|until| *until > Instant::now())
     }
 }
+
+#[test]
+fn the_simulated_network_is_a_transport() {
+    use transport::conformance::Pair;
+
+    let shape = Shape {
+        latency: Duration::from_millis(5),
+        bytes_per_sec: 1_000_000,
+        window: 64 << 10,
+    };
+    super::run(Random::new(1), async {
+        let network = Network::new(shape, Random::new(2), Trace::new());
+        let (listener, nobody) = (network.listen(), super::world::nobody());
+        Pair::new(network, Kind::Tcp, nobody, listener)
+            .check()
+            .await;
+    });
+}

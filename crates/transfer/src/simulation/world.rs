@@ -485,7 +485,7 @@ impl Agent {
 }
 
 /// There are no certificates in a simulation.
-fn nobody() -> Identity {
+pub(super) fn nobody() -> Identity {
     Identity {
         authority_pem: String::new(),
         certificate_pem: String::new(),
