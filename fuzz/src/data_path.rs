@@ -54,7 +54,7 @@ pub fn control(bytes: &[u8]) {
     reads_what_it_writes::<ToReceiver>(bytes);
     if let Some(ToSender::Present(page)) = reads_what_it_writes(bytes) {
         let mut hashes = ChunkHashes::new(SIZE_BYTES, CHUNK_BYTES);
-        page.enter(&mut hashes).expect("a small disk fits memory");
+        page.record(&mut hashes).expect("a small disk fits memory");
         assert!(hashes.known_bytes() <= SIZE_BYTES);
     }
 }

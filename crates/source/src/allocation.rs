@@ -55,7 +55,7 @@ pub enum Allocation {
     Unknown(Unknown),
 }
 
-/// Space that is free for certain. Only [`look`] makes one.
+/// Space that is free for certain. Only [`inspect`] makes one.
 #[derive(Debug)]
 pub struct Frozen {
     disk: PathBuf,
@@ -133,7 +133,7 @@ pub enum Unknown {
 }
 
 /// Asks the file systems of a disk. Blocks, for a minute at most.
-pub fn look(disk: &Path, size_bytes: u64) -> Allocation {
+pub fn inspect(disk: &Path, size_bytes: u64) -> Allocation {
     match frozen(disk, size_bytes) {
         Ok(frozen) => Allocation::Frozen(frozen),
         Err(unknown) => Allocation::Unknown(unknown),
@@ -182,7 +182,7 @@ impl Frozen {
         self.copied.iter().filter(has_file_system)
     }
 
-    /// Looks again: whether all of it is free now, and nobody has written. Blocks as [`look`] does.
+    /// Looks again: whether all of it is free now, and nobody has written. Blocks as [`inspect`] does.
     pub fn still_holds(&self) -> bool {
         match &self.view {
             View::File(stamp) => stamp.is_of(&self.disk),

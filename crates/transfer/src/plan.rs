@@ -81,45 +81,45 @@ pub enum Candidates {
 
 impl Candidates {
     /// The chunks to look at, in order; all others are as the receiver has them. `unchanged` are chunks that were read since anything has changed.
-    pub fn to_look_at(&self, receiver: &ChunkHashes, unchanged: &[ChunkRange]) -> Vec<ChunkRange> {
+    pub fn to_inspect(&self, receiver: &ChunkHashes, unchanged: &[ChunkRange]) -> Vec<ChunkRange> {
         if *self == Self::All && unchanged.is_empty() {
             return Vec::from_iter((!receiver.all().is_empty()).then(|| receiver.all()));
         }
-        let mut look_at = ChunkSet::new(receiver.chunks());
+        let mut to_inspect = ChunkSet::new(receiver.chunks());
         match self {
             Self::All => {
-                look_at.insert(receiver.all());
+                to_inspect.insert(receiver.all());
             }
             Self::Changed(changed) => {
                 for range in changed {
-                    look_at.insert(range.chunks(receiver.chunk_bytes()));
+                    to_inspect.insert(range.chunks(receiver.chunk_bytes()));
                 }
             }
         }
         for range in unchanged {
-            look_at.remove(*range);
+            to_inspect.remove(*range);
         }
         let unknown = receiver
             .runs(receiver.all())
             .filter(|run| run.kind == RunKind::Unknown);
         for run in unknown {
-            look_at.insert(run.chunks);
+            to_inspect.insert(run.chunks);
         }
         // What could not be read may be read this time.
         for chunk in receiver.unreadable_chunks(receiver.all()) {
-            look_at.insert(chunk.into());
+            to_inspect.insert(chunk.into());
         }
-        look_at.ranges().collect()
+        to_inspect.ranges().collect()
     }
 }
 
 /// The parts of claims of one disk that lie in the chunks to look at; both are in order.
-pub fn only(claims: Vec<Claim>, look_at: &[ChunkRange]) -> Vec<Claim> {
+pub fn only(claims: Vec<Claim>, to_inspect: &[ChunkRange]) -> Vec<Claim> {
     let mut parts = Vec::new();
     let mut next = 0;
     for claim in claims {
         let chunks = claim.chunks();
-        while let Some(range) = look_at.get(next) {
+        while let Some(range) = to_inspect.get(next) {
             let part = chunks.intersection(*range);
             if !part.is_empty() {
                 parts.push(claim.of(part));
@@ -264,17 +264,17 @@ mod tests {
                 pair.sort_unstable();
                 ByteRange { start: pair[0], end: pair[1] }
             }).collect();
-            let look_at = Candidates::Changed(changed.clone()).to_look_at(&receiver, &unchanged_ones);
+            let to_inspect = Candidates::Changed(changed.clone()).to_inspect(&receiver, &unchanged_ones);
             let everything = claims(0, chunks * 8 - 3, 8, &[ByteRange { start: 100, end: 900 }]);
             let mut looked = vec![0; known.len()];
-            for claim in only(everything, &look_at) {
+            for claim in only(everything, &to_inspect) {
                 claim.chunks().iter().for_each(|chunk| looked[usize::try_from(chunk.0).unwrap()] += 1);
             }
             for (chunk, is_known) in (0_u64..).zip(&known) {
                 let is_changed = changed.iter().any(|extent| extent.start < extent.end && extent.start < (chunk + 1) * 8 && extent.end > chunk * 8);
                 prop_assert_eq!(looked[usize::try_from(chunk).unwrap()], i32::from(is_changed && !unchanged[usize::try_from(chunk).unwrap()] || !is_known), "chunk {}", chunk);
             }
-            prop_assert_eq!(Candidates::All.to_look_at(&receiver, &[]), vec![ChunkRange::new(0, chunks)]);
+            prop_assert_eq!(Candidates::All.to_inspect(&receiver, &[]), vec![ChunkRange::new(0, chunks)]);
         }
 
         /// Every chunk is claimed once, every byte of data lies in a chunk that is read, and one stream alone goes through the disk in order.

@@ -218,7 +218,7 @@ impl Page {
     ///
     /// # Errors
     /// The hashes can't be kept.
-    pub fn enter(&self, hashes: &mut ChunkHashes) -> io::Result<bool> {
+    pub fn record(&self, hashes: &mut ChunkHashes) -> io::Result<bool> {
         let mut next = self.first;
         for part in &self.parts {
             let count = match part {
@@ -473,8 +473,8 @@ mod tests {
                     Ok(ToSender::Present(page)) => page,
                     other => panic!("{other:?}"),
                 };
-                prop_assert!(page.enter(&mut read).unwrap());
-                prop_assert!(!page.enter(&mut ChunkHashes::new(first.offset(8), 8)).unwrap());
+                prop_assert!(page.record(&mut read).unwrap());
+                prop_assert!(!page.record(&mut ChunkHashes::new(first.offset(8), 8)).unwrap());
                 next = after;
             }
             prop_assert_eq!(read.known(), hashes.known());

@@ -444,7 +444,7 @@ impl Shared {
         if self.admitted().is_some_and(is_admitted) {
             return Ok(());
         }
-        if let Err(error) = self.put_out() {
+        if let Err(error) = self.end_admission() {
             tracing::warn!(%error, "what the last admission wrote at its end is lost and will be sent again");
         }
         let disks = Arc::new(Disks::open(
@@ -467,11 +467,11 @@ impl Shared {
             .admitting
             .lock()
             .expect("no holder of this lock can panic");
-        self.put_out()
+        self.end_admission()
     }
 
     /// Ends the admission that stands: nobody writes any more when this returns, and what was written is flushed.
-    fn put_out(&self) -> Result<(), TransferError> {
+    fn end_admission(&self) -> Result<(), TransferError> {
         let Some(disks) = self.admitted() else {
             return Ok(());
         };

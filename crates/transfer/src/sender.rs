@@ -6,7 +6,7 @@
 mod choice;
 mod compression_controller;
 mod connection;
-mod first_look;
+mod inspection;
 mod producer;
 mod transport_failures;
 mod transport_monitor;
@@ -33,7 +33,7 @@ use transport_monitor::until_another_serves_better;
 use choice::Connected;
 pub use choice::{Choice, Preference, Probed, Reason};
 use chunks::hashes::Hash;
-use first_look::look;
+use inspection::inspect;
 use source::Sources;
 pub use transport_failures::FailedAttempt;
 
@@ -186,12 +186,12 @@ pub(crate) async fn send_over<T: Transport>(
     progress: watch::Sender<SendProgress>,
 ) -> Result<SendReport, TransferError> {
     let preparing = async {
-        let first_look = look(&config).await?;
-        progress.send_modify(|progress| progress.copied_free_space = first_look.copied());
+        let inspection = inspect(&config).await?;
+        progress.send_modify(|progress| progress.copied_free_space = inspection.copied());
         let connected = choice::connect(network, &config).await?;
-        Ok::<_, TransferError>((Arc::new(first_look), connected))
+        Ok::<_, TransferError>((Arc::new(inspection), connected))
     };
-    let (first_look, mut connected) = tokio::select! {
+    let (inspection, mut connected) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(TransferError::Cancelled),
         prepared = preparing => prepared?,
@@ -202,7 +202,7 @@ pub(crate) async fn send_over<T: Transport>(
         let ended = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(TransferError::Cancelled),
-            sent = connection::run(&client, control, choice, &config, &first_look, &progress, cancel.child_token()) => {
+            sent = connection::run(&client, control, choice, &config, &inspection, &progress, cancel.child_token()) => {
                 sent.map(Ended::<T>::Sent)
             }
             better = until_another_serves_better(network, &client, choice, &config, progress.subscribe()) => {

@@ -105,7 +105,7 @@ pub trait Connection: Debug + Send + Sync + 'static {
     fn round_trip(&self) -> Duration;
 
     /// How often the receiver was heard, for whatever reason; `None` where that is not known.
-    fn heard(&self) -> Option<u64>;
+    fn packets_received(&self) -> Option<u64>;
 
     /// Opens data streams; only after the receiver's welcome. QUIC has them on up to so many connections, TCP each on its own.
     fn open_data(

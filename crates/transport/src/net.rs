@@ -66,9 +66,9 @@ impl crate::Connection for Connection {
         }
     }
 
-    fn heard(&self) -> Option<u64> {
+    fn packets_received(&self) -> Option<u64> {
         match self {
-            Self::Quic(client) => Some(client.heard()),
+            Self::Quic(client) => Some(client.packets_received()),
             Self::Tcp(_) => None,
         }
     }

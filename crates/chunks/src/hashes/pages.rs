@@ -70,7 +70,7 @@ impl Pages {
         self.uses += 1;
         if !self.in_memory.contains_key(&number) {
             if self.in_memory.len() >= self.most_in_memory {
-                self.put_away_the_oldest()?;
+                self.evict_oldest()?;
             }
             let page = self.load(number)?;
             self.in_memory.insert(number, page);
@@ -118,7 +118,7 @@ impl Pages {
     }
 
     /// Makes room: the page that was not used for the longest time goes to the file.
-    fn put_away_the_oldest(&mut self) -> io::Result<()> {
+    fn evict_oldest(&mut self) -> io::Result<()> {
         let oldest = self.in_memory.iter().min_by_key(|(_, page)| page.last_used);
         let (Some(directory), Some((&number, page))) = (&self.directory, oldest) else {
             return Ok(());

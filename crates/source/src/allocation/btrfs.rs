@@ -37,16 +37,16 @@ const OF_DAMAGE: [&str; 4] = ["checksum", "parent transid", "bad tree block", "E
 pub(super) fn inspect(tools: &Tools, device: &OpenDisk) -> Result<FileSystem, Unknown> {
     let mut superblock = Superblock::default();
     ask(tools, "dump-super", &[], device, |line| {
-        superblock.hear(line);
+        superblock.read_line(line);
     })?;
     superblock.check()?;
     let mut chunks = Chunks::default();
     ask(tools, "dump-tree", &["-t", "chunk"], device, |line| {
-        chunks.hear(line);
+        chunks.read_line(line);
     })?;
     let mut used = Used::new(superblock.node_bytes);
     ask(tools, "dump-tree", &["-t", "extent"], device, |line| {
-        used.hear(line);
+        used.read_line(line);
     })?;
     if used.bytes != superblock.used_bytes {
         return Err(Unknown::Sum {
@@ -73,7 +73,7 @@ fn ask(
     arguments.extend(options);
     arguments.push(INPUT);
     let ended = tools.lines(BTRFS, device, &arguments, take)?;
-    let is_damaged = OF_DAMAGE.iter().any(|part| ended.complaints.contains(part));
+    let is_damaged = OF_DAMAGE.iter().any(|part| ended.errors.contains(part));
     if is_damaged {
         return Err(Unknown::Damaged(KIND));
     }
@@ -91,7 +91,7 @@ struct Superblock {
 }
 
 impl Superblock {
-    fn hear(&mut self, line: &str) {
+    fn read_line(&mut self, line: &str) {
         self.has_other_layout |= OTHER_LAYOUTS.iter().any(|flag| line.contains(flag));
         let mut words = line.split_whitespace();
         let (Some(name), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) else {
@@ -146,7 +146,7 @@ impl Used {
         }
     }
 
-    fn hear(&mut self, line: &str) {
+    fn read_line(&mut self, line: &str) {
         let (start, bytes) = match key(line) {
             Some((start, "EXTENT_ITEM", bytes)) => (start, bytes),
             Some((start, "METADATA_ITEM", _)) => (start, self.node_bytes),
@@ -184,7 +184,7 @@ struct Chunk {
 }
 
 impl Chunks {
-    fn hear(&mut self, line: &str) {
+    fn read_line(&mut self, line: &str) {
         if let Some((_, "CHUNK_ITEM", logical)) = key(line) {
             self.chunks.push(Chunk {
                 logical,

@@ -31,7 +31,7 @@ pub(super) fn inspect(
 ) -> Result<FileSystem, Unknown> {
     let name = format!("{INPUT}?offset={offset_bytes}");
     let mut dump = Dump::new();
-    tools.lines(DUMPE2FS, disk, &[&name], |line| dump.hear(line))?;
+    tools.lines(DUMPE2FS, disk, &[&name], |line| dump.read_line(line))?;
     let has_checksums = dump.has_checksums;
     let file_system = dump.file_system()?;
     if !has_checksums && tools.run(E2FSCK, disk, &["-fn", &name], |_| {})?.code != 0 {
@@ -49,7 +49,7 @@ impl Dump {
     }
 
     /// Lines of the superblock begin at the margin, those of a group are indented.
-    fn hear(&mut self, line: &str) {
+    fn read_line(&mut self, line: &str) {
         if let Some(list) = line.strip_prefix("  Free blocks:") {
             self.is_understood &= list
                 .split(',')
@@ -135,9 +135,9 @@ mod tests {
         Group 1: (Blocks 1024-1025)\n\
         \x20 Free blocks: \n";
 
-    fn told(text: &str) -> Result<FileSystem, Unknown> {
+    fn parsed(text: &str) -> Result<FileSystem, Unknown> {
         let mut dump = Dump::new();
-        text.lines().for_each(|line| dump.hear(line));
+        text.lines().for_each(|line| dump.read_line(line));
         dump.file_system()
     }
 
@@ -151,16 +151,16 @@ mod tests {
             size_bytes: 1024 * 4096,
             free: vec![expected],
         };
-        assert_eq!(told(CLEAN), Ok(whole));
+        assert_eq!(parsed(CLEAN), Ok(whole));
         for (what, instead) in [
             ("has_journal extent", "has_journal needs_recovery extent"),
             ("state:         clean", "state:         not clean"),
             ("state:         clean", "state:         clean with errors"),
         ] {
             let unclean = CLEAN.replace(what, instead);
-            assert_eq!(told(&unclean), Err(Unknown::Unclean("ext")), "{instead}");
+            assert_eq!(parsed(&unclean), Err(Unknown::Unclean("ext")), "{instead}");
         }
-        let sum = told(&CLEAN.replace(", 700", "")).unwrap_err();
+        let sum = parsed(&CLEAN.replace(", 700", "")).unwrap_err();
         assert!(
             matches!(
                 sum,
@@ -173,9 +173,9 @@ mod tests {
             "{sum}"
         );
         let odd = CLEAN.replace("100-611", "611-100");
-        assert_eq!(told(&odd), Err(Unknown::Output("ext")));
+        assert_eq!(parsed(&odd), Err(Unknown::Output("ext")));
         let twice = CLEAN.replace("100-611, 700", "100-356, 101-356");
-        assert_eq!(told(&twice), Err(Unknown::Output("ext")));
-        assert_eq!(told(""), Err(Unknown::Unclean("ext")));
+        assert_eq!(parsed(&twice), Err(Unknown::Output("ext")));
+        assert_eq!(parsed(""), Err(Unknown::Unclean("ext")));
     }
 }

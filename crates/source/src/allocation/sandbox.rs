@@ -73,7 +73,7 @@ pub(super) enum Reach {
 }
 
 /// Closes the calling thread in for good.
-pub(super) fn enter(disk: &File, reach: Reach) -> io::Result<()> {
+pub(super) fn apply(disk: &File, reach: Reach) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     // The requests by which a program asks for the size and the sectors of a device.
     let reading = AccessFs::ReadFile | AccessFs::IoctlDev;

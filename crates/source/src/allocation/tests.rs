@@ -71,19 +71,19 @@ impl Image {
         self.directory.path().join("mnt")
     }
 
-    fn look(&self) -> Allocation {
-        look(&self.disk, self.size_bytes)
+    fn inspect(&self) -> Allocation {
+        inspect(&self.disk, self.size_bytes)
     }
 
     fn frozen(&self) -> Frozen {
-        match self.look() {
+        match self.inspect() {
             Allocation::Frozen(frozen) => frozen,
             Allocation::Unknown(reason) => panic!("{reason}"),
         }
     }
 
     fn reason(&self) -> Unknown {
-        match self.look() {
+        match self.inspect() {
             Allocation::Unknown(reason) => reason,
             Allocation::Frozen(frozen) => panic!("{frozen:?}"),
         }
@@ -284,11 +284,11 @@ fn a_file_system_that_was_not_unmounted_is_not_believed() {
             torn.display()
         ));
         drop(mounted);
-        match look(&torn, image.size_bytes) {
+        match inspect(&torn, image.size_bytes) {
             Allocation::Unknown(Unknown::Unclean(_)) => {}
             other => panic!("{kind}: {other:?}"),
         }
-        assert!(matches!(image.look(), Allocation::Frozen(_)), "{kind}");
+        assert!(matches!(image.inspect(), Allocation::Frozen(_)), "{kind}");
     }
 }
 
@@ -301,14 +301,14 @@ fn a_device_that_is_mounted_is_in_use_whole_or_by_a_partition_and_else_it_is_not
     let device = LoopDevice::over(&image.disk);
     let device = device.path();
     let point = image.point();
-    let free = look(device, image.size_bytes);
+    let free = inspect(device, image.size_bytes);
     let Allocation::Frozen(frozen) = free else {
         panic!("{free:?}");
     };
     assert!(bytes(frozen.free()) > 300 * MIB);
     assert!(frozen.still_holds());
     sh(&format!("mount {} {}", device.display(), point.display()));
-    let mounted = look(device, image.size_bytes);
+    let mounted = inspect(device, image.size_bytes);
     let held = frozen.still_holds();
     // In between a file took what was free, and it is unmounted again: nothing shows but the allocation.
     std::fs::write(point.join("new"), vec![1; 64 << 20]).unwrap();
@@ -337,7 +337,7 @@ fn what_has_no_file_system_and_partitions_that_overlap_are_copied() {
     let directory = tempfile::tempdir().unwrap();
     let disk = directory.path().join("disk");
     std::fs::write(&disk, vec![7; MIB as usize]).unwrap();
-    let reason = |disk: &Path| match look(disk, 64 * MIB) {
+    let reason = |disk: &Path| match inspect(disk, 64 * MIB) {
         Allocation::Unknown(reason) => reason,
         Allocation::Frozen(frozen) => panic!("{frozen:?}"),
     };
@@ -368,7 +368,7 @@ fn what_has_no_file_system_and_partitions_that_overlap_are_copied() {
 #[test]
 fn a_damaged_bitmap_does_not_add_up() {
     let image = Image::new("ext4", "-F -O ^metadata_csum", false);
-    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    assert!(matches!(image.inspect(), Allocation::Frozen(_)));
     // The superblock counts one block more than the bitmaps have.
     let disk = image.disk.display();
     let free = sh(&format!("dumpe2fs -h {disk} 2>/dev/null"));
@@ -409,7 +409,7 @@ fn a_bitmap_that_calls_a_files_blocks_free_is_not_believed_although_it_adds_up()
         "debugfs -w -R 'write {} file' {disk} 2>/dev/null",
         content.display()
     ));
-    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    assert!(matches!(image.inspect(), Allocation::Frozen(_)));
     let first = sh(&format!("debugfs -R 'bmap file 0' {disk} 2>/dev/null"));
     let first: u64 = first.trim().parse().unwrap();
     let (group, blocks) = (first / 32768, 2000);
@@ -443,12 +443,12 @@ fn metadata_whose_checksum_does_not_match_is_not_believed() {
         );
         // In a descriptor: the checksum of the bitmap. In a bitmap: some block.
         spoil(&image.disk, block * 4096 + 24, bits);
-        let look = image.look();
+        let look = image.inspect();
         assert!(matches!(look, Allocation::Unknown(_)), "{what}: {look:?}");
     }
     let image = Image::new("ext4", "-F -b 4096", false);
     spoil(&image.disk, 1024 + 200, 1);
-    assert!(matches!(image.look(), Allocation::Unknown(_)));
+    assert!(matches!(image.inspect(), Allocation::Unknown(_)));
 
     if !is_root() {
         return;
@@ -467,7 +467,7 @@ fn metadata_whose_checksum_does_not_match_is_not_believed() {
     let block = ask(0, "agblocks") + ask(1, "bnoroot");
     // The count of the first record, as large as before or not: its checksum is wrong.
     spoil(&image.disk, block * 4096 + 56 + 3, 0);
-    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    assert!(matches!(image.inspect(), Allocation::Frozen(_)));
     spoil(&image.disk, block * 4096 + 4000, 1);
     assert_eq!(image.reason(), Unknown::Damaged("XFS"));
 }
@@ -475,7 +475,7 @@ fn metadata_whose_checksum_does_not_match_is_not_believed() {
 #[test]
 fn a_table_that_is_read_from_its_backup_or_has_another_beside_it_is_not_believed() {
     let image = Image::new("ext4", "-b 4096", true);
-    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    assert!(matches!(image.inspect(), Allocation::Frozen(_)));
     let file = File::options()
         .read(true)
         .write(true)
@@ -488,7 +488,7 @@ fn a_table_that_is_read_from_its_backup_or_has_another_beside_it_is_not_believed
     file.write_all_at(&table, 446 + 16).unwrap();
     assert!(matches!(image.reason(), Unknown::Several(_)));
     file.write_all_at(&[0; 16], 446 + 16).unwrap();
-    assert!(matches!(image.look(), Allocation::Frozen(_)));
+    assert!(matches!(image.inspect(), Allocation::Frozen(_)));
     spoil(&image.disk, 512 + 16, 1);
     assert_eq!(image.reason(), Unknown::Backup);
 }
@@ -502,7 +502,7 @@ fn a_file_system_that_does_not_fit_its_partition_is_not_believed() {
         sh(&format!(
             "printf '{script}' | sfdisk --quiet --wipe never --wipe-partitions never {disk}"
         ));
-        match image.look() {
+        match image.inspect() {
             Allocation::Frozen(_) => assert!(fits, "{mib}"),
             Allocation::Unknown(reason) => {
                 assert!(
@@ -515,7 +515,7 @@ fn a_file_system_that_does_not_fit_its_partition_is_not_believed() {
     let small = Image::new("ext4", "-F -b 4096", false);
     let file = File::options().write(true).open(&small.disk).unwrap();
     file.set_len(800 * MIB).unwrap();
-    let look = look(&small.disk, 800 * MIB);
+    let look = inspect(&small.disk, 800 * MIB);
     assert!(
         matches!(look, Allocation::Unknown(Unknown::Unfit { .. })),
         "{look:?}"
@@ -532,14 +532,14 @@ fn a_table_of_logical_partitions_that_lies_in_a_partition_is_not_left_out() {
         "printf 'label: dos\\n{script}' | sfdisk --quiet {}",
         disk.display()
     ));
-    let look = |disk: &Path| {
+    let count = |disk: &Path| {
         let open = OpenDisk::open(disk).unwrap();
         reading::places(&Tools::within(TIMEOUT), &open, 64 * MIB).map(|places| places.len())
     };
-    assert_eq!(look(&disk), Ok(3));
+    assert_eq!(count(&disk), Ok(3));
     // The primary partition now reaches over the first table of the chain.
     let file = File::options().write(true).open(&disk).unwrap();
     file.write_all_at(&39_000_u32.to_le_bytes(), 446 + 12)
         .unwrap();
-    assert_eq!(look(&disk), Err(Unknown::Overlap));
+    assert_eq!(count(&disk), Err(Unknown::Overlap));
 }

@@ -110,7 +110,7 @@ pub(crate) struct Tools {
 pub(crate) struct Ended {
     pub(crate) code: i32,
     /// The beginning of what it wrote to standard error. Bytes of the disk may be in it: it is searched, and never shown.
-    pub(crate) complaints: String,
+    pub(crate) errors: String,
 }
 
 /// A program gave no answer.
@@ -161,14 +161,14 @@ impl Tools {
             .map_err(|error| failed(format!("could not be started ({error})")))?;
         let output = child.stdout.take().expect("its output is a pipe");
         let errors = child.stderr.take().expect("its errors are a pipe");
-        let complaints = std::thread::scope(|scope| {
-            let complaints = scope.spawn(|| beginning(errors));
+        let errors = std::thread::scope(|scope| {
+            let errors = scope.spawn(|| beginning(errors));
             for_lines(output, &mut take);
-            complaints.join().unwrap_or_default()
+            errors.join().unwrap_or_default()
         });
         let status = child.wait().map_err(|error| failed(error.to_string()))?;
         match status.code() {
-            Some(code) if code < NO_ANSWER => Ok(Ended { code, complaints }),
+            Some(code) if code < NO_ANSWER => Ok(Ended { code, errors }),
             _ => Err(failed(format!("ended with {status}"))),
         }
     }
@@ -218,7 +218,7 @@ impl Tools {
 fn in_sandbox(command: &mut Command, disk: &File, reach: Reach) -> io::Result<Child> {
     std::thread::scope(|scope| {
         let started = scope.spawn(|| {
-            sandbox::enter(disk, reach)?;
+            sandbox::apply(disk, reach)?;
             command.spawn()
         });
         started
@@ -253,7 +253,7 @@ fn found(tool: Tool) -> Result<PathBuf, ToolError> {
     } = tool;
     let mut paths = FOLDERS.iter().map(|folder| Path::new(folder).join(program));
     paths.find(|path| path.is_file()).ok_or_else(|| {
-        tell_once(program, package);
+        warn_once(program, package);
         ToolError::Missing { program, package }
     })
 }
@@ -271,7 +271,7 @@ fn words(tool: Tool, disk: &OpenDisk, arguments: &[&str]) -> String {
 }
 
 /// Each disk of each attempt would say the same.
-fn tell_once(program: &'static str, package: &'static str) {
+fn warn_once(program: &'static str, package: &'static str) {
     static TOLD: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     let is_news = TOLD
         .lock()
@@ -315,7 +315,7 @@ mod tests {
         let (ended, heard) =
             shell("printf 'a\\nb\\n'; cat /dev/fd/0; echo odd >&2; exit 3").unwrap();
         assert_eq!(heard, ["a", "b", "the disk"]);
-        assert_eq!((ended.code, ended.complaints.as_str()), (3, "odd\n"));
+        assert_eq!((ended.code, ended.errors.as_str()), (3, "odd\n"));
 
         let (_directory, disk) = disk("");
         let tools = Tools::within(Duration::from_secs(60));
@@ -383,7 +383,7 @@ mod tests {
             let ended = tools.run(bash, &disk, &["-c", &script], |_| {}).unwrap();
             let is_refused = ["Permission denied", "Operation not permitted"]
                 .iter()
-                .any(|words| ended.complaints.contains(words));
+                .any(|words| ended.errors.contains(words));
             assert!(ended.code != 0 && is_refused, "{script}: {ended:?}");
         }
     }

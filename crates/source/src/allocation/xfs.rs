@@ -118,7 +118,7 @@ fn ask(
     }
     arguments.push(INPUT);
     let ended = tools.lines(XFS_DB, device, &arguments, take)?;
-    let is_damaged = OF_DAMAGE.iter().any(|part| ended.complaints.contains(part));
+    let is_damaged = OF_DAMAGE.iter().any(|part| ended.errors.contains(part));
     if is_damaged {
         return Err(Unknown::Damaged(KIND));
     }

@@ -86,7 +86,7 @@ impl TargetWriter {
         &self,
         size_bytes: u64,
         chunk_bytes: u32,
-        tell: &(impl Fn(Found) -> Result<(), TransferError> + Sync),
+        report: &(impl Fn(Found) -> Result<(), TransferError> + Sync),
     ) -> Result<(), TransferError> {
         let chunks = ChunkRange::new(0, size_bytes.div_ceil(u64::from(chunk_bytes)));
         let next = AtomicU64::new(0);
@@ -99,7 +99,7 @@ impl TargetWriter {
                 if piece.is_empty() {
                     return Ok(());
                 }
-                reader.read(piece, tell)?;
+                reader.read(piece, report)?;
             }
         };
         let threads =
@@ -124,7 +124,7 @@ impl TargetWriter {
         chunk_bytes: u32,
         ranges: &[ChunkRange],
         most_bytes: u64,
-        tell: &impl Fn(Found) -> Result<(), TransferError>,
+        report: &impl Fn(Found) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         self.storage.drop_cache(0, size_bytes);
         let mut reader = Reader::new(self, size_bytes, chunk_bytes);
@@ -132,7 +132,7 @@ impl TargetWriter {
             let mut left = *range;
             while !left.is_empty() && reader.bytes_read < most_bytes {
                 let (piece, rest) = left.split(PIECE);
-                reader.read(piece, tell)?;
+                reader.read(piece, report)?;
                 left = rest;
             }
         }
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
     fn read(
         &mut self,
         chunks: ChunkRange,
-        tell: &impl Fn(Found) -> Result<(), TransferError>,
+        report: &impl Fn(Found) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let failed = |error| TransferError::target("read", &self.target.path, error);
         let storage = &self.target.storage;
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
                 self.bytes_read += bytes.len() as u64;
                 (next.into(), Chunk::of(bytes))
             };
-            tell(Found { chunks, chunk })?;
+            report(Found { chunks, chunk })?;
             next = chunks.end();
         }
         Ok(())

@@ -118,7 +118,7 @@ impl Medium {
     }
 
     /// The process that had the medium open is gone; what it wrote the operating system still has.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn release(&self) {
         self.state().life += 1;
     }
 

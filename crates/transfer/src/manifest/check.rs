@@ -131,7 +131,7 @@ impl<'a, C: Content> Disk<'a, C> {
         expected: &Chunk,
     ) -> Result<(), ManifestError> {
         let (offset, length) = head.place(chunk);
-        if self.look(offset, length)? == *expected {
+        if self.content_at(offset, length)? == *expected {
             return Ok(());
         }
         Err(ManifestError::Differs {
@@ -147,7 +147,7 @@ impl<'a, C: Content> Disk<'a, C> {
         while offset < self.content.length() {
             let length =
                 u32::try_from(self.content.length() - offset).map_or(piece, |left| left.min(piece));
-            if self.look(offset, length)? != Chunk::Zero {
+            if self.content_at(offset, length)? != Chunk::Zero {
                 return Err(ManifestError::DataBehindEnd {
                     path: self.path.display().to_string(),
                     offset,
@@ -159,7 +159,7 @@ impl<'a, C: Content> Disk<'a, C> {
     }
 
     /// What lies there.
-    fn look(&mut self, offset: u64, length: u32) -> Result<Chunk, ManifestError> {
+    fn content_at(&mut self, offset: u64, length: u32) -> Result<Chunk, ManifestError> {
         if self.content.is_hole(offset, length) {
             return Ok(Chunk::Zero);
         }

@@ -172,7 +172,7 @@ impl Disks {
         self.disks.iter().try_for_each(Disk::flush)?;
         self.window().in_flush = 0;
         self.room.notify_waiters();
-        self.tell(status);
+        self.report(status);
         Ok(())
     }
 
@@ -203,11 +203,11 @@ impl Disks {
             self.find(disk.index)?
                 .conclude(disk, self.admission.checksum)?;
         }
-        self.tell(status);
+        self.report(status);
         Ok(())
     }
 
-    fn tell(&self, status: &watch::Sender<ReceiveStatus>) {
+    fn report(&self, status: &watch::Sender<ReceiveStatus>) {
         let disks = self.status();
         status.send_if_modified(|status| {
             let has_changed = status.disks != disks;
@@ -302,8 +302,8 @@ mod tests {
         assert_eq!(until_it_waits(&mut written).await, 0);
         // Whoever waits when the admission ends is let go.
         disks.cancel.cancel();
-        let let_go = written.recv().await.unwrap();
-        assert!(matches!(let_go, Err(TransferError::Fenced { .. })));
+        let released = written.recv().await.unwrap();
+        assert!(matches!(released, Err(TransferError::Fenced { .. })));
         before
     }
 

@@ -174,8 +174,9 @@ async fn welcome(
         let disks = admitted(shared)?;
         check_ticket(&ticket, &disks)?;
         let answer = measure(connection).await;
-        let told = tokio::time::timeout(HELLO_TIMEOUT, control::write(to_sender, &answer)).await;
-        match (told, first_message(from_sender).await?) {
+        let answered =
+            tokio::time::timeout(HELLO_TIMEOUT, control::write(to_sender, &answer)).await;
+        match (answered, first_message(from_sender).await?) {
             (Ok(Ok(())), Some(next)) => body = next,
             _ => return Ok(None),
         }
@@ -215,7 +216,7 @@ async fn welcome(
     let offers = offered.clone();
     let begun = blocking(move || Session::begin(&of_session, disks, address, transport, &offers));
     let session = begun.await?;
-    if let Err(error) = tell_present(&session, &offered, to_sender).await {
+    if let Err(error) = report_present(&session, &offered, to_sender).await {
         shared.leave(&session);
         return Err(error);
     }
@@ -280,7 +281,7 @@ async fn measure(connection: &mut impl Accepted) -> ToSender {
 }
 
 /// What is durably here, disk by disk and page by page.
-async fn tell_present(
+async fn report_present(
     session: &Session,
     offered: &[OfferedDisk],
     to_sender: &mut impl SendStream,
@@ -289,13 +290,13 @@ async fn tell_present(
         version: VERSION,
         chunk_bytes: session.disks.chunk_bytes,
     };
-    session.tell(to_sender, &welcome).await?;
+    session.send(to_sender, &welcome).await?;
     for offer in offered {
         let mut next = Some(ChunkIndex(0));
         while let Some(first) = next {
             let (of_page, index) = (Arc::clone(&session.disks), offer.index);
             let (page, after) = blocking(move || of_page.find(index)?.page(first)).await?;
-            session.tell(to_sender, &ToSender::Present(page)).await?;
+            session.send(to_sender, &ToSender::Present(page)).await?;
             next = after;
         }
         let index = offer.index;
@@ -303,11 +304,11 @@ async fn tell_present(
         for part in unchanged.chunks(PAGE_RANGES) {
             let chunks = part.to_vec();
             session
-                .tell(to_sender, &ToSender::Unchanged { index, chunks })
+                .send(to_sender, &ToSender::Unchanged { index, chunks })
                 .await?;
         }
     }
-    session.tell(to_sender, &ToSender::PresentEnd).await
+    session.send(to_sender, &ToSender::PresentEnd).await
 }
 
 fn check_ticket(bytes: &[u8], disks: &Disks) -> Result<(), TransferError> {

@@ -107,7 +107,7 @@ impl Session {
     }
 
     /// Writes a message to the sender.
-    pub(super) async fn tell(
+    pub(super) async fn send(
         &self,
         to_sender: &mut impl SendStream,
         message: &ToSender,
@@ -130,9 +130,9 @@ impl Session {
         let mut streams = JoinSet::new();
         let (mut started, mut finished) = (0_u32, 0_u32);
         let mut sent: Option<Sent> = None;
-        let (heard, mut hears) = oneshot::channel();
+        let (received, mut receives) = oneshot::channel();
         // Reading a message must not be dropped half way, so it is one future that lives across the turns of the loop.
-        let mut listening = Box::pin(self.listen(shared, from_sender, heard));
+        let mut listening = Box::pin(self.listen(shared, from_sender, received));
         loop {
             // A message to the sender is never dropped half way either: nothing that ends the session interrupts a turn.
             tokio::select! {
@@ -155,7 +155,7 @@ impl Session {
                     finished += 1;
                 }
                 ended = &mut listening => return Err(ended),
-                Ok(message) = &mut hears, if sent.is_none() => sent = Some(message),
+                Ok(message) = &mut receives, if sent.is_none() => sent = Some(message),
                 changed = status.changed() => {
                     changed.map_err(|_| self.lost(&"the receiver ends"))?;
                     let durable: Vec<_> = {
@@ -163,7 +163,7 @@ impl Session {
                         status.disks.iter().map(|disk| (disk.index, disk.bytes_durable)).collect()
                     };
                     for (index, bytes) in durable {
-                        self.tell(to_sender, &ToSender::Durable { index, bytes }).await?;
+                        self.send(to_sender, &ToSender::Durable { index, bytes }).await?;
                     }
                 }
             }
@@ -172,7 +172,7 @@ impl Session {
                 && finished == started
             {
                 self.conclude(shared, disks.clone()).await?;
-                return self.tell(to_sender, &ToSender::Received).await;
+                return self.send(to_sender, &ToSender::Received).await;
             }
         }
     }
@@ -182,7 +182,7 @@ impl Session {
         &self,
         shared: &Shared,
         from_sender: &mut impl RecvStream,
-        heard: oneshot::Sender<Sent>,
+        received: oneshot::Sender<Sent>,
     ) -> TransferError {
         let sent = loop {
             match control::read(from_sender).await {
@@ -201,7 +201,7 @@ impl Session {
             }
         };
         // The session that waits for it goes on to hear the end of the connection.
-        let _waits = heard.send(sent);
+        let _waits = received.send(sent);
         match control::read_body(from_sender).await {
             Ok(_) => TransferError::Protocol("a message came after the last".to_owned()),
             Err(error) => error.at(&self.address),
@@ -213,7 +213,7 @@ impl Session {
         shared: &Arc<Shared>,
         disks: Vec<SentDisk>,
     ) -> Result<(), TransferError> {
-        let (session, tell) = (Arc::clone(self), shared.status.clone());
-        blocking(move || session.disks.conclude(&disks, &tell)).await
+        let (session, status) = (Arc::clone(self), shared.status.clone());
+        blocking(move || session.disks.conclude(&disks, &status)).await
     }
 }

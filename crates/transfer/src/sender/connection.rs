@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use transport::{Connection, Control, MOST_STREAMS, RecvStream, SendStream};
 
 use super::compression_controller::{CompressionController, Processors};
-use super::first_look::FirstLook;
+use super::inspection::Inspection;
 use super::producer::{Counters, Disk, Ready, Shared, produce};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
@@ -60,11 +60,11 @@ pub(super) async fn run<C: Connection>(
     (mut to_receiver, mut from_receiver): Control<C>,
     choice: Choice,
     config: &SendConfig,
-    first_look: &Arc<FirstLook>,
+    inspection: &Arc<Inspection>,
     progress: &watch::Sender<SendProgress>,
     cancel: CancellationToken,
 ) -> Result<SendReport, TransferError> {
-    let readers = open(config, first_look).await?;
+    let readers = open(config, inspection).await?;
     let lost = |error: &dyn std::fmt::Display| lost(config, error);
     let disks = greet(
         config,
@@ -81,7 +81,7 @@ pub(super) async fn run<C: Connection>(
         transport: Some(choice),
         bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
         bytes_durable: present.iter().sum(),
-        copied_free_space: first_look.copied(),
+        copied_free_space: inspection.copied(),
         ..SendProgress::default()
     });
     let shared = Arc::new(Shared {
@@ -98,11 +98,11 @@ pub(super) async fn run<C: Connection>(
     let sending = async {
         let sent = tokio::select! {
             biased;
-            sent = stream_all(client, config, &shared, first_look, &mut to_receiver) => sent,
+            sent = stream_all(client, config, &shared, inspection, &mut to_receiver) => sent,
             () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
-            written = written(&shared, first_look), if config.ends_at_a_write => Err(written),
+            written = written(&shared, inspection), if config.ends_at_a_write => Err(written),
         };
         match sent {
             Err(error) => error,
@@ -117,7 +117,7 @@ pub(super) async fn run<C: Connection>(
         biased;
         ended = &mut listening => ended?,
         failed = sending => return Err(last_word(failed, listening).await),
-        () = tell(progress, &shared) => {}
+        () = report(progress, &shared) => {}
     }
     let mut last = progress.borrow().clone();
     shared.counters.copy_to(&mut last);
@@ -145,31 +145,31 @@ async fn stalled(moved: impl Fn() -> u64, patience: Duration) {
     }
 }
 
-/// Ends when a disk has been written since the first look.
-async fn written(shared: &Arc<Shared>, first_look: &Arc<FirstLook>) -> TransferError {
+/// Ends when a disk has been written since the inspection.
+async fn written(shared: &Arc<Shared>, inspection: &Arc<Inspection>) -> TransferError {
     loop {
         tokio::time::sleep(WRITE_INTERVAL).await;
-        let (shared, first_look) = (Arc::clone(shared), Arc::clone(first_look));
-        let looked = blocking(move || moments(&shared, &first_look, Consistency::Crash)).await;
-        if let Err(error) = looked {
+        let (shared, inspection) = (Arc::clone(shared), Arc::clone(inspection));
+        let inspected = blocking(move || moments(&shared, &inspection, Consistency::Crash)).await;
+        if let Err(error) = inspected {
             return error;
         }
     }
 }
 
-/// The moment of each disk's copy, from the first look until now.
+/// The moment of each disk's copy, from the inspection until now.
 ///
 /// # Errors
 /// [`TransferError::Written`], where one that is not one moment in time is not wanted.
 fn moments(
     shared: &Shared,
-    first_look: &FirstLook,
+    inspection: &Inspection,
     consistency: Consistency,
 ) -> Result<Vec<Moment>, TransferError> {
     let disks = shared.disks.iter().enumerate();
     let moments =
         disks.map(
-            |(position, disk)| match first_look.moment_of(position, disk.reader.observe()) {
+            |(position, disk)| match inspection.moment_of(position, disk.reader.observe()) {
                 Moment::Several if consistency == Consistency::Crash => {
                     Err(TransferError::Written {
                         path: disk.reader.path().to_owned(),
@@ -205,17 +205,17 @@ fn lost(config: &SendConfig, error: &dyn std::fmt::Display) -> TransferError {
     }
 }
 
-/// Every disk, and the fingerprint that it still has since the first look.
+/// Every disk, and the fingerprint that it still has since the inspection.
 async fn open(
     config: &SendConfig,
-    first_look: &Arc<FirstLook>,
+    inspection: &Arc<Inspection>,
 ) -> Result<Vec<(SourceReader, Option<ContentFingerprint>)>, TransferError> {
     let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
-    let (bad_sectors, first_look) = (config.bad_sectors, Arc::clone(first_look));
+    let (bad_sectors, inspection) = (config.bad_sectors, Arc::clone(inspection));
     blocking(move || {
         let opened = disks.iter().enumerate().map(|(position, disk)| {
             let reader = SourceReader::open(&*sources, &disk.path, disk.size_bytes, bad_sectors)?;
-            let fingerprint = first_look.fingerprint_of(position);
+            let fingerprint = inspection.fingerprint_of(position);
             let still = fingerprint.filter(|_| reader.observe().fingerprint() == fingerprint);
             Ok((reader, still))
         });
@@ -295,7 +295,7 @@ async fn greet(
             .map_err(|_| lost(config, &"the receiver does not go on"))?
             .map_err(|error| error.at(&config.receiver.to_string()))?;
         match message {
-            ToSender::Present(page) => disks = blocking(move || enter(page, disks)).await?,
+            ToSender::Present(page) => disks = blocking(move || record(page, disks)).await?,
             ToSender::Unchanged { index, chunks } => {
                 let disk = disks.iter_mut().find(|disk| disk.index == index);
                 disk.ok_or_else(|| out_of_turn("welcomed"))?
@@ -313,9 +313,9 @@ async fn greet(
 }
 
 /// Enters a part of what the receiver has.
-fn enter(page: Page, disks: Vec<Disk>) -> Result<Vec<Disk>, TransferError> {
+fn record(page: Page, disks: Vec<Disk>) -> Result<Vec<Disk>, TransferError> {
     let disk = disks.iter().find(|disk| disk.index == page.index);
-    if disk.map_or(Ok(false), |disk| disk.enter(&page))? {
+    if disk.map_or(Ok(false), |disk| disk.record_page(&page))? {
         Ok(disks)
     } else {
         let what = format!("the receiver's disk {} has another size", page.index);
@@ -332,24 +332,24 @@ fn out_of_turn(what: &str) -> TransferError {
 /// What is to be looked at, from the file systems' own word on where data is and on what they do not use.
 async fn claims(
     shared: &Arc<Shared>,
-    first_look: &Arc<FirstLook>,
+    inspection: &Arc<Inspection>,
 ) -> Result<Cursor, TransferError> {
-    let (shared, first_look) = (Arc::clone(shared), Arc::clone(first_look));
+    let (shared, inspection) = (Arc::clone(shared), Arc::clone(inspection));
     blocking(move || {
         let claims = shared
             .disks
             .iter()
             .enumerate()
             .flat_map(|(position, disk)| {
-                let look_at = disk.begin_pass();
-                let left_out = disk.size_bytes - disk.bytes_of(&look_at);
+                let to_inspect = disk.begin_pass();
+                let left_out = disk.size_bytes - disk.bytes_of(&to_inspect);
                 Counters::add(&shared.counters.equal, left_out);
                 let claims = |data: &[ByteRange]| {
                     let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
-                    plan::only(all, &look_at)
+                    plan::only(all, &to_inspect)
                 };
                 let data = disk.reader.extents();
-                let used = claims(&chunks::without(&data, first_look.free_space_of(position)));
+                let used = claims(&chunks::without(&data, inspection.free_space_of(position)));
                 let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
                 Counters::add(&shared.counters.free, free);
                 used
@@ -364,10 +364,10 @@ async fn stream_all(
     client: &impl Connection,
     config: &SendConfig,
     shared: &Arc<Shared>,
-    first_look: &Arc<FirstLook>,
+    inspection: &Arc<Inspection>,
     to_receiver: &mut impl SendStream,
 ) -> Result<(), TransferError> {
-    let cursor = Arc::new(claims(shared, first_look).await?);
+    let cursor = Arc::new(claims(shared, inspection).await?);
     let bytes = shared.counters.free.load(Ordering::Relaxed);
     if bytes > 0 {
         control::write(to_receiver, &ToReceiver::LeftOut { bytes })
@@ -400,15 +400,15 @@ async fn stream_all(
             Err(error) => return Err(error),
         }
     }
-    let (finished, first_look) = (Arc::clone(shared), Arc::clone(first_look));
+    let (finished, inspection) = (Arc::clone(shared), Arc::clone(inspection));
     let consistency = config.consistency;
     let disks = blocking(move || {
         finished
             .disks
             .iter()
             .try_for_each(|disk| disk.reader.check_size())?;
-        let moments = moments(&finished, &first_look, consistency)?;
-        first_look.check_free_space()?;
+        let moments = moments(&finished, &inspection, consistency)?;
+        inspection.check_free_space()?;
         let disks = roots(&finished)?.into_iter().zip(moments);
         let disks = disks.map(|((index, root), moment)| SentDisk {
             index,
@@ -499,7 +499,7 @@ async fn listen(
     }
 }
 
-async fn tell(progress: &watch::Sender<SendProgress>, shared: &Shared) {
+async fn report(progress: &watch::Sender<SendProgress>, shared: &Shared) {
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         interval.tick().await;

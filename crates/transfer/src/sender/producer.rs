@@ -42,7 +42,7 @@ pub(super) struct Disk {
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
     /// How many chunks were looked at; the plan has each once.
-    looked_at: AtomicU64,
+    inspected: AtomicU64,
 }
 
 impl Disk {
@@ -64,13 +64,13 @@ impl Disk {
             size_bytes,
             chunk_bytes,
             known: Mutex::new(ChunkHashes::spilling(size_bytes, chunk_bytes, scratch)),
-            looked_at: AtomicU64::new(0),
+            inspected: AtomicU64::new(0),
         }
     }
 
     /// Enters what the receiver has; `false` if it does not fit.
-    pub(super) fn enter(&self, page: &Page) -> Result<bool, TransferError> {
-        page.enter(&mut self.known())
+    pub(super) fn record_page(&self, page: &Page) -> Result<bool, TransferError> {
+        page.record(&mut self.known())
             .map_err(TransferError::Scratch)
     }
 
@@ -91,11 +91,11 @@ impl Disk {
     /// The chunks to look at. The others count as looked at: they are what the receiver has.
     pub(super) fn begin_pass(&self) -> Vec<ChunkRange> {
         let known = self.known();
-        let look_at = self.candidates.to_look_at(&known, &self.unchanged);
-        let chunks: u64 = look_at.iter().map(|range| range.count).sum();
-        self.looked_at
+        let to_inspect = self.candidates.to_inspect(&known, &self.unchanged);
+        let chunks: u64 = to_inspect.iter().map(|range| range.count).sum();
+        self.inspected
             .fetch_add(known.chunks() - chunks, Ordering::Relaxed);
-        look_at
+        to_inspect
     }
 
     /// Bytes of ranges of chunks, of which the disk's last may be short.
@@ -117,7 +117,7 @@ impl Disk {
     }
 
     /// Notes what a chunk is, and what can't be read of it; `true` if that is what the receiver has.
-    fn look_at(
+    fn record(
         &self,
         chunk: ChunkIndex,
         found: Chunk,
@@ -135,23 +135,23 @@ impl Disk {
         if known.unreadable_ranges() > MOST_UNREADABLE_RANGES {
             return Err(self.reader.fails_as_a_whole().into());
         }
-        self.looked_at.fetch_add(1, Ordering::Relaxed);
+        self.inspected.fetch_add(1, Ordering::Relaxed);
         Ok(is_present)
     }
 
     /// Notes a hole; answers with the parts of it that the receiver does not have.
-    fn look_at_hole(&self, hole: ChunkRange) -> Vec<ChunkRange> {
+    fn record_hole(&self, hole: ChunkRange) -> Vec<ChunkRange> {
         let mut known = self.known();
         let missing = plan::zeros_to_send(&known, hole);
         known.set_zero(hole);
-        self.looked_at.fetch_add(hole.count, Ordering::Relaxed);
+        self.inspected.fetch_add(hole.count, Ordering::Relaxed);
         missing
     }
 
     /// The root, once every chunk was looked at.
     pub(super) fn root(&self) -> Result<Option<Hash>, TransferError> {
         let mut known = self.known();
-        if self.looked_at.load(Ordering::Relaxed) < known.chunks() {
+        if self.inspected.load(Ordering::Relaxed) < known.chunks() {
             return Ok(None);
         }
         known.root().map_err(TransferError::Scratch)
@@ -267,7 +267,7 @@ pub(super) async fn produce(
                     let produced =
                         produce_chunk(&shared, disk, chunk, &mut packing, &queue).await?;
                     if let Some(ended) = same.note(chunk, matches!(produced, Produced::Same)) {
-                        tell_same(&shared, disk, ended, &queue).await?;
+                        report_same(&shared, disk, ended, &queue).await?;
                     }
                     let now = Instant::now();
                     if let Produced::Data(queued) = produced
@@ -278,7 +278,7 @@ pub(super) async fn produce(
                     last = now;
                 }
                 if let Some(ended) = same.0 {
-                    tell_same(&shared, disk, ended, &queue).await?;
+                    report_same(&shared, disk, ended, &queue).await?;
                 }
             }
         }
@@ -303,7 +303,7 @@ async fn produce_hole(
     hole: ChunkRange,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
-    let missing = disk.look_at_hole(hole);
+    let missing = disk.record_hole(hole);
     Counters::add(&shared.counters.zero, disk.bytes_of(&[hole]));
     for chunks in missing {
         let disk = disk.index;
@@ -313,7 +313,7 @@ async fn produce_hole(
 }
 
 /// Tells the receiver, if it wants to know, that it has these chunks as they are.
-async fn tell_same(
+async fn report_same(
     shared: &Shared,
     disk: &Disk,
     chunks: ChunkRange,
@@ -369,7 +369,7 @@ async fn produce_chunk(
     let unreadable = disk.reader.read(offset, buffer.as_mut_slice())?;
     Counters::add(&shared.counters.read, u64::from(length));
     let found = Chunk::of(buffer.as_ref());
-    if disk.look_at(chunk, found, &unreadable)? {
+    if disk.record(chunk, found, &unreadable)? {
         Counters::add(&shared.counters.equal, u64::from(length));
         return Ok(Produced::Same);
     }

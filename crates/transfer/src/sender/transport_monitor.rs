@@ -15,10 +15,10 @@ use super::choice::{self, Connected, Probed, Reached};
 use super::{Choice, Preference, Reason, SendConfig, SendProgress};
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(2);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks in a row that tell of trouble. In so much time a connection that lives has shown that it does, also when it is quiet.
-const LOOKS: u32 = 3;
+const SAMPLES: u32 = 3;
 
 /// No measurement sooner than this after a connection has begun: the rate of its beginning says little.
 const FIRST_PAUSE: Duration = Duration::from_secs(8);
@@ -44,8 +44,8 @@ struct Watch {
     heard: Option<u64>,
     /// Most bytes in a look.
     best: u64,
-    slow_looks: u32,
-    silent_looks: u32,
+    slow_samples: u32,
+    silent_samples: u32,
     pause: Duration,
     next: Duration,
     routine: Duration,
@@ -62,8 +62,8 @@ impl Watch {
             wire: 0,
             heard: None,
             best: 0,
-            slow_looks: 0,
-            silent_looks: 0,
+            slow_samples: 0,
+            silent_samples: 0,
             pause,
             next: pause,
             routine: ROUTINE,
@@ -71,19 +71,19 @@ impl Watch {
     }
 
     /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the transport knows.
-    fn look(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<ProbeReason> {
+    fn sample(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<ProbeReason> {
         let taken = wire.saturating_sub(self.wire);
         let is_silent = heard.is_some() && heard == self.heard;
         self.best = self.best.max(taken);
-        self.slow_looks = in_a_row(self.slow_looks, taken < self.best / 2);
-        self.silent_looks = in_a_row(self.silent_looks, is_silent);
+        self.slow_samples = in_a_row(self.slow_samples, taken < self.best / 2);
+        self.silent_samples = in_a_row(self.silent_samples, is_silent);
         (self.wire, self.heard) = (wire, heard);
-        if self.silent_looks >= LOOKS {
+        if self.silent_samples >= SAMPLES {
             // Trying to connect costs nothing, and whoever is silent for good breaks soon.
-            self.silent_looks = 0;
+            self.silent_samples = 0;
             return Some(ProbeReason::Silent);
         }
-        let is_due = self.slow_looks >= LOOKS || now >= self.routine;
+        let is_due = self.slow_samples >= SAMPLES || now >= self.routine;
         if !is_due || now < self.next {
             return None;
         }
@@ -91,13 +91,13 @@ impl Watch {
         self.next = now + self.pause;
         self.routine = now + ROUTINE.max(self.pause);
         // What it carries now is what it is measured by from here on.
-        (self.best, self.slow_looks) = (0, 0);
+        (self.best, self.slow_samples) = (0, 0);
         Some(ProbeReason::Slow)
     }
 }
 
-fn in_a_row(looks: u32, is_so: bool) -> u32 {
-    if is_so { looks + 1 } else { 0 }
+fn in_a_row(samples: u32, is_so: bool) -> u32 {
+    if is_so { samples + 1 } else { 0 }
 }
 
 /// Ends when the other transport would serve better, with a connection over it.
@@ -114,9 +114,10 @@ pub(super) async fn until_another_serves_better<T: Transport>(
     let began = Instant::now();
     let mut watch = Watch::new(present.reason.is_a_move());
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
         let seen = progress.borrow().clone();
-        let Some(why) = watch.look(began.elapsed(), seen.bytes_wire, client.heard()) else {
+        let Some(why) = watch.sample(began.elapsed(), seen.bytes_wire, client.packets_received())
+        else {
             continue;
         };
         let left = seen.bytes_total.saturating_sub(seen.bytes_durable);
@@ -184,7 +185,7 @@ mod tests {
         for now in (from..until).step_by(2) {
             let wire = watch.wire + 2 * bytes_per_sec;
             let heard = watch.heard.unwrap_or(0) + u64::from(is_heard);
-            let reason = watch.look(Duration::from_secs(now), wire, Some(heard));
+            let reason = watch.sample(Duration::from_secs(now), wire, Some(heard));
             reasons.extend(reason.map(|reason| (now, reason)));
         }
         reasons
@@ -224,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_falls_silent_is_probed_after_three_looks() {
+    fn one_that_falls_silent_is_probed_after_three_samples() {
         let mut silent = Watch::new(true);
         watch(&mut silent, 2, 10, 1_000, true);
         let reasons = watch(&mut silent, 10, 18, 1_000, false);
         assert_eq!(reasons, [(14, ProbeReason::Silent)]);
         let mut untold = Watch::new(false);
         for now in (2..20).step_by(2) {
-            let reason = untold.look(Duration::from_secs(now), 0, None);
+            let reason = untold.sample(Duration::from_secs(now), 0, None);
             assert_eq!(reason, None, "TCP tells nothing of what it hears");
         }
     }

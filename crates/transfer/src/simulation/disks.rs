@@ -113,7 +113,7 @@ fn what_is_known_to_be_bad_survives_power_failures_and_is_not_sent_again() {
         world.start_sender();
         for _ in 0..3 {
             world.rest(Duration::from_secs(2)).await.unwrap();
-            world.suffer(&dies).await.unwrap();
+            world.inject(&dies).await.unwrap();
         }
         let report = world.end(PATIENCE).await.unwrap();
         assert_eq!(
@@ -186,7 +186,7 @@ fn a_target_that_fails_a_write_or_a_flush_says_how_and_keeps_what_was_durable() 
             let mut world = World::new(plan(std::slice::from_ref(&fault))).await;
             world.start_sender();
             world.rest(Duration::from_secs(2)).await.unwrap();
-            world.suffer(&fault).await.unwrap();
+            world.inject(&fault).await.unwrap();
             // What it has promised it still has when power fails, half a write or not: its next start looks.
             world.rest(Duration::from_millis(900)).await.unwrap();
             world.kill_receiver(true);

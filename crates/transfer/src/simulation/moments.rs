@@ -61,7 +61,7 @@ fn receipts(seed: u64, consistency: Consistency, writer: Writer) -> Result<Vec<M
             held.push(root_of(&world.plan, 0));
             if let Some((pause, fault)) = faults.next() {
                 world.rest(pause / 4).await?;
-                world.suffer(&fault).await?;
+                world.inject(&fault).await?;
             }
         }
         world.end(PATIENCE).await?;

@@ -100,7 +100,7 @@ async fn read_by_a_pass_with_a_fall(world: &mut World) -> Result<u64, String> {
     let before = world.faults[0].bytes_read();
     world.start_sender();
     world.rest(Duration::from_secs(4)).await?;
-    world.suffer(&AGENT_DIES).await?;
+    world.inject(&AGENT_DIES).await?;
     let report = world.end(PATIENCE).await?;
     receipts_are_for_the_source(world, &report)?;
     let read = world.faults[0].bytes_read() - before;

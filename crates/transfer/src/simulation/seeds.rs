@@ -42,7 +42,7 @@ async fn live(world: &mut World) -> Result<(), String> {
             break;
         }
         losses += u64::from(fault.loses_writes());
-        world.suffer(&fault).await?;
+        world.inject(&fault).await?;
     }
     let bytes: u64 = world.plan.disks.iter().map(|disk| disk.len() as u64).sum();
     let limit = world.limit.borrow().unwrap_or(u64::MAX);
@@ -128,7 +128,7 @@ fn a_receiver_may_die_when_only_the_sender_has_seen_its_receipts() -> Result<(),
         while !world.is_sent() {
             world.rest(Duration::from_millis(1)).await?;
         }
-        world.suffer(&DIES).await?;
+        world.inject(&DIES).await?;
         let report = world.end(PATIENCE).await?;
         check(&mut world, &report, 1)
     })

@@ -247,7 +247,7 @@ impl World {
         })
     }
 
-    pub(super) async fn suffer(&mut self, fault: &Fault) -> Result<(), String> {
+    pub(super) async fn inject(&mut self, fault: &Fault) -> Result<(), String> {
         self.trace.note(|| format!("{fault:?}"));
         match fault {
             Fault::Cut => self.network.cut(),
@@ -323,7 +323,7 @@ impl World {
             if power_fails {
                 medium.crash(&self.random.fates());
             } else {
-                medium.let_go();
+                medium.release();
             }
         }
     }

@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// Datagrams that came from the receiver.
-    pub(crate) fn heard(&self) -> u64 {
+    pub(crate) fn packets_received(&self) -> u64 {
         let heard = |connection: &Connection| connection.stats().udp_rx.datagrams;
         heard(&self.first) + self.lock_others().iter().map(heard).sum::<u64>()
     }

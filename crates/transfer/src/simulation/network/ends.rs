@@ -36,7 +36,7 @@ impl transport::Connection for Client {
         Duration::ZERO
     }
 
-    fn heard(&self) -> Option<u64> {
+    fn packets_received(&self) -> Option<u64> {
         None
     }
 

@@ -15,7 +15,7 @@ use crate::cpu_pool::blocking;
 
 /// Of each disk, in their order.
 #[derive(Debug)]
-pub(crate) struct FirstLook {
+pub(crate) struct Inspection {
     seen: Vec<Seen>,
     copied: Arc<[CopiedFreeSpace]>,
     /// Whether what the kernel says of writes is all that is written.
@@ -34,7 +34,7 @@ struct Seen {
 ///
 /// # Errors
 /// None of the disks': what can't be looked at is copied as it is.
-pub(crate) async fn look(config: &SendConfig) -> Result<FirstLook, TransferError> {
+pub(crate) async fn inspect(config: &SendConfig) -> Result<Inspection, TransferError> {
     let (disks, sources) = (config.disks.clone(), Arc::clone(&config.sources));
     let change_tracking = config.change_tracking;
     blocking(move || {
@@ -48,7 +48,7 @@ pub(crate) async fn look(config: &SendConfig) -> Result<FirstLook, TransferError
                 path: disk.path,
             }
         });
-        Ok(FirstLook {
+        Ok(Inspection {
             seen: seen.collect(),
             copied: copied.into(),
             change_tracking,
@@ -66,7 +66,7 @@ fn free_space(disk: &SourceDisk, copied: &mut Vec<CopiedFreeSpace>) -> Option<Fr
     if disk.free_space == FreeSpace::Copy {
         return None;
     }
-    let (frozen, reason) = match allocation::look(&disk.path, disk.size_bytes) {
+    let (frozen, reason) = match allocation::inspect(&disk.path, disk.size_bytes) {
         Allocation::Frozen(frozen) => {
             let reason = frozen.copied().next();
             let reason = reason.map(|reason| format!("in a part of it, {reason}"));
@@ -84,7 +84,7 @@ fn free_space(disk: &SourceDisk, copied: &mut Vec<CopiedFreeSpace>) -> Option<Fr
     frozen
 }
 
-impl FirstLook {
+impl Inspection {
     /// Disks whose free space is copied in whole or in part, and why.
     pub(super) fn copied(&self) -> Arc<[CopiedFreeSpace]> {
         Arc::clone(&self.copied)
@@ -102,7 +102,7 @@ impl FirstLook {
         seen.observed.fingerprint()
     }
 
-    /// The moment of what was read of the disk at this position since the first look, if this is what is seen of it now.
+    /// The moment of what was read of the disk at this position since the inspection, if this is what is seen of it now.
     pub(super) fn moment_of(&self, position: usize, now: Observed) -> Moment {
         let first = self.seen.get(position);
         let moment = first.map_or(Moment::Unknown, |seen| seen.observed.until(now));
