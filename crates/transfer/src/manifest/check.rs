@@ -130,7 +130,7 @@ impl<'a, C: Content> Disk<'a, C> {
         chunk: ChunkIndex,
         expected: &Chunk,
     ) -> Result<(), ManifestError> {
-        let (offset, length) = head.place(chunk);
+        let (offset, length) = (chunk.offset(head.chunk_bytes), head.length_of(chunk));
         if self.content_at(offset, length)? == *expected {
             return Ok(());
         }

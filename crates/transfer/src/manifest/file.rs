@@ -43,11 +43,9 @@ impl Head {
         each.map(move |first| ChunkRange::new(first, PAGE).intersection(all))
     }
 
-    /// First byte and length of a chunk.
-    pub(super) fn place(&self, chunk: ChunkIndex) -> (u64, u32) {
-        let offset = chunk.offset(self.chunk_bytes);
-        let length = length_of(self.size_bytes, self.chunk_bytes, chunk);
-        (offset, length)
+    /// Bytes of a chunk.
+    pub(super) fn length_of(&self, chunk: ChunkIndex) -> u32 {
+        length_of(self.size_bytes, self.chunk_bytes, chunk)
     }
 
     /// The root in hexadecimal.
@@ -330,8 +328,7 @@ impl<R: Read> Reader<'_, R> {
         }
         let zeros = Chunk::Data(hash_of_zeros(head.chunk_bytes));
         let last = ChunkIndex(chunks.end().0 - 1);
-        let (_, last_length) = head.place(last);
-        let last_zeros = Chunk::Data(hash_of_zeros(last_length));
+        let last_zeros = Chunk::Data(hash_of_zeros(head.length_of(last)));
         if page.contains(&zeros) || page.last() == Some(&last_zeros) {
             return Err(self.damaged("a chunk of zeros is written as data"));
         }
