@@ -2,45 +2,35 @@
 
 use std::sync::{Arc, Mutex};
 
+use aligned_vec::{AVec, ConstAlign, avec};
+
 /// What block devices and file systems ask for at most.
 pub const ALIGNMENT: usize = 4096;
 
-#[repr(C, align(4096))]
-#[derive(Clone)]
-struct Block([u8; ALIGNMENT]);
-
 /// Bytes that begin at a multiple of 4096.
-pub struct AlignedBuffer {
-    blocks: Vec<Block>,
-}
+pub struct AlignedBuffer(AVec<u8, ConstAlign<ALIGNMENT>>);
 
 impl AlignedBuffer {
     /// A buffer of at least `bytes`, rounded up to whole blocks, filled with zeros.
     pub fn new(bytes: usize) -> Self {
-        Self {
-            blocks: vec![Block([0; ALIGNMENT]); bytes.div_ceil(ALIGNMENT)],
-        }
+        Self(avec![[ALIGNMENT]| 0; bytes.next_multiple_of(ALIGNMENT)])
     }
 
     /// All bytes.
     pub fn as_slice(&self) -> &[u8] {
-        let length = self.blocks.len() * ALIGNMENT;
-        // SAFETY: as in `as_mut_slice`.
-        unsafe { std::slice::from_raw_parts(self.blocks.as_ptr().cast(), length) }
+        &self.0
     }
 
     /// All bytes.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        let length = self.blocks.len() * ALIGNMENT;
-        // SAFETY: blocks are plain bytes without padding, one behind the other, and borrowed for as long as the slice.
-        unsafe { std::slice::from_raw_parts_mut(self.blocks.as_mut_ptr().cast(), length) }
+        &mut self.0
     }
 }
 
 impl std::fmt::Debug for AlignedBuffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AlignedBuffer")
-            .field("bytes", &(self.blocks.len() * ALIGNMENT))
+            .field("bytes", &self.0.len())
             .finish()
     }
 }

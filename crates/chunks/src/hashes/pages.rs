@@ -3,11 +3,12 @@
 //! The file is made when memory is full for the first time, lies in the directory that the caller names, takes 32 MiB for each TiB of data, and is gone with
 //! its process. It is read and written in pages, not mapped: what it holds belongs to the page cache, which the kernel takes back when it needs it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+
+use lru::LruCache;
 
 use super::Hash;
 use crate::ChunkIndex;
@@ -21,10 +22,8 @@ const IN_MEMORY: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct Pages {
-    in_memory: HashMap<u64, Page>,
+    in_memory: LruCache<u64, Page>,
     most_in_memory: usize,
-    /// Counts up with each use of a page.
-    uses: u64,
     directory: Option<PathBuf>,
     file: Option<File>,
 }
@@ -33,7 +32,6 @@ struct Page {
     hashes: Box<[Hash]>,
     /// Not yet in the file like this.
     is_changed: bool,
-    last_used: u64,
 }
 
 impl std::fmt::Debug for Page {
@@ -46,9 +44,8 @@ impl Pages {
     /// Without a directory everything stays in memory.
     pub(super) fn new(directory: Option<PathBuf>) -> Self {
         Self {
-            in_memory: HashMap::new(),
+            in_memory: LruCache::unbounded(),
             most_in_memory: IN_MEMORY,
-            uses: 0,
             directory,
             file: None,
         }
@@ -67,20 +64,15 @@ impl Pages {
     }
 
     fn page(&mut self, number: u64) -> io::Result<&mut Page> {
-        self.uses += 1;
-        if !self.in_memory.contains_key(&number) {
+        if !self.in_memory.contains(&number) {
             if self.in_memory.len() >= self.most_in_memory {
                 self.evict_oldest()?;
             }
             let page = self.load(number)?;
-            self.in_memory.insert(number, page);
+            self.in_memory.put(number, page);
         }
-        let page = self
-            .in_memory
-            .get_mut(&number)
-            .expect("the page has just been put there");
-        page.last_used = self.uses;
-        Ok(page)
+        let page = self.in_memory.get_mut(&number);
+        Ok(page.expect("the page has just been put there"))
     }
 
     /// Says where the file is that can't be used.
@@ -113,14 +105,13 @@ impl Pages {
         Ok(Page {
             hashes,
             is_changed: false,
-            last_used: 0,
         })
     }
 
     /// Makes room: the page that was not used for the longest time goes to the file.
     fn evict_oldest(&mut self) -> io::Result<()> {
-        let oldest = self.in_memory.iter().min_by_key(|(_, page)| page.last_used);
-        let (Some(directory), Some((&number, page))) = (&self.directory, oldest) else {
+        let (Some(directory), Some((&number, page))) = (&self.directory, self.in_memory.peek_lru())
+        else {
             return Ok(());
         };
         if page.is_changed {
@@ -132,7 +123,7 @@ impl Pages {
             file.write_all_at(page.hashes.as_flattened(), number * PAGE_BYTES)
                 .map_err(failed)?;
         }
-        self.in_memory.remove(&number);
+        self.in_memory.pop_lru();
         Ok(())
     }
 }
@@ -143,6 +134,8 @@ fn within(chunk: ChunkIndex) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
