@@ -260,15 +260,23 @@ impl ReceiveStatus {
 /// Where the disks of an instance are kept: its directory, or in tests what forgets or lies.
 pub(crate) trait Files: std::fmt::Debug + Send + Sync {
     /// Opens a disk with its chunk map.
-    fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<disk::Disk, TransferError>;
+    fn open(
+        &self,
+        spec: TargetDisk,
+        chunk_bytes: u32,
+    ) -> Result<disk::JournaledDisk, TransferError>;
 }
 
 #[derive(Debug)]
 struct Directory(PathBuf);
 
 impl Files for Directory {
-    fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<disk::Disk, TransferError> {
-        disk::Disk::open(&self.0, spec, chunk_bytes)
+    fn open(
+        &self,
+        spec: TargetDisk,
+        chunk_bytes: u32,
+    ) -> Result<disk::JournaledDisk, TransferError> {
+        disk::JournaledDisk::open(&self.0, spec, chunk_bytes)
     }
 }
 

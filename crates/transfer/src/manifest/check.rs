@@ -52,7 +52,7 @@ pub fn verify_content(
     // The manifest first and as a whole: what is wrong with it is not to be taken for a fault of the disk.
     let head = each_page(BufReader::new(&file), &name, |_, _, _| Ok(()))?;
     seek(&file, SeekFrom::Start(0)).map_err(|error| unreadable(manifest, error.into()))?;
-    let mut checked = Disk::new(content, disk, &head)?;
+    let mut checked = Checked::new(content, disk, &head)?;
     each_page(BufReader::new(&file), &name, |head, chunks, page| {
         page.iter()
             .zip(chunks.iter())
@@ -102,13 +102,13 @@ fn unreadable(path: &Path, source: io::Error) -> ManifestError {
     }
 }
 
-struct Disk<'a, C> {
+struct Checked<'a, C> {
     path: &'a Path,
     content: C,
     buffer: AlignedBuffer,
 }
 
-impl<'a, C: Content> Disk<'a, C> {
+impl<'a, C: Content> Checked<'a, C> {
     fn new(content: C, path: &'a Path, head: &Head) -> Result<Self, ManifestError> {
         if content.length() < head.size_bytes {
             return Err(ManifestError::Short {

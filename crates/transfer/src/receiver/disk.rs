@@ -24,7 +24,7 @@ use crate::protocol::{Page, SentDisk};
 use crate::unchanged::Unchanged;
 
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub(crate) struct JournaledDisk {
     pub(super) spec: TargetDisk,
     chunk_bytes: u32,
     writer: TargetWriter,
@@ -65,7 +65,7 @@ struct Wrong {
     first: Option<ChunkIndex>,
 }
 
-impl Disk {
+impl JournaledDisk {
     /// Opens file and map in the directory.
     pub(super) fn open(
         directory: &Path,

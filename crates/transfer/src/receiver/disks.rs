@@ -7,7 +7,7 @@ use domain::disk::DiskIndex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::disk::{Arriving, Disk};
+use super::disk::{Arriving, JournaledDisk};
 use super::{Admission, DiskStatus, Files, ReceiveStatus};
 use crate::TransferError;
 use crate::fence::{Fence, Right};
@@ -25,7 +25,7 @@ pub(super) struct Disks {
     /// Told when enough is written to be worth a flush.
     pub(super) wants_flush: Notify,
     pub(super) chunk_bytes: u32,
-    disks: Vec<Disk>,
+    disks: Vec<JournaledDisk>,
     flush_bytes: u64,
     /// Data streams of the present connection.
     streams: AtomicU32,
@@ -90,7 +90,7 @@ impl Disks {
     }
 
     /// The disk with this index.
-    pub(super) fn find(&self, index: DiskIndex) -> Result<&Disk, TransferError> {
+    pub(super) fn find(&self, index: DiskIndex) -> Result<&JournaledDisk, TransferError> {
         self.disks
             .iter()
             .find(|disk| disk.index() == index)
@@ -120,7 +120,7 @@ impl Disks {
         fence: &Fence,
         right: &Right,
         index: DiskIndex,
-        act: impl FnOnce(&Disk) -> Result<(), TransferError>,
+        act: impl FnOnce(&JournaledDisk) -> Result<(), TransferError>,
     ) -> Result<(), TransferError> {
         let disk = self.find(index)?;
         let _pass = fence.pass(right)?;
@@ -169,7 +169,7 @@ impl Disks {
             window.in_flush += std::mem::take(&mut window.waiting);
         }
         // What could not be flushed is still what a crash could lose: it leaves no room for more.
-        self.disks.iter().try_for_each(Disk::flush)?;
+        self.disks.iter().try_for_each(JournaledDisk::flush)?;
         self.window().in_flush = 0;
         self.room.notify_waiters();
         self.report(status);
@@ -178,7 +178,7 @@ impl Disks {
 
     /// Says in every map that nothing is under way.
     pub(super) fn close(&self) -> Result<(), TransferError> {
-        self.disks.iter().try_for_each(Disk::close)
+        self.disks.iter().try_for_each(JournaledDisk::close)
     }
 
     /// Compares every disk with the roots that the sender has found; with checksums only after the disks were read again.

@@ -20,7 +20,7 @@ use transport::{Connection, Control, MOST_STREAMS, RecvStream, SendStream};
 
 use super::compression_controller::{CompressionController, Processors};
 use super::inspection::Inspection;
-use super::producer::{Counters, Disk, Ready, Shared, produce};
+use super::producer::{Counters, DiskPass, Pass, Ready, produce};
 use super::{Choice, SendConfig, SendProgress, SendReport};
 use crate::TransferError;
 use crate::control;
@@ -76,7 +76,7 @@ pub(super) async fn run<C: Connection>(
     .await?;
 
     let chunk_bytes = disks.iter().map(|disk| disk.chunk_bytes).max().unwrap_or(0);
-    let present: Vec<u64> = disks.iter().map(Disk::present_bytes).collect();
+    let present: Vec<u64> = disks.iter().map(DiskPass::present_bytes).collect();
     progress.send_replace(SendProgress {
         transport: Some(choice),
         bytes_total: config.disks.iter().map(|disk| disk.size_bytes).sum(),
@@ -84,7 +84,7 @@ pub(super) async fn run<C: Connection>(
         copied_free_space: inspection.copied(),
         ..SendProgress::default()
     });
-    let shared = Arc::new(Shared {
+    let pass = Arc::new(Pass {
         disks,
         compression: config.compression,
         controller: Mutex::new((CompressionController::default(), Processors::new())),
@@ -93,16 +93,16 @@ pub(super) async fn run<C: Connection>(
         counters: Counters::default(),
         cancel,
     });
-    let listening = listen(&mut from_receiver, config, progress, &shared, present);
+    let listening = listen(&mut from_receiver, config, progress, &pass, present);
     tokio::pin!(listening);
     let sending = async {
         let sent = tokio::select! {
             biased;
-            sent = stream_all(client, config, &shared, inspection, &mut to_receiver) => sent,
-            () = stalled(|| shared.moved(), STALL_TIMEOUT) => Err(lost(&format!(
+            sent = stream_all(client, config, &pass, inspection, &mut to_receiver) => sent,
+            () = stalled(|| pass.moved(), STALL_TIMEOUT) => Err(lost(&format!(
                 "nothing was read or taken for {STALL_TIMEOUT:?}"
             ))),
-            written = written(&shared, inspection), if config.ends_at_a_write => Err(written),
+            written = written(&pass, inspection), if config.ends_at_a_write => Err(written),
         };
         match sent {
             Err(error) => error,
@@ -117,13 +117,13 @@ pub(super) async fn run<C: Connection>(
         biased;
         ended = &mut listening => ended?,
         failed = sending => return Err(last_word(failed, listening).await),
-        () = report(progress, &shared) => {}
+        () = report(progress, &pass) => {}
     }
     let mut last = progress.borrow().clone();
-    shared.counters.copy_to(&mut last);
+    pass.counters.copy_to(&mut last);
     last.bytes_durable = last.bytes_total;
     progress.send_replace(last.clone());
-    let report = Arc::clone(&shared);
+    let report = Arc::clone(&pass);
     let roots = blocking(move || roots(&report)).await?;
     Ok(SendReport {
         roots,
@@ -146,11 +146,11 @@ async fn stalled(moved: impl Fn() -> u64, patience: Duration) {
 }
 
 /// Ends when a disk has been written since the inspection.
-async fn written(shared: &Arc<Shared>, inspection: &Arc<Inspection>) -> TransferError {
+async fn written(pass: &Arc<Pass>, inspection: &Arc<Inspection>) -> TransferError {
     loop {
         tokio::time::sleep(WRITE_INTERVAL).await;
-        let (shared, inspection) = (Arc::clone(shared), Arc::clone(inspection));
-        let inspected = blocking(move || moments(&shared, &inspection, Consistency::Crash)).await;
+        let (pass, inspection) = (Arc::clone(pass), Arc::clone(inspection));
+        let inspected = blocking(move || moments(&pass, &inspection, Consistency::Crash)).await;
         if let Err(error) = inspected {
             return error;
         }
@@ -162,11 +162,11 @@ async fn written(shared: &Arc<Shared>, inspection: &Arc<Inspection>) -> Transfer
 /// # Errors
 /// [`TransferError::Written`], where one that is not one moment in time is not wanted.
 fn moments(
-    shared: &Shared,
+    pass: &Pass,
     inspection: &Inspection,
     consistency: Consistency,
 ) -> Result<Vec<Moment>, TransferError> {
-    let disks = shared.disks.iter().enumerate();
+    let disks = pass.disks.iter().enumerate();
     let moments =
         disks.map(
             |(position, disk)| match inspection.moment_of(position, disk.reader.observe()) {
@@ -231,7 +231,7 @@ async fn greet(
     readers: Vec<(SourceReader, Option<ContentFingerprint>)>,
     to_receiver: &mut impl SendStream,
     from_receiver: &mut impl RecvStream,
-) -> Result<Vec<Disk>, TransferError> {
+) -> Result<Vec<DiskPass>, TransferError> {
     let offered = config
         .disks
         .iter()
@@ -274,11 +274,11 @@ async fn greet(
             "the receiver wants chunks of {chunk_bytes} bytes"
         )));
     }
-    let mut disks: Vec<Disk> = readers
+    let mut disks: Vec<DiskPass> = readers
         .into_iter()
         .zip(&config.disks)
         .map(|((reader, fingerprint), disk)| {
-            Disk::new(
+            DiskPass::new(
                 disk.index,
                 reader,
                 fingerprint.is_some(),
@@ -313,7 +313,7 @@ async fn greet(
 }
 
 /// Enters a part of what the receiver has.
-fn record(page: Page, disks: Vec<Disk>) -> Result<Vec<Disk>, TransferError> {
+fn record(page: Page, disks: Vec<DiskPass>) -> Result<Vec<DiskPass>, TransferError> {
     let disk = disks.iter().find(|disk| disk.index == page.index);
     if disk.map_or(Ok(false), |disk| disk.record_page(&page))? {
         Ok(disks)
@@ -330,30 +330,23 @@ fn out_of_turn(what: &str) -> TransferError {
 }
 
 /// What is to be looked at, from the file systems' own word on where data is and on what they do not use.
-async fn claims(
-    shared: &Arc<Shared>,
-    inspection: &Arc<Inspection>,
-) -> Result<Cursor, TransferError> {
-    let (shared, inspection) = (Arc::clone(shared), Arc::clone(inspection));
+async fn claims(pass: &Arc<Pass>, inspection: &Arc<Inspection>) -> Result<Cursor, TransferError> {
+    let (pass, inspection) = (Arc::clone(pass), Arc::clone(inspection));
     blocking(move || {
-        let claims = shared
-            .disks
-            .iter()
-            .enumerate()
-            .flat_map(|(position, disk)| {
-                let to_inspect = disk.begin_pass();
-                let left_out = disk.size_bytes - disk.bytes_of(&to_inspect);
-                Counters::add(&shared.counters.equal, left_out);
-                let claims = |data: &[ByteRange]| {
-                    let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
-                    plan::only(all, &to_inspect)
-                };
-                let data = disk.reader.extents();
-                let used = claims(&chunks::without(&data, inspection.free_space_of(position)));
-                let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
-                Counters::add(&shared.counters.free, free);
-                used
-            });
+        let claims = pass.disks.iter().enumerate().flat_map(|(position, disk)| {
+            let to_inspect = disk.begin_pass();
+            let left_out = disk.size_bytes - disk.bytes_of(&to_inspect);
+            Counters::add(&pass.counters.equal, left_out);
+            let claims = |data: &[ByteRange]| {
+                let all = plan::claims(position, disk.size_bytes, disk.chunk_bytes, data);
+                plan::only(all, &to_inspect)
+            };
+            let data = disk.reader.extents();
+            let used = claims(&chunks::without(&data, inspection.free_space_of(position)));
+            let free = disk.bytes_to_read(&claims(&data)) - disk.bytes_to_read(&used);
+            Counters::add(&pass.counters.free, free);
+            used
+        });
         Ok(Cursor::new(claims.collect()))
     })
     .await
@@ -363,12 +356,12 @@ async fn claims(
 async fn stream_all(
     client: &impl Connection,
     config: &SendConfig,
-    shared: &Arc<Shared>,
+    pass: &Arc<Pass>,
     inspection: &Arc<Inspection>,
     to_receiver: &mut impl SendStream,
 ) -> Result<(), TransferError> {
-    let cursor = Arc::new(claims(shared, inspection).await?);
-    let bytes = shared.counters.free.load(Ordering::Relaxed);
+    let cursor = Arc::new(claims(pass, inspection).await?);
+    let bytes = pass.counters.free.load(Ordering::Relaxed);
     if bytes > 0 {
         control::write(to_receiver, &ToReceiver::LeftOut { bytes })
             .await
@@ -383,14 +376,14 @@ async fn stream_all(
     for (number, stream) in opened.into_iter().enumerate() {
         let (queue, ready) = mpsc::channel(QUEUE.min(QUEUES / streams));
         let producer = cpu_pool::start(produce(
-            Arc::clone(shared),
+            Arc::clone(pass),
             Arc::clone(&cursor),
             number,
             queue,
         ));
         streaming.spawn(async move { cpu_pool::ended(producer.await) });
-        let (config, shared, pacer) = (config.clone(), Arc::clone(shared), Arc::clone(&pacer));
-        streaming.spawn(async move { write_stream(stream, ready, &config, &shared, &pacer).await });
+        let (config, pass, pacer) = (config.clone(), Arc::clone(pass), Arc::clone(&pacer));
+        streaming.spawn(async move { write_stream(stream, ready, &config, &pass, &pacer).await });
     }
     while let Some(done) = streaming.join_next().await {
         match cpu_pool::ended(done) {
@@ -400,7 +393,7 @@ async fn stream_all(
             Err(error) => return Err(error),
         }
     }
-    let (finished, inspection) = (Arc::clone(shared), Arc::clone(inspection));
+    let (finished, inspection) = (Arc::clone(pass), Arc::clone(inspection));
     let consistency = config.consistency;
     let disks = blocking(move || {
         finished
@@ -430,12 +423,12 @@ async fn write_stream(
     mut stream: impl SendStream,
     mut ready: mpsc::Receiver<Ready>,
     config: &SendConfig,
-    shared: &Shared,
+    pass: &Pass,
     pacer: &Pacer,
 ) -> Result<(), TransferError> {
     while let Some((frame, payload)) = ready.recv().await {
         let header = Bytes::copy_from_slice(&frame.encode());
-        write_paced(&mut stream, [header, payload], shared, pacer)
+        write_paced(&mut stream, [header, payload], pass, pacer)
             .await
             .map_err(|error| lost(config, &error))?;
     }
@@ -446,7 +439,7 @@ async fn write_stream(
 async fn write_paced(
     stream: &mut impl SendStream,
     [mut header, mut payload]: [Bytes; 2],
-    shared: &Shared,
+    pass: &Pass,
     pacer: &Pacer,
 ) -> io::Result<()> {
     while !header.is_empty() || !payload.is_empty() {
@@ -460,7 +453,7 @@ async fn write_paced(
                 stream.write_chunk(bytes).await?;
             }
         }
-        Counters::add(&shared.counters.wire, length as u64);
+        Counters::add(&pass.counters.wire, length as u64);
     }
     Ok(())
 }
@@ -470,7 +463,7 @@ async fn listen(
     from_receiver: &mut impl RecvStream,
     config: &SendConfig,
     progress: &watch::Sender<SendProgress>,
-    shared: &Shared,
+    pass: &Pass,
     mut durable: Vec<u64>,
 ) -> Result<(), TransferError> {
     loop {
@@ -479,7 +472,7 @@ async fn listen(
             .map_err(|error| error.at(&config.receiver.to_string()))?
         {
             ToSender::Durable { index, bytes } => {
-                for (disk, durable) in shared.disks.iter().zip(&mut durable) {
+                for (disk, durable) in pass.disks.iter().zip(&mut durable) {
                     if disk.index == index {
                         *durable = bytes;
                     }
@@ -499,17 +492,16 @@ async fn listen(
     }
 }
 
-async fn report(progress: &watch::Sender<SendProgress>, shared: &Shared) {
+async fn report(progress: &watch::Sender<SendProgress>, pass: &Pass) {
     let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         interval.tick().await;
-        progress.send_modify(|progress| shared.counters.copy_to(progress));
+        progress.send_modify(|progress| pass.counters.copy_to(progress));
     }
 }
 
-fn roots(shared: &Shared) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
-    shared
-        .disks
+fn roots(pass: &Pass) -> Result<Vec<(DiskIndex, Hash)>, TransferError> {
+    pass.disks
         .iter()
         .map(|disk| {
             let unread =

@@ -27,9 +27,9 @@ use crate::protocol::{Frame, Page};
 const SAMPLED: u32 = 8;
 const SAMPLE: usize = 64 << 10;
 
-/// One disk of the transfer, as the producers share it.
+/// The pass over one disk, which the producers share.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(super) struct DiskPass {
     pub(super) index: DiskIndex,
     pub(super) reader: SourceReader,
     pub(super) size_bytes: u64,
@@ -45,7 +45,7 @@ pub(super) struct Disk {
     inspected: AtomicU64,
 }
 
-impl Disk {
+impl DiskPass {
     pub(super) fn new(
         index: DiskIndex,
         reader: SourceReader,
@@ -162,10 +162,10 @@ impl Disk {
     }
 }
 
-/// What all producers of a transfer share.
+/// A pass over the disks of a transfer, which all its producers share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) disks: Vec<Disk>,
+pub(super) struct Pass {
+    pub(super) disks: Vec<DiskPass>,
     pub(super) compression: Compression,
     /// Asked when the level is the sender's choice.
     pub(super) controller: Mutex<(CompressionController, Processors)>,
@@ -218,7 +218,7 @@ struct Queued {
     waited: Duration,
 }
 
-impl Shared {
+impl Pass {
     /// Grows with whatever is done, and with whatever a disk says, be it that it can't read.
     pub(super) fn moved(&self) -> u64 {
         let answers = self.disks.iter().map(|disk| disk.reader.answers());
@@ -248,37 +248,36 @@ pub(super) type Ready = (Frame, Bytes);
 
 /// Runs until the cursor is empty, the queue is closed, or something fails.
 pub(super) async fn produce(
-    shared: Arc<Shared>,
+    pass: Arc<Pass>,
     cursor: Arc<Cursor>,
     stream: usize,
     queue: mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
-    let mut packing = Packing::new(shared.compression);
+    let mut packing = Packing::new(pass.compression);
     let mut last = Instant::now();
     while let Some(claim) = cursor.claim(stream) {
         match claim {
             Claim::Hole { disk, chunks } => {
-                produce_hole(&shared, &shared.disks[disk], chunks, &queue).await?;
+                produce_hole(&pass, &pass.disks[disk], chunks, &queue).await?;
             }
             Claim::Read { disk, chunks } => {
-                let disk = &shared.disks[disk];
+                let disk = &pass.disks[disk];
                 let mut same = Same::default();
                 for chunk in chunks.iter() {
-                    let produced =
-                        produce_chunk(&shared, disk, chunk, &mut packing, &queue).await?;
+                    let produced = produce_chunk(&pass, disk, chunk, &mut packing, &queue).await?;
                     if let Some(ended) = same.note(chunk, matches!(produced, Produced::Same)) {
-                        report_same(&shared, disk, ended, &queue).await?;
+                        report_same(&pass, disk, ended, &queue).await?;
                     }
                     let now = Instant::now();
                     if let Produced::Data(queued) = produced
-                        && shared.compression == Compression::Auto
+                        && pass.compression == Compression::Auto
                     {
-                        packing.level = shared.next_level(now, now - last, &queued);
+                        packing.level = pass.next_level(now, now - last, &queued);
                     }
                     last = now;
                 }
                 if let Some(ended) = same.0 {
-                    report_same(&shared, disk, ended, &queue).await?;
+                    report_same(&pass, disk, ended, &queue).await?;
                 }
             }
         }
@@ -287,35 +286,35 @@ pub(super) async fn produce(
 }
 
 async fn enqueue(
-    shared: &Shared,
+    pass: &Pass,
     queue: &mpsc::Sender<Ready>,
     ready: Ready,
 ) -> Result<(), TransferError> {
-    if shared.cancel.is_cancelled() || queue.send(ready).await.is_err() {
+    if pass.cancel.is_cancelled() || queue.send(ready).await.is_err() {
         return Err(TransferError::Cancelled);
     }
     Ok(())
 }
 
 async fn produce_hole(
-    shared: &Shared,
-    disk: &Disk,
+    pass: &Pass,
+    disk: &DiskPass,
     hole: ChunkRange,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
     let missing = disk.record_hole(hole);
-    Counters::add(&shared.counters.zero, disk.bytes_of(&[hole]));
+    Counters::add(&pass.counters.zero, disk.bytes_of(&[hole]));
     for chunks in missing {
         let disk = disk.index;
-        enqueue(shared, queue, (Frame::Zeros { disk, chunks }, Bytes::new())).await?;
+        enqueue(pass, queue, (Frame::Zeros { disk, chunks }, Bytes::new())).await?;
     }
     Ok(())
 }
 
 /// Tells the receiver, if it wants to know, that it has these chunks as they are.
 async fn report_same(
-    shared: &Shared,
-    disk: &Disk,
+    pass: &Pass,
+    disk: &DiskPass,
     chunks: ChunkRange,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<(), TransferError> {
@@ -324,7 +323,7 @@ async fn report_same(
     }
     let disk = disk.index;
     let frame = Frame::Same { disk, chunks };
-    enqueue(shared, queue, (frame, Bytes::new())).await
+    enqueue(pass, queue, (frame, Bytes::new())).await
 }
 
 /// The chunks up to the last one that are what the receiver has.
@@ -354,29 +353,29 @@ enum Produced {
 }
 
 async fn produce_chunk(
-    shared: &Shared,
-    disk: &Disk,
+    pass: &Pass,
+    disk: &DiskPass,
     chunk: ChunkIndex,
     packing: &mut Packing,
     queue: &mpsc::Sender<Ready>,
 ) -> Result<Produced, TransferError> {
-    if shared.cancel.is_cancelled() || queue.is_closed() {
+    if pass.cancel.is_cancelled() || queue.is_closed() {
         return Err(TransferError::Cancelled);
     }
     let length = disk.length_of(chunk);
-    let mut buffer = shared.buffers.take(length as usize);
+    let mut buffer = pass.buffers.take(length as usize);
     let offset = chunk.offset(disk.chunk_bytes);
     let unreadable = disk.reader.read(offset, buffer.as_mut_slice())?;
-    Counters::add(&shared.counters.read, u64::from(length));
+    Counters::add(&pass.counters.read, u64::from(length));
     let found = Chunk::of(buffer.as_ref());
     if disk.record(chunk, found, &unreadable)? {
-        Counters::add(&shared.counters.equal, u64::from(length));
+        Counters::add(&pass.counters.equal, u64::from(length));
         return Ok(Produced::Same);
     }
     let mut sample = None;
     let ready = match found {
         Chunk::Data(hash) => {
-            Counters::add(&shared.counters.payload, u64::from(length));
+            Counters::add(&pass.counters.payload, u64::from(length));
             sample = packing.sample(buffer.as_ref());
             let (codec, payload) = packing.pack(buffer);
             let stored_bytes =
@@ -391,7 +390,7 @@ async fn produce_chunk(
             (frame, payload)
         }
         Chunk::Zero | Chunk::Unknown => {
-            Counters::add(&shared.counters.zero, u64::from(length));
+            Counters::add(&pass.counters.zero, u64::from(length));
             let frame = Frame::Zeros {
                 disk: disk.index,
                 chunks: chunk.into(),
@@ -404,13 +403,13 @@ async fn produce_chunk(
     for range in unreadable {
         let disk = disk.index;
         enqueue(
-            shared,
+            pass,
             queue,
             (Frame::Unreadable { disk, range }, Bytes::new()),
         )
         .await?;
     }
-    enqueue(shared, queue, ready).await?;
+    enqueue(pass, queue, ready).await?;
     if packed_bytes == 0 {
         return Ok(Produced::Zeros);
     }

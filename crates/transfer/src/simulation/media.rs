@@ -8,7 +8,7 @@ use crate::TransferError;
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::volatile_storage::Medium;
-use crate::receiver::disk::Disk;
+use crate::receiver::disk::JournaledDisk;
 use crate::receiver::{Files, TargetDisk};
 
 /// Disk and chunk map of each disk, by index. They outlive their receivers.
@@ -16,7 +16,7 @@ use crate::receiver::{Files, TargetDisk};
 pub(crate) struct Media(pub(crate) Vec<(Medium, Medium)>);
 
 impl Files for Media {
-    fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<Disk, TransferError> {
+    fn open(&self, spec: TargetDisk, chunk_bytes: u32) -> Result<JournaledDisk, TransferError> {
         let (disk, map) = &self.0[usize::from(spec.index.0)];
         let (storage, path) = (disk.open(), Path::new("disk"));
         storage
@@ -25,6 +25,6 @@ impl Files for Media {
         let writer = TargetWriter::on(path, storage);
         let nothing = ChunkHashes::new(spec.source_bytes, chunk_bytes);
         let opened = ChunkMap::on(Path::new("map"), map.open(), nothing)?;
-        Disk::new(spec, chunk_bytes, writer, opened)
+        JournaledDisk::new(spec, chunk_bytes, writer, opened)
     }
 }

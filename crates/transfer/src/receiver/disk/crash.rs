@@ -8,7 +8,7 @@ use domain::disk::{DiskIndex, Moment};
 use proptest::prelude::*;
 
 use super::super::TargetDisk;
-use super::{Arriving, Disk};
+use super::{Arriving, JournaledDisk};
 use crate::chunk_map::ChunkMap;
 use crate::disk::TargetWriter;
 use crate::disk::volatile_storage::{Medium, Sync};
@@ -47,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     disk_medium: Medium,
     map_medium: Medium,
-    disk: Disk,
+    disk: JournaledDisk,
     /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with a flush.
     dirty: Vec<ChunkIndex>,
     /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
@@ -56,7 +56,7 @@ struct World {
     unreadable: Vec<bool>,
 }
 
-fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
+fn open(disk_medium: &Medium, map_medium: &Medium) -> JournaledDisk {
     let spec = TargetDisk {
         index: DiskIndex(0),
         source_bytes: SIZE,
@@ -67,7 +67,7 @@ fn open(disk_medium: &Medium, map_medium: &Medium) -> Disk {
     let writer = TargetWriter::on(Path::new("disk"), disk);
     let nothing = ChunkHashes::new(SIZE, CHUNK);
     let opened = ChunkMap::on(Path::new("map"), map_medium.open(), nothing).unwrap();
-    Disk::new(spec, CHUNK, writer, opened).unwrap()
+    JournaledDisk::new(spec, CHUNK, writer, opened).unwrap()
 }
 
 /// What the source can't read of a chunk, where it can't.
