@@ -14,9 +14,7 @@
 //!
 //! The crate may use `domain`. It does no I/O with one exception: hashes that do not fit memory go to an unnamed file.
 //!
-//! A set of chunks is one bit for each, in blocks. The crates for sets of ranges take 16 bytes and more for each range,
-//! so a disk whose every second chunk is known would take a hundred times the memory. Compressed bitmaps have no
-//! iterator over ranges, which is how sets are read here.
+//! Why a set of chunks is bits and not a crate for ranges: `docs/decisions/0020-sets-of-chunks.md`.
 
 pub mod buffer;
 pub mod chunk_set;
