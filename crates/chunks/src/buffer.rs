@@ -1,10 +1,11 @@
-//! Memory whose start is aligned for O_DIRECT, and a pool of it: fresh pages cost more than the bytes that go through them.
+//! Memory whose start is aligned for O_DIRECT, and a pool of it: fresh pages cost more than the bytes that go through
+//! them.
 
 use std::sync::{Arc, Mutex};
 
 use aligned_vec::{AVec, ConstAlign, avec};
 
-/// What block devices and file systems ask for at most.
+/// The largest alignment that block devices and file systems ask for.
 pub const ALIGNMENT: usize = 4096;
 
 /// Bytes that begin at a multiple of 4096.

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use crate::{ChunkIndex, ChunkRange};
 
-/// Chunks of a block, and the words that hold them. A block of a whole disk takes 0.15 MiB for each TiB with the usual chunk.
+/// Chunks of a block, and the words that hold them. A block of a whole disk takes 0.15 MiB for each TiB with the usual
+/// chunk.
 const BLOCK: u64 = 1024;
 const WORDS: usize = 16;
 
@@ -30,7 +31,7 @@ impl ChunkSet {
         }
     }
 
-    /// How many chunks are in the set.
+    /// Number of chunks in the set.
     pub fn count(&self) -> u64 {
         self.count
     }

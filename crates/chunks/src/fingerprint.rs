@@ -1,9 +1,9 @@
-//! What tells one content of a source from another.
+//! A fingerprint that tells one content of a source from another.
 
 use domain::parameters::FreeSpace;
 use serde::{Deserialize, Serialize};
 
-/// What a source has as long as nobody writes to it, and never has again afterwards.
+/// A value that a source has as long as nobody writes to it, and never has again afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContentFingerprint(pub [u8; 32]);
 

@@ -1,7 +1,7 @@
 //! The hashes of a disk's chunks, and the root over them.
 //!
-//! Memory is bounded whatever the disk holds: two bits for each chunk, in two sets, take 0.3 MiB for each TiB, and the hashes lie in `pages`, of which
-//! 4 MiB are in memory. A chunk of zeros is kept as the absence of a hash.
+//! Memory is bounded whatever the disk holds: two bits for each chunk, in two sets, take 0.3 MiB for each TiB, and the
+//! hashes lie in `pages`, of which 4 MiB are in memory. A chunk of zeros is kept as the absence of a hash.
 
 mod pages;
 
@@ -17,7 +17,7 @@ use crate::{ByteRange, ChunkIndex, ChunkRange};
 /// BLAKE3 of a chunk's bytes, or of a disk's chunk hashes.
 pub type Hash = [u8; 32];
 
-/// What is known of a chunk.
+/// The knowledge of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunk {
     /// Nothing.
@@ -29,7 +29,7 @@ pub enum Chunk {
 }
 
 impl Chunk {
-    /// What a chunk of these bytes is.
+    /// Returns the kind of a chunk with these bytes, and its hash.
     pub fn of(bytes: &[u8]) -> Self {
         if is_zero(bytes) {
             Self::Zero
@@ -48,9 +48,9 @@ pub fn length_of(size_bytes: u64, chunk_bytes: u32, chunk: ChunkIndex) -> u32 {
 /// Hashes of zeros that are hashed at once.
 const STROKE: usize = 64;
 
-/// What is known of every chunk of one disk.
+/// The knowledge of every chunk of one disk.
 ///
-/// What it answers with an [`io::Error`] needs hashes that lie in its file.
+/// Methods that return [`io::Error`] may read hashes that were moved to the file.
 #[derive(Debug)]
 pub struct ChunkHashes {
     size_bytes: u64,
@@ -113,7 +113,7 @@ impl ChunkHashes {
         length_of(self.size_bytes, self.chunk_bytes, chunk)
     }
 
-    /// What is known of a chunk, but for its hash.
+    /// Returns what is known of a chunk, without its hash.
     pub fn kind(&self, chunk: ChunkIndex) -> RunKind {
         if self.data.contains(chunk) {
             RunKind::Data
@@ -124,7 +124,7 @@ impl ChunkHashes {
         }
     }
 
-    /// What is known of a chunk.
+    /// Returns what is known of a chunk.
     ///
     /// # Errors
     /// Its hash can't be read from the file, as from all that follow.
@@ -171,8 +171,8 @@ impl ChunkHashes {
         self.data.remove(range);
     }
 
-    /// Says that the source can't read some bytes of a chunk whose other bytes are known. Goes when the chunk is set again or forgotten. `false` if
-    /// they do not lie in one known chunk.
+    /// Says that the source can't read some bytes of a chunk whose other bytes are known. Goes when the chunk is set
+    /// again or forgotten. `false` if they do not lie in one known chunk.
     pub fn add_unreadable(&mut self, range: ByteRange) -> bool {
         let chunk = ChunkIndex::at(range.start, self.chunk_bytes);
         let is_of_one = range.start < range.end
@@ -185,7 +185,7 @@ impl ChunkHashes {
         is_of_one
     }
 
-    /// What the source can't read of these chunks, in order, each range in one chunk.
+    /// Returns the ranges of these chunks that the source can't read, in order, each in one chunk.
     pub fn unreadable_within(&self, range: ChunkRange) -> impl Iterator<Item = ByteRange> {
         self.unreadable.within(self.bytes_of(range))
     }
@@ -197,12 +197,12 @@ impl ChunkHashes {
             .map(move |range| ChunkIndex::at(range.start, chunk_bytes))
     }
 
-    /// What the source can't read, in order. What touches across chunks is one range.
+    /// Returns the ranges that the source can't read, in order. Ranges that touch across chunks are one.
     pub fn unreadable(&self) -> Vec<ByteRange> {
         self.unreadable.merged()
     }
 
-    /// How many ranges the source can't read, each in one chunk.
+    /// Number of ranges that the source can't read, each in one chunk.
     pub fn unreadable_ranges(&self) -> usize {
         self.unreadable.count()
     }
@@ -220,7 +220,7 @@ impl ChunkHashes {
         self.known.count()
     }
 
-    /// Whether every chunk is known.
+    /// Returns true if every chunk is known.
     pub fn is_complete(&self) -> bool {
         self.known() == self.chunks()
     }
@@ -291,8 +291,8 @@ impl ChunkHashes {
     }
 }
 
-/// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order; and where there is something that the source can't
-/// read, over the first byte and the length of each range of that.
+/// The root of a disk, chunk by chunk: BLAKE3 over its size, the chunk size, and the hash of every chunk in order; and
+/// where there is something that the source can't read, over the first byte and the length of each range of that.
 #[derive(Debug)]
 pub struct Root {
     hasher: blake3::Hasher,
@@ -303,7 +303,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// That of a disk of which no chunk is added yet.
+    /// Begins the root of a disk; no chunk is added yet.
     pub fn new(size_bytes: u64, chunk_bytes: u32) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&size_bytes.to_le_bytes());
@@ -354,13 +354,13 @@ impl Root {
 /// Chunks in a row that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// What they are.
+    /// Their kind.
     pub kind: RunKind,
-    /// Which.
+    /// The chunks.
     pub chunks: ChunkRange,
 }
 
-/// What the chunks of a run are.
+/// The kind of the chunks of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunKind {
     /// Nothing is known of them.
@@ -386,9 +386,10 @@ pub fn hash(bytes: &[u8]) -> Hash {
     *blake3::hash(bytes).as_bytes()
 }
 
-/// Whether all bytes are zero.
+/// Returns true if all bytes are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // A fold over blocks is a shape that the compiler turns into vector instructions; leaving early at each byte is not.
+    // A fold over blocks is a shape that the compiler turns into vector instructions; leaving early at each byte is
+    // not.
     let (blocks, tail) = bytes.as_chunks::<256>();
     blocks
         .iter()

@@ -1,11 +1,11 @@
 //! Chunks: what either side of a transfer knows of a disk's bytes.
 //!
-//! A disk is cut into chunks of one size, [`CHUNK_BYTES`] unless both sides agree on another. A chunk is unknown, zeros,
-//! or data with a hash; all chunks together have a root. This crate holds what sender, receiver, chunk map and manifest
-//! share about that, and nothing that knows a disk, a socket or a job:
+//! A disk is cut into chunks of one size, [`CHUNK_BYTES`] unless both sides agree on another. A chunk is unknown,
+//! zeros, or data with a hash; all chunks together have a root. This crate holds what sender, receiver, chunk map and
+//! manifest share about that, and nothing that knows a disk, a socket or a job:
 //!
-//! - [`ChunkIndex`] is the number of a chunk, [`ChunkRange`] chunks in a row, [`ByteRange`] bytes in a row. No range is a
-//!   pair of numbers.
+//! - [`ChunkIndex`] is the number of a chunk, [`ChunkRange`] chunks in a row, [`ByteRange`] bytes in a row. No range is
+//!   a pair of numbers.
 //! - [`chunk_set`] is a set of chunks, [`unreadable`] the ranges of bytes that a source can't read.
 //! - [`hashes`] is what is known of every chunk of a disk, in bounded memory.
 //! - [`packing`] makes chunks smaller on the way.
@@ -14,7 +14,7 @@
 //!
 //! The crate may use `domain`. It does no I/O with one exception: hashes that do not fit memory go to an unnamed file.
 //!
-//! Why a set of chunks is bits and not a crate for ranges: `docs/decisions/0020-sets-of-chunks.md`.
+//! The reason for bits instead of a crate for ranges is in `docs/decisions/0020-sets-of-chunks.md`.
 
 pub mod buffer;
 pub mod chunk_set;

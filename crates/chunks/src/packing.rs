@@ -1,8 +1,9 @@
 //! Packing chunks with zstd, and unpacking them.
 //!
-//! The packed chunks of a data stream are one zstd stream, flushed behind each: neighbours have much in common, and a chunk that may refer to
-//! those before it takes 5 to 8 % less than one by itself. Where the thread breaks (another level, a chunk that does not pack), the next packed
-//! chunk begins a stream anew, and its frame says so. Both sides hold a window of 4 MiB for each data stream, and no more.
+//! The packed chunks of a data stream are one zstd stream, flushed behind each: neighbours have much in common, and a
+//! chunk that may refer to those before it takes 5 to 8 % less than one by itself. Where the thread breaks (another
+//! level, a chunk that does not pack), the next packed chunk begins a stream anew, and its frame says so. Both sides
+//! hold a window of 4 MiB for each data stream, and no more.
 
 use bytes::Bytes;
 use std::time::Instant;
@@ -11,18 +12,18 @@ use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
 };
 
-/// How far back a chunk may refer, as a power of two in bytes. Twice as much saves another 0.2 %.
+/// The distance that a chunk may refer back, as a power of two in bytes. Twice as much saves another 0.2 %.
 const WINDOW_LOG: u32 = 22;
 
-/// From this level on zstd's tables grow up to 80 MiB for each data stream. With so many entries they find nearly as much in a window of this size: it costs
-/// 1 to 2 %, takes 10 MiB at most, window included, and is faster.
+/// From this level on zstd's tables grow up to 80 MiB for each data stream. With so many entries they find nearly as
+/// much in a window of this size: it costs 1 to 2 %, takes 10 MiB at most, window included, and is faster.
 const LARGE_TABLES: i32 = 9;
 const TABLE_LOG: u32 = 19;
 
 /// A packed chunk must save this part of itself to be sent packed.
 const LEAST_GAIN: usize = 100 / 3;
 
-/// How a payload is packed.
+/// The packing of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     /// As it is.
@@ -41,7 +42,7 @@ impl Codec {
 /// Packs the chunks of one data stream, in their order.
 pub struct Packer {
     context: CCtx<'static>,
-    /// Where it packs: a chunk on its way takes no more memory than it is long.
+    /// The buffer for its output. A chunk on its way takes no more memory than it is long.
     packed: Vec<u8>,
     /// Of the stream that the last chunk was packed into, if it goes on.
     continues: Option<i32>,
@@ -80,7 +81,7 @@ impl Packer {
         Some((codec, packed))
     }
 
-    /// What packing at the lowest level makes of some bytes. The next chunk begins a stream.
+    /// Measures packing of some bytes at the lowest level. The next chunk begins a stream.
     pub fn sample(&mut self, bytes: &[u8]) -> Option<Sample> {
         self.continues = None;
         let mut packed = Vec::with_capacity(zstd::zstd_safe::compress_bound(bytes.len()));
@@ -126,7 +127,7 @@ impl Default for Packer {
 pub struct Sample {
     /// The part of itself that it packs to.
     pub packs_to: f64,
-    /// What one processor takes to pack a byte.
+    /// Time that one processor takes to pack a byte.
     pub secs_per_byte: f64,
 }
 
@@ -137,7 +138,7 @@ impl Unpacker {
     /// Unpacks a chunk; `room` is as long as a chunk can be.
     ///
     /// # Errors
-    /// What is wrong with the payload. Nothing that comes behind it on its data stream can be unpacked.
+    /// The fault of the payload. Nothing that follows it on its data stream can be unpacked.
     pub fn unpack<'a>(
         &mut self,
         codec: Codec,
@@ -197,7 +198,7 @@ mod tests {
         words.bytes().cycle().take(CHUNK).collect()
     }
 
-    /// What the chunks become on the wire.
+    /// The chunks as they cross the wire.
     fn pack(chunks: &[(Vec<u8>, i32)]) -> Vec<(Codec, Bytes)> {
         let mut packer = Packer::default();
         let packed = chunks.iter().map(|(bytes, level)| {

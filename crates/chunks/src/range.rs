@@ -37,7 +37,7 @@ impl std::fmt::Display for ChunkIndex {
 pub struct ChunkRange {
     /// The first.
     pub first: ChunkIndex,
-    /// How many.
+    /// Number of chunks.
     pub count: u64,
 }
 
@@ -121,7 +121,7 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// How many bytes.
+    /// Number of bytes.
     pub fn bytes(self) -> u64 {
         self.end.saturating_sub(self.start)
     }

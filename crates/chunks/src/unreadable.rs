@@ -1,7 +1,9 @@
-//! Bytes of a source that can't be read. They are zeros on the target, and whoever vouches for the disk says which they are.
+//! Bytes of a source that can't be read. They are zeros on the target, and whoever vouches for the disk says which they
+//! are.
 //!
-//! A *unreadable range* lies in one chunk: it becomes known with that chunk, crosses the wire in front of it, stands beside it in the same record of the chunk map, and goes
-//! when the chunk is written again. So nobody ever takes such zeros for bytes of the source.
+//! A *unreadable range* lies in one chunk: it becomes known with that chunk, crosses the wire in front of it, stands
+//! beside it in the same record of the chunk map, and goes when the chunk is written again. So nobody ever takes such
+//! zeros for bytes of the source.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,7 @@ pub struct UnreadableRanges {
 }
 
 impl UnreadableRanges {
-    /// How many there are, each of one chunk.
+    /// Number of ranges, each of one chunk.
     pub fn count(&self) -> usize {
         self.ranges.len()
     }

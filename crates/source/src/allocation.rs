@@ -1,23 +1,26 @@
-//! Which space of a disk its file systems do not use, so that nobody needs to read or send it.
+//! The space of a disk that its file systems do not use, so that it need not be read or sent.
 //!
 //! Nothing of it counts unless one reading explains the whole disk: see [`reading`].
 //!
-//! What a file system calls free is free only at the moment when it says so. A block that is given to a file a second later holds data, and a copy that has
-//! zeros there is broken without anybody noticing. So this is believed under three conditions, all of which are checked:
+//! Space that a file system calls free is free only at that moment. A block that is given to a file a second later
+//! holds data, and a copy that has zeros there is broken without anybody noticing. So this is believed under three
+//! conditions, all of which are checked:
 //!
-//! 1. *Nobody writes.* A block device must be free of mounts, swap, volumes and programs that hold it, which is what the kernel says when it lets us open it
-//!    exclusively; that also covers its partitions and other mount namespaces, of which no list tells. A file must not have been written since before it
-//!    was looked at: its times say that. See [`view`].
-//! 2. *It is whole.* A file system that was not unmounted has a journal that is still to be replayed, and its maps are those of an earlier moment: then nothing of
-//!    it counts. Nor does a map that no checksum covers, unless a check of the whole file system finds nothing. See the modules of the kinds.
-//! 3. *It adds up.* The list that a tool prints must have as many blocks as the superblock says are free. A tool that prints something else than what we take it
-//!    for, or stops in the middle, does not pass.
+//! 1. *Nobody writes.* A block device must be free of mounts, swap, volumes and programs that hold it, which is what
+//!    the kernel says when it lets us open it exclusively; that also covers its partitions and other mount namespaces,
+//!    of which no list tells. A file must not have been written since before it was looked at: its times say that. See
+//!    [`view`].
+//! 2. *It is whole.* A file system that was not unmounted has a journal that is still to be replayed, and its maps are
+//!    those of an earlier moment: then nothing of it counts. Nor does a map that no checksum covers, unless a check of
+//!    the whole file system finds nothing. See the modules of the kinds.
+//! 3. *It adds up.* The list that a tool prints must have as many blocks as the superblock says are free. A tool that
+//!    prints something else than what we take it for, or stops in the middle, does not pass.
 //!
-//! And it must be true until the end: [`Frozen::still_holds`] looks again when everything is read, before the sender gives its roots. Where something has changed the
-//! attempt ends, and the next one looks anew.
+//! And it must be true until the end: [`Frozen::still_holds`] looks again when everything is read, before the sender
+//! gives its roots. Where something has changed the attempt ends, and the next one looks anew.
 //!
-//! Without this certainty nothing is left out. There is no weaker kind of answer: a disk that is in use has to be read in full anyway, and reading its free
-//! space last would make nothing faster.
+//! Without this certainty nothing is left out. There is no weaker kind of answer: a disk that is in use has to be read
+//! in full anyway, and reading its free space last would make nothing faster.
 
 mod btrfs;
 mod ext;
@@ -43,10 +46,11 @@ pub(super) use tool::{INPUT, OpenDisk, Tool, Tools};
 use chunks::ByteRange;
 use view::View;
 
-/// Longest look at all file systems of a disk. The sender looks a second time while the receiver waits, so it is shorter than a stall.
+/// Longest look at all file systems of a disk. The sender looks a second time while the receiver waits, so it is
+/// shorter than a stall.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the file systems of a disk say of the space that they don't use.
+/// The answer of a disk's file systems about the space that they don't use.
 #[derive(Debug)]
 pub enum Allocation {
     /// Nobody writes to the disk, and this is free.
@@ -62,11 +66,11 @@ pub struct Frozen {
     size_bytes: u64,
     view: View,
     free: Vec<ByteRange>,
-    /// Why the free space of some of its file systems is not known.
+    /// Reasons why the free space of some of its file systems is not known.
     copied: Vec<Unknown>,
 }
 
-/// What a tool tells of a file system.
+/// A tool's answer about a file system.
 #[derive(Debug, PartialEq, Eq)]
 struct FileSystem {
     size_bytes: u64,
@@ -74,7 +78,7 @@ struct FileSystem {
     free: Vec<ByteRange>,
 }
 
-/// Why the free space of a disk or a file system is not known.
+/// The reason why the free space of a disk or a file system is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// Somebody may write to it.
@@ -176,7 +180,8 @@ impl Frozen {
         &self.free
     }
 
-    /// Why free space of this disk is copied in part: what a file system with free space says, but not that there is none, as in a boot partition.
+    /// Returns why free space of this disk is copied in part. That is what a file system with free space says, but not
+    /// that there is none, as in a boot partition.
     pub fn copied(&self) -> impl Iterator<Item = &Unknown> {
         let has_file_system = |unknown: &&Unknown| !matches!(unknown, Unknown::Content(_));
         self.copied.iter().filter(has_file_system)

@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, SeekFrom, ioctl_blksszget, seek};
 use super::{extents, fingerprint};
 use crate::Observed;
 
-/// What a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
+/// A disk that a [`super::SourceReader`] reads. Files and block devices are one kind; tests have another that fails.
 pub trait Source: Debug + Send + Sync {
     /// Number of bytes.
     ///
@@ -24,7 +24,7 @@ pub trait Source: Debug + Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Bytes of the least piece that can be lost without what lies around it.
     fn sector_bytes(&self) -> usize;
-    /// Where there may be data in the first `size_bytes`. Everything, where nobody can say.
+    /// Returns the ranges of the first `size_bytes` that may hold data; one range where that is not known.
     fn extents(&self, size_bytes: u64) -> Vec<ByteRange>;
     /// Looks whether it is being written, and what its fingerprint is. May take some moments.
     fn observe(&self) -> Observed;
@@ -96,7 +96,7 @@ impl FileSource {
     }
 }
 
-/// What a device says of its logical sectors. Files have none; their file systems read whole blocks.
+/// Returns the logical sector of a device. Files have none; their file systems read whole blocks.
 fn sector_bytes(file: &File) -> usize {
     let is_device = file
         .metadata()

@@ -1,4 +1,4 @@
-//! What is wrong with a disk of the source, in the sentences that the tenant reads.
+//! Faults of a disk of the source, in the sentences that the tenant reads.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,21 +12,21 @@ pub enum SourceError {
     /// A disk can't be opened.
     #[error("can't open the disk {}: {source}. Does it exist, and does the agent run as root?", path.display())]
     Open {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A disk can't be read, after several tries.
     #[error("the disk {} can't be read, {length} bytes at byte {offset}: {source}. Nothing was delivered. Check the disk, or let the job copy as zeros what can't be read (bad_sectors: zero)", path.display())]
     Read {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
         /// The first byte that can't be read.
         offset: u64,
-        /// How many can't from there on, in whole sectors.
+        /// Bytes that can't be read from there on, in whole sectors.
         length: u64,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A disk has lost more than anybody would call bad sectors.
@@ -34,7 +34,7 @@ pub enum SourceError {
         "the disk {} can't be read in more than {MOST_UNREADABLE_RANGES} ranges: it fails as a whole. Nothing was delivered. Save what there is onto another disk, with ddrescue for one, and migrate that", path.display()
     )]
     TooManyUnreadableRanges {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
     },
     /// A disk is not as large as it was.
@@ -42,7 +42,7 @@ pub enum SourceError {
         "the disk {} has {found} bytes but had {expected} when the job was created. Create a new job for its new size", path.display()
     )]
     Resized {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
         /// The size that the job was made for, in bytes.
         expected: u64,

@@ -1,4 +1,4 @@
-//! Where a source has data, as the file system says that holds it.
+//! The ranges of a source that hold data, by the file system that holds it.
 
 use std::fs::File;
 
@@ -7,7 +7,7 @@ use rustix::fs::{SeekFrom, seek};
 
 use chunks::ByteRange;
 
-/// What is known of where the data of a source is.
+/// The ranges of a source that may hold data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extents {
     /// Only here. Everything between reads as zeros.
@@ -17,7 +17,7 @@ pub enum Extents {
 }
 
 impl Extents {
-    /// What has to be read of a source of so many bytes.
+    /// Returns the ranges to read of a source of so many bytes.
     pub fn to_read(self, size_bytes: u64) -> Vec<ByteRange> {
         match self {
             Self::At(extents) => extents,
@@ -29,7 +29,8 @@ impl Extents {
     }
 }
 
-/// Asks for the holes of a file, and where a file system answers that it has none, for its extents: some know these and not the holes.
+/// Asks for the holes of a file, and where a file system answers that it has none, for its extents: some know these and
+/// not the holes.
 pub(super) fn of(file: &File, size_bytes: u64) -> Extents {
     match by_seeking(file, size_bytes) {
         Extents::At(extents) if covers(&extents, size_bytes) => {
@@ -60,16 +61,16 @@ fn by_seeking(file: &File, size_bytes: u64) -> Extents {
     Extents::At(extents)
 }
 
-/// The allocated extents; `None` where the file system does not tell them. What was written is on its blocks first: without that an extent may be called
-/// unwritten while its data waits in memory.
+/// The allocated extents; `None` where the file system does not tell them. What was written is on its blocks first:
+/// without that an extent may be called unwritten while its data waits in memory.
 fn by_fiemap(file: &File, size_bytes: u64) -> Option<Extents> {
     let extents: Result<Vec<FiemapExtent>, _> =
         Fiemap::with_flags(file, FiemapFlags::SYNC).collect();
     Some(Extents::At(written(&extents.ok()?, size_bytes)))
 }
 
-/// Those that hold data. Preallocated blocks that nobody has written read as zeros, and only an extent that says so is one of them: whatever else
-/// is unusual about an extent, it is read.
+/// Those that hold data. Preallocated blocks that nobody has written read as zeros, and only an extent that says so is
+/// one of them: whatever else is unusual about an extent, it is read.
 fn written(extents: &[FiemapExtent], size_bytes: u64) -> Vec<ByteRange> {
     extents
         .iter()

@@ -1,4 +1,5 @@
-//! Sources that fail, for tests: in virtual time, and over real transports. The feature `faulty` has them; no production build asks for it.
+//! Sources that fail, for tests: in virtual time, and over real transports. The feature `faulty` has them; no
+//! production build asks for it.
 
 use std::io;
 use std::ops::Range;
@@ -11,10 +12,10 @@ use chunks::{ByteRange, ContentFingerprint};
 use super::{FileSource, Source, Sources};
 use crate::Observed;
 
-/// What the operating system says of a sector that can't be read.
+/// The error of the operating system for a sector that can't be read.
 const EIO: i32 = 5;
 
-/// What is wrong with a disk. Its clones are of the same disk, so it can be changed while somebody reads.
+/// The faults of a disk. Its clones are of the same disk, so it can be changed during a read.
 #[derive(Debug, Clone)]
 pub struct Faults(Arc<Mutex<State>>);
 
@@ -31,7 +32,7 @@ struct State {
     resized: Option<(u64, u64)>,
     reads: u64,
     bytes_read: u64,
-    /// What the disk gives its fingerprint from, if it can tell whether it was written.
+    /// The content that the fingerprint is of; `None` if the disk can't tell whether it was written.
     content: Option<u8>,
 }
 
@@ -86,12 +87,12 @@ impl Faults {
         self.state().content = Some(content);
     }
 
-    /// How many bytes of it were read.
+    /// Bytes that were read of it.
     pub fn bytes_read(&self) -> u64 {
         self.state().bytes_read
     }
 
-    /// How often it was read.
+    /// Number of reads.
     pub fn reads(&self) -> u64 {
         self.state().reads
     }

@@ -1,8 +1,9 @@
-//! Whether a source was written, as the kernel tells it.
+//! The kernel's evidence whether a source was written.
 //!
-//! A file has its times. A block device has counters: how much was written to it and trimmed since it appeared. Both grow with whatever
-//! reaches the disk through this kernel, also by way of a volume or an array that is made of it. What reaches it in another way does not show: another
-//! machine that shares it, another path to it, a raw command of its bus. A device that is one of many paths is therefore not asked.
+//! A file has its times. A block device has counters: how much was written to it and trimmed since it appeared. Both
+//! grow with whatever reaches the disk through this kernel, also by way of a volume or an array that is made of it.
+//! What reaches it in another way does not show: another machine that shares it, another path to it, a raw command of
+//! its bus. A device that is one of many paths is therefore not asked.
 
 use std::fs::{File, read_dir, read_to_string};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
@@ -16,9 +17,9 @@ use rustix::fs::{major, minor};
 use super::stamp::Stamp;
 use crate::Observed;
 
-/// How long a write may be under way, and how often that is looked at, before the device counts as being written.
+/// Pause and number of the samples with a write under way, after which the device counts as being written.
 const WRITE_LASTS: Duration = Duration::from_millis(10);
-const LOOKS: usize = 10;
+const SAMPLES: usize = 10;
 
 /// Looks at a file or block device. `direct` reads past the cache.
 pub(super) fn observe(file: &File, direct: Option<&File>, sector_bytes: usize) -> Observed {
@@ -87,7 +88,7 @@ struct Device {
     sequence: u64,
 }
 
-/// What its `stat` counts.
+/// The counters of its `stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Counters {
     sectors_read: u64,
@@ -97,7 +98,8 @@ struct Counters {
 }
 
 impl Device {
-    /// The device that has this place in `/sys`, or the one whose partition has it: what is written to the one may lie in the other.
+    /// The device that has this place in `/sys`, or the one whose partition has it: what is written to the one may lie
+    /// in the other.
     fn at(place: PathBuf) -> Option<Self> {
         let sys = if place.join("partition").exists() {
             place.parent()?.to_owned()
@@ -112,7 +114,7 @@ impl Device {
         (!device.is_a_path()?).then_some(device)
     }
 
-    /// Whether this is one of several paths to a disk: what is written by another path is not counted here.
+    /// Returns true if this is one of several paths to a disk. A write by another path is not counted here.
     fn is_a_path(&self) -> Option<bool> {
         let mut parts = vec![self.sys.clone()];
         for entry in read_dir(&self.sys).ok()? {
@@ -133,9 +135,10 @@ impl Device {
         Some(false)
     }
 
-    /// Waits for a moment in which nothing is being written: a write may be on the disk already, and is counted when it ends.
+    /// Waits for a moment in which nothing is being written: a write may be on the disk already, and is counted when it
+    /// ends.
     fn is_at_rest(&self) -> Option<bool> {
-        for _ in 0..LOOKS {
+        for _ in 0..SAMPLES {
             let in_flight = numbers(&read_to_string(self.sys.join("inflight")).ok()?)?;
             if *in_flight.get(1)? == 0 {
                 return Some(true);

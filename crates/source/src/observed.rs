@@ -1,4 +1,4 @@
-//! What is found when it is asked whether a source is being written.
+//! The result of the question whether a source is being written.
 
 use chunks::ContentFingerprint;
 use domain::disk::Moment;

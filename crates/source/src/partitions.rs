@@ -13,7 +13,7 @@ const BLKID: Tool = Tool::reader("blkid", "util-linux");
 /// Longest look at a table.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What `sfdisk` ends with when a disk has no partition table, or can't be read.
+/// Exit code of `sfdisk` when a disk has no partition table, or can't be read.
 const NO_TABLE: i32 = 1;
 
 /// Types of partitions that only hold others, in tables of the DOS kind.
@@ -43,15 +43,15 @@ pub struct Table {
 pub struct Partition {
     /// Its number in the table, from 1.
     pub number: u64,
-    /// Where the kernel has it, such as `/dev/vda1`. For a partition in a file this names nothing.
+    /// Its path in the kernel, such as `/dev/vda1`. For a partition in a file this names nothing.
     pub path: PathBuf,
-    /// Where it begins on the disk, in bytes.
+    /// Its first byte on the disk.
     pub start_bytes: u64,
     /// Its size, in bytes.
     pub size_bytes: u64,
     /// Its type as the table has it: a GUID, or two hexadecimal digits.
     pub kind: String,
-    /// Whether the table marks it as the one to boot from.
+    /// True if the table marks it as the one to boot from.
     pub is_active: bool,
 }
 
@@ -61,7 +61,7 @@ impl Partition {
         self.start_bytes.saturating_add(self.size_bytes)
     }
 
-    /// Whether it only holds other partitions.
+    /// Returns true if it only holds other partitions.
     pub fn is_container(&self) -> bool {
         CONTAINERS.contains(&self.kind.as_str())
     }
@@ -71,7 +71,7 @@ impl Partition {
         CONTAINER_TYPES.contains(&kind)
     }
 
-    /// Whether a machine begins with it: an EFI system partition, or one that is marked.
+    /// Returns true if a machine begins with it: an EFI system partition, or one that is marked.
     pub fn is_for_boot(&self) -> bool {
         self.is_active || EFI_SYSTEM.contains(&self.kind.as_str())
     }

@@ -1,4 +1,5 @@
-//! Reading a disk of the source, also one that is failing: what can't be read is tried again, then cut down to the sectors that are lost.
+//! Reading a disk of the source, also one that is failing: what can't be read is tried again, then cut down to the
+//! sectors that are lost.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ use crate::SourceError;
 const READ_TRIES: u32 = 3;
 const READ_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a read that fails is cut into first, and each piece that fails then into sectors. A disk may take seconds to give a sector up, so the
-/// reads that count are those that fail: with two cuts there are fewer than with halves of halves.
+/// Size of the pieces of a read that fails. A piece that fails is read by sectors. A disk may take seconds to give a
+/// sector up, so the reads that count are those that fail: with two cuts there are fewer than with halves of halves.
 const PIECE_BYTES: usize = 64 << 10;
 
 const NOWHERE: u64 = u64::MAX;
@@ -31,7 +32,7 @@ pub struct SourceReader {
     source: Box<dyn Source>,
     size_bytes: u64,
     bad_sectors: BadSectors,
-    /// Where something was read last; [`NOWHERE`] before that.
+    /// Place of the last read that succeeded; [`NOWHERE`] before that.
     last_good: AtomicU64,
     /// Reads that were answered, be it with an error.
     answers: AtomicU64,
@@ -64,12 +65,12 @@ impl SourceReader {
         Ok(reader)
     }
 
-    /// Where the disk is.
+    /// Path of the disk.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where there may be data. Everything, where nobody can say.
+    /// Returns the ranges that may hold data; one range where that is not known.
     pub fn extents(&self) -> Vec<ByteRange> {
         self.source.extents(self.size_bytes)
     }
@@ -79,13 +80,14 @@ impl SourceReader {
         self.source.observe()
     }
 
-    /// How many reads were answered: a disk that fails is slow, but does not stand still.
+    /// Number of reads that were answered. It grows also with a disk that fails: such a disk is slow, but does not
+    /// stand still.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Fills `buffer` from the disk at `offset`. What can't be read after several tries is zeros there, and named in the answer, in order; or it is an
-    /// error, as the policy says.
+    /// Fills `buffer` from the disk at `offset`. What can't be read after several tries is zeros there, and named in
+    /// the answer, in order; or it is an error, as the policy says.
     ///
     /// # Errors
     /// [`SourceError::Read`] with the first bytes that can't be read; [`SourceError::Resized`] if the disk ends before.
@@ -124,7 +126,7 @@ impl SourceReader {
         Ok(lost)
     }
 
-    /// Whether a disk on which nothing is left of a whole read does not read any more where it did: it was pulled out, and has no bad sectors.
+    /// Returns true if a position that was readable before now fails too: the disk was removed, and has no bad sectors.
     fn is_gone(&self) -> bool {
         let last_good = self.last_good.load(Ordering::Relaxed);
         let mut sector = AlignedBuffer::new(self.source.sector_bytes());
@@ -133,7 +135,7 @@ impl SourceReader {
         last_good != NOWHERE && (0..READ_TRIES).all(|_| fails())
     }
 
-    /// That the disk is still as large as it was.
+    /// Checks that the disk is still as large as it was.
     ///
     /// # Errors
     /// [`SourceError::Resized`].
@@ -152,7 +154,8 @@ impl SourceReader {
         })
     }
 
-    /// Reads what can be read, piece by piece, and answers with the sectors that can't, in order; their bytes are zeros.
+    /// Reads what can be read, piece by piece, and answers with the sectors that can't, in order; their bytes are
+    /// zeros.
     fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<ByteRange>, SourceError> {
         let mut lost: Vec<ByteRange> = Vec::new();
         for (piece, at) in pieces(offset, buffer, PIECE_BYTES) {
@@ -184,7 +187,7 @@ impl SourceReader {
         Ok(false)
     }
 
-    /// Whether a piece can be read; what keeps it from that other than the medium is an error.
+    /// Returns true if a piece can be read. Failures that are not of the medium are errors.
     fn can_fill(&self, offset: u64, buffer: &mut [u8]) -> Result<bool, SourceError> {
         match self.fill(offset, buffer) {
             Ok(()) => Ok(true),
@@ -239,9 +242,10 @@ impl SourceReader {
     }
 }
 
-/// Whether these are bytes that a disk has lost: the same read elsewhere may go well.
+/// Returns true if the error is of bytes that a disk has lost. The same read elsewhere may go well.
 fn is_of_the_medium(error: &io::Error) -> bool {
-    // What block devices answer: through the cache always the first, past it also what the medium or a checksum of it says.
+    // What block devices answer: through the cache always the first, past it also what the medium or a checksum of it
+    // says.
     [Errno::IO, Errno::NODATA, Errno::ILSEQ]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

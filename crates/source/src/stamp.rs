@@ -1,4 +1,4 @@
-//! What the times of a file tell.
+//! The times of a file, and what they prove.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -6,15 +6,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The times of files are kept in ticks: two writes in one tick leave the same time. A file that was last written longer ago than a tick shows any
-/// further write. A tick has some milliseconds, or two seconds where a file system keeps whole seconds.
+/// The times of files are kept in ticks: two writes in one tick leave the same time. A file that was last written
+/// longer ago than a tick shows any further write. A tick has some milliseconds, or two seconds where a file system
+/// keeps whole seconds.
 const FINE_TICK: Duration = Duration::from_millis(100);
 const COARSE_TICK: Duration = Duration::from_millis(2100);
 
-/// How often a file that keeps changing is looked at before it counts as being written.
-const LOOKS: usize = 3;
+/// Number of samples of a file that keeps changing before it counts as being written.
+const SAMPLES: usize = 3;
 
-/// What changes when a file is written.
+/// The properties of a file that a write changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Stamp {
     device: u64,
@@ -25,7 +26,8 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a file that shows any further write; or how long it takes until it does, if it was written a moment ago.
+    /// The stamp of a file that shows any further write; or how long it takes until it does, if it was written a moment
+    /// ago.
     fn settled(file: &File) -> io::Result<Result<Self, Duration>> {
         // Pages that are mapped and dirty may be written again without a trace; clean ones may not.
         file.sync_all()?;
@@ -36,7 +38,7 @@ impl Stamp {
 
     /// The same of a file that may have been written a moment ago: waits for a tick. `None` if it keeps changing.
     pub(super) fn of_still(file: &File) -> io::Result<Option<Self>> {
-        for _ in 0..LOOKS {
+        for _ in 0..SAMPLES {
             match Self::settled(file)? {
                 Ok(settled) => return Ok(Some(settled)),
                 Err(left) => std::thread::sleep(left),
@@ -50,7 +52,8 @@ impl Stamp {
         Self::of_still(&File::open(path)?)
     }
 
-    /// How long until a write leaves other times than both. Times in the future are other ones too: somebody has set them, or the clock.
+    /// Returns the time until a write leaves other times than both. Times in the future are other ones too: somebody
+    /// has set them, or the clock.
     fn settles_in(&self, now: SystemTime) -> Duration {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_1970 = |(seconds, nanos): (i64, i64)| {
@@ -72,7 +75,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the file has not been written since.
+    /// Returns true if the file has not been written since.
     pub(super) fn is_of(&self, path: &Path) -> bool {
         // Opened, not only looked at: that asks a server of files for news.
         let now = File::open(path).and_then(|file| file.metadata());

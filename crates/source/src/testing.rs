@@ -1,4 +1,4 @@
-//! What tests of disks need of the system.
+//! Tools of the system for tests of disks.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,30 +4,33 @@
 //!
 //! The map is a journal beside the disk. What it says of a chunk is true of the disk's stable storage at every moment:
 //!
-//! - *Adding.* A flush syncs the disk, then appends one checksummed record to the journal and syncs that, and only then is anybody told. A crash
-//!   before the record is whole leaves chunks without one: they are sent again.
-//! - *Overwriting.* Before a chunk that the journal knows is written again, a record that forgets it is appended and synced. So a crash in the
-//!   middle of the write finds no word of what the chunk was.
-//! - *Unreadable ranges.* What the source can't read of a chunk, and is zeros on the disk, is recorded with the chunk and goes with it. Both stand in one record, so
-//!   one without the other is never found.
-//! - *Tearing.* A torn record fails its checksum. It and what follows is cut off when the map is opened, before anything is appended: adding is
-//!   lost with it (sent again), and forgetting is lost only if its sync never answered, which means that the write it was for
-//!   never began.
-//! - *Failing.* After a failed sync nobody knows what is on the disk, so nothing is appended any more ([`crate::receiver`] ends the admission).
-//!   The next one begins with what the journal has.
+//! - *Adding.* A flush syncs the disk, then appends one checksummed record to the journal and syncs that, and only then
+//!   is anybody told. A crash before the record is whole leaves chunks without one: they are sent again.
+//! - *Overwriting.* Before a chunk that the journal knows is written again, a record that forgets it is appended and
+//!   synced. So a crash in the middle of the write finds no word of what the chunk was.
+//! - *Unreadable ranges.* What the source can't read of a chunk, and is zeros on the disk, is recorded with the chunk
+//!   and goes with it. Both stand in one record, so one without the other is never found.
+//! - *Tearing.* A torn record fails its checksum. It and what follows is cut off when the map is opened, before
+//!   anything is appended: adding is lost with it (sent again), and forgetting is lost only if its sync never answered,
+//!   which means that the write it was for never began.
+//! - *Failing.* After a failed sync nobody knows what is on the disk, so nothing is appended any more
+//!   ([`crate::receiver`] ends the admission). The next one begins with what the journal has.
 //!
-//! All of that holds as far as the medium keeps what it has synced. One that does not loses what was written last: what sat in its own volatile cache when
-//! power failed. So a map whose last record does not say that it was closed names the chunks that were recorded last ([`Opened::unsure`]), and
-//! they are read again before anybody is told that they are here.
+//! All of that holds as far as the medium keeps what it has synced. One that does not loses what was written last: what
+//! sat in its own volatile cache when power failed. So a map whose last record does not say that it was closed names
+//! the chunks that were recorded last ([`Opened::unsure`]), and they are read again before anybody is told that they
+//! are here.
 //!
 //! # Format
 //!
-//! Header: `WHCHUNKS`, version u32, chunk bytes u32, disk bytes u64, CRC-32 u32 of the 24 bytes before. Then records: length u32 of the body,
-//! CRC-32 u32 of the body, body. The body is a sequence of entries: kind u8, first chunk u64, and by kind: 1, zeros, count u32; 2, data, 32
-//! bytes of hash (one chunk); 3, forgotten, count u32. Kind 5 has a first byte u64 and a length u32 instead: what the source can't read of
-//! the chunk in front of it, which is in the same record. Kind 6 is a fingerprint of the source, 32 bytes behind the kind, zeros for none ([`crate::unchanged`]);
-//! kind 7 has first chunk and count, like 1 and 3, of chunks that were found to be what is known. All integers are little-endian; later entries override earlier ones. A body of one
-//! byte, 4, says that the map was closed when nothing was under way.
+//! Header: `WHCHUNKS`, version u32, chunk bytes u32, disk bytes u64, CRC-32 u32 of the 24 bytes before. Then records:
+//! length u32 of the body, CRC-32 u32 of the body, body. The body is a sequence of entries: kind u8, first chunk u64,
+//! and by kind: 1, zeros, count u32; 2, data, 32 bytes of hash (one chunk); 3, forgotten, count u32. Kind 5 has a first
+//! byte u64 and a length u32 instead: what the source can't read of the chunk in front of it, which is in the same
+//! record. Kind 6 is a fingerprint of the source, 32 bytes behind the kind, zeros for none ([`crate::unchanged`]); kind
+//! 7 has first chunk and count, like 1 and 3, of chunks that were found to be what is known. All integers are
+//! little-endian; later entries override earlier ones. A body of one byte, 4, says that the map was closed when nothing
+//! was under way.
 
 mod record;
 
@@ -54,28 +57,29 @@ const MAX_BODY: u64 = 1 << 20;
 const COMPACT_FROM: u64 = 4 << 20;
 /// The body of the record that says that a map was closed.
 const CLOSED: [u8; 1] = [4];
-/// Bytes of chunks that are read again where a map was not closed: twice what may wait for a flush, and more than disks have of cache.
+/// Bytes of chunks that are read again where a map was not closed: twice what may wait for a flush, and more than disks
+/// have of cache.
 pub(crate) const UNSURE_BYTES: u64 = 256 << 20;
 /// The same for ranges, which may be zeros that are not read.
 const UNSURE_RANGES: usize = 4096;
 
-/// What became of a chunk, or of a stretch of them.
+/// A change of what is known of chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
     /// Chunks of zeros.
     Zeros(ChunkRange),
     /// One chunk of data.
     Data {
-        /// Which.
+        /// The chunk.
         chunk: ChunkIndex,
         /// BLAKE3 of its bytes.
         hash: Hash,
     },
-    /// What the source can't read of the chunk that stands in front of this in the same record; its bytes are zeros.
+    /// Bytes that the source can't read, of the chunk in front of this in the same record. They are zeros.
     Unreadable(ByteRange),
     /// Chunks that are about to be overwritten.
     Forgotten(ChunkRange),
-    /// What stands behind this was read from the source with that fingerprint; without one nobody knows.
+    /// All that follows was read from the source with that fingerprint; without one it is not known.
     Fingerprint(Option<ContentFingerprint>),
     /// Chunks that were read again and found to be what is known.
     Same(ChunkRange),
@@ -105,15 +109,15 @@ impl Written {
 pub struct Opened {
     /// For appending.
     pub map: ChunkMap,
-    /// What it knows.
+    /// The chunks that it knows.
     pub known: ChunkHashes,
-    /// What of it was read from the source as it was last.
+    /// Those that were read from the source as it was last.
     pub unchanged: Unchanged,
-    /// What was recorded last, where the map was not closed.
+    /// Chunks that were recorded last, where the map was not closed.
     pub unsure: Vec<ChunkRange>,
 }
 
-/// What was recorded last, as long as nobody says that the map was closed.
+/// Chunks that were recorded last, until the map is closed.
 #[derive(Debug)]
 struct Recent {
     ranges: VecDeque<ChunkRange>,
@@ -152,12 +156,13 @@ impl Recent {
 pub struct ChunkMap {
     path: PathBuf,
     storage: Box<dyn Storage>,
-    /// Where the next record goes.
+    /// Place of the next record.
     length: u64,
 }
 
 impl ChunkMap {
-    /// Opens the map of a disk, or begins a new one. A map of a disk of another size is begun anew. Hashes that don't fit memory lie beside it.
+    /// Opens the map of a disk, or begins a new one. A map of a disk of another size is begun anew. Hashes that don't
+    /// fit memory lie beside it.
     ///
     /// # Errors
     /// The file can't be read or written.
@@ -184,7 +189,8 @@ impl ChunkMap {
         Ok(opened)
     }
 
-    /// The same on any storage; `path` is what errors say, and what is known goes to `hashes`, which know nothing of the disk yet.
+    /// The same on any storage; `path` is what errors say, and what is known goes to `hashes`, which know nothing of
+    /// the disk yet.
     ///
     /// # Errors
     /// The storage can't be read or written.
@@ -230,7 +236,8 @@ impl ChunkMap {
     /// Records what has been written and flushed, or what is about to be overwritten; durable when this returns.
     ///
     /// # Errors
-    /// The journal can't be written. Then nothing of it counts, and the map is not to be used again before it was opened anew.
+    /// The journal can't be written. Then nothing of it counts, and the map is not to be used again before it was
+    /// opened anew.
     pub fn append(&mut self, written: &[Written]) -> Result<(), TransferError> {
         let mut end = self.length;
         for part in records(written) {
@@ -363,7 +370,7 @@ fn needed(hashes: &ChunkHashes) -> u64 {
         + 13 * hashes.unreadable_ranges() as u64
 }
 
-/// What the next record of a journal that says this holds, from chunk `next` on.
+/// Returns the next record of a journal that says this, from chunk `next` on.
 fn entries(hashes: &mut ChunkHashes, next: &mut ChunkIndex) -> io::Result<Vec<Written>> {
     let end = hashes.all().end();
     let mut entries = Vec::new();
@@ -433,7 +440,7 @@ mod tests {
         states
     }
 
-    /// What is known when this many bytes of the journal are good.
+    /// Returns what is known when this many bytes of the journal are good.
     fn known_at(states: &[(u64, Vec<Chunk>)], length: u64) -> &[Chunk] {
         let whole = states.iter().rev().find(|(end, _)| *end <= length);
         &whole.unwrap_or(&states[0]).1

@@ -1,7 +1,8 @@
-//! Where work that blocks runs: reading, hashing, packing, writing, syncing.
+//! Threads for work that blocks: reading, hashing, packing, writing, syncing.
 //!
-//! Between its awaits such work holds its thread, so it gets one of its own. In virtual time (`simulation`, in tests) there is only one thread,
-//! and what blocks takes no time on it: it runs there, after a pause drawn from the seed, as a thread may be late.
+//! Between its awaits such work holds its thread, so it gets one of its own. In virtual time (`simulation`, in tests)
+//! there is only one thread, and what blocks takes no time on it: it runs there, after a pause drawn from the seed, as
+//! a thread may be late.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::TransferError;
 
-/// Starts work that blocks between its awaits. It goes on when the handle is dropped. It must not wait for time: its thread has no timer to turn.
+/// Starts work that blocks between its awaits. It goes on when the handle is dropped. It must not wait for time: its
+/// thread has no timer to turn.
 pub(crate) fn start<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
@@ -32,13 +34,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
     ended(start(async { work() }).await)
 }
 
-/// What this process has had of the processors, all threads together.
+/// Returns the processor time of this process, all threads together.
 pub(crate) fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(time).expect("a process takes no negative time")
 }
 
-/// What became of a task: one that panicked is an error like others.
+/// Returns the outcome of a task: one that panicked is an error like others.
 pub(crate) fn ended<T>(
     outcome: Result<Result<T, TransferError>, tokio::task::JoinError>,
 ) -> Result<T, TransferError> {

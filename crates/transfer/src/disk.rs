@@ -1,4 +1,5 @@
-//! Disks of an image: writing them, and reading again what was written. Everything here blocks and belongs on threads of its own.
+//! Disks of an image: writing them, and reading again what was written. Everything here blocks and belongs on threads
+//! of its own.
 
 mod storage;
 mod target;

@@ -1,4 +1,4 @@
-//! What can go wrong with a transfer, each with the code and the sentence that the tenant reads.
+//! Faults of a transfer, each with its code and the sentence that the tenant reads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub enum TransferError {
          full length, create the job with free_space \"copy\"", path.display()
     )]
     AllocationChanged {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
     },
     /// A disk was written while it was copied, and the image was to be one moment in time.
@@ -31,10 +31,10 @@ pub enum TransferError {
          with consistency \"fuzzy\"", path.display()
     )]
     Written {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
     },
-    /// What is known of a large disk does not fit memory, and can't be kept on the sender's disk.
+    /// The hashes of a large disk do not fit memory, and can't be kept on the sender's disk.
     #[error(
         "can't use {0}. Free some space there, then start the job again; what was copied is kept"
     )]
@@ -51,19 +51,19 @@ pub enum TransferError {
     /// The target refuses a write, a flush or a read.
     #[error("can't {doing} {}: {source}", named(path))]
     Target {
-        /// What was being done.
+        /// The action that failed.
         doing: &'static str,
         /// To which file. Tenants read its name, and not where the operator keeps it.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// Bytes are not what they were.
     #[error("disk {disk}: {what}. The run was stopped and nothing was delivered")]
     Corrupt {
-        /// Which disk.
+        /// The disk.
         disk: DiskIndex,
-        /// Where, and how it was seen.
+        /// The place, and how it was seen.
         what: String,
     },
     /// The other side does not keep to the protocol.
@@ -94,12 +94,12 @@ pub enum TransferError {
     /// The connection could not be made, or broke.
     #[error("the connection to the receiver at {address} failed: {message}")]
     Connection {
-        /// Where the receiver is, or the agent for a receiver.
+        /// Address of the receiver, or of the agent for a receiver.
         address: String,
-        /// Why.
+        /// The cause.
         message: String,
     },
-    /// What the other side said about why it ended the transfer.
+    /// The reason that the other side gave for ending the transfer.
     #[error("{}", .0.message)]
     Remote(RemoteFailure),
     /// Asked to stop.
@@ -132,9 +132,9 @@ fn named(path: &Path) -> impl std::fmt::Display {
 pub struct RemoteFailure {
     /// The failure's code.
     pub code: FailureCode,
-    /// What happened and what to do.
+    /// The fault, and what to do.
     pub message: String,
-    /// Whether the same transfer may succeed when it is tried again.
+    /// True if the same transfer may succeed when it is tried again.
     pub retryable: bool,
 }
 
@@ -174,7 +174,7 @@ impl TransferError {
         }
     }
 
-    /// Whether the same transfer may succeed when it is tried again, with a new assignment if need be.
+    /// Returns true if the same transfer may succeed when it is tried again, with a new assignment if need be.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connection { .. }

@@ -1,10 +1,10 @@
-//! The receiver's fence: the highest epoch that it has seen, durable before a byte of that epoch is accepted, and the one connection of it that
-//! may write.
+//! The receiver's fence: the highest epoch that it has seen, durable before a byte of that epoch is accepted, and the
+//! one connection of it that may write.
 //!
-//! A write holds the fence for reading while it is made; raising the fence, or giving the right to write to another connection, waits for such
-//! writes. So once [`Fence::raise`] or [`Fence::grant`] has answered, no byte of a lower epoch or an older connection lands any
-//! more, however long its thread was paused. Without the second half, a chunk that an old connection had queued could
-//! overwrite a newer one of the same epoch, behind the back of the chunk map.
+//! A write holds the fence for reading while it is made; raising the fence, or giving the right to write to another
+//! connection, waits for such writes. So once [`Fence::raise`] or [`Fence::grant`] has answered, no byte of a lower
+//! epoch or an older connection lands any more, however long its thread was paused. Without the second half, a chunk
+//! that an old connection had queued could overwrite a newer one of the same epoch, behind the back of the chunk map.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use shared::Share;
 pub use shared::SharedLimit;
 
-/// How far sends may run ahead of the limit after a pause: short enough that the limit holds within any second.
+/// Lead that sends may take over the limit after a pause: short enough that the limit holds within any second.
 const BURST: Duration = Duration::from_millis(50);
 
-/// What is paid for at once lasts about so long, so that a change of the limit is felt at once.
+/// Time that one payment covers, so that a change of the limit is felt at once.
 const PIECE: Duration = Duration::from_millis(25);
 const LEAST_PIECE: usize = 4 << 10;
 pub(crate) const LARGEST_PIECE: usize = 256 << 10;
@@ -89,7 +89,8 @@ fn piece_of(rate: u64) -> usize {
     bytes.clamp(LEAST_PIECE, LARGEST_PIECE)
 }
 
-/// The arithmetic of a pacer: when the bytes that were let through so far are over at the limit. Times count from any fixed moment.
+/// The arithmetic of a pacer: when the bytes that were let through so far are over at the limit. Times count from any
+/// fixed moment.
 #[derive(Debug, Default)]
 struct Schedule {
     paid_until: Duration,
@@ -126,7 +127,8 @@ mod tests {
     }
 
     proptest! {
-        /// Ten seconds at one rate and ten at another: each within 5 % of what it should be, and no pause at the change.
+        /// Ten seconds at one rate and ten at another: each within 5 % of what it should be, and no pause at the
+        /// change.
         #[test]
         fn a_limit_holds_and_changes_without_a_dip(first in 1_000_000_u64..2_000_000_000, second in 1_000_000_u64..2_000_000_000) {
             let mut schedule = Schedule::default();

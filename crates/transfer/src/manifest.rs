@@ -13,15 +13,16 @@
 //! | 32 | the root |
 //! | 32 | BLAKE3 of everything before |
 //!
-//! A page is a byte for its kind and what follows from that: 0, all its chunks are zeros, nothing; 1, all are data, the hash of each; 2, some are
-//! data, a bit for each chunk (the first is bit 0 of the first byte; set for data; what is left of the last byte is 0) and the hashes of those. All integers are
-//! little-endian. There is one way to write what a disk holds and no other is read, so no bit of the file is without meaning.
+//! A page is a byte for its kind and what follows from that: 0, all its chunks are zeros, nothing; 1, all are data, the
+//! hash of each; 2, some are data, a bit for each chunk (the first is bit 0 of the first byte; set for data; what is
+//! left of the last byte is 0) and the hashes of those. All integers are little-endian. There is one way to write what
+//! a disk holds and no other is read, so no bit of the file is without meaning.
 //!
-//! The root is BLAKE3 over size (u64), chunk size (u32) and the hash of every chunk in order, that of a chunk of zeros too, then first byte and length of every range
-//! that the source could not read. Such bytes are zeros. The disk may be longer
-//! than the size: what lies behind is zeros.
+//! The root is BLAKE3 over size (u64), chunk size (u32) and the hash of every chunk in order, that of a chunk of zeros
+//! too, then first byte and length of every range that the source could not read. Such bytes are zeros. The disk may be
+//! longer than the size: what lies behind is zeros.
 //!
-//! Whoever writes or reads it holds one page at a time, whatever the size of the disk.
+//! A writer or reader holds one page at a time, whatever the size of the disk.
 
 mod check;
 mod file;
@@ -29,15 +30,15 @@ mod file;
 pub use check::{Content, verify, verify_content};
 pub use file::{Head, most_bytes, read, write};
 
-/// Why a manifest, or a disk under it, is not good.
+/// A fault of a manifest, or of a disk under it.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A file can't be read.
     #[error("can't read {path}")]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -46,7 +47,7 @@ pub enum ManifestError {
     Malformed {
         /// The manifest.
         path: String,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
     /// The manifest was changed since it was written.
@@ -56,7 +57,7 @@ pub enum ManifestError {
     Damaged {
         /// The manifest.
         path: String,
-        /// How it was seen.
+        /// The sign of it.
         what: String,
     },
     /// A chunk of the disk is not what the manifest says.

@@ -1,4 +1,5 @@
-//! What to look at, and who looks at it: a cursor over the extents of all disks from which the streams claim pieces.
+//! The chunks of a pass, and their division: a cursor over the extents of all disks from which the streams claim
+//! pieces.
 
 use std::sync::Mutex;
 
@@ -19,14 +20,14 @@ pub enum Claim {
     Read {
         /// Position in the list of disks.
         disk: usize,
-        /// Which.
+        /// The chunks.
         chunks: ChunkRange,
     },
     /// These chunks are holes.
     Hole {
         /// Position in the list of disks.
         disk: usize,
-        /// Which.
+        /// The chunks.
         chunks: ChunkRange,
     },
 }
@@ -45,7 +46,7 @@ impl Claim {
         }
     }
 
-    /// How many chunks are read for it.
+    /// Number of chunks that are read for it.
     fn to_read(self) -> u64 {
         match self {
             Self::Read { chunks, .. } => chunks.count,
@@ -68,19 +69,21 @@ impl Claim {
     }
 }
 
-/// Which chunks a pass looks at. What the receiver does not have is looked at in any case.
+/// The chunks that a pass inspects. Chunks that the receiver does not have are inspected in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Candidates {
     /// All of them.
     #[default]
     All,
-    /// Those that these extents touch. Whoever names them answers for the rest: that since a pass that the receiver has whole, nothing else
-    /// was written. The roots of both sides agree on what was not looked at, whatever the disk holds.
+    /// Those that these extents touch. Whoever names them answers for the rest: that since a pass that the receiver has
+    /// whole, nothing else was written. The roots of both sides agree on what was not looked at, whatever the disk
+    /// holds.
     Changed(Vec<ByteRange>),
 }
 
 impl Candidates {
-    /// The chunks to look at, in order; all others are as the receiver has them. `unchanged` are chunks that were read since anything has changed.
+    /// The chunks to look at, in order; all others are as the receiver has them. `unchanged` are chunks that were read
+    /// since anything has changed.
     pub fn to_inspect(&self, receiver: &ChunkHashes, unchanged: &[ChunkRange]) -> Vec<ChunkRange> {
         if *self == Self::All && unchanged.is_empty() {
             return Vec::from_iter((!receiver.all().is_empty()).then(|| receiver.all()));
@@ -171,16 +174,18 @@ pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[ByteRange]
 
 /// The cursor that all streams share: each claims the next piece when it is done with its last.
 ///
-/// It stands at two places at once. Data that packs and data that does not lie in long stretches: from one place alone all streams would wait for the
-/// processors in the one, and for the link in the other. More places would gain little, and cost a disk with heads more seeks.
+/// It stands at two places at once. Data that packs and data that does not lie in long stretches: from one place alone
+/// all streams would wait for the processors in the one, and for the link in the other. More places would gain little,
+/// and cost a disk with heads more seeks.
 #[derive(Debug)]
 pub struct Cursor {
-    /// What is left from the beginning and from the middle, the next piece last.
+    /// Claims that are left from the beginning and from the middle, the next one last.
     places: Mutex<[Vec<Claim>; 2]>,
 }
 
 impl Cursor {
-    /// A cursor over claims; as much is read before its middle as behind. At both places they are in their order. Long ones are cut when they are claimed.
+    /// A cursor over claims; as much is read before its middle as behind. At both places they are in their order. Long
+    /// ones are cut when they are claimed.
     pub fn new(claims: Vec<Claim>) -> Self {
         let to_read: u64 = claims.iter().map(|claim| claim.to_read()).sum();
         let mut room = to_read.div_ceil(2);
@@ -205,7 +210,8 @@ impl Cursor {
         }
     }
 
-    /// The next piece for a stream by its number: at one of the places, or at the other where nothing is left. `None` when all are taken.
+    /// The next piece for a stream by its number: at one of the places, or at the other where nothing is left. `None`
+    /// when all are taken.
     pub fn claim(&self, stream: usize) -> Option<Claim> {
         let mut places = self
             .places
@@ -225,8 +231,8 @@ impl Cursor {
 
 /// The parts of a hole that the receiver does not already know to be zeros.
 pub fn zeros_to_send(receiver: &ChunkHashes, hole: ChunkRange) -> Vec<ChunkRange> {
-    // Zeros that are to be made go into one piece across what kind of other content they replace. Zeros in the place of what could not be read
-    // are other content too.
+    // Zeros that are to be made go into one piece across what kind of other content they replace. Zeros in the place of
+    // what could not be read are other content too.
     let mut to_send = ChunkSet::new(receiver.chunks());
     let others = receiver
         .runs(hole)
@@ -248,7 +254,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A pass over a changed set looks at each chunk that it names and that is not unchanged, and at each that the receiver lacks, once, and at nothing else.
+        /// A pass over a changed set looks at each chunk that it names and that is not unchanged, and at each that the
+        /// receiver lacks, once, and at nothing else.
         #[test]
         fn a_pass_looks_at_what_changed_and_what_is_missing(
             known in proptest::collection::vec(any::<bool>(), 1..200), unchanged in proptest::collection::vec(any::<bool>(), 200), mut cuts in proptest::collection::vec(0_u64..2000, 0..12)
@@ -277,7 +284,8 @@ mod tests {
             prop_assert_eq!(Candidates::All.to_inspect(&receiver, &[]), vec![ChunkRange::new(0, chunks)]);
         }
 
-        /// Every chunk is claimed once, every byte of data lies in a chunk that is read, and one stream alone goes through the disk in order.
+        /// Every chunk is claimed once, every byte of data lies in a chunk that is read, and one stream alone goes
+        /// through the disk in order.
         #[test]
         fn claims_cover_the_disk_once(
             size in 0_u64..5000, chunk in 1_u32..64, mut cuts in proptest::collection::vec(0_u64..6000, 0..12), streams in 1_usize..4

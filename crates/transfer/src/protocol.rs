@@ -1,7 +1,9 @@
-//! What crosses the wire. Encoding and decoding only: no sockets, no files, and no input that can make them panic.
+//! The messages that cross the wire. Encoding and decoding only: no sockets, no files, and no input that can make them
+//! panic.
 //!
-//! One bidirectional *control* stream carries messages with a header: the sender's [`ToReceiver`], the receiver's [`ToSender`]. Any number of
-//! unidirectional *data* streams carry frames: a [`Frame`] header of fixed length, and behind a data frame its payload.
+//! One bidirectional *control* stream carries messages with a header: the sender's [`ToReceiver`], the receiver's
+//! [`ToSender`]. Any number of unidirectional *data* streams carry frames: a [`Frame`] header of fixed length, and
+//! behind a data frame its payload.
 
 use std::io;
 use std::time::Duration;
@@ -25,9 +27,9 @@ pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 const PAGE_HASHES: u64 = 16_384;
 pub const PAGE_RANGES: usize = 16_384;
 
-/// Most bytes of a probe's stream, and how long the receiver measures it: first QUIC has to find out how large
-/// its datagrams may be. On a slow link it goes on, since a stream that has lost a datagram stands and then comes at once: until so much has come as
-/// makes little of that, or the longest time is over.
+/// Most bytes of a probe's stream, and how long the receiver measures it: first QUIC has to find out how large its
+/// datagrams may be. On a slow link it goes on, since a stream that has lost a datagram stands and then comes at once:
+/// until so much has come as makes little of that, or the longest time is over.
 pub const MOST_PROBE_BYTES: u64 = 2 << 30;
 pub const PROBE_SETTLES: Duration = Duration::from_millis(120);
 pub const PROBE_LASTS: Duration = Duration::from_millis(60);
@@ -48,12 +50,12 @@ pub enum ToReceiver {
         ticket: Vec<u8>,
         /// The disks that will be sent.
         disks: Vec<OfferedDisk>,
-        /// Why the sender took this transport, for people.
+        /// The reason why the sender took this transport, for people.
         transport_reason: String,
     },
     /// Every data stream is finished.
     Sent {
-        /// How many data streams there were.
+        /// Number of data streams.
         streams: u32,
         /// Each disk as the sender has found it.
         disks: Vec<SentDisk>,
@@ -73,18 +75,18 @@ pub enum ToReceiver {
 /// A disk that the sender has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedDisk {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// What it has as long as nothing is written to it, if it can tell.
+    /// Its fingerprint as long as nothing is written to it, if it can tell.
     pub fingerprint: Option<ContentFingerprint>,
 }
 
 /// A disk that was read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentDisk {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
     /// Its root.
     pub root: Hash,
@@ -106,9 +108,10 @@ pub enum ToSender {
     },
     /// A part of what is durably here.
     Present(Page),
-    /// Chunks of what is durably here that were read from the source with the fingerprint that the sender names: they need not be read again.
+    /// Chunks of what is durably here that were read from the source with the fingerprint that the sender names: they
+    /// need not be read again.
     Unchanged {
-        /// Which disk.
+        /// The disk.
         index: DiskIndex,
         /// In order, at most [`PAGE_RANGES`] of them.
         chunks: Vec<ChunkRange>,
@@ -117,14 +120,14 @@ pub enum ToSender {
     PresentEnd,
     /// So many bytes of the disk are durable now.
     Durable {
-        /// Which disk.
+        /// The disk.
         index: DiskIndex,
         /// Bytes of its known chunks.
         bytes: u64,
     },
     /// Every disk is complete and its root is the sender's.
     Received,
-    /// How a probe's stream came.
+    /// The measurement of a probe's stream.
     Probed {
         /// Bytes that were counted.
         bytes: u64,
@@ -136,11 +139,11 @@ pub enum ToSender {
 /// A part of what the receiver has of a disk: ranges without a gap from chunk `first` on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
     first: ChunkIndex,
     parts: Vec<Part>,
-    /// What the source could not read of these chunks.
+    /// Ranges of these chunks that the source could not read.
     unreadable: Vec<ByteRange>,
 }
 
@@ -151,7 +154,7 @@ enum Part {
     Data(Vec<Hash>),
 }
 
-/// What came over the wire can't be understood.
+/// Bytes from the wire that can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A control message is not one.
@@ -169,7 +172,8 @@ pub enum DecodeError {
 }
 
 impl Page {
-    /// What is known of a disk from chunk `first` on, as far as it fits a message; and where the next page begins, if there is one.
+    /// Returns what is known of a disk from chunk `first` on, as far as it fits a message; and where the next page
+    /// begins, if there is one.
     ///
     /// # Errors
     /// The hashes can't be read.
@@ -264,8 +268,8 @@ pub fn encode_control(message: &impl Serialize) -> Vec<u8> {
 /// Bytes in front of a control message's body.
 pub const CONTROL_HEADER_BYTES: usize = 12;
 
-/// What stands in front of a control message's body: its length, its CRC-32, and the CRC-32 of both. TLS keeps what passes between two machines; this
-/// is for what goes wrong on them.
+/// Returns the header of a control message's body: its length, its CRC-32, and the CRC-32 of both. TLS keeps what
+/// passes between two machines; this is for what goes wrong on them.
 pub fn control_header(body: &[u8]) -> [u8; CONTROL_HEADER_BYTES] {
     let length = u32::try_from(body.len()).expect("a control message is far below 4 GiB");
     let mut header = [0; CONTROL_HEADER_BYTES];
@@ -309,34 +313,35 @@ pub fn decode_control<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Decod
 pub enum Frame {
     /// Zeros; no payload.
     Zeros {
-        /// Which disk.
+        /// The disk.
         disk: DiskIndex,
-        /// Which chunks.
+        /// The chunks.
         chunks: ChunkRange,
     },
-    /// Bytes that can't be read, of the chunk that the next frame of this stream is about that is not of this kind; no payload.
+    /// Bytes that can't be read, of the chunk that the next frame of this stream is about that is not of this kind; no
+    /// payload.
     Unreadable {
-        /// Which disk.
+        /// The disk.
         disk: DiskIndex,
-        /// Where they are.
+        /// The bytes.
         range: ByteRange,
     },
     /// Chunks that were read and are what the receiver has; no payload.
     Same {
-        /// Which disk.
+        /// The disk.
         disk: DiskIndex,
-        /// Which chunks.
+        /// The chunks.
         chunks: ChunkRange,
     },
     /// One chunk; `stored_bytes` of payload follow.
     Data {
-        /// Which disk.
+        /// The disk.
         disk: DiskIndex,
-        /// Which chunk.
+        /// The chunk.
         chunk: ChunkIndex,
         /// BLAKE3 of the chunk's bytes before packing.
         hash: Hash,
-        /// How the payload is packed.
+        /// The packing of the payload.
         codec: Codec,
         /// Bytes of the payload.
         stored_bytes: u32,

@@ -1,9 +1,10 @@
 //! The receiving side: takes chunks from senders, checks and writes them, and says what is durable.
 //!
-//! A [`Server`] listens as long as its process lives. [`Server::admit`] opens the disks of a run and raises the fence; only senders whose ticket
-//! carries that epoch get through the *handshake*. One connection at a time has a *session* with the right to write: its task talks on the
-//! control stream, and one task and one thread take each data *stream*. One thread, the *flusher*, makes what they wrote durable and
-//! says so; see [`crate::chunk_map`] for why it can be believed.
+//! A [`Server`] listens as long as its process lives. [`Server::admit`] opens the disks of a run and raises the fence;
+//! only senders whose ticket carries that epoch get through the *handshake*. One connection at a time has a *session*
+//! with the right to write: its task talks on the control stream, and one task and one thread take each data *stream*.
+//! One thread, the *flusher*, makes what they wrote durable and says so; see [`crate::chunk_map`] for why it can be
+//! believed.
 
 pub(crate) mod disk;
 mod disks;
@@ -35,10 +36,10 @@ use crate::{TicketSecret, TransferError};
 use disks::Disks;
 pub use handshake::HandshakeLimits;
 
-/// What a server is made with.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where to listen; port 0 finds a free one.
+    /// Address to listen at; port 0 finds a free one.
     pub listen: SocketAddr,
     /// The receiver's certificate of this run.
     pub identity: Identity,
@@ -80,7 +81,7 @@ impl ServerConfig {
 /// A disk to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TargetDisk {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
     /// Bytes of the source's disk.
     pub source_bytes: u64,
@@ -88,7 +89,7 @@ pub struct TargetDisk {
     pub target_bytes: u64,
 }
 
-/// Who may send what.
+/// The right of one run to send its disks.
 #[derive(Debug, Clone)]
 pub struct Admission {
     /// The epoch of the lease; senders need a ticket of it.
@@ -186,7 +187,7 @@ impl Proven {
         self.disks.chunk_bytes
     }
 
-    /// What the source could not read of it, in order: it has zeros there.
+    /// Returns the ranges that the source could not read, in order: it has zeros there.
     ///
     /// # Errors
     /// The disk is none of the present job's.
@@ -215,7 +216,7 @@ impl Proven {
 /// A disk as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskStatus {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
     /// Bytes of the source's disk.
     pub size_bytes: u64,
@@ -234,11 +235,11 @@ pub struct DiskStatus {
 pub struct ReceiveStatus {
     /// Every disk that was admitted, by index.
     pub disks: Vec<DiskStatus>,
-    /// Whether a sender is connected.
+    /// True if a sender is connected.
     pub connected: bool,
-    /// What the last sender came over.
+    /// The transport of the last sender.
     pub transport: Option<Kind>,
-    /// Why the sender took it.
+    /// The reason why the sender took it.
     pub transport_reason: String,
     /// Bytes of free space that the last sender left out: the target has zeros there.
     pub bytes_free: u64,
@@ -246,18 +247,18 @@ pub struct ReceiveStatus {
     pub bytes_wire: u64,
     /// Bytes of the sender's disks that its frames stood for since the server started: sent, empty, or here already.
     pub bytes_covered: u64,
-    /// What ended the transfer for good, if anything.
+    /// The failure that ended the transfer for good, if any.
     pub failure: Option<Failure>,
 }
 
 impl ReceiveStatus {
-    /// Whether every disk has its receipt.
+    /// Returns true if every disk has its receipt.
     pub fn is_complete(&self) -> bool {
         !self.disks.is_empty() && self.disks.iter().all(|disk| disk.receipt.is_some())
     }
 }
 
-/// Where the disks of an instance are kept: its directory, or in tests what forgets or lies.
+/// The storage of an instance's disks: its directory, or in tests storage that forgets or lies.
 pub(crate) trait Files: std::fmt::Debug + Send + Sync {
     /// Opens a disk with its chunk map.
     fn open(
@@ -287,7 +288,7 @@ pub struct Server<L: Listener = net::Listener> {
     shared: Arc<Shared>,
 }
 
-/// What the server's tasks share.
+/// The state that the server's tasks share.
 #[derive(Debug)]
 struct Shared {
     config: ServerConfig,
@@ -343,7 +344,7 @@ impl<L: Listener> Server<L> {
         Ok(Self { listener, shared })
     }
 
-    /// Where it listens: the same port for UDP and for TCP.
+    /// Returns its address: the same port for UDP and for TCP.
     ///
     /// # Errors
     /// The operating system does not say.
@@ -351,7 +352,7 @@ impl<L: Listener> Server<L> {
         self.listener.address()
     }
 
-    /// How many connections it has ended, by reason.
+    /// Number of connections that it has ended, by reason.
     pub fn ended(&self) -> Vec<(Reason, u64)> {
         self.shared.door.ended()
     }
@@ -361,8 +362,8 @@ impl<L: Listener> Server<L> {
         self.shared.fence.epoch()
     }
 
-    /// Raises the fence to the admission's epoch, opens its disks, and lets its sender in. The sender of a lower epoch is put out, and
-    /// no byte of it lands after this returns. The same epoch again changes nothing.
+    /// Raises the fence to the admission's epoch, opens its disks, and lets its sender in. The sender of a lower epoch
+    /// is put out, and no byte of it lands after this returns. The same epoch again changes nothing.
     ///
     /// # Errors
     /// [`TransferError::Fenced`] for an epoch below the fence; a disk or map that can't be opened.
@@ -371,7 +372,7 @@ impl<L: Listener> Server<L> {
         blocking(move || shared.admit(admission)).await
     }
 
-    /// What is here, and what changes.
+    /// Returns the status, and its changes.
     pub fn status(&self) -> watch::Receiver<ReceiveStatus> {
         self.shared.status.subscribe()
     }
@@ -524,7 +525,7 @@ impl Shared {
         }
     }
 
-    /// Why an admission ended under its sender: a flush that failed, or a newer owner, or a halt.
+    /// Returns why an admission ended under its sender: a flush that failed, or a newer owner, or a halt.
     fn over(&self, disks: &Disks) -> TransferError {
         match &self.status.borrow().failure {
             Some(failure) => TransferError::Remote(RemoteFailure {

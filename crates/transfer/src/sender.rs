@@ -1,7 +1,8 @@
 //! The sending side: reads the disks, and sends what the receiver does not have.
 //!
-//! Every stream has a *producer*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task that writes what the producer
-//! made to a stream of the transport. Between the two is a short queue: its length, and the transport's windows, bound the bytes in flight.
+//! Every stream has a *producer*, a thread that claims pieces of the disks, reads, hashes and packs them, and a task
+//! that writes what the producer made to a stream of the transport. Between the two is a short queue: its length, and
+//! the transport's windows, bound the bytes in flight.
 
 mod choice;
 mod compression_controller;
@@ -37,12 +38,14 @@ use inspection::inspect;
 use source::Sources;
 pub use transport_failures::FailedAttempt;
 
-/// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another, and each keeps a processor busy.
+/// Streams of a transfer unless the caller says otherwise: with two, reading one piece overlaps with sending another,
+/// and each keeps a processor busy.
 pub fn default_streams() -> usize {
     processors().clamp(2, 8)
 }
 
-/// QUIC connections of a transfer unless the caller says otherwise: each keeps a processor busy, and half of them are left to read and hash.
+/// QUIC connections of a transfer unless the caller says otherwise: each keeps a processor busy, and half of them are
+/// left to read and hash.
 pub fn default_connections() -> usize {
     (processors() / 2).clamp(1, 4)
 }
@@ -51,10 +54,11 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Time for the last datagram to go. The receiver has given its word, or can't be reached: nothing depends on its answer.
+/// Time for the last datagram to go. The receiver has given its word, or can't be reached: nothing depends on its
+/// answer.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// How payloads are packed.
+/// The packing of payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
     /// None while the processor is the bottleneck, else as high a level as carries the most.
@@ -69,15 +73,15 @@ pub enum Compression {
 /// A disk to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceDisk {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
     /// File or block device.
     pub path: PathBuf,
     /// The size that it must have, in bytes.
     pub size_bytes: u64,
-    /// Which of its chunks are looked at.
+    /// The chunks of it that are inspected.
     pub candidates: Candidates,
-    /// Whether space that its file systems do not use is read.
+    /// The treatment of space that its file systems do not use.
     pub free_space: FreeSpace,
 }
 
@@ -96,17 +100,19 @@ pub struct SendConfig {
     pub ticket: Vec<u8>,
     /// All disks of the job.
     pub disks: Vec<SourceDisk>,
-    /// What opens them: [`source::Files`], or in tests what fails.
+    /// The opener of disks: [`source::Files`], or in tests one of disks that fail.
     pub sources: Arc<dyn Sources>,
-    /// Whether chunks that were read once are left alone while the kernel says that nothing was written. Not for disks that others write to as well.
+    /// True if chunks that were read once are left alone while the kernel says that nothing was written. Not for disks
+    /// that others write to as well.
     pub change_tracking: bool,
-    /// What becomes of sectors that can't be read.
+    /// The treatment of sectors that can't be read.
     pub bad_sectors: BadSectors,
-    /// What becomes of the copy of a disk that is written meanwhile.
+    /// The treatment of a disk that is written during its copy.
     pub consistency: Consistency,
-    /// Whether a write is looked for all the time, and not only at the end: after a pass that was in vain another need not take as long.
+    /// True if a write is looked for all the time, and not only at the end: after a pass that was in vain another need
+    /// not take as long.
     pub ends_at_a_write: bool,
-    /// How payloads are packed.
+    /// The packing of payloads.
     pub compression: Compression,
     /// Parallel streams, 1 to [`transport::MOST_STREAMS`].
     pub streams: usize,
@@ -116,23 +122,24 @@ pub struct SendConfig {
     pub bandwidth_limit: watch::Receiver<Option<u64>>,
     /// A limit above that, which this transfer shares with others.
     pub shared_limit: Option<SharedLimit>,
-    /// A directory on a disk, for what is known of disks so large that it does not fit memory: files without names, 32 MiB for each TiB.
+    /// A directory on a disk, for what is known of disks so large that it does not fit memory: files without names, 32
+    /// MiB for each TiB.
     pub scratch: PathBuf,
 }
 
 /// Free space of a disk that is copied although it was to be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopiedFreeSpace {
-    /// Which disk.
+    /// The disk.
     pub index: DiskIndex,
-    /// Why, in words that can follow a colon.
+    /// The reason, in words that can follow a colon.
     pub reason: String,
 }
 
-/// Where a transfer is.
+/// The progress of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SendProgress {
-    /// What the disks are sent over, once that is chosen.
+    /// The transport of the disks, once it is chosen.
     pub transport: Option<Choice>,
     /// Bytes of all disks.
     pub bytes_total: u64,
@@ -221,7 +228,7 @@ pub(crate) async fn send_over<T: Transport>(
     }
 }
 
-/// How one connection ended well.
+/// The good end of one connection.
 enum Ended<T: Transport> {
     Sent(SendReport),
     Moved(Box<(Connected<T>, Choice)>),

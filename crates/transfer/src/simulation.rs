@@ -1,8 +1,8 @@
 //! The engine in virtual time, over a network in memory and on disks that forget, with faults drawn from a seed.
 //!
-//! Everything runs on one thread whose clock stands still while anybody can go on and jumps when all wait. Whatever is random is drawn from
-//! the seed: latency and bandwidth, when which fault comes, what a crash leaves of a disk, how late a thread is. So a seed gives the same run
-//! each time, hours of it in milliseconds.
+//! Everything runs on one thread whose clock stands still while anybody can go on and jumps when all wait. Whatever is
+//! random is drawn from the seed: latency and bandwidth, when which fault comes, what a crash leaves of a disk, how
+//! late a thread is. So a seed gives the same run each time, hours of it in milliseconds.
 //!
 //! `WHERRY_SEED=N` runs one seed, `WHERRY_LONG=1` thousands of them.
 
@@ -31,11 +31,11 @@ const LATEST: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_millis(3);
 
 thread_local! {
-    /// Where pauses come from, while this thread is in virtual time.
+    /// The generator of pauses, while this thread is in virtual time.
     static PAUSES: RefCell<Option<Random>> = const { RefCell::new(None) };
 }
 
-/// How long until work that blocks begins; `None` outside of virtual time.
+/// Returns the time until work that blocks begins; `None` outside of virtual time.
 pub(crate) fn pause() -> Option<Duration> {
     PAUSES.with_borrow_mut(|random| {
         let random = random.as_mut()?;
@@ -105,7 +105,7 @@ impl Random {
     }
 }
 
-/// What has happened, and when.
+/// The events of a run, each with its time.
 #[derive(Debug, Clone)]
 pub(crate) struct Trace {
     began: Instant,

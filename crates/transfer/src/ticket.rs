@@ -1,4 +1,5 @@
-//! The right of an agent to send to one run: job, run, epoch and expiry under a keyed BLAKE3 code that only worker and receiver can make.
+//! The right of an agent to send to one run: job, run, epoch and expiry under a keyed BLAKE3 code that only worker and
+//! receiver can make.
 
 use domain::{Epoch, JobId, Run};
 
@@ -34,7 +35,7 @@ impl TicketSecret {
     }
 }
 
-/// What a ticket says.
+/// The content of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// The job.
@@ -43,11 +44,11 @@ pub struct Ticket {
     pub run: Run,
     /// The epoch under which it was made.
     pub epoch: Epoch,
-    /// When it ends, in seconds since 1970.
+    /// Its end, in seconds since 1970.
     pub expires_unix_secs: i64,
 }
 
-/// Why a ticket is refused.
+/// The reason why a ticket is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketRefused {
     /// It was not made with this secret, or was changed.

@@ -1,8 +1,9 @@
-//! Which chunks need not be read again: those that were read from the source as it still is.
+//! The chunks that need not be read again: those that were read from the source as it still is.
 //!
-//! A source that can prove that nothing was written has a [`ContentFingerprint`]: while it is the same, so is every byte. The sender names it before it
-//! reads anything. What arrives from then on, or is found to be what is there, was read from the source with that fingerprint. So when the sender comes back, after whatever
-//! fall, and names the same, none of these chunks has changed. With another, or none, nothing is known any more.
+//! A source that can prove that nothing was written has a [`ContentFingerprint`]: while it is the same, so is every
+//! byte. The sender names it before it reads anything. What arrives from then on, or is found to be what is there, was
+//! read from the source with that fingerprint. So when the sender comes back, after whatever fall, and names the same,
+//! none of these chunks has changed. With another, or none, nothing is known any more.
 
 use chunks::chunk_set::ChunkSet;
 use chunks::{ChunkRange, ContentFingerprint};

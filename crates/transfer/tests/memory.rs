@@ -1,7 +1,9 @@
-//! What either side takes of memory, each in a process of its own: when a large disk is known, and when as much is packed at once as can be.
+//! The memory of either side, each in a process of its own: when a large disk is known, and when as much is packed at
+//! once as can be.
 //!
-//! Large disks are empty files of their size, and the map says of every chunk that it is data: a pass over a changed set in which nothing has changed. All
-//! that costs memory for the size of a disk is there: the map is read, told, kept on both sides, and its root computed twice.
+//! Large disks are empty files of their size, and the map says of every chunk that it is data: a pass over a changed
+//! set in which nothing has changed. All that costs memory for the size of a disk is there: the map is read, told, kept
+//! on both sides, and its root computed twice.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
@@ -41,7 +43,8 @@ const TASK: &str = "WHERRY_MEMORY_TASK";
 struct Task {
     directory: PathBuf,
     size_bytes: u64,
-    /// Whether all of the disk is sent, by all streams at zstd's highest level over a slow link; else the receiver has it.
+    /// True if all of the disk is sent, by all streams at zstd's highest level over a slow link; else the receiver has
+    /// it.
     sends_all: bool,
     /// Of whoever has this task.
     identity: [String; 3],
@@ -165,7 +168,8 @@ async fn pass(task: &Task, address: SocketAddr) -> anyhow::Result<String> {
     Ok(root.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The most that this process has had in memory, in bytes. Pages of files that are read and written are not its own and do not count.
+/// The most that this process has had in memory, in bytes. Pages of files that are read and written are not its own and
+/// do not count.
 fn most_memory() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));

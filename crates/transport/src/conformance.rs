@@ -1,4 +1,4 @@
-//! What every transport must do. Each implementation runs these rules in its tests, the simulated one too.
+//! Rules that every transport must keep. Each implementation runs them in its tests, the simulated one too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::{
     Transport,
 };
 
-/// How long anything may take.
+/// Longest time that anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long it is watched that nothing happens.
+/// Time during which nothing may happen.
 const WATCH: Duration = Duration::from_millis(300);
 
 /// Data streams of a connection, and bytes of each: more than any window holds.

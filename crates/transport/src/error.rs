@@ -1,4 +1,4 @@
-//! Why there is no connection.
+//! Reasons why there is no connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,9 +9,9 @@ pub enum TransportError {
     /// The other side can't be reached, or the address can't be bound.
     #[error("{address}: {source}")]
     Unreachable {
-        /// Where it is.
+        /// Its address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The TLS material can't be used.

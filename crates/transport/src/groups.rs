@@ -1,7 +1,7 @@
 //! Connections that belong together: the one of the control stream, and others that bring it data streams.
 //!
-//! A group has a name that only the two ends of its control stream know. Whoever brings a data stream says that name, so nobody else can
-//! add one.
+//! A group has a name that only the two ends of its control stream know. Whoever brings a data stream says that name,
+//! so nobody else can add one.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::MOST_STREAMS;
 
-/// What a group is called, and the length of that name.
+/// The name of a group, and its length.
 pub(crate) type Name = [u8; NAME_BYTES];
 pub(crate) const NAME_BYTES: usize = 16;
 
@@ -65,14 +65,14 @@ impl<S> Groups<S> {
         })
     }
 
-    /// Where the data streams of a group go; `None` if it does not stand.
+    /// Returns the queue for the data streams of a group; `None` if there is no such group.
     pub(crate) fn find(&self, name: &Name) -> Option<mpsc::Sender<S>> {
         let standing = self.lock();
         Some(standing.get(name)?.streams.clone())
     }
 
-    /// The same for a connection that stays and brings several streams. `None` also if as many have joined as there may be streams:
-    /// each has a window of its own, and what comes over it waits in memory.
+    /// The same for a connection that stays and brings several streams. `None` also if as many have joined as there may
+    /// be streams: each has a window of its own, and what comes over it waits in memory.
     pub(crate) fn join(&self, name: &Name) -> Option<mpsc::Sender<S>> {
         let mut standing = self.lock();
         let group = standing.get_mut(name)?;

@@ -1,6 +1,7 @@
-//! Who a side is, and the TLS that both transports use: mutual, by the run's own authority, version 1.3 only.
+//! The identity of a side, and the TLS that both transports use: mutual, by the run's own authority, version 1.3 only.
 //!
-//! A run's authority signs for its worker, its receiver and its agent. The data port takes the agent's name and no other; see [`is_named`].
+//! A run's authority signs for its worker, its receiver and its agent. The data port takes the agent's name and no
+//! other; see [`is_named`].
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use rustls::{
 
 use crate::{ALPN, TransportError};
 
-/// What one side proves itself with, as PEM.
+/// A side's certificate and key, as PEM.
 #[derive(Clone)]
 pub struct Identity {
     /// Certificate of the run's authority.
@@ -81,7 +82,8 @@ impl Identity {
             .with_single_cert(chain, key)
             .map_err(|error| unusable(&error))?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        // Nobody resumes a session, and over TCP a ticket that the sender never reads would turn its goodbye into a reset.
+        // Nobody resumes a session, and over TCP a ticket that the sender never reads would turn its goodbye into a
+        // reset.
         tls.send_tls13_tickets = 0;
         Ok(tls)
     }
@@ -104,8 +106,8 @@ fn sender_name(name: &str) -> Result<ServerName<'static>, TransportError> {
     ServerName::try_from(name.to_owned()).map_err(|error| unusable(&error))
 }
 
-/// Returns true if the certificate (DER) has `name` among its subject alternative names. Says who the peer is only if the certificate's chain
-/// has been verified.
+/// Returns true if the certificate (DER) has `name` among its subject alternative names. Says who the peer is only if
+/// the certificate's chain has been verified.
 pub fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
     ServerName::try_from(name).is_ok_and(|name| has_name(certificate, &name))
 }

@@ -1,13 +1,13 @@
-//! How bytes get from a sender to its receiver.
+//! The way of bytes from a sender to its receiver.
 //!
-//! A [`Transport`] connects; a [`Listener`] takes what connects. Between the two is one control stream in both directions,
-//! and any number of data streams from the sender to the receiver. The crate knows neither what passes over them nor a
-//! disk.
+//! A [`Transport`] connects; a [`Listener`] takes what connects. Between the two is one control stream in both
+//! directions, and any number of data streams from the sender to the receiver. The crate knows neither what passes over
+//! them nor a disk.
 //!
-//! There are three implementations. [`net`] has two of them behind one port: QUIC, and TLS over TCP with a connection for
-//! each stream. The third is a network in memory and in virtual time, which is in `transfer` with the simulation that
-//! needs it. An engine that is written against the traits runs over each of them, and is compiled for each. All three pass
-//! the rules of `conformance`.
+//! There are three implementations. [`net`] has two of them behind one port: QUIC, and TLS over TCP with a connection
+//! for each stream. The third is a network in memory and in virtual time, which is in `transfer` with the simulation
+//! that needs it. An engine that is written against the traits runs over each of them, and is compiled for each. All
+//! three pass the rules of `conformance`.
 //!
 //! Both sides prove who they are before a byte of the caller passes: see [`Identity`]. Connections that belong together
 //! share a name that only their two ends know: see `groups`.
@@ -41,7 +41,7 @@ pub const ALPN: &[u8] = b"wherry/1";
 /// Most streams of a transfer. Each costs either side a thread and a queue of chunks; a receiver takes no more.
 pub const MOST_STREAMS: usize = 16;
 
-/// How bytes get from one side to the other.
+/// The protocol below the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -101,13 +101,14 @@ pub trait Connection: Debug + Send + Sync + 'static {
     /// The receiving half of a stream.
     type Receiving: RecvStream;
 
-    /// How long the path is, where that is known without asking the other side.
+    /// Returns the round trip of the path, where that is known without asking the other side.
     fn round_trip(&self) -> Duration;
 
-    /// How often the receiver was heard, for whatever reason; `None` where that is not known.
+    /// Number of packets that came from the receiver, of any kind; `None` where that is not known.
     fn packets_received(&self) -> Option<u64>;
 
-    /// Opens data streams; only after the receiver's welcome. QUIC has them on up to so many connections, TCP each on its own.
+    /// Opens data streams; only after the receiver's welcome. QUIC has them on up to so many connections, TCP each on
+    /// its own.
     fn open_data(
         &self,
         streams: usize,
@@ -128,7 +129,7 @@ pub type Arrived<L> = (
     <<L as Listener>::Accepted as Accepted>::Receiving,
 );
 
-/// Where senders connect.
+/// The receiver's end: takes the connections of senders.
 ///
 /// A connection comes in, may be asked to check its address, proves who it is, and then says what it is.
 pub trait Listener: Debug + Send + Sync + 'static {
@@ -139,7 +140,7 @@ pub trait Listener: Debug + Send + Sync + 'static {
     /// A sender's connection.
     type Accepted: Accepted;
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     ///
     /// # Errors
     /// The operating system does not say.
@@ -148,11 +149,11 @@ pub trait Listener: Debug + Send + Sync + 'static {
     /// The next connection; `None` when the listener is closed. May be dropped and called again.
     fn accept(&self) -> impl Future<Output = Option<Self::Incoming>> + Send;
 
-    /// Where a connection comes from.
+    /// Returns the address from which a connection comes.
     fn remote_address(incoming: &Self::Incoming) -> SocketAddr;
 
-    /// Asks a peer that may have written another's address into its datagram to repeat what that address is told (RFC 9000, section
-    /// 8.1.2). Returns the connection if its address is known to be its own.
+    /// Asks a peer that may have written another's address into its datagram to repeat what that address is told (RFC
+    /// 9000, section 8.1.2). Returns the connection if its address is known to be its own.
     fn check_address(incoming: Self::Incoming) -> Option<Self::Incoming>;
 
     /// The handshake. The caller bounds the time.
@@ -160,7 +161,8 @@ pub trait Listener: Debug + Send + Sync + 'static {
         incoming: Self::Incoming,
     ) -> impl Future<Output = io::Result<Self::Proved>> + Send + 'static;
 
-    /// What the connection is. `None` is one that belongs to another and has gone there. The caller bounds the time.
+    /// Reads what the connection is. `None` is one that belongs to another and has gone there. The caller bounds the
+    /// time.
     fn arrive(
         proved: Self::Proved,
     ) -> impl Future<Output = io::Result<Option<Arrived<Self>>>> + Send + 'static;
@@ -179,14 +181,15 @@ pub trait Accepted: Debug + Send + 'static {
     /// The receiving half of a stream.
     type Receiving: RecvStream;
 
-    /// Which of the two it is.
+    /// The protocol that it came over.
     fn kind(&self) -> Kind;
 
     /// The next data stream. May be dropped and called again.
     fn accept_data(&mut self) -> impl Future<Output = io::Result<Self::Receiving>> + Send;
 }
 
-/// The sending half of a stream. To be finished: without that, the other side takes its end for one that was cut off, or soon misses the rest.
+/// The sending half of a stream. To be finished: without that, the other side takes its end for one that was cut off,
+/// or soon misses the rest.
 pub trait SendStream: Debug + Send + 'static {
     /// Writes all bytes, and sends what lies in buffers on its way.
     fn write_all(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
@@ -200,7 +203,8 @@ pub trait SendStream: Debug + Send + 'static {
     /// Ends the stream in order. What was written still arrives.
     fn finish(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Waits, after the end, until the other side has all of it or is gone. Returns false at once where only the other direction can tell.
+    /// Waits, after the end, until the other side has all of it or is gone. Returns false at once where only the other
+    /// direction can tell.
     fn is_delivered(&mut self) -> impl Future<Output = bool> + Send;
 }
 

@@ -1,4 +1,5 @@
-//! QUIC endpoints set for disks: windows for a fast path, jumbo datagrams where the path has them, mutual TLS by the run's authority.
+//! QUIC endpoints set for disks: windows for a fast path, jumbo datagrams where the path has them, mutual TLS by the
+//! run's authority.
 
 mod group;
 mod socket;
@@ -28,19 +29,21 @@ const JOINING_ALPN: &[u8] = b"wherry-data/1";
 /// Largest datagram where the route's own limit is not known: 1500 less the headers of IP and UDP.
 const ETHERNET_PAYLOAD: u16 = 1452;
 
-/// Largest datagram that either side takes: over loopback as large as UDP allows, elsewhere jumbo frames and whatever else there is.
+/// Largest datagram that either side takes: over loopback as large as UDP allows, elsewhere jumbo frames and whatever
+/// else there is.
 const MOST_PAYLOAD: u16 = 65_000;
 
-/// What may come that nobody has read: over a stream, over a connection that carries data streams only, and over the first of a sender's.
+/// Flow-control windows: per stream, per data connection, and for a sender's first connection.
 const STREAM_WINDOW: u32 = 16 << 20;
 const OTHER_CONNECTION_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// What a sender may have on its way: what the path holds at this many bytes a second, within bounds. More would only wait in memory.
+/// Rate for the send window: as much as the path holds at this many bytes a second, within bounds. More would only wait
+/// in memory.
 const FASTEST_PATH: f64 = 2e9;
 pub const LEAST_SEND_WINDOW: u64 = 16 << 20;
 
-/// Where a quiet connection counts as lost, and how often a waiting side shows that it is there.
+/// Silence after which a connection counts as lost, and the interval at which a waiting side shows that it lives.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
@@ -64,7 +67,8 @@ pub(crate) fn server(
         .map_err(|error| TransportError::unreachable(listen, error))
 }
 
-/// An endpoint that connects to the receiver at `remote`: as the first of a sender's connections, and with the other settings as one of the others.
+/// An endpoint that connects to the receiver at `remote`: as the first of a sender's connections, and with the other
+/// settings as one of the others.
 ///
 /// # Errors
 /// [`TransportError::Identity`], and [`TransportError::Unreachable`] when no socket can be made.

@@ -1,6 +1,8 @@
-//! TLS over TCP: a connection for the control stream and one for each data stream, held together by a name that the sender draws.
+//! TLS over TCP: a connection for the control stream and one for each data stream, held together by a name that the
+//! sender draws.
 //!
-//! The first bytes inside each connection say what it is: a control stream that begins a group with this name, or a data stream of it.
+//! The first bytes inside each connection say what it is: a control stream that begins a group with this name, or a
+//! data stream of it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -22,7 +24,8 @@ use crate::{Identity, TransportError};
 const CONTROL: u8 = 0;
 const DATA: u8 = 1;
 
-/// When bytes that nobody acknowledges, or a peer that does not answer, make a connection count as lost. The same as for QUIC.
+/// Time after which unacknowledged bytes, or a peer that does not answer, make a connection count as lost. The same as
+/// for QUIC.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 const PROBE_AFTER: Duration = Duration::from_secs(4);
 
@@ -80,7 +83,7 @@ impl Client {
         Ok(Writer::new(self.open(DATA).await?.0))
     }
 
-    /// What the kernel took to connect: a round trip without anybody's processing.
+    /// Time that the kernel took to connect: a round trip without any processing.
     pub(crate) fn round_trip(&self) -> Duration {
         self.round_trip
     }
@@ -158,7 +161,7 @@ impl std::fmt::Debug for Proved {
 
 type TlsStream = tokio_rustls::server::TlsStream<Socket>;
 
-/// What a connection is.
+/// The kind of a connection.
 pub(crate) enum Arrived {
     /// A control stream, and where its data streams will arrive.
     Control(Arriving<Reader>, Writer, Reader),
@@ -304,8 +307,8 @@ impl Reader {
         Self(Box::new(stream))
     }
 
-    /// Fills the buffer; `false` if the connection was ended in order before its first byte. One that was cut off is an error: TLS says
-    /// which it was.
+    /// Fills the buffer; `false` if the connection was ended in order before its first byte. One that was cut off is an
+    /// error: TLS says which it was.
     pub(crate) async fn read_exact_or_end(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut filled = 0;
         while filled < buffer.len() {

@@ -1,7 +1,8 @@
 //! The hashes themselves, in pages: those used last in memory, the others in a file without a name.
 //!
-//! The file is made when memory is full for the first time, lies in the directory that the caller names, takes 32 MiB for each TiB of data, and is gone with
-//! its process. It is read and written in pages, not mapped: what it holds belongs to the page cache, which the kernel takes back when it needs it.
+//! The file is made when memory is full for the first time, lies in the directory that the caller names, takes 32 MiB
+//! for each TiB of data, and is gone with its process. It is read and written in pages, not mapped: what it holds
+//! belongs to the page cache, which the kernel takes back when it needs it.
 
 use std::fs::File;
 use std::io;
@@ -51,7 +52,7 @@ impl Pages {
         }
     }
 
-    /// What was set last; anything if nothing was.
+    /// Returns the hash that was set last; anything if none was.
     pub(super) fn get(&mut self, chunk: ChunkIndex) -> io::Result<Hash> {
         Ok(self.page(chunk.0 / PAGE)?.hashes[within(chunk)])
     }

@@ -1,6 +1,8 @@
-//! btrfs on one device, by `btrfs inspect-internal`: extents have logical addresses, and chunks say where on the device these are.
+//! btrfs on one device, by `btrfs inspect-internal`: extents have logical addresses, and chunks say where on the device
+//! these are.
 //!
-//! Each tree block has a checksum. The tool complains of one that does not match and leaves out what is in it, which the sum shows as well.
+//! Each tree block has a checksum. The tool complains of one that does not match and leaves out what is in it, which
+//! the sum shows as well.
 
 use chunks::ByteRange;
 
@@ -13,7 +15,7 @@ const KIND: &str = "btrfs";
 /// The file system leaves this to boot loaders.
 const RESERVED_BYTES: u64 = 1 << 20;
 
-/// Where copies of the superblock lie that no extent tells of, and what each takes.
+/// Places of the copies of the superblock, which no extent lists, and the size of each.
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_BYTES: u64 = 4096;
 
@@ -167,7 +169,7 @@ impl Used {
     }
 }
 
-/// Where logical addresses are on the device.
+/// The map from logical addresses to the device.
 #[derive(Debug, Default)]
 struct Chunks {
     chunks: Vec<Chunk>,
@@ -179,7 +181,7 @@ struct Chunk {
     logical: u64,
     bytes: u64,
     stripes: u64,
-    /// Where its copies begin.
+    /// Starts of its copies.
     copies: Vec<u64>,
 }
 
@@ -250,7 +252,8 @@ impl Chunks {
     }
 }
 
-/// What lies between used stretches of a device, but neither its first MiB nor the superblocks; `None` if something is used beyond its end.
+/// Returns the space between used parts of a device, without its first MiB and the superblocks; `None` if something is
+/// used beyond its end.
 fn between(mut used: Vec<ByteRange>, total_bytes: u64) -> Option<Vec<ByteRange>> {
     used.extend(SUPERBLOCKS.map(|start| ByteRange {
         start,

@@ -1,7 +1,8 @@
 //! ext2, ext3 and ext4, by `dumpe2fs`.
 //!
-//! A bitmap can be wrong while the superblock says clean and all counts agree. With `metadata_csum` each bitmap has a checksum, and `dumpe2fs` fails when one
-//! does not match. Without it the whole file system is checked by `e2fsck`, as far as there is time.
+//! A bitmap can be wrong while the superblock says clean and all counts agree. With `metadata_csum` each bitmap has a
+//! checksum, and `dumpe2fs` fails when one does not match. Without it the whole file system is checked by `e2fsck`, as
+//! far as there is time.
 
 use super::ranges::Ranges;
 use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown};
@@ -10,7 +11,7 @@ const DUMPE2FS: Tool = Tool::reader("dumpe2fs", "e2fsprogs");
 const E2FSCK: Tool = Tool::reader("e2fsck", "e2fsprogs");
 const KIND: &str = "ext";
 
-/// What the tool says of a file system.
+/// The tool's answer about a file system.
 #[derive(Debug, Default)]
 struct Dump {
     is_clean: bool,

@@ -1,7 +1,9 @@
-//! Disks that have had many lives: tables, members of arrays and file systems lie over one another, each made by the tool that owns it.
+//! Disks that have had many lives: tables, members of arrays and file systems lie over one another, each made by the
+//! tool that owns it.
 //!
-//! A layer is *whole* while every byte that it wrote is there, and *reached* if it covers the disk, or if a whole table names its place. Whoever reads the
-//! disk may take any layer that is whole and reached for the truth, so none of its bytes may be left out. Nor may any byte of the last layer, if it is reached.
+//! A layer is *whole* while every byte that it wrote is there, and *reached* if it covers the disk, or if a whole table
+//! names its place. Whoever reads the disk may take any layer that is whole and reached for the truth, so none of its
+//! bytes may be left out. Nor may any byte of the last layer, if it is reached.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,7 +23,7 @@ const MIB: u64 = 1 << 20;
 /// Enough for XFS in the first partition, which is nowhere below 300 MiB.
 const DISK_BYTES: u64 = 400 * MIB;
 
-/// Where partitions are: the first of each table is large, and each table may have one more.
+/// Places of partitions: the first of each table is large, and each table may have one more.
 const LARGE: Region = Region {
     start: MIB,
     size: 320 * MIB,
@@ -50,7 +52,7 @@ struct Region {
     size: u64,
 }
 
-/// What a layer is.
+/// The kind of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     /// `mkfs` of this kind, with these options.
@@ -72,7 +74,7 @@ enum Member {
     Swap,
 }
 
-/// What a layer writes: bytes, and where in its region.
+/// The writes of a layer: bytes, and their place in its region.
 type Written = Arc<Vec<(u64, Vec<u8>)>>;
 
 const FILE_SYSTEMS: [Layer; 6] = [
@@ -208,7 +210,7 @@ fn bcache_sum(bytes: &[u8]) -> u64 {
     !sum
 }
 
-/// What a layer writes into a region of this size; made once.
+/// Returns the writes of a layer into a region of this size; made once.
 fn written(layer: Layer, size: u64) -> Written {
     type Key = (Layer, u64);
     static MADE: LazyLock<Mutex<BTreeMap<Key, Written>>> = LazyLock::new(Mutex::default);
@@ -271,7 +273,8 @@ fn of_tool(layer: Layer, size: u64) -> Vec<(u64, Vec<u8>)> {
     non_zero(&path)
 }
 
-/// Zeros what `mkfs` wrote and then gave up: nobody misses that. The check of the file system says that the rest is all.
+/// Zeros what `mkfs` wrote and then gave up: nobody misses that. The check of the file system says that the rest is
+/// all.
 fn forget_what_mkfs_left(kind: &str, image: &Path) {
     let file = File::options().write(true).open(image).unwrap();
     let size = file.metadata().unwrap().len();

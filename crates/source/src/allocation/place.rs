@@ -9,7 +9,8 @@ use super::{FileSystem, INPUT, OpenDisk, Tool, Tools, Unknown, btrfs, ext, xfs};
 
 const LOSETUP: Tool = Tool::device_maker("losetup", "mount");
 
-/// A file system must fill this part of its place, as one of so many: one that fills less may be what an earlier life of the disk has left.
+/// A file system must fill this part of its place, as one of so many: one that fills less may be what an earlier life
+/// of the disk has left.
 const LEAST_PART: u64 = 2;
 
 /// A partition, or a disk without partitions.
@@ -52,7 +53,8 @@ impl Place<'_> {
         }
     }
 
-    /// A loop device that can't be written to, over this part of the disk. It lives as long as it is open, however this process ends.
+    /// A loop device that can't be written to, over this part of the disk. It lives as long as it is open, however this
+    /// process ends.
     fn as_device(&self, tools: &Tools) -> Result<OpenDisk, Unknown> {
         let (offset, size) = (self.offset_bytes.to_string(), self.size_bytes.to_string());
         let arguments = [

@@ -1,9 +1,10 @@
 //! The one reading of a disk's bytes.
 //!
-//! Making a file system, a RAID or a partition table leaves most of what was there before: a disk can be a RAID member, and have the whole table and the
-//! clean file system of an earlier life in its data. Asking the table first would take the remains for the truth. So every signature on the disk is
-//! listed before any is believed, and only two findings let space be left out: one file system that is all there is, or one partition table that is all
-//! there is, and in its partitions one file system each. Whatever can be read in two ways, or in none that is known, is copied.
+//! Making a file system, a RAID or a partition table leaves most of what was there before: a disk can be a RAID member,
+//! and have the whole table and the clean file system of an earlier life in its data. Asking the table first would take
+//! the remains for the truth. So every signature on the disk is listed before any is believed, and only two findings
+//! let space be left out: one file system that is all there is, or one partition table that is all there is, and in its
+//! partitions one file system each. Whatever can be read in two ways, or in none that is known, is copied.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -16,16 +17,16 @@ use crate::partitions::{self, Partition, Table};
 const WIPEFS: Tool = Tool::reader("wipefs", "util-linux");
 const BLKID: Tool = Tool::reader("blkid", "util-linux");
 
-/// What `blkid` ends with when it recognises nothing, and when it recognises several things.
+/// Exit codes of `blkid` when it recognises nothing, and when it recognises several things.
 const NOTHING: i32 = 2;
 const SEVERAL: i32 = 8;
 
-/// What `wipefs` calls a GPT and the DOS table that protects it.
+/// Names of `wipefs` for a GPT and for the DOS table that protects it.
 const GPT: &str = "gpt";
 const PROTECTIVE: &str = "PMBR";
 const DOS: &str = "dos";
 
-/// Where a DOS table has its entries, how many, and where the type and the first sector of each are.
+/// Place and number of the entries of a DOS table, and the places of type and first sector in each.
 const ENTRIES_AT: usize = 446;
 const ENTRY_BYTES: usize = 16;
 const ENTRIES: usize = 4;
@@ -150,7 +151,7 @@ fn signatures(tools: &Tools, disk: &OpenDisk) -> Result<Vec<Signature>, Unknown>
         .map_err(|_| Unknown::Output("signatures"))
 }
 
-/// What `blkid` recognises.
+/// Returns what `blkid` recognises.
 #[derive(Debug, Default)]
 struct Found {
     /// The kind of a file system, or of a member of something.
@@ -195,7 +196,8 @@ fn check_gpt(disk: &OpenDisk, signatures: &[Signature], table: &Table) -> Result
     Ok(())
 }
 
-/// The partitions with data, if none lies over another or over a table, and none reaches beyond the disk or what holds it.
+/// The partitions with data, if none lies over another or over a table, and none reaches beyond the disk or what holds
+/// it.
 fn apart(disk: &OpenDisk, table: &Table, size_bytes: u64) -> Result<Vec<Partition>, Unknown> {
     let (containers, data): (Vec<Partition>, Vec<Partition>) = table
         .partitions
@@ -266,7 +268,8 @@ fn entries(disk: &OpenDisk, at_byte: u64) -> Result<Vec<Entry>, Unknown> {
         .collect())
 }
 
-/// Where the tables of the logical partitions lie: each tells of one, and of the next table.
+/// Returns the places of the tables of the logical partitions. Each table has one partition, and the place of the next
+/// table.
 fn links(disk: &OpenDisk, holder: &Partition, sector_bytes: u64) -> Result<Vec<u64>, Unknown> {
     let mut links = vec![holder.start_bytes];
     while let Some(&at) = links.last() {

@@ -1,7 +1,8 @@
-//! What a program that reads a disk of unknown content may do: read that disk, and the files that programs need to run.
+//! The rights of a program that reads a disk of unknown content: that disk, and the files that programs need to run.
 //!
-//! A thread closes itself in and starts the program, which can't do more than the thread. Landlock bounds the files, seccomp the system calls.
-//! Each is as strong as the kernel has it: a kernel without Landlock still runs the program, as before there was a sandbox.
+//! A thread closes itself in and starts the program, which can't do more than the thread. Landlock bounds the files,
+//! seccomp the system calls. Each is as strong as the kernel has it: a kernel without Landlock still runs the program,
+//! as before there was a sandbox.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,10 +28,11 @@ const PROGRAMS: [&str; 7] = [
     "/etc/ld.so.cache",
 ];
 
-/// What the tools look up about the system: mounts, sizes and kinds of devices.
+/// Files of the system that the tools read: mounts, sizes and kinds of devices.
 const SYSTEM: [&str; 2] = ["/proc", "/sys"];
 
-/// System calls that no reader of a disk needs, and that reach the network, other processes, the kernel, or round Landlock.
+/// System calls that no reader of a disk needs, and that reach the network, other processes, the kernel, or round
+/// Landlock.
 const DENIED: [libc::c_long; 27] = [
     libc::SYS_socket,
     libc::SYS_socketpair,
@@ -61,12 +63,13 @@ const DENIED: [libc::c_long; 27] = [
     libc::SYS_open_by_handle_at,
 ];
 
-/// What a program needs to reach.
+/// The files that a program needs to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// The disk, for reading.
     Disk,
-    /// The same for a program that opens what it only reads for writing. It must be given a device that refuses to be written to.
+    /// The same for a program that opens what it only reads for writing. It must be given a device that refuses to be
+    /// written to.
     Readonly,
     /// All devices: `losetup` makes one over a part of the disk. It parses nothing of what the disk holds.
     Devices,

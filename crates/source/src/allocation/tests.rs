@@ -1,6 +1,7 @@
 //! Real file systems in image files, made and read by the tools that own them.
 //!
-//! Mounting needs root. Without it (and outside of CI, where everything runs as root) only what needs no mount is tested; with it, a missing tool is a failure.
+//! Mounting needs root. Without it (and outside of CI, where everything runs as root) only what needs no mount is
+//! tested; with it, a missing tool is a failure.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -89,7 +90,7 @@ impl Image {
         }
     }
 
-    /// What a copy would be: zeros where something is free.
+    /// Returns a copy of the disk that has zeros where something is free.
     fn without_free_space(&self, frozen: &Frozen) {
         let file = File::options().write(true).open(&self.disk).unwrap();
         let zeros = vec![0; MIB as usize];

@@ -1,8 +1,8 @@
 //! Running the programs that own partition tables and file systems.
 //!
-//! They parse disks that strangers may have written, some of them crash on damaged ones, and an agent mostly runs as root. So each gets nothing of ours:
-//! an empty environment, a program of the system's folders, the disk as an open descriptor, limits on memory and time, and the [`sandbox`].
-//! An answer counts only if the program ended by itself.
+//! They parse disks that strangers may have written, some of them crash on damaged ones, and an agent mostly runs as
+//! root. So each gets nothing of ours: an empty environment, a program of the system's folders, the disk as an open
+//! descriptor, limits on memory and time, and the [`sandbox`]. An answer counts only if the program ended by itself.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,7 +17,7 @@ use super::sandbox::{self, Reach};
 /// The disk, as every program finds it.
 pub(crate) const INPUT: &str = "/dev/fd/0";
 
-/// Where programs are. The path of whoever started the agent doesn't count.
+/// Directories of programs. The path of whoever started the agent doesn't count.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Sets the limits of a program before it begins.
@@ -32,7 +32,8 @@ const GRACE_SECS: &str = "2";
 /// Most memory of a program, as addresses: bitmaps of many TiB fit.
 const MEMORY_BYTES: u64 = 1 << 30;
 
-/// The lowest exit code by which [`TIMER`] says that a program was too slow, could not be started, or ended by a signal.
+/// The lowest exit code by which [`TIMER`] says that a program was too slow, could not be started, or ended by a
+/// signal.
 const NO_ANSWER: i32 = 124;
 
 /// Most bytes of complaints that are kept of a program.
@@ -109,7 +110,8 @@ pub(crate) struct Tools {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
-    /// The beginning of what it wrote to standard error. Bytes of the disk may be in it: it is searched, and never shown.
+    /// The beginning of what it wrote to standard error. Bytes of the disk may be in it: it is searched, and never
+    /// shown.
     pub(crate) errors: String,
 }
 
@@ -129,7 +131,7 @@ pub enum ToolError {
     Failed {
         /// The program and its arguments.
         command: String,
-        /// What became of it.
+        /// The outcome.
         outcome: String,
     },
 }
@@ -199,7 +201,8 @@ impl Tools {
         command
             .arg(format!("--as={MEMORY_BYTES}"))
             .arg(format!("--cpu={seconds}"))
-            // No core file, which would hold what the disk holds. No other file either, though `xfs_repair` insists that it may lift that.
+            // No core file, which would hold what the disk holds. No other file either, though `xfs_repair` insists
+            // that it may lift that.
             .args(["--core=0", "--fsize=0:"])
             .arg(found(TIMER)?)
             .args(["-k", GRACE_SECS, &seconds])

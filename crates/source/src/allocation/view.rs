@@ -1,4 +1,4 @@
-//! Whether somebody else may write to a disk.
+//! A view of a disk to which nobody else writes.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crate::stamp::Stamp;
 
 const BLOCKDEV: Tool = Tool::reader("blockdev", "util-linux");
 
-/// That nobody else writes to a disk.
+/// Evidence that nobody else writes to a disk.
 #[derive(Debug)]
 pub(super) enum View {
     /// A block device that nobody holds.
@@ -28,7 +28,8 @@ impl View {
         let kind = disk.file().metadata().map_err(unreadable)?.file_type();
         if kind.is_block_device() {
             claim(disk.path())?;
-            // The tools read through the page cache, which knows nothing of what was written to a partition, or past it.
+            // The tools read through the page cache, which knows nothing of what was written to a partition, or past
+            // it.
             tools.lines(BLOCKDEV, disk, &["--flushbufs", INPUT], |_| {})?;
             return Ok(Self::Device);
         }
@@ -37,8 +38,8 @@ impl View {
     }
 }
 
-/// Opens the device exclusively and lets go of it at once. While one is open so, mounting it fails: holding it for the length of a copy would take the
-/// disk away from the server that we are a guest of.
+/// Opens the device exclusively and lets go of it at once. While one is open so, mounting it fails: holding it for the
+/// length of a copy would take the disk away from the server that we are a guest of.
 fn claim(disk: &Path) -> Result<(), Unknown> {
     let opened = File::options()
         .read(true)

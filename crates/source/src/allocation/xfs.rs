@@ -1,7 +1,8 @@
 //! XFS, by `xfs_db` and `xfs_logprint`.
 //!
-//! Since version 5 of the format each block of metadata has a checksum. `xfs_db` complains of one that does not match, and goes on: its complaints count.
-//! Older file systems are checked as a whole by `xfs_repair`, as far as there is time.
+//! Since version 5 of the format each block of metadata has a checksum. `xfs_db` complains of one that does not match,
+//! and goes on: its complaints count. Older file systems are checked as a whole by `xfs_repair`, as far as there is
+//! time.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,7 @@ pub(super) fn inspect(tools: &Tools, device: &OpenDisk) -> Result<FileSystem, Un
     })
 }
 
-/// What the headers of the allocation groups count.
+/// Counts in the headers of the allocation groups.
 #[derive(Default)]
 struct Counts {
     /// Free blocks, with those that a group keeps at hand for its trees.

@@ -33,7 +33,8 @@ pub(super) fn encode(written: &[Written]) -> Vec<u8> {
     body
 }
 
-/// What goes into one record each. A chunk and what can't be read of it are never in two: a crash between them would leave zeros that pass for the source's bytes.
+/// Splits entries into records. A chunk and its unreadable ranges are never in two: a crash between them would leave
+/// zeros that pass for the source's bytes.
 pub(super) fn records(mut written: &[Written]) -> impl Iterator<Item = &[Written]> {
     std::iter::from_fn(move || {
         let mut end = written.len().min(RECORD_ENTRIES);

@@ -1,4 +1,4 @@
-//! What disks and chunk maps are kept on. Real files are one kind; tests have another that forgets what was not synced.
+//! The storage of disks and chunk maps. Real files are one kind; tests have another that forgets what was not synced.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -40,10 +40,12 @@ pub trait Storage: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct FileStorage {
     file: File,
-    /// The same file past the page cache, where that works: fresh pages of the cache are the largest single cost of a copy.
+    /// The same file past the page cache, where that works: fresh pages of the cache are the largest single cost of a
+    /// copy.
     direct: Option<File>,
     refuses_direct: AtomicBool,
-    /// Held while a write goes through the cache. The kernel lets only one of them at a file, and those that wait for it spin.
+    /// Held while a write goes through the cache. The kernel lets only one of them at a file, and those that wait for
+    /// it spin.
     cached: Mutex<()>,
 }
 
@@ -92,7 +94,8 @@ impl FileStorage {
             .filter(|_| is_aligned && !self.refuses_direct.load(Ordering::Relaxed))
     }
 
-    /// Whether to go on through the cache: a file system may take the flag and refuse the first use of it.
+    /// Returns true if a write should go on through the cache: a file system may take the flag and refuse its first
+    /// use.
     fn is_refusal(&self, error: &io::Error) -> bool {
         let refuses = error.kind() == io::ErrorKind::InvalidInput;
         if refuses {
@@ -113,7 +116,7 @@ pub(crate) fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// Whether the file lives in the cache itself: tmpfs takes the flag for direct access and copies all the same.
+/// Returns true if the file lives in the cache itself: tmpfs takes the flag for direct access and copies all the same.
 fn is_memory(file: &File) -> io::Result<bool> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     Ok(fstatfs(file)?.f_type == TMPFS_MAGIC)

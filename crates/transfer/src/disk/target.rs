@@ -41,7 +41,7 @@ impl TargetWriter {
         }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -76,9 +76,9 @@ impl TargetWriter {
             .map_err(|error| TransferError::target("flush", &self.path, error))
     }
 
-    /// Reads the first `size_bytes` again, on a few threads, and tells what is found in each chunk, or in several in a row that are zeros.
-    /// Holes are not read. The bytes come from the medium where the operating system can be made to fetch them: those in its cache are
-    /// the ones that were sent, whatever became of them on the disk.
+    /// Reads the first `size_bytes` again, on a few threads, and tells what is found in each chunk, or in several in a
+    /// row that are zeros. Holes are not read. The bytes come from the medium where the operating system can be made to
+    /// fetch them: those in its cache are the ones that were sent, whatever became of them on the disk.
     ///
     /// # Errors
     /// [`TransferError::Target`], and what `tell` answers with.
@@ -140,12 +140,12 @@ impl TargetWriter {
     }
 }
 
-/// What a target holds.
+/// Chunks as a target holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// Which chunks; one if it is data.
+    /// The chunks; one if it is data.
     pub chunks: ChunkRange,
-    /// What they are.
+    /// Their content.
     pub chunk: Chunk,
 }
 

@@ -12,23 +12,23 @@ pub(crate) struct Medium(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     stable: Vec<u8>,
-    /// What a reader sees: `stable` with `unsynced` over it.
+    /// The bytes that a reader sees: `stable` with `unsynced` over it.
     seen: Vec<u8>,
     /// Since the last sync, in order.
     unsynced: Vec<Change>,
-    /// How the next sync ends.
+    /// The end of the next sync.
     next_sync: Sync,
-    /// How the next write ends.
+    /// The end of the next write.
     next_write: Writing,
     /// All syncs from here on lie.
     always_lies: bool,
-    /// How often its process or its power went.
+    /// Number of times that its process or its power went.
     life: u64,
     /// Every write there has been: where, and what.
     writes: Vec<(u64, Vec<u8>)>,
 }
 
-/// How a sync ends.
+/// The end of a sync.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) enum Sync {
     #[default]
@@ -39,7 +39,7 @@ pub(crate) enum Sync {
     Lying,
 }
 
-/// How a write ends.
+/// The end of a write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Writing {
     #[default]
@@ -89,7 +89,7 @@ impl Medium {
         })
     }
 
-    /// What a reader sees.
+    /// Returns the bytes that a reader sees.
     pub(crate) fn seen(&self) -> Vec<u8> {
         self.state().seen.clone()
     }
@@ -112,7 +112,8 @@ impl Medium {
         self.state().always_lies = true;
     }
 
-    /// From here on syncs are good again. What was not synced when they were not is lost if power fails before the next.
+    /// From here on syncs are good again. What was not synced when they were not is lost if power fails before the
+    /// next.
     pub(crate) fn tell_the_truth(&self) {
         self.state().always_lies = false;
     }
@@ -122,7 +123,8 @@ impl Medium {
         self.state().life += 1;
     }
 
-    /// Power fails: each change that was not synced is lost, kept, or cut, as `fates` says. What had the medium open can do nothing any more.
+    /// Power fails: each change that was not synced is lost, kept, or cut, as `fates` says. What had the medium open
+    /// can do nothing any more.
     pub(crate) fn crash(&self, fates: &[u8]) {
         let mut state = self.state();
         let unsynced = std::mem::take(&mut state.unsynced);

@@ -1,8 +1,9 @@
 //! A limit that several transfers share.
 //!
-//! Start-time fair queueing: a piece that waits is stamped with how far its transfer has come, in bytes, and the lowest stamp goes first. So
-//! transfers that always have something to send get the same, however large their pieces are; what one does not use goes to the others at
-//! once, and no more of it is kept than a burst: somebody who comes with its next piece a moment late has not lost its turn.
+//! Start-time fair queueing: a piece that waits is stamped with how far its transfer has come, in bytes, and the lowest
+//! stamp goes first. So transfers that always have something to send get the same, however large their pieces are; what
+//! one does not use goes to the others at once, and no more of it is kept than a burst: somebody who comes with its
+//! next piece a moment late has not lost its turn.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -16,7 +16,7 @@ use crate::disk::next_data;
 
 /// The bytes of a disk, in whatever form they lie.
 pub trait Content {
-    /// How many there are.
+    /// Number of bytes.
     fn length(&self) -> u64;
 
     /// Returns true if these bytes are known to be zeros without being read.
@@ -158,7 +158,7 @@ impl<'a, C: Content> Checked<'a, C> {
         Ok(())
     }
 
-    /// What lies there.
+    /// Returns the content of a place.
     fn content_at(&mut self, offset: u64, length: u32) -> Result<Chunk, ManifestError> {
         if self.content.is_hole(offset, length) {
             return Ok(Chunk::Zero);

@@ -21,14 +21,14 @@ const ZEROS: u8 = 0;
 const DATA: u8 = 1;
 const MIXED: u8 = 2;
 
-/// What a manifest says of its disk as a whole.
+/// The statement of a manifest about its disk as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Size of the source's disk in bytes.
     pub size_bytes: u64,
     /// Bytes of a chunk.
     pub chunk_bytes: u32,
-    /// What the source could not read, in order: the disk has zeros there.
+    /// Ranges that the source could not read, in order: the disk has zeros there.
     pub unreadable: Vec<ByteRange>,
     /// The root.
     pub root: Hash,
@@ -160,8 +160,8 @@ pub fn read(from: impl Read, path: &str) -> Result<(Head, ChunkHashes), Manifest
     Ok((head, known))
 }
 
-/// Reads a manifest from its beginning to its end and gives its chunks in order, a page at once, to `take`. Only when this has answered
-/// is it sure that they are what was written.
+/// Reads a manifest from its beginning to its end and gives its chunks in order, a page at once, to `take`. Only when
+/// this has answered is it sure that they are what was written.
 ///
 /// # Errors
 /// [`ManifestError`]; that of `take` ends it.

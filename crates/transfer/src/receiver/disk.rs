@@ -1,7 +1,7 @@
 //! One target disk: its file, its chunk map, and what is written but not yet flushed. Knows no connection and no fence.
 //!
-//! Callers write no chunk twice between two flushes, and not from two threads at once ([`super::session`], [`crate::fence`]); everything else
-//! that [`crate::chunk_map`] promises is kept here.
+//! Callers write no chunk twice between two flushes, and not from two threads at once ([`super::session`],
+//! [`crate::fence`]); everything else that [`crate::chunk_map`] promises is kept here.
 
 #[cfg(test)]
 mod crash;
@@ -36,25 +36,25 @@ pub(crate) struct JournaledDisk {
 /// A chunk of data as it has come.
 #[derive(Debug)]
 pub(super) struct Arriving<'a> {
-    /// Which.
+    /// The chunk.
     pub(super) chunk: ChunkIndex,
     /// The hash that it must have.
     pub(super) hash: Hash,
     pub(super) bytes: &'a [u8],
-    /// What the source can't read of it, in order.
+    /// Its ranges that the source can't read, in order.
     pub(super) unreadable: &'a [ByteRange],
 }
 
 #[derive(Debug)]
 struct State {
-    /// What the journal says.
+    /// The chunks that the journal has.
     durable: ChunkHashes,
-    /// What of it was read from the source as the sender has it now.
+    /// Those that were read from the source as the sender has it now.
     unchanged: Unchanged,
     /// Written since the last flush began.
     written: Vec<Written>,
     receipt: Option<Receipt>,
-    /// Why nobody knows any more what is on the disk.
+    /// The failure since which it is not known what is on the disk.
     broken: Option<RemoteFailure>,
 }
 
@@ -75,7 +75,8 @@ impl JournaledDisk {
         let path = disk_path(directory, spec.index);
         let map_path = path.with_extension("chunks");
         if !path.exists() && map_path.exists() {
-            // A map without its disk remembers another one. It goes before the new disk comes, or a crash between would leave both.
+            // A map without its disk remembers another one. It goes before the new disk comes, or a crash between would
+            // leave both.
             std::fs::remove_file(&map_path)
                 .and_then(|()| crate::disk::sync_parent(&map_path))
                 .map_err(|error| TransferError::target("remove", &map_path, error))?;
@@ -134,7 +135,7 @@ impl JournaledDisk {
         self.state().durable.known_bytes()
     }
 
-    /// What is durably here of some chunks.
+    /// Returns what is durably here of some chunks.
     pub(super) fn durable(&self, chunks: ChunkRange) -> io::Result<Vec<Chunk>> {
         let mut state = self.state();
         let chunks = chunks.iter();
@@ -155,7 +156,7 @@ impl JournaledDisk {
         TransferError::target("keep the hashes of", self.writer.path(), error)
     }
 
-    /// What the source can't read of what is durably here, in order.
+    /// Returns the ranges of what is durably here that the source can't read, in order.
     pub(super) fn unreadable(&self) -> Vec<ByteRange> {
         self.state().durable.unreadable()
     }
@@ -224,7 +225,8 @@ impl JournaledDisk {
         Ok(())
     }
 
-    /// Notes the fingerprint of the source that everything comes from that is written from here on. What was read from another is not known to be unchanged any more.
+    /// Notes the fingerprint of the source that everything comes from that is written from here on. What was read from
+    /// another is not known to be unchanged any more.
     pub(super) fn read_from(
         &self,
         fingerprint: Option<ContentFingerprint>,
@@ -249,7 +251,7 @@ impl JournaledDisk {
             .extend(unreadable.iter().map(|range| Written::Unreadable(*range)));
     }
 
-    /// That unreadable ranges lie in their one chunk, in order, and that the disk has not too many.
+    /// Checks that unreadable ranges lie in their one chunk, in order, and that the disk has not too many.
     fn check_unreadable(
         &self,
         chunks: ChunkRange,
@@ -355,7 +357,8 @@ impl JournaledDisk {
             .inspect_err(|error| self.give_up(error))
     }
 
-    /// A sync that fails may have thrown away what it was to save, and the next one would not say so: nothing is recorded any more.
+    /// A sync that fails may have thrown away what it was to save, and the next one would not say so: nothing is
+    /// recorded any more.
     fn give_up(&self, error: &TransferError) {
         self.state().broken = Some(error.to_remote());
     }
@@ -463,7 +466,7 @@ impl JournaledDisk {
         Ok(())
     }
 
-    /// Which disk.
+    /// The disk's index.
     pub(super) fn index(&self) -> DiskIndex {
         self.spec.index
     }

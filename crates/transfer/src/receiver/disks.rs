@@ -81,7 +81,8 @@ impl Disks {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Bytes of a window. Two are lost in a crash and sent again, and that must not be more than `flush_bytes` for each stream.
+    /// Bytes of a window. Two are lost in a crash and sent again, and that must not be more than `flush_bytes` for each
+    /// stream.
     fn window_bytes(&self) -> u64 {
         match self.streams.load(Ordering::Relaxed) {
             0 | 1 => self.flush_bytes.div_ceil(WINDOWS),
@@ -181,7 +182,8 @@ impl Disks {
         self.disks.iter().try_for_each(JournaledDisk::close)
     }
 
-    /// Compares every disk with the roots that the sender has found; with checksums only after the disks were read again.
+    /// Compares every disk with the roots that the sender has found; with checksums only after the disks were read
+    /// again.
     pub(super) fn conclude(
         &self,
         sent: &[SentDisk],

@@ -18,16 +18,18 @@ use crate::protocol::{
 };
 use crate::{Ticket, TransferError, control};
 
-/// How long a sender that has proved its certificate may take to say what it wants: it may be trying the other transport meanwhile.
+/// Time that a sender with a proved certificate has for its first message: it may be trying the other transport
+/// meanwhile.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the last word may take to arrive.
+/// Time for the last word to arrive.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The places of a receiver, and the patience with those who have not proved that they have the run's certificate.
 #[derive(Debug, Clone, Copy)]
 pub struct HandshakeLimits {
-    /// Connections at once. One of the known ones sends; others are on their way in or out, or become data streams of another in a moment.
+    /// Connections at once. One of the known ones sends; others are on their way in or out, or become data streams of
+    /// another in a moment.
     pub places: Limits,
     /// From a connection's beginning to the end of its handshake.
     pub patience: Duration,
@@ -54,12 +56,12 @@ impl Default for HandshakeLimits {
 /// Bytes of the reason for a transport that are kept.
 const LONGEST_REASON: usize = 200;
 
-/// How long a probe may take on the whole, and what is read of it at once.
+/// Longest probe on the whole, and the size of one read of it.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 const PROBE_BUFFER: usize = 256 << 10;
 
-/// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was restarted, or it has noticed
-/// first that the connection is dead.
+/// Takes connections until the server closes. A newer one of the same epoch replaces the older: its process was
+/// restarted, or it has noticed first that the connection is dead.
 pub(super) async fn accept<L: Listener>(listener: Arc<L>, shared: Arc<Shared>) {
     let limits = shared.config.handshake;
     loop {
@@ -223,7 +225,7 @@ async fn welcome(
     Ok(Some(Arc::new(session)))
 }
 
-/// What a sender says first; `None` if it leaves instead.
+/// Reads a sender's first message; `None` if it leaves instead.
 async fn first_message(
     from_sender: &mut impl RecvStream,
 ) -> Result<Option<Vec<u8>>, TransferError> {
@@ -280,7 +282,7 @@ async fn measure(connection: &mut impl Accepted) -> ToSender {
     }
 }
 
-/// What is durably here, disk by disk and page by page.
+/// Reports what is durably here, disk by disk and page by page.
 async fn report_present(
     session: &Session,
     offered: &[OfferedDisk],

@@ -19,7 +19,7 @@ use crate::fence::Right;
 use crate::protocol::{OfferedDisk, SentDisk, ToReceiver, ToSender};
 use crate::{TransferError, control};
 
-/// How long a sender may take to read one message.
+/// Time that a sender has to read one message.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Buffers that are kept while nobody needs them.
@@ -29,13 +29,13 @@ const IDLE_BUFFERS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) disks: Arc<Disks>,
-    /// What lets its writes through, until another connection or epoch takes over.
+    /// The right that lets its writes through, until another connection or epoch takes over.
     pub(super) right: Right,
     /// Cancelled when another connection takes over.
     pub(super) replaced: CancellationToken,
     pub(super) buffers: Arc<BufferPool>,
-    /// What it has sent. That each chunk comes once is what lets several threads write without asking each other: the order in which writes land
-    /// and that in which they are recorded need not agree.
+    /// The chunks that it has sent. Each chunk comes once, so several threads write without asking each other: the
+    /// order in which writes land and that in which they are recorded need not agree.
     seen: Vec<(DiskIndex, Mutex<ChunkSet>)>,
     address: String,
 }
@@ -44,8 +44,8 @@ pub(super) struct Session {
 type Sent = (u32, Vec<SentDisk>);
 
 impl Session {
-    /// A session with the right to write to `disks`. Takes that right from whoever has it, and flushes what that one has written, so
-    /// that every write of this session meets either nothing or an entry of the map.
+    /// A session with the right to write to `disks`. Takes that right from whoever has it, and flushes what that one
+    /// has written, so that every write of this session meets either nothing or an entry of the map.
     pub(super) fn begin(
         shared: &Shared,
         disks: Arc<Disks>,
@@ -134,7 +134,8 @@ impl Session {
         // Reading a message must not be dropped half way, so it is one future that lives across the turns of the loop.
         let mut listening = Box::pin(self.listen(shared, from_sender, received));
         loop {
-            // A message to the sender is never dropped half way either: nothing that ends the session interrupts a turn.
+            // A message to the sender is never dropped half way either: nothing that ends the session interrupts a
+            // turn.
             tokio::select! {
                 biased;
                 () = self.disks.cancel.cancelled() => return Err(shared.over(&self.disks)),
@@ -177,7 +178,8 @@ impl Session {
         }
     }
 
-    /// Hears what is left out, and that everything is sent. What the sender says or does on the control stream besides is the end.
+    /// Hears what is left out, and that everything is sent. What the sender says or does on the control stream besides
+    /// is the end.
     async fn listen(
         &self,
         shared: &Shared,

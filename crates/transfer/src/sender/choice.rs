@@ -1,8 +1,9 @@
-//! Which transport: both are tried at once, and where both answer a short probe measures them.
+//! The choice of a transport: both are tried at once, and where both answer a short probe measures them.
 //!
-//! QUIC is taken unless it does not answer, has just broken, is clearly the slower or the dearer one on this path, or the path does not leave this machine. A run that broke off begins with
-//! a choice of its own, and one that goes on is looked after ([`super::transport_monitor`]), so it changes transport where that helps; what is durable
-//! is not sent again either way.
+//! QUIC is taken unless it does not answer, has just broken, is clearly the slower or the dearer one on this path, or
+//! the path does not leave this machine. A run that broke off begins with a choice of its own, and one that goes on is
+//! looked after ([`super::transport_monitor`]), so it changes transport where that helps; what is durable is not sent
+//! again either way.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,14 +17,14 @@ use super::{SendConfig, SourceDisk};
 use crate::protocol::{MOST_PROBE_BYTES, ToReceiver, ToSender};
 use crate::{TransferError, control, cpu_pool};
 
-/// How long the handshake may take.
+/// Longest handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the other transport may take once one has answered. UDP that is blocked is mostly silence, so this is what it costs.
+/// Time for the other transport once one has answered. UDP that is blocked is mostly silence, so this is what it costs.
 const QUIC_GRACE: Duration = Duration::from_secs(2);
 const TCP_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the receiver may take to measure a probe and to answer.
+/// Time for the receiver to measure a probe and to answer.
 const PROBE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Fewer bytes than these are sent before a probe would be over, and before a choice would have paid.
@@ -38,15 +39,16 @@ const LARGE_PAYLOAD: u16 = 16_000;
 /// Another transport is taken when it carries so many percent of what the default, or the present one, does.
 const CLEARLY: u64 = 120;
 
-/// TCP is taken also when it carries so many percent of what QUIC does, and leaves so many percent of a processor free. They go into packing, or to whatever
-/// else the source does: over Ethernet's frames QUIC takes three times as much as TLS over TCP for a byte.
+/// TCP is taken also when it carries so many percent of what QUIC does, and leaves so many percent of a processor free.
+/// They go into packing, or to whatever else the source does: over Ethernet's frames QUIC takes three times as much as
+/// TLS over TCP for a byte.
 const AS_MUCH: u64 = 95;
 const CHEAPER: u64 = 20;
 
 /// One write of a probe.
 const PROBE_PIECE: usize = 256 << 10;
 
-/// What the caller says of the transport.
+/// The caller's wish for a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
     /// A probe chooses. A transport that broke under the last attempt is not taken again while the other one answers.
@@ -65,11 +67,11 @@ pub enum Preference {
 pub struct Choice {
     /// The transport.
     pub transport: Kind,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// Why a transport was taken. Its text is what people read.
+/// The reason for a transport. Its text is what people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The caller asked for it.
@@ -80,37 +82,38 @@ pub enum Reason {
     OtherBroke,
     /// Both answered, and there was nothing to measure or no use in it.
     Unmeasured,
-    /// The receiver is on this machine, where nothing is lost and all that counts is what a transport takes of the processors.
+    /// The receiver is on this machine, where nothing is lost and all that counts is what a transport takes of the
+    /// processors.
     SameMachine,
     /// Nothing came over the other one any more, and it did not answer a new call.
     OtherFellSilent,
     /// A probe measured both under way, in bytes a second.
     MeasuredAgain {
-        /// What QUIC carried.
+        /// Rate of QUIC.
         quic: u64,
-        /// What TCP carried.
+        /// Rate of TCP.
         tcp: u64,
     },
     /// A probe measured both.
     Measured {
-        /// What it saw of QUIC.
+        /// The measurement of QUIC.
         quic: Probed,
-        /// What it saw of TCP.
+        /// The measurement of TCP.
         tcp: Probed,
     },
 }
 
-/// What a probe saw.
+/// The measurement of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probed {
-    /// What arrived.
+    /// Rate of arrival.
     pub bytes_per_sec: u64,
-    /// What this process took of the processors meanwhile, in percent of one.
+    /// Processor time of this process meanwhile, in percent of one processor.
     pub processor_percent: u64,
 }
 
 impl Reason {
-    /// Whether it was taken while another one carried the transfer.
+    /// Returns true if it was taken while another one carried the transfer.
     pub(super) fn is_a_move(self) -> bool {
         matches!(self, Self::OtherFellSilent | Self::MeasuredAgain { .. })
     }
@@ -276,8 +279,8 @@ fn neither<C>(quic: &Result<C, TransferError>, tcp: TransferError) -> TransferEr
     }
 }
 
-/// Whether much is to be sent and does not leave this machine. A probe would not see it: it keeps one stream busy, and with several the
-/// connections of TCP share the processors while the one of QUIC does not.
+/// Returns true if much is to be sent and does not leave this machine. A probe would not see it: it keeps one stream
+/// busy, and with several the connections of TCP share the processors while the one of QUIC does not.
 fn stays_here(transport: Preference, bytes: u64, receiver: SocketAddr) -> bool {
     transport != Preference::Measure && bytes >= LEAST_BYTES && transport::is_local(receiver)
 }
@@ -290,7 +293,7 @@ fn most_bytes(config: &SendConfig) -> u64 {
     config.disks.iter().map(most_to_send).sum()
 }
 
-/// Whether a measurement would pay with so many bytes left, and harms nobody: a probe keeps to no limit.
+/// Returns true if a measurement would pay with so many bytes left, and harms nobody: a probe keeps to no limit.
 pub(super) fn may_measure(config: &SendConfig, bytes: u64) -> bool {
     config.transport == Preference::Measure
         || bytes >= LEAST_BYTES
@@ -299,12 +302,12 @@ pub(super) fn may_measure(config: &SendConfig, bytes: u64) -> bool {
             && config.shared_limit.is_none()
 }
 
-/// Whether the path is one on which a probe says something.
+/// Returns true if the path is one on which a probe says something.
 pub(super) fn is_short(config: &SendConfig, tcp: &impl Connection) -> bool {
     config.transport == Preference::Measure || tcp.round_trip() <= LONGEST_ROUND_TRIP
 }
 
-/// What a disk may have to send: a file knows how much of it is not holes.
+/// Returns the bytes that a disk may have to send. A file knows how much of it is not holes.
 fn most_to_send(disk: &SourceDisk) -> u64 {
     match std::fs::metadata(&disk.path) {
         Ok(file) if file.is_file() => disk.size_bytes.min(file.blocks().saturating_mul(512)),
@@ -367,12 +370,12 @@ fn weigh(quic: Option<Probed>, tcp: Option<Probed>) -> Choice {
     Choice { transport, reason }
 }
 
-/// Whether one carries so much more than the other that it is worth a change.
+/// Returns true if one carries so much more than the other that it is worth a change.
 pub(super) fn is_clearly_faster(one: u64, other: u64) -> bool {
     one.saturating_mul(100) > other.saturating_mul(CLEARLY)
 }
 
-/// Whether TCP carries clearly more, or as much for clearly less of the processors.
+/// Returns true if TCP carries clearly more, or as much for clearly less of the processors.
 fn tcp_serves_better(quic: Probed, tcp: Probed) -> bool {
     let carries_as_much =
         tcp.bytes_per_sec.saturating_mul(100) >= quic.bytes_per_sec.saturating_mul(AS_MUCH);
@@ -380,7 +383,7 @@ fn tcp_serves_better(quic: Probed, tcp: Probed) -> bool {
     is_clearly_faster(tcp.bytes_per_sec, quic.bytes_per_sec) || carries_as_much && is_cheaper
 }
 
-/// What the receiver saw, if it said so, and what that took here.
+/// Measures a connection: what the receiver saw, if it said so, and what that took here.
 async fn probe<C: Connection>(
     config: &SendConfig,
     (client, control): &mut (C, Control<C>),

@@ -1,11 +1,13 @@
-//! How hard to compress, when nobody says: none, a fast level, or a higher one.
+//! The level of compression, when nobody sets one: none, a fast level, or a higher one.
 //!
-//! Producers say how long they worked and how long they waited for what comes after them, and the machine how much of its processors is idle. While
-//! producers wait and processors idle, the next higher level is tried; while producers never wait, or nothing idles, the next lower one is. A
-//! trial is kept only if more of the disk crosses than before, or if producers wait and processors idle all the same: then the link is the limit, and whatever
-//! makes the data smaller is gain, though how well the next window of a disk packs may hide it. Without compression, samples tell whether the data would give way to any, and
-//! whether the idle processors could keep up with what crosses now. This needs no model of link, processor or data, and it notices when any of
-//! them changes. A machine that is busy with its own work is left alone, and so is one whose disks are the limit.
+//! Producers say how long they worked and how long they waited for what comes after them, and the machine how much of
+//! its processors is idle. While producers wait and processors idle, the next higher level is tried; while producers
+//! never wait, or nothing idles, the next lower one is. A trial is kept only if more of the disk crosses than before,
+//! or if producers wait and processors idle all the same: then the link is the limit, and whatever makes the data
+//! smaller is gain, though how well the next window of a disk packs may hide it. Without compression, samples tell
+//! whether the data would give way to any, and whether the idle processors could keep up with what crosses now. This
+//! needs no model of link, processor or data, and it notices when any of them changes. A machine that is busy with its
+//! own work is left alone, and so is one whose disks are the limit.
 
 use std::time::Duration;
 
@@ -16,14 +18,15 @@ use chunks::packing::Sample;
 /// zstd's levels from none to slow. Beyond the last the gain is small and the price steep.
 pub(super) const LEVELS: [Option<i32>; 5] = [None, Some(1), Some(3), Some(6), Some(10)];
 
-/// What a decision is made of at least. Processors can't be asked more often.
+/// The least time and bytes of a decision. Processors can't be asked more often.
 const LEAST_TIME: Duration = Duration::from_millis(250);
 const _: () = assert!(LEAST_TIME.as_millis() > MINIMUM_CPU_UPDATE_INTERVAL.as_millis());
 const LEAST_BYTES: u64 = 16 << 20;
 /// A window so long is enough, however few the bytes.
 const MOST_TIME: Duration = Duration::from_secs(2);
 
-/// What may be on its way behind the producers. Until so much has left since the level was changed, the level before is what is measured.
+/// Bytes that may be on their way behind the producers. Until so much has left since the level was changed, the level
+/// before is what is measured.
 const ON_ITS_WAY: u64 = transport::LEAST_SEND_WINDOW + (8 << 20);
 const LONGEST_CHANGE: Duration = Duration::from_secs(4);
 
@@ -57,7 +60,7 @@ pub(super) struct CompressionController {
     /// The level before the trial that runs, and the bytes a second that it carried.
     trial: Option<(usize, f64)>,
     window: Window,
-    /// When each level was last measured, and the bytes a second that it carried.
+    /// Time of each level's last measurement, and the bytes a second that it carried.
     carried: [Option<(Duration, f64)>; LEVELS.len()],
     /// Bytes to leave, and until when at most, before the next window begins.
     changing: Option<(u64, Duration)>,
@@ -71,16 +74,16 @@ pub(super) struct CompressionController {
 pub(super) struct Sent {
     /// Its bytes.
     pub(super) bytes: u64,
-    /// What was left of them.
+    /// Bytes that were left of them.
     pub(super) packed_bytes: u64,
-    /// What a sample of it gave, if one was taken.
+    /// The result of a sample of it, if one was taken.
     pub(super) sample: Option<Sample>,
-    /// How long its producer worked for it, and then waited to hand it over.
+    /// Time that its producer worked for it, and then waited to hand it over.
     pub(super) worked: Duration,
     pub(super) waited: Duration,
 }
 
-/// What was seen since the last decision.
+/// The measurements since the last decision.
 #[derive(Debug, Default)]
 struct Window {
     began: Duration,
@@ -96,7 +99,7 @@ struct Window {
 }
 
 impl Window {
-    /// Whether the data is worth a trial, as far as samples tell.
+    /// Returns true if the data is worth a trial, as far as samples tell.
     fn would_pack(&self) -> bool {
         self.packed < PACKS * self.samples
     }
@@ -112,7 +115,7 @@ impl Window {
         self.waited.as_secs_f64() / whole.max(f64::EPSILON)
     }
 
-    /// Whether the level did something to the data.
+    /// Returns true if the level did something to the data.
     fn has_packed(&self) -> bool {
         (self.packed_bytes as f64) < PACKS * self.bytes as f64
     }
@@ -133,8 +136,8 @@ impl Default for CompressionController {
 }
 
 impl CompressionController {
-    /// Notes a chunk that was sent at `now`; answers with the level for the next. `idle_share` tells how many processors were idle since it was
-    /// last asked.
+    /// Notes a chunk that was sent at `now`; answers with the level for the next. `idle_share` tells how many
+    /// processors were idle since it was last asked.
     pub(super) fn note(
         &mut self,
         now: Duration,
@@ -235,7 +238,7 @@ impl Processors {
         processors
     }
 
-    /// How many were idle since the last call, on average. All that anybody wants, if nobody knows.
+    /// Number of idle processors since the last call, on average. As many as can be used, if that is not known.
     pub(super) fn idle_share(&mut self) -> f64 {
         let Some(system) = &mut self.0 else {
             return f64::INFINITY;
@@ -252,7 +255,8 @@ mod tests {
 
     use super::*;
 
-    /// Bytes a second that two threads compress, and what is left of a byte, by level: as measured on files of a server.
+    /// Bytes a second that two threads compress, and what is left of a byte, by level: as measured on files of a
+    /// server.
     const SPEED: [f64; 5] = [6e9, 0.8e9, 0.5e9, 0.2e9, 0.1e9];
     const RATIO: [f64; 5] = [1.0, 0.36, 0.32, 0.30, 0.29];
 
@@ -314,7 +318,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever link and data, and also after both have changed, the choice carries nearly what the best fixed level would.
+        /// Whatever link and data, and also after both have changed, the choice carries nearly what the best fixed
+        /// level would.
         #[test]
         fn it_carries_what_the_best_level_does(
             first in 1e6_f64..6e9, second in 1e6_f64..6e9, packs in any::<bool>(), packs_later in any::<bool>(),

@@ -29,10 +29,11 @@ use crate::limits::{LARGEST_PIECE, Pacer};
 use crate::plan::{self, Cursor};
 use crate::protocol::{OfferedDisk, Page, SentDisk, ToReceiver, ToSender, VERSION};
 
-/// How long the answer to Hello may take.
+/// Time for the answer to Hello.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the receiver may take from the last byte to its word: it flushes, and re-reads the disks when asked for checksums.
+/// Time that the receiver has from the last byte to its word: it flushes, and re-reads the disks when asked for
+/// checksums.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
 /// Chunks between a producer and its stream, and between all and theirs.
@@ -42,17 +43,17 @@ const QUEUES: usize = 32;
 /// Buffers that are kept while nobody needs them: twice what QUIC's least window holds until it is acknowledged.
 const IDLE_BUFFERS: usize = 32;
 
-/// How long nothing may move while disks are sent: neither the source's bytes nor those on the wire. A connection keeps itself alive, so
-/// this is what notices a receiver that lives but takes nothing, or a disk that does not answer.
+/// Time in which something must move while disks are sent: the source's bytes or those on the wire. A connection keeps
+/// itself alive, so this is what notices a receiver that lives but takes nothing, or a disk that does not answer.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long after a stream broke the receiver's own word on why may still come.
+/// Time after a stream broke in which the receiver's own word on why may still come.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a write is looked for, where one ends the transfer.
+/// Interval at which a write is looked for, where one ends the transfer.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often progress is told.
+/// Interval of progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) async fn run<C: Connection>(
@@ -181,7 +182,8 @@ fn moments(
     moments.collect()
 }
 
-/// Why sending failed. The receiver breaks the streams when it gives up; the reason comes on the control stream, perhaps a moment later.
+/// Returns why sending failed. The receiver breaks the streams when it gives up; the reason comes on the control
+/// stream, perhaps a moment later.
 async fn last_word(
     failed: TransferError,
     listening: impl Future<Output = Result<(), TransferError>>,
@@ -329,7 +331,7 @@ fn out_of_turn(what: &str) -> TransferError {
     ))
 }
 
-/// What is to be looked at, from the file systems' own word on where data is and on what they do not use.
+/// Returns what is to be inspected, from the file systems' own word on where data is and on what they do not use.
 async fn claims(pass: &Arc<Pass>, inspection: &Arc<Inspection>) -> Result<Cursor, TransferError> {
     let (pass, inspection) = (Arc::clone(pass), Arc::clone(inspection));
     blocking(move || {
@@ -435,7 +437,8 @@ async fn write_stream(
     stream.finish().await.map_err(|error| lost(config, &error))
 }
 
-/// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one that stands.
+/// Writes without copying, in pieces as small as the limit asks for, and never so large that a slow link looks like one
+/// that stands.
 async fn write_paced(
     stream: &mut impl SendStream,
     [mut header, mut payload]: [Bytes; 2],
@@ -458,7 +461,7 @@ async fn write_paced(
     Ok(())
 }
 
-/// What the receiver says while the disks are sent; `Ok` is its word that it has everything.
+/// Reads the receiver's messages while the disks are sent; `Ok` is its word that it has everything.
 async fn listen(
     from_receiver: &mut impl RecvStream,
     config: &SendConfig,

@@ -1,4 +1,4 @@
-//! What is seen of the disks before a transfer connects, since a receiver does not wait for tools.
+//! The inspection of the disks before a transfer connects, since a receiver does not wait for tools.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::cpu_pool::blocking;
 pub(crate) struct Inspection {
     seen: Vec<Seen>,
     copied: Arc<[CopiedFreeSpace]>,
-    /// Whether what the kernel says of writes is all that is written.
+    /// True if the kernel's word on writes covers all writes.
     change_tracking: bool,
 }
 
@@ -40,7 +40,8 @@ pub(crate) async fn inspect(config: &SendConfig) -> Result<Inspection, TransferE
     blocking(move || {
         let mut copied = Vec::new();
         let seen = disks.into_iter().map(|disk| {
-            // Before the free space: a file that takes some of it makes another fingerprint, and what was left out there does not count as unchanged.
+            // Before the free space: a file that takes some of it makes another fingerprint, and what was left out
+            // there does not count as unchanged.
             let observed = observe(&*sources, &disk);
             Seen {
                 observed,
@@ -90,7 +91,7 @@ impl Inspection {
         Arc::clone(&self.copied)
     }
 
-    /// What may be left out of the disk at this position.
+    /// Returns the ranges that may be left out of the disk at this position.
     pub(super) fn free_space_of(&self, position: usize) -> &[ByteRange] {
         let free = self.seen.get(position).and_then(|seen| seen.free.as_ref());
         free.map_or(&[], Frozen::free)
@@ -102,7 +103,8 @@ impl Inspection {
         seen.observed.fingerprint()
     }
 
-    /// The moment of what was read of the disk at this position since the inspection, if this is what is seen of it now.
+    /// The moment of what was read of the disk at this position since the inspection, if this is what is seen of it
+    /// now.
     pub(super) fn moment_of(&self, position: usize, now: Observed) -> Moment {
         let first = self.seen.get(position);
         let moment = first.map_or(Moment::Unknown, |seen| seen.observed.until(now));
@@ -112,7 +114,7 @@ impl Inspection {
         }
     }
 
-    /// That everything that was left out still is free.
+    /// Checks that everything that was left out still is free.
     ///
     /// # Errors
     /// [`TransferError::AllocationChanged`].

@@ -35,13 +35,13 @@ pub(super) struct DiskPass {
     pub(super) size_bytes: u64,
     pub(super) chunk_bytes: u32,
     candidates: Candidates,
-    /// Whether the receiver wants to know of chunks that are what it has.
+    /// True if the receiver wants to know of chunks that are what it has.
     is_tracked: bool,
-    /// What was read since anything was written.
+    /// Chunks that were read since anything was written.
     unchanged: Vec<ChunkRange>,
     /// Of chunks that were looked at, what this side has found; of all others, what the receiver had at the start.
     known: Mutex<ChunkHashes>,
-    /// How many chunks were looked at; the plan has each once.
+    /// Number of chunks that were inspected; the plan has each once.
     inspected: AtomicU64,
 }
 
@@ -214,7 +214,7 @@ struct Queued {
     bytes: u64,
     packed_bytes: u64,
     sample: Option<Sample>,
-    /// How long the queue was full.
+    /// Time that the queue was full.
     waited: Duration,
 }
 
@@ -342,7 +342,7 @@ impl Same {
     }
 }
 
-/// What became of a chunk.
+/// The outcome of a chunk.
 enum Produced {
     /// It is what the receiver has.
     Same,
@@ -421,7 +421,7 @@ async fn produce_chunk(
     }))
 }
 
-/// How the chunks of one stream are packed.
+/// The packing of the chunks of one stream.
 struct Packing {
     is_free: bool,
     chunks: u32,

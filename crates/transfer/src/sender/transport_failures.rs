@@ -9,13 +9,13 @@ use crate::TransferError;
 /// An attempt that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedAttempt {
-    /// What the tenant reads if it was the last one.
+    /// The failure that the tenant reads if it was the last attempt.
     pub failure: Failure,
-    /// Whether another attempt may come to its end.
+    /// True if another attempt may come to its end.
     pub is_retryable: bool,
-    /// Whether it got as far as sending, so that what broke it is new trouble and pauses begin with short ones again.
+    /// True if it got as far as sending. Then its failure is a new one, and pauses begin with short ones again.
     pub has_sent: bool,
-    /// Whether a disk was written meanwhile: the next attempt is the last one, and ends at the first write.
+    /// True if a disk was written meanwhile: the next attempt is the last one, and ends at the first write.
     pub was_written: bool,
     /// The transport that broke, if that is what happened: the next attempt prefers the other one.
     pub failed_transport: Option<Kind>,

@@ -1,9 +1,10 @@
 //! Under way: whether the transport still serves, or the other one would serve better.
 //!
-//! A connection over which nothing is heard any more, or whose rate has fallen to less than half, and any other now and then, makes the sender try
-//! both transports afresh, beside the transfer that goes on. It moves only to a transport that answers where the present one does not, or that is
-//! clearly faster in a probe of both. What slows down the source, the receiver or both transports alike is no reason to move, since a
-//! probe shows no difference. Each measurement without a move doubles the pause until the next.
+//! A connection over which nothing is heard any more, or whose rate has fallen to less than half, and any other now and
+//! then, makes the sender try both transports afresh, beside the transfer that goes on. It moves only to a transport
+//! that answers where the present one does not, or that is clearly faster in a probe of both. What slows down the
+//! source, the receiver or both transports alike is no reason to move, since a probe shows no difference. Each
+//! measurement without a move doubles the pause until the next.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use super::{Choice, Preference, Reason, SendConfig, SendProgress};
 /// Between two looks.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks in a row that tell of trouble. In so much time a connection that lives has shown that it does, also when it is quiet.
+/// Looks in a row that tell of trouble. In so much time a connection that lives has shown that it does, also when it is
+/// quiet.
 const SAMPLES: u32 = 3;
 
 /// No measurement sooner than this after a connection has begun: the rate of its beginning says little.
@@ -25,10 +27,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(8);
 /// After a move, so that two transports that are much the same don't alternate.
 const PAUSE_AFTER_MOVE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-/// When both are measured though nothing is amiss.
+/// Time after which both are measured though nothing is amiss.
 const ROUTINE: Duration = Duration::from_secs(120);
 
-/// Why both are tried.
+/// The reason why both are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProbeReason {
     /// Nothing comes from the receiver any more.
@@ -37,7 +39,7 @@ enum ProbeReason {
     Slow,
 }
 
-/// What the looks have shown.
+/// The samples so far.
 #[derive(Debug)]
 struct Watch {
     wire: u64,
@@ -70,7 +72,8 @@ impl Watch {
         }
     }
 
-    /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the transport knows.
+    /// One look: bytes that the connection has taken so far, and how often the receiver was heard, where the transport
+    /// knows.
     fn sample(&mut self, now: Duration, wire: u64, heard: Option<u64>) -> Option<ProbeReason> {
         let taken = wire.saturating_sub(self.wire);
         let is_silent = heard.is_some() && heard == self.heard;
@@ -162,7 +165,8 @@ async fn try_both<T: Transport>(
             };
             is_better.then(|| moved(reached, reason)).flatten()
         }
-        // TCP has but a moment to answer, which may be too short on a busy machine; its path ends by itself if it is dead.
+        // TCP has but a moment to answer, which may be too short on a busy machine; its path ends by itself if it is
+        // dead.
         _ if present.transport == Kind::Tcp => None,
         // It answers no more, or the other still does not.
         _ => moved(reached, Reason::OtherFellSilent),

@@ -1,4 +1,4 @@
-//! What must be so at the end of every run, whatever went wrong in it.
+//! The rules that hold at the end of every run, whatever went wrong in it.
 
 use std::path::Path;
 
@@ -20,7 +20,8 @@ const WINDOWS: u64 = 2;
 /// Bytes of a record's prefix in a chunk map.
 const RECORD_PREFIX: usize = 8;
 
-/// Holds a run that has its receipt against its plan. `losses` is how often what was written but not flushed may have been lost.
+/// Holds a run that has its receipt against its plan. `losses` is how often what was written but not flushed may have
+/// been lost.
 pub(super) fn check(world: &mut World, report: &SendReport, losses: u64) -> Result<(), String> {
     receipts_are_for_the_source(world, report)?;
     let is_flipped = world.network.flips() > 0;
@@ -130,13 +131,13 @@ fn little_was_written_twice(world: &World, losses: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What may be under way when a connection breaks.
+/// Bytes that may be under way when a connection breaks.
 fn under_way(plan: &Plan) -> u64 {
     let frame = u64::from(CHUNK) + FRAME_BYTES as u64;
     plan.streams as u64 * (plan.shape.window as u64 + IN_HAND * frame)
 }
 
-/// What was under way when a connection broke is sent again, and what a crash has taken.
+/// Bytes that were under way when a connection broke are sent again, and those that a crash has taken.
 fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result<(), String> {
     let plan = &world.plan;
     let frame = u64::from(CHUNK) + FRAME_BYTES as u64;
@@ -160,7 +161,8 @@ fn little_was_sent_twice(world: &World, losses: u64, is_flipped: bool) -> Result
     Ok(())
 }
 
-/// Of a source that can tell that nothing was written, what was under way when a connection broke is read again, and what a crash has taken.
+/// Of a source that can tell that nothing was written, what was under way when a connection broke is read again, and
+/// what a crash has taken.
 fn little_was_read_twice(world: &World, losses: u64) -> Result<(), String> {
     let plan = &world.plan;
     let has_unreadable = plan.unreadable.iter().any(|lost| !lost.is_empty());

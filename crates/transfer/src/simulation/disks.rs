@@ -38,7 +38,7 @@ fn plan(faults: &[Fault]) -> Plan {
     plan
 }
 
-/// Why the job fails when nothing is planned that it may fail of.
+/// Returns why the job fails when nothing is planned that it may fail of.
 async fn failure(world: &mut World) -> String {
     world.start_sender();
     let failed = world.end(PATIENCE).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Where the disks of a simulated receiver lie: on media that forget.
+//! The disks of a simulated receiver, on volatile media.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! A source that is written while it is copied. A receipt says that a copy is one moment in time only where it is what the source held at one.
+//! A source that is written while it is copied. A receipt says that a copy is one moment in time only where it is what
+//! the source held at one.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const MANY: u64 = 3000;
 
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// How a source is written.
+/// The way a source is written.
 #[derive(Clone, Copy, PartialEq)]
 enum Writer {
     /// The kernel counts what it writes.

@@ -1,8 +1,8 @@
 //! A network in memory, in virtual time: latency, bandwidth, windows, and what goes wrong with networks.
 //!
-//! A transport like the others, and it behaves like them. Bytes of a stream come in order, and only so many may be under way. An end whose peer says nothing for 15 s
-//! takes the connection for lost, by itself and in its own time. An end that goes tells the other, if that message gets through; a machine
-//! that loses power tells nobody.
+//! A transport like the others, and it behaves like them. Bytes of a stream come in order, and only so many may be
+//! under way. An end whose peer says nothing for 15 s takes the connection for lost, by itself and in its own time. An
+//! end that goes tells the other, if that message gets through; a machine that loses power tells nobody.
 
 mod ends;
 mod link;
@@ -24,13 +24,13 @@ use pipe::pipe;
 
 use super::{Random, Trace};
 
-/// Where everybody is.
+/// The one address.
 pub(crate) const ADDRESS: SocketAddr =
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 8700));
 
 const WAITING: usize = 16;
 
-/// What a network can do.
+/// The capacity of a network.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) latency: Duration,
@@ -62,7 +62,7 @@ struct State {
     flip_control_after: Option<usize>,
     flips: u32,
     data_bytes: u64,
-    /// How many connections have carried any of them.
+    /// Number of connections that have carried any of them.
     connections_used: u64,
 }
 
@@ -176,7 +176,7 @@ impl Network {
         self.state().flip_control_after = Some(bytes);
     }
 
-    /// How many bits of data streams were flipped.
+    /// Number of bits of data streams that were flipped.
     pub(crate) fn flips(&self) -> u32 {
         self.state().flips
     }
@@ -186,7 +186,7 @@ impl Network {
         self.state().data_bytes
     }
 
-    /// How many connections have carried bytes of data streams.
+    /// Number of connections that have carried bytes of data streams.
     pub(crate) fn connections_used(&self) -> u64 {
         self.state().connections_used
     }

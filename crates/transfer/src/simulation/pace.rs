@@ -1,4 +1,5 @@
-//! A limit holds and changes without a dip, those who share one get the same, and an outage of ten minutes costs what was under way.
+//! A limit holds and changes without a dip, those who share one get the same, and an outage of ten minutes costs what
+//! was under way.
 
 use std::time::Duration;
 

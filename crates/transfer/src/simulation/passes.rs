@@ -1,4 +1,5 @@
-//! A pass after the first costs what has changed, also when it is not the second; and what the target's medium has lost is mended by the next.
+//! A pass after the first costs what has changed, also when it is not the second; and what the target's medium has lost
+//! is mended by the next.
 
 use std::time::Duration;
 
@@ -95,7 +96,8 @@ async fn received() -> Result<World, String> {
     Ok(world)
 }
 
-/// Bytes that were read of the disk, in percent of its size, when a pass over it ends after its agent has died half way.
+/// Bytes that were read of the disk, in percent of its size, when a pass over it ends after its agent has died half
+/// way.
 async fn read_by_a_pass_with_a_fall(world: &mut World) -> Result<u64, String> {
     let before = world.faults[0].bytes_read();
     world.start_sender();
@@ -133,7 +135,8 @@ fn what_was_read_once_is_not_read_again_while_nothing_is_written() -> Result<(),
 fn what_was_found_to_be_the_same_is_not_read_again_either() -> Result<(), String> {
     run(Random::new(3), async {
         let mut world = received().await?;
-        // The last three quarters are others now, so there is half of the pass to go when the agent dies, and half of what it has read was the same.
+        // The last three quarters are others now, so there is half of the pass to go when the agent dies, and half of
+        // what it has read was the same.
         world.limit.send_replace(Some(1_200_000));
         world.change_source(|disk| {
             let changed = disk.chunks_mut(CHUNK as usize).skip(CHUNKS / 4);

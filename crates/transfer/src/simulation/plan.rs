@@ -1,4 +1,4 @@
-//! What a seed stands for: disks, a network, and what goes wrong when.
+//! The plan of a seed: disks, a network, and what goes wrong when.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) const CHUNK: u32 = 16 << 10;
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) disks: Vec<Vec<u8>>,
-    /// What can't be read of each disk: ranges that lie in one chunk each, and none in a sector with another.
+    /// The unreadable ranges of each disk. Each is in one chunk, and none is in a sector with another.
     pub(super) unreadable: Vec<Vec<Range<u64>>>,
     pub(super) bad_sectors: BadSectors,
     pub(super) consistency: Consistency,
@@ -29,7 +29,7 @@ pub(super) struct Plan {
     pub(super) packs: bool,
     pub(super) checksum: bool,
     pub(super) limit: Option<u64>,
-    /// Whether the source can tell that nothing was written.
+    /// True if the source can tell that nothing was written.
     pub(super) is_tracked: bool,
     /// In order, each with the pause after the one before.
     pub(super) faults: Vec<(Duration, Fault)>,
@@ -45,8 +45,8 @@ pub(super) enum Fault {
     TearStream(usize),
     /// Nothing gets through for so long.
     Partition(Duration),
-    /// The receiver's process ends, or its machine does and with it what was not synced; after so long it is there again, for the same
-    /// epoch or a newer one.
+    /// The receiver's process ends, or its machine does and with it what was not synced; after so long it is there
+    /// again, for the same epoch or a newer one.
     ReceiverDies {
         silently: bool,
         power_fails: bool,
@@ -152,7 +152,7 @@ impl Plan {
         sectors.collect()
     }
 
-    /// What arrives of a disk: zeros where it can't be read.
+    /// Returns the content of a disk as it arrives: zeros where it can't be read.
     pub(super) fn arriving(&self, disk: usize) -> Vec<u8> {
         let mut bytes = self.disks[disk].clone();
         for range in self.lost(disk) {
@@ -216,7 +216,7 @@ impl Fault {
         }
     }
 
-    /// Whether bytes that were received may have to be sent again.
+    /// Returns true if bytes that were received may have to be sent again.
     pub(super) fn loses_writes(&self) -> bool {
         matches!(
             self,

@@ -11,10 +11,11 @@ use super::{Random, run};
 const FEW: u64 = 150;
 const MANY: u64 = 10_000;
 
-/// Beyond the time that the bytes need, when all faults are over: an outage that lasts, the pauses between attempts, all time-outs that there are.
+/// Beyond the time that the bytes need, when all faults are over: an outage that lasts, the pauses between attempts,
+/// all time-outs that there are.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// What happened, and whether it may.
+/// The events of a run, and the verdict on it.
 struct Outcome {
     trace: Vec<String>,
     verdict: Result<(), String>,

@@ -35,14 +35,14 @@ pub(super) const BEHIND: usize = 5000;
 /// Bytes of a sector of the source's disks.
 pub(super) const SECTOR: u64 = 512;
 
-/// What a source that is tracked calls itself until it changes.
+/// The content of a tracked source until it changes.
 const FIRST_CONTENT: u8 = 1;
 
 /// Pauses between attempts of the sender.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How soon somebody begins again after a failure of the job.
+/// Time after which the operator begins again after a failure of the job.
 const OPERATOR: Duration = Duration::from_secs(1);
 
 pub(super) struct World {
@@ -60,11 +60,11 @@ pub(super) struct World {
     server: Option<Server<Listener>>,
     sending: Option<JoinHandle<SendReport>>,
     directory: tempfile::TempDir,
-    /// What the receiver had promised when it last died, by disk.
+    /// Bytes that the receiver had promised when it last died, by disk.
     promised: Vec<u64>,
 }
 
-/// What the sender's process is started with.
+/// The settings of the sender's process.
 #[derive(Clone)]
 struct Agent {
     network: Network,
@@ -82,7 +82,7 @@ struct Agent {
     /// The epoch of the assignment, and how many assignments there were.
     epoch: Arc<AtomicI64>,
     assignment: Arc<AtomicI64>,
-    /// Why the job has failed under it, for good.
+    /// The failure that ended the job under it, for good.
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    /// Whether the plan has faults that a job may fail of.
+    /// Returns true if the plan has faults that a job may fail of.
     fn has_failures(&self) -> bool {
         let mut faults = self.plan.faults.iter().map(|(_, fault)| fault);
         faults.any(|fault| {
@@ -328,7 +328,7 @@ impl World {
         }
     }
 
-    /// What the receiver had promised was never kept, and may be gone.
+    /// Forgets what the receiver had promised: it was never kept, and may be gone.
     pub(super) fn forget_promises(&mut self) {
         self.promised.fill(0);
     }

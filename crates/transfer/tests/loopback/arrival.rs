@@ -1,4 +1,4 @@
-//! What arrives, and how little crosses the wire for it.
+//! Disks that arrive, and how little crosses the wire for them.
 
 use chunks::ByteRange;
 use tokio::sync::watch;

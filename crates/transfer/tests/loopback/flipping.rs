@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, tcp};
 use tokio::task::JoinSet;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     ToReceiver,
@@ -38,7 +38,7 @@ impl Flip {
         }
     }
 
-    /// Whether it has happened.
+    /// True if it has happened.
     pub(crate) fn is_done(&self) -> bool {
         let left = self.left.lock().expect("no holder of this lock can panic");
         left.is_none()

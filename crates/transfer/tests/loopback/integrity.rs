@@ -127,7 +127,8 @@ async fn a_flipped_bit_on_the_wire_is_healed(transport: Kind) -> anyhow::Result<
     Ok(())
 }
 
-/// Whoever falls without a word may have lost what the disk said it had kept: that is read again, whether or not the job asks for `Checksum`.
+/// A receiver that dies silently may have lost what the disk said it had kept. That is read again, whether or not the
+/// job asks for `Checksum`.
 async fn after_a_fall_what_differs_is_found_without_a_checksum(
     transport: Kind,
 ) -> anyhow::Result<()> {

@@ -1,5 +1,5 @@
-//! The whole path over loopback with real files: what arrives, what is sent again after a fall, and what is refused. Most tests run over both
-//! transports.
+//! The whole path over loopback with real files: what arrives, what is sent again after a fall, and what is refused.
+//! Most tests run over both transports.
 
 /// These tests, over one transport.
 macro_rules! over {

@@ -1,5 +1,5 @@
-//! A transfer that moves from QUIC to TCP half way, because UDP is blocked or throttled then: over real sockets, through a proxy that has both
-//! transports on one port.
+//! A transfer that moves from QUIC to TCP half way, because UDP is blocked or throttled then: over real sockets,
+//! through a proxy that has both transports on one port.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,13 +21,15 @@ use crate::bench::{Bench, MIB, PATIENCE, durable, noise, wait_for};
 /// The largest datagram there is.
 const DATAGRAM: usize = 65_535;
 
-/// What the receiver is given, once flushed: small, so that what is sent again stands out.
+/// The receiver's flush window: small, so that what is sent again stands out.
 const FLUSH_BYTES: u64 = 2 * MIB;
 
-/// What a sender may have given away that nobody takes: the least window that QUIC has for sending, and the chunks in queues and hands.
+/// Bytes that a sender may have given away and nobody takes: the least window that QUIC has for sending, and the chunks
+/// in queues and hands.
 const ON_ITS_WAY: u64 = 16 * MIB + 12 * MIB;
 
-/// Stands before a receiver, on one port for both transports. At first it keeps TCP waiting, so that it is QUIC that a transfer begins with.
+/// Stands before a receiver, on one port for both transports. At first it keeps TCP waiting, so that it is QUIC that a
+/// transfer begins with.
 struct Proxy {
     address: SocketAddr,
     passes_tcp: watch::Sender<bool>,
@@ -161,8 +163,8 @@ impl Policer {
     }
 }
 
-/// Sends a disk over QUIC, limits UDP once so much is there, and sees the transfer end over TCP. Answers with the reason, and how long the
-/// transfer took from there.
+/// Sends a disk over QUIC, limits UDP once so much is there, and sees the transfer end over TCP. Answers with the
+/// reason, and how long the transfer took from there.
 async fn moves(
     transport: Preference,
     bandwidth: u64,

@@ -1,4 +1,4 @@
-//! What is kept when a transfer ends before its time, and what is sent again.
+//! Transfers that end before their time: what is kept, and what is sent again.
 
 use std::os::unix::fs::FileExt as _;
 

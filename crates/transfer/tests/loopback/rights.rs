@@ -1,4 +1,4 @@
-//! Who may write, and who is refused.
+//! The right to write, and refusals.
 
 use domain::disk::DiskIndex;
 use domain::{Epoch, FailureCode};

@@ -1,4 +1,4 @@
-//! Which transport is taken.
+//! The choice of a transport.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,7 +36,8 @@ fn where_udp_is_blocked_the_disks_go_over_tcp() -> anyhow::Result<()> {
 fn own_network_without_udp() -> anyhow::Result<()> {
     // SAFETY: only this thread leaves the namespace; nobody else relies on its network.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
-    // A loopback that takes TCP's port and, by policy, no datagram: each rule is a program of iproute2, which the tests need anyway.
+    // A loopback that takes TCP's port and, by policy, no datagram: each rule is a program of iproute2, which the tests
+    // need anyway.
     for rule in [
         "link set lo up",
         "rule add ipproto udp table 77 priority 1",
@@ -63,7 +64,8 @@ async fn over_whatever_works() -> anyhow::Result<()> {
     goes_over_tcp(&bench, &server, address).await
 }
 
-/// The way that a firewall blocks UDP mostly: nobody answers. Here that is a port where datagrams come to one who never reads them.
+/// The way that a firewall blocks UDP mostly: nobody answers. Here that is a port where datagrams come to one who never
+/// reads them.
 #[tokio::test]
 async fn where_udp_meets_silence_the_disks_go_over_tcp() -> anyhow::Result<()> {
     let bench = Bench::new(Kind::Tcp, &[&noise(8 * MIB, 16)])?;

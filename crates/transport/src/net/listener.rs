@@ -13,10 +13,10 @@ use crate::{Arrived, Identity, TransportError, quic, tcp};
 /// Ports that are tried until one is free for both transports.
 const PORT_TRIES: u32 = 64;
 
-/// How long to wait after a connection could not be taken.
+/// Pause after a connection could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where senders connect.
+/// The listeners of both transports, on one port.
 #[derive(Debug)]
 pub struct Listener {
     quic: Endpoint,
@@ -79,7 +79,8 @@ impl crate::Listener for Listener {
                 incoming = self.tcp.accept() => match incoming {
                     Ok(incoming) => return Some(Incoming::Tcp(incoming)),
                     Err(error) => {
-                        // One that was gone before it was taken, or no descriptors: neither is helped by asking again at once.
+                        // One that was gone before it was taken, or no descriptors: neither is helped by asking again
+                        // at once.
                         tracing::debug!(%error, "a connection could not be taken");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }

@@ -1,8 +1,8 @@
-//! A sender's connections: one with the control stream, and others that carry data streams only. A connection keeps no more than one processor busy
-//! on either side, so a fast path between large machines takes several.
+//! A sender's connections: one with the control stream, and others that carry data streams only. A connection keeps no
+//! more than one processor busy on either side, so a fast path between large machines takes several.
 //!
-//! One of the others says so in its handshake, by the protocol that it asks for. Its first stream says the name of its group: keying material of the
-//! first connection (RFC 8446, section 7.5).
+//! One of the others says so in its handshake, by the protocol that it asks for. Its first stream says the name of its
+//! group: keying material of the first connection (RFC 8446, section 7.5).
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::groups::{Arriving, Groups, NAME_BYTES, Name};
 use crate::{Identity, TransportError};
 
-/// What the names of groups are derived with.
+/// The label with which names of groups are derived.
 const LABEL: &[u8] = b"EXPORTER-wherry-group";
 
 /// A sender's end of a group.
@@ -26,7 +26,7 @@ pub struct Client {
     endpoint: Endpoint,
     receiver: SocketAddr,
     server_name: String,
-    /// How the others connect.
+    /// Settings with which the others connect.
     joining: ClientConfig,
     first: Connection,
     others: Mutex<Vec<Connection>>,
@@ -132,7 +132,7 @@ fn name_of(first: &Connection) -> io::Result<Name> {
     Ok(name)
 }
 
-/// What a connection is.
+/// The kind of a connection.
 pub(crate) enum Arrived {
     /// The first of a group, with its control stream.
     Control(DataStreams, SendStream, RecvStream),

@@ -1,7 +1,8 @@
 //! A UDP socket that sends no more at once than the kernel takes.
 //!
-//! quinn hands up to ten datagrams to the kernel in one call and does not look at their sum. One call may carry 65,507 bytes; beyond that it fails as
-//! a whole, which looks like loss, and the path is taken for one with small datagrams. So the number is capped by the largest datagram.
+//! quinn hands up to ten datagrams to the kernel in one call and does not look at their sum. One call may carry 65,507
+//! bytes; beyond that it fails as a whole, which looks like loss, and the path is taken for one with small datagrams.
+//! So the number is capped by the largest datagram.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -93,14 +94,15 @@ fn routed(peer: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Whether `peer` is an address of this machine: such a route begins where it ends.
+/// Returns true if `peer` is an address of this machine: such a route begins where it ends.
 pub fn is_local(peer: SocketAddr) -> bool {
     routed(peer)
         .and_then(|socket| socket.local_addr())
         .is_ok_and(|here| here.ip() == peer.ip())
 }
 
-/// The largest datagram that the route to `peer` takes without being cut: the interface's, less the headers of IP and UDP.
+/// The largest datagram that the route to `peer` takes without being cut: the interface's, less the headers of IP and
+/// UDP.
 pub(super) fn largest_payload(peer: SocketAddr) -> Option<u16> {
     let socket = routed(peer).ok()?;
     let (mtu, headers) = if peer.is_ipv4() {

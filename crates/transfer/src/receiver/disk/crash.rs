@@ -48,11 +48,12 @@ struct World {
     disk_medium: Medium,
     map_medium: Medium,
     disk: JournaledDisk,
-    /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with a flush.
+    /// Chunks that were written since the last flush; no connection writes one twice, and a new connection begins with
+    /// a flush.
     dirty: Vec<ChunkIndex>,
     /// Chunks that a flush has said are durable, and that nobody has begun to overwrite.
     promised: Vec<Chunk>,
-    /// What the last write of each chunk said of unreadable ranges.
+    /// True for each chunk whose last write had unreadable ranges.
     unreadable: Vec<bool>,
 }
 
@@ -70,7 +71,7 @@ fn open(disk_medium: &Medium, map_medium: &Medium) -> JournaledDisk {
     JournaledDisk::new(spec, CHUNK, writer, opened).unwrap()
 }
 
-/// What the source can't read of a chunk, where it can't.
+/// Returns the range of a chunk that the source can't read, where it can't.
 fn lost(chunk: ChunkIndex) -> ByteRange {
     ByteRange {
         start: chunk.offset(CHUNK) + 1,
@@ -174,7 +175,7 @@ impl World {
         }
     }
 
-    /// What the map says is so on the disk, and what was promised is in the map.
+    /// Checks that the disk holds what the map says, and that the map has what was promised.
     fn check(&self) -> Result<(), String> {
         let bytes = self.disk_medium.seen();
         for (chunk, (known, promised)) in ALL

@@ -1,4 +1,4 @@
-//! What a sender and a receiver hold of a connection.
+//! The two ends of a connection.
 
 use std::io;
 use std::net::SocketAddr;

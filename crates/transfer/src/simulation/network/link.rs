@@ -13,7 +13,7 @@ use super::{Network, State};
 
 /// As both real transports have it.
 const LOST_AFTER: Duration = Duration::from_secs(15);
-/// How far apart the two ends' clocks for that may be.
+/// Greatest difference between the two ends' clocks for that.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) struct Link {
     pub(super) network: Network,
     /// For each end: the connection is over.
     gone: [CancellationToken; 2],
-    /// When what was sent from each end until now is on its way.
+    /// Time at which all bytes that were sent from each end until now are on their way.
     busy_until: Mutex<[Instant; 2]>,
     silent: Mutex<bool>,
     has_carried: AtomicBool,
@@ -121,7 +121,7 @@ impl Link {
         });
     }
 
-    /// When bytes that are sent now arrive.
+    /// Returns the time at which bytes that are sent now arrive.
     pub(super) fn arrival(&self, from: End, bytes: usize) -> Instant {
         let shape = self.network.state().shape;
         let mut busy_until = self.busy_until.lock().unwrap();
@@ -131,7 +131,7 @@ impl Link {
         *busy_until + shape.latency
     }
 
-    /// What becomes of a piece of a data stream on its way; `None` if the stream breaks under it.
+    /// Returns a piece of a data stream as it arrives; `None` if the stream breaks under it.
     pub(super) fn carry(&self, piece: Bytes) -> Option<Bytes> {
         let mut state = self.network.state();
         state.data_bytes += piece.len() as u64;
@@ -154,7 +154,7 @@ impl Link {
         Some(self.flip(&mut state, &piece, at))
     }
 
-    /// What becomes of a piece of a control stream on its way.
+    /// Returns a piece of a control stream as it arrives.
     pub(super) fn carry_control(&self, piece: Bytes) -> Bytes {
         let mut state = self.network.state();
         match reached(&mut state.flip_control_after, piece.len()) {
@@ -174,7 +174,7 @@ impl Link {
     }
 }
 
-/// Where in the next so many bytes something is to happen, if it is there; else it is so many bytes nearer.
+/// Returns where in the next so many bytes something is to happen, if it is there; else it is so many bytes nearer.
 fn reached(after: &mut Option<usize>, bytes: usize) -> Option<usize> {
     match after {
         Some(left) if *left < bytes => after.take(),
