@@ -30,7 +30,7 @@ pub async fn watch_postgres(gateway: Arc<Gateway>, postgres: Dependency) -> Resu
     let never = postgres.watch(|| async {
         let connections = store.connections();
         show_connections(connections.used, connections.idle);
-        store.ping().await.is_ok()
+        store.takes_writes().await.is_ok()
     });
     match never.await {}
 }

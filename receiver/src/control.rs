@@ -13,6 +13,7 @@ use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
 use tonic::transport::server::{TlsConnectInfo, UdsConnectInfo};
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
+use transfer::disk::stored_bytes;
 use transfer::receiver::{ReceiveStatus, Server};
 
 use crate::image::{Builder, Order, Progress};
@@ -114,6 +115,8 @@ impl ReceiverService for Control {
     ) -> Result<Response<wire::StatusResponse>, Status> {
         self.check(request.into_inner().epoch)?;
         let receive = self.shared.server.status().borrow().clone();
+        let image = self.shared.builder.progress();
+        let (all, of_image) = self.stored_bytes().await;
         let ended = self.shared.server.ended().into_iter();
         Ok(Response::new(wire::StatusResponse {
             ended: ended
@@ -123,7 +126,9 @@ impl ReceiverService for Control {
                     connections,
                 })
                 .collect(),
-            ..status(receive, &self.shared.builder.progress())
+            bytes_stored: all,
+            image: Some(image_status(&image, of_image)),
+            ..status(receive, &image)
         }))
     }
 
@@ -158,6 +163,24 @@ impl ReceiverService for Control {
 }
 
 impl Control {
+    /// Bytes that everything of this instance takes in the stores, and those of the image alone.
+    async fn stored_bytes(&self) -> (u64, u64) {
+        let Shared {
+            server,
+            work,
+            builder,
+        } = &*self.shared;
+        let instance = server.directory().to_owned();
+        let [partial, image] = builder.directories(&work.image_id);
+        let counted = tokio::task::spawn_blocking(move || {
+            (
+                stored_bytes(&[&instance, &partial, &image]),
+                stored_bytes(&[&image]),
+            )
+        });
+        counted.await.unwrap_or_default()
+    }
+
     /// Returns the contents of the image. Fails unless every disk has its receipt.
     fn order(&self) -> Result<Order, Status> {
         let Shared { server, work, .. } = &*self.shared;
@@ -221,8 +244,9 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
             code: code.to_string(),
             message,
         }),
-        image: Some(image_status(image)),
+        image: None,
         ended: Vec::new(),
+        bytes_stored: 0,
     }
 }
 
@@ -234,7 +258,7 @@ fn moment(moment: Moment) -> wire::receipt::Moment {
     }
 }
 
-fn image_status(progress: &Progress) -> wire::ImageStatus {
+fn image_status(progress: &Progress, bytes_stored: u64) -> wire::ImageStatus {
     use wire::image_status::State;
 
     let (state, fraction, location, description) = match progress {
@@ -251,6 +275,7 @@ fn image_status(progress: &Progress) -> wire::ImageStatus {
         progress: fraction,
         location: location.to_owned(),
         description: description.to_owned(),
+        bytes_stored,
     }
 }
 

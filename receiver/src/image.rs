@@ -15,6 +15,7 @@ use domain::disk::{DiskIndex, DiskLayout, Moment};
 use domain::{Failure, ImageId, JobId, SourceId};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
+use transfer::disk::Reserve;
 use transfer::receiver::{Proven, TargetDisk};
 
 /// `image.json`: the description of an image.
@@ -105,16 +106,26 @@ pub(crate) enum Progress {
 pub(crate) struct Builder {
     store: PathBuf,
     qemu_img: PathBuf,
+    reserve: Reserve,
     progress: Arc<Mutex<Progress>>,
 }
 
 impl Builder {
-    pub(crate) fn new(store: PathBuf, qemu_img: PathBuf) -> Self {
+    pub(crate) fn new(store: PathBuf, qemu_img: PathBuf, reserve: Reserve) -> Self {
         Self {
             store,
             qemu_img,
+            reserve,
             progress: Arc::new(Mutex::new(Progress::None)),
         }
+    }
+
+    /// The directories of an image: where it is made, and where it is published.
+    pub(crate) fn directories(&self, image_id: &ImageId) -> [PathBuf; 2] {
+        [
+            build::partial(&self.store, image_id),
+            self.store.join(image_id.as_str()),
+        ]
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -142,12 +153,13 @@ impl Builder {
             Arc::clone(&self.progress),
         );
         let told = Arc::clone(&progress);
+        let reserve = self.reserve;
         let building = async move {
             let tell = move |fraction| {
                 *told.lock().expect("no holder of this lock can panic") =
                     Progress::Building(fraction);
             };
-            let built = build::build(&store, &qemu_img, order, tell).await;
+            let built = build::build(&store, &qemu_img, reserve, order, tell).await;
             *progress.lock().expect("no holder of this lock can panic") = match built {
                 Ok((location, description)) => Progress::Stored {
                     location,

@@ -16,6 +16,7 @@ use service::health::Condition;
 use service::{Readiness, Shutdown, TaskGroup, health, local_socket};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use transfer::disk::Reserve;
 use transfer::receiver::{Server, ServerConfig};
 
 use crate::control::{Control, only_the_worker};
@@ -46,12 +47,16 @@ async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Resu
     // Held until the process ends, however it ends.
     let _lock = lock(&config.dir)?;
     let instance = Instance::read(&config.dir)?;
-    let server = Server::bind(ServerConfig::new(
-        SocketAddr::new(instance.listen, 0),
-        instance.identity.clone(),
-        instance.work.source_id.as_str(),
-        config.dir.clone(),
-    ))?;
+    let reserve = Reserve::of_mib(config.reserve_mib);
+    let server = Server::bind(ServerConfig {
+        reserve,
+        ..ServerConfig::new(
+            SocketAddr::new(instance.listen, 0),
+            instance.identity.clone(),
+            instance.work.source_id.as_str(),
+            config.dir.clone(),
+        )
+    })?;
     let (epoch, fence) = (instance.work.admission.epoch, server.epoch());
     if epoch < fence {
         return Err(Error::Fenced {
@@ -66,7 +71,7 @@ async fn receive(config: &Config, shutdown: &Shutdown, ready: Condition) -> Resu
             &instance.identity.key_pem,
         ))
         .client_ca_root(Certificate::from_pem(&instance.identity.authority_pem));
-    let builder = Builder::new(instance.image_store, config.qemu_img.clone());
+    let builder = Builder::new(instance.image_store, config.qemu_img.clone(), reserve);
     let control = Control::new(server, builder, instance.work);
     let listener = local_socket::bind(&config.dir, CONTROL_SOCKET).map_err(|source| Error::Io {
         doing: "listen for the worker",

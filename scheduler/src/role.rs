@@ -100,7 +100,7 @@ async fn watch_postgres(scheduler: Arc<Scheduler>, postgres: Dependency) -> Resu
     let never = postgres.watch(|| async {
         let connections = store.connections();
         show_connections(connections.used, connections.idle);
-        store.ping().await.is_ok()
+        store.takes_writes().await.is_ok()
     });
     match never.await {}
 }

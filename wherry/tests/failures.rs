@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use store::tenant::Quotas;
 use testkit::cluster::{
     Cluster, ClusterConfig, Job, JobOptions, LoopDevice, Shell, SmallStore, Source, has,
 };
@@ -87,15 +88,103 @@ async fn succeeds_now(job: &Job, shell: &Shell) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_disk_of_the_receiver_is_full() -> anyhow::Result<()> {
+async fn too_little_room_is_found_before_the_copy_and_in_the_middle_of_it() -> anyhow::Result<()> {
     let cluster = cluster(&[]).await?;
-    let (_source, job, shell) = prepared(&cluster, &[96 * MIB], "").await?;
+    let (_source, job, shell) = prepared(&cluster, &[96 * MIB], SLOWLY).await?;
     let instances = SmallStore::over(&cluster.path("worker/instances"), 24 * MIB)?;
     job.start().await?;
+    let sentence = [
+        "No copy was begun",
+        "the store of copies has",
+        "start the job again",
+    ];
+    fails(&job, &shell, "ReplicationJob.TargetFull", &sentence).await?;
+    ensure!(
+        job.status_info().await?.bytes_durable.unwrap_or(0) == 0,
+        "it copied all the same"
+    );
+
+    instances.grow(512 * MIB)?;
+    job.start().await?;
+    job.wait_for_bytes(PATIENCE, 8 * MIB).await?;
+    instances.fill(0)?;
     let sentence = ["no space left at disk-", "start the job again"];
     fails(&job, &shell, "ReplicationJob.TargetFull", &sentence).await?;
-    instances.grow(512 * MIB)?;
+
+    // What is deleted goes although nothing can be written there.
+    let free = instances.free()?;
+    shell.says("job delete failing")?;
+    wait::until(PATIENCE, "the copy is removed", async || {
+        Ok(instances.free()? > free + 4 * MIB)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn receivers_leave_the_reserve_free() -> anyhow::Result<()> {
+    let cluster = cluster(&[("WHERRY_RESERVE_MIB", "64")]).await?;
+    let (_source, job, shell) = prepared(&cluster, &[96 * MIB], SLOWLY).await?;
+    let instances = SmallStore::over(&cluster.path("worker/instances"), 512 * MIB)?;
+    job.start().await?;
+    job.wait_for_bytes(PATIENCE, 8 * MIB).await?;
+    instances.fill(60 * MIB)?;
+    let sentence = ["must stay free", "start the job again"];
+    fails(&job, &shell, "ReplicationJob.TargetFull", &sentence).await?;
+    ensure!(
+        instances.free()? > 40 * MIB,
+        "little of the reserve is left"
+    );
+    instances.empty()?;
     succeeds_now(&job, &shell).await
+}
+
+#[tokio::test]
+async fn a_tenant_stores_no_more_than_it_may() -> anyhow::Result<()> {
+    let cluster = cluster(&[]).await?;
+    let (_source, job, shell) = prepared(&cluster, &[48 * MIB], SLOWLY).await?;
+    let limit = async |bytes: Option<u64>| -> anyhow::Result<()> {
+        let store = &cluster.store;
+        let tenant = store
+            .tenant_named("alice")
+            .await?
+            .context("alice is a tenant")?;
+        let quotas = Quotas {
+            max_bytes: bytes,
+            ..tenant.quotas
+        };
+        ensure!(
+            store.set_quotas(&tenant.id, &quotas).await?,
+            "alice is gone"
+        );
+        Ok(())
+    };
+    limit(Some(40 * MIB)).await?;
+    let refused = shell.fails("job start failing")?;
+    has(
+        &unfolded(&refused),
+        &["QuotaExceeded.Bytes", "needs up to", "are allowed"],
+    )?;
+
+    limit(None).await?;
+    job.start().await?;
+    job.wait_for_bytes(PATIENCE, 8 * MIB).await?;
+    limit(Some(4 * MIB)).await?;
+    let sentence = ["4194304 are allowed", "start the job again"];
+    fails(&job, &shell, "QuotaExceeded.Bytes", &sentence).await?;
+
+    limit(Some(1024 * MIB)).await?;
+    succeeds_now(&job, &shell).await?;
+    let store = &cluster.store;
+    let tenant = store
+        .tenant_named("alice")
+        .await?
+        .context("alice is a tenant")?;
+    let held = store.bytes_held(&tenant.id).await?;
+    ensure!(
+        (90 * MIB..110 * MIB).contains(&held),
+        "a raw disk and a qcow2 of 48 MiB take {held}"
+    );
+    Ok(())
 }
 
 #[tokio::test]

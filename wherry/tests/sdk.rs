@@ -366,7 +366,7 @@ async fn images(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<String> {
         std::fs::write(folder.join("image.json"), description.to_string())?;
         let finished = cluster
             .store
-            .finish_image(&image, Epoch(0), "here", &description);
+            .finish_image(&image, Epoch(0), "here", &description, 0);
         ensure!(finished.await?, "the image of {job}");
     }
     Ok(growing.to_string())

@@ -99,6 +99,7 @@ impl Run {
             instance.encode_to_vec(),
         )?;
         let config = receiver::Config {
+            reserve_mib: Some(0),
             dir: run.directory.path().to_owned(),
             health: None,
             qemu_img: "qemu-img".into(),

@@ -6,6 +6,7 @@
 //! - `run` drives one run, a file for each phase.
 //! - `shares` divides the host's bandwidth among the runs.
 //! - `provider` creates and destroys instances.
+//! - `stores` checks that instances and images can be written.
 //! - `removal` releases the resources of deleted jobs and images.
 
 mod config;
@@ -18,6 +19,7 @@ mod removal;
 mod role;
 mod run;
 mod shares;
+mod stores;
 
 pub use config::Config;
 pub use error::Error;

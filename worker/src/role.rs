@@ -12,6 +12,7 @@ use secrecy::ExposeSecret as _;
 use service::{Dependency, Policy, Readiness, Shutdown, TaskGroup, health, show_connections};
 use store::{ConnectConfig, Store};
 use telemetry::Metric;
+use transfer::disk::Reserve;
 
 use crate::leases::Leases;
 use crate::provider::{Cgroups, ProcessProvider};
@@ -19,6 +20,7 @@ use crate::pull::Puller;
 use crate::removal;
 use crate::run::Context;
 use crate::shares::Shares;
+use crate::stores::Stores;
 use crate::{Config, Error};
 
 /// Pauses between two sweeps of orphans and between two checks of the free space.
@@ -38,8 +40,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
 async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     let ready = config.readiness.condition("worker");
-    let [postgres, nats] =
-        ["postgres", "nats"].map(|name| Dependency::new(&config.readiness, "worker", name));
+    let [postgres, nats, stores_write] = ["postgres", "nats", "stores"]
+        .map(|name| Dependency::new(&config.readiness, "worker", name));
     make_directory(&config.worker_dir.join("instances"), "--worker-dir")?;
     make_directory(&config.image_store, "--image-store")?;
     warn_if_open(&config.worker_dir, "--worker-dir", &config.readiness);
@@ -70,11 +72,17 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
         park_timeout: Duration::from_secs(config.receiver_park_secs),
         limits: config.receiver_limits(),
         cgroups: Cgroups::of_this_worker(),
+        reserve_mib: config.reserve_mib,
     });
     let leases = Leases::new(worker.clone(), config.lease_ttl(), config.lease_margin());
     let drain = Duration::from_secs(config.drain_secs);
     telemetry::gauge(Metric::WorkerSlotsLimit, &[]).set(f64::from(config.slots));
     let shares = Shares::new(config.bandwidth_limit);
+    let stores = Stores::new(
+        config.worker_dir.join("instances"),
+        config.image_store.clone(),
+        Reserve::of_mib(config.reserve_mib),
+    );
     let context = Arc::new(Context {
         config,
         worker: worker.clone(),
@@ -82,6 +90,7 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
         bus,
         provider,
         shares,
+        stores,
         shutdown: shutdown.clone(),
     });
 
@@ -119,6 +128,10 @@ async fn work(config: Config, shutdown: &Shutdown) -> Result<(), Error> {
     let watching = Arc::clone(&context);
     tasks.start("watch_nats", Policy::restart(), move || {
         watch_nats(Arc::clone(&watching), nats.clone())
+    });
+    let watching = Arc::clone(&context);
+    tasks.start("watch_stores", Policy::restart(), move || {
+        watch_stores(Arc::clone(&watching), stores_write.clone())
     });
     ready.set(true);
     tracing::info!(worker, slots = context.config.slots, "the worker is ready");
@@ -243,8 +256,13 @@ async fn watch_postgres(context: Arc<Context>, postgres: Dependency) -> Result<(
     let never = postgres.watch(|| async {
         let connections = store.connections();
         show_connections(connections.used, connections.idle);
-        store.ping().await.is_ok()
+        store.takes_writes().await.is_ok()
     });
+    match never.await {}
+}
+
+async fn watch_stores(context: Arc<Context>, stores: Dependency) -> Result<(), Error> {
+    let never = stores.watch(|| context.stores.take_writes());
     match never.await {}
 }
 

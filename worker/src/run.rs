@@ -20,6 +20,7 @@ use domain::job::{Event, State};
 use domain::message::TraceHeaders;
 use domain::{Failure, FailureCode, InstanceId};
 use service::Shutdown;
+use store::bytes::OverQuota;
 use store::instance::Instance;
 use store::job::{Change, Guard, Transitioned};
 use store::lease::Lease;
@@ -33,6 +34,7 @@ use crate::leases::Held;
 use crate::provider::{InstanceState, Provider, ProviderError};
 use crate::receiver_client::CallError;
 use crate::shares::{Share, Shares};
+use crate::stores::Stores;
 use preparing::Site;
 
 /// Pause before a failed step is tried again.
@@ -50,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) bus: Bus,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) shares: Shares,
+    pub(crate) stores: Stores,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -63,6 +66,8 @@ struct Run {
     progress: progress::Progress,
     /// The run's part of the host's bandwidth, while it copies.
     share: Option<Share>,
+    /// Set when the tenant has stored more than it may, as last observed.
+    over_quota: Option<OverQuota>,
 }
 
 /// Reasons for which a run does not continue here.
@@ -153,6 +158,7 @@ async fn load(context: &Arc<Context>, lease: Lease, headers: TraceHeaders) -> Op
                 headers,
                 progress,
                 share: None,
+                over_quota: None,
             })
         }
         Ok(None) => None,
@@ -277,10 +283,21 @@ impl Run {
         let wanted = written.map_err(|error| internal(&error))?;
         let wanted = wanted.ok_or(Ended::Fenced)?;
         self.facts.parameters = wanted.parameters;
+        self.over_quota = wanted
+            .bytes
+            .filter(|bytes| bytes.is_exceeded_by(0))
+            .map(|bytes| OverQuota { bytes, needed: 0 });
         if let Some(copied) = wanted.copied_free_space {
             self.progress.copied_free_space(copied);
         }
         Ok(())
+    }
+
+    /// Ends a run whose tenant has stored more than it may.
+    fn stays_within_quota(&self) -> Result<(), Ended> {
+        self.over_quota.map_or(Ok(()), |over| {
+            Err(Failure::new(FailureCode::QuotaExceeded, over.to_string()).into())
+        })
     }
 
     /// Records the outcome of the run.

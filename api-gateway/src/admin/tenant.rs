@@ -58,7 +58,7 @@ pub(super) async fn create(
     }
     let key = store.create_access_key(&tenant.id).await.map_err(failed)?;
     let message = wire::CreateTenantResponse {
-        tenant: Some(described(&tenant, rates)),
+        tenant: Some(described(&tenant, rates, 0)),
         key: Some(wire::NewKey {
             id: key.id.clone(),
             secret: key.secret,
@@ -116,7 +116,7 @@ pub(super) async fn update(
             .await
             .map_err(failed)?;
     }
-    let message = described(&tenant, rates);
+    let message = shown(store, &tenant).await?;
     Ok(Changed::new(tenant.id, message))
 }
 
@@ -141,10 +141,11 @@ pub(super) async fn delete(
 
 async fn shown(store: &Store, tenant: &Tenant) -> Result<wire::Tenant, Status> {
     let rates = store.call_rates(&tenant.id).await.map_err(failed)?;
-    Ok(described(tenant, rates))
+    let held = store.bytes_held(&tenant.id).await.map_err(failed)?;
+    Ok(described(tenant, rates, held))
 }
 
-fn described(tenant: &Tenant, rates: CallRates) -> wire::Tenant {
+fn described(tenant: &Tenant, rates: CallRates, held: u64) -> wire::Tenant {
     wire::Tenant {
         id: tenant.id.to_string(),
         name: tenant.name.clone(),
@@ -157,10 +158,12 @@ fn described(tenant: &Tenant, rates: CallRates) -> wire::Tenant {
             max_access_tokens: tenant.quotas.max_access_tokens,
             max_access_token_uses: tenant.quotas.max_access_token_uses,
             max_access_token_days: tenant.quotas.max_access_token_days,
+            max_bytes: tenant.quotas.max_bytes,
             calls_per_second: rates.account_per_second,
             operation_calls_per_second: rates.operation_per_second,
         }),
         created: tenant.created_at.to_string(),
+        bytes_held: held,
     }
 }
 
@@ -193,6 +196,11 @@ fn quotas_over(change: &wire::QuotaChange, quotas: Quotas) -> Result<Quotas, Sta
             quotas.max_access_token_days,
             MOST_DAYS,
         )?,
+        max_bytes: match change.bytes {
+            Some(wire::quota_change::Bytes::MaxBytes(bytes)) => Some(bytes.min(i64::MAX as u64)),
+            Some(wire::quota_change::Bytes::NoMaxBytes(true)) => None,
+            Some(wire::quota_change::Bytes::NoMaxBytes(false)) | None => quotas.max_bytes,
+        },
     })
 }
 

@@ -103,6 +103,7 @@ pub(super) const CUT_OVER: Operation = Operation {
     refusals: &[
         "InvalidJobId.NotFound",
         "ReplicationJob.InvalidStatus",
+        "QuotaExceeded.Bytes",
         "SourceServerState.Invalid",
     ],
     effect: Effect::Writes,
@@ -127,6 +128,7 @@ async fn cut_over(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
             &run_job::allowed(Event::CutOver),
         )),
         CutOver::Source(state) => Err(run_job::source_not_ready(state)),
+        CutOver::OverQuota(over) => Err(run_job::over_quota(&over)),
         CutOver::NotFound => Err(Refusal::not_found("JobId")),
     }
 }

@@ -3,6 +3,7 @@
 use domain::JobId;
 use domain::job::{BusinessStatus, Event, Outcome, State, transition};
 use domain::source::SourceState;
+use store::bytes::OverQuota;
 use store::job::start::StartJob;
 use store::job::{Change, Guard, Transitioned};
 
@@ -23,6 +24,7 @@ pub(super) const START: Operation = Operation {
         "InvalidJobId.NotFound",
         "ReplicationJob.InvalidStatus",
         "SourceServerState.Invalid",
+        "QuotaExceeded.Bytes",
     ],
     effect: Effect::Writes,
     resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
@@ -43,8 +45,14 @@ async fn start(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
         }
         StartJob::Refused(state) => Err(invalid_status(state, &allowed(Event::Start))),
         StartJob::Source(state) => Err(source_not_ready(state)),
+        StartJob::OverQuota(over) => Err(over_quota(&over)),
         StartJob::NotFound => Err(Refusal::not_found("JobId")),
     }
+}
+
+/// The tenant has stored too much for another run.
+pub(super) fn over_quota(over: &OverQuota) -> Refusal {
+    Refusal::new("QuotaExceeded.Bytes", over.to_string())
 }
 
 /// The job's source can't be copied from now.

@@ -76,6 +76,8 @@ failure_codes! {
     ReceiverLost = "ReplicationJob.ReceiverLost", true;
     /// The disks or the image do not fit on the target.
     TargetFull = "ReplicationJob.TargetFull", false;
+    /// The tenant's copies and images take more than they may.
+    QuotaExceeded = "QuotaExceeded.Bytes", false;
     /// A target disk or the image store refuses a write.
     TargetUnwritable = "ReplicationJob.TargetUnwritable", false;
     /// The written data differs from the data that was sent.

@@ -4,7 +4,7 @@ use domain::message::{Command, Message, TraceHeaders};
 use domain::{Epoch, ImageId, JobId, Run};
 
 use crate::job::increments;
-use crate::row::parse;
+use crate::row::{parse, signed};
 use crate::{Store, StoreError, Transaction, outbox};
 
 /// An image that is being created.
@@ -71,6 +71,7 @@ impl Store {
         epoch: Epoch,
         location: &str,
         description: &serde_json::Value,
+        bytes_stored: u64,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let given = sqlx::query_scalar!(
@@ -86,11 +87,19 @@ impl Store {
             return Ok(false);
         };
         sqlx::query!(
-            "update image set state = 'available', location = $2, description = $3
+            "update image set state = 'available', location = $2, description = $3, bytes_stored = $4
              where id = $1 and state = 'creating'",
             image_id.as_str(),
             location,
             description,
+            signed(bytes_stored),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        // The image's disks are the copy's: from now on the image counts.
+        sqlx::query!(
+            "update instance set bytes_stored = 0 where job_id = $1",
+            job_id
         )
         .execute(&mut *transaction)
         .await?;

@@ -18,6 +18,7 @@ pub mod admission;
 pub mod agent;
 pub mod assignment;
 pub mod audit;
+pub mod bytes;
 pub mod client_token;
 pub mod dead_letter;
 pub mod deployment_secret;

@@ -1,7 +1,8 @@
 //! The connection pool, and the migration of the schema to this version.
 
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use domain::TenantId;
 use sqlx::pool::PoolConnection;
@@ -17,6 +18,9 @@ const LEASE_CONNECTIONS: u32 = 2;
 
 /// Idle time after which a connection is checked before its use.
 const ASKED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a write that went well is taken for granted by [`Store::takes_writes`].
+const WRITES_TRUSTED_FOR: Duration = Duration::from_secs(10);
 
 /// Settings of the connections to Postgres.
 #[derive(Debug, Clone)]
@@ -65,6 +69,8 @@ pub struct Store {
     pub(crate) leases: PgPool,
     pub(crate) seal: SealKey,
     pub(crate) page_ends: PageEnds,
+    /// When a write of [`Store::takes_writes`] last went well.
+    written_at: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Open connections of a pool.
@@ -113,6 +119,7 @@ impl Store {
             leases,
             seal,
             page_ends: PageEnds::default(),
+            written_at: Arc::default(),
         })
     }
 
@@ -170,6 +177,43 @@ impl Store {
         sqlx::query!("select 1 as one")
             .fetch_one(&self.pool)
             .await?;
+        Ok(())
+    }
+
+    /// Makes sure that Postgres answers and, unless that was found out in the last ten seconds, that it takes writes: a file must grow and a
+    /// commit be durable, which a full disk and a read-only server refuse.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn takes_writes(&self) -> Result<(), StoreError> {
+        let is_trusted = {
+            let written_at = self
+                .written_at
+                .lock()
+                .expect("no holder of this lock can panic");
+            written_at.is_some_and(|at| at.elapsed() < WRITES_TRUSTED_FOR)
+        };
+        if is_trusted {
+            return self.ping().await;
+        }
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!("set local lock_timeout = '1s'")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!("truncate write_probe")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query!(
+            "insert into write_probe select repeat('wherry', 300) from generate_series(1, 32)"
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        let now = Some(Instant::now());
+        *self
+            .written_at
+            .lock()
+            .expect("no holder of this lock can panic") = now;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use domain::status_info::{CopiedFreeSpace, StatusInfo};
 use domain::{Epoch, InstanceId, JobId, SourceId, TenantId};
 use sqlx::types::Json;
 
+use crate::bytes::BytesHeld;
 use crate::job::create::disks_of_source;
 use crate::row::{parameters, parse, signed, unsigned};
 use crate::source::disk_index;
@@ -72,6 +73,8 @@ pub struct Wanted {
     /// Disks whose free space the agent copies although the job would skip it. `None` without an assignment of this
     /// epoch.
     pub copied_free_space: Option<Vec<CopiedFreeSpace>>,
+    /// Bytes that the tenant has stored, where a quota bounds them.
+    pub bytes: Option<BytesHeld>,
 }
 
 /// An observation of the lease holder.
@@ -85,6 +88,8 @@ pub struct Observation {
     pub bytes_total: u64,
     /// The run's instance.
     pub instance_id: Option<InstanceId>,
+    /// Bytes that the copy and the unfinished image take in the stores. `None` before the receiver's first status.
+    pub bytes_stored: Option<u64>,
     /// True for the first observation of the disks under this lease. The bytes may then be fewer than before.
     pub is_first: bool,
 }
@@ -192,6 +197,8 @@ impl Store {
     ) -> Result<Option<Wanted>, StoreError> {
         let row = sqlx::query!(
             r#"
+            with stored as (
+                update instance set bytes_stored = $8 where job_id = $1 and epoch = $2 and bytes_stored <> $8)
             update job set
                 observed = $3,
                 bytes_durable = case when $7 then $4 else greatest(bytes_durable, $4) end,
@@ -204,7 +211,9 @@ impl Store {
                 select 1 from job_lease where job_id = $1 and job_lease.epoch = $2 and expires_at > now())
             returning replication_parameters,
                 (select copied_free_space from assignment where assignment.job_id = job.id and assignment.epoch = job.epoch)
-                    as "copied_free_space: Json<Vec<CopiedFreeSpace>>"
+                    as "copied_free_space: Json<Vec<CopiedFreeSpace>>",
+                (select max_bytes from tenant where tenant.id = job.tenant) as max_bytes,
+                (select bytes_of_tenant(tenant.id) from tenant where tenant.id = job.tenant and max_bytes is not null) as held
             "#,
             job_id.as_str(),
             epoch.0,
@@ -213,6 +222,7 @@ impl Store {
             signed(observation.bytes_total),
             observation.instance_id.as_ref().map(InstanceId::as_str),
             observation.is_first,
+            observation.bytes_stored.map(signed),
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -220,6 +230,7 @@ impl Store {
             Ok(Wanted {
                 parameters: parameters(&row.replication_parameters)?,
                 copied_free_space: row.copied_free_space.map(|copied| copied.0),
+                bytes: BytesHeld::read(row.held, row.max_bytes)?,
             })
         })
         .transpose()

@@ -2,7 +2,7 @@
 
 use domain::{TenantId, Timestamp};
 
-use crate::row::parse;
+use crate::row::{parse, signed, unsigned};
 use crate::{Store, StoreError};
 
 /// Limits of a tenant (SMC API §5.6).
@@ -24,6 +24,8 @@ pub struct Quotas {
     pub max_access_token_uses: i32,
     /// Maximum number of days that one activation code is valid.
     pub max_access_token_days: i32,
+    /// Bytes that its copies and images may take in the stores; `None` for no bound.
+    pub max_bytes: Option<u64>,
 }
 
 impl Default for Quotas {
@@ -37,6 +39,7 @@ impl Default for Quotas {
             max_access_tokens: 1000,
             max_access_token_uses: 1000,
             max_access_token_days: 90,
+            max_bytes: None,
         }
     }
 }
@@ -94,8 +97,8 @@ impl Store {
         let id = TenantId::generate();
         let created_at = sqlx::query_scalar!(
             "insert into tenant (id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources,
-                 max_access_tokens, max_access_token_uses, max_access_token_days)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                 max_access_tokens, max_access_token_uses, max_access_token_days, max_bytes)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              on conflict (name) do nothing returning created_at",
             id.as_str(),
             name,
@@ -107,6 +110,7 @@ impl Store {
             quotas.max_access_tokens,
             quotas.max_access_token_uses,
             quotas.max_access_token_days,
+            quotas.max_bytes.map(signed),
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -171,7 +175,7 @@ impl Store {
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
         let rows = sqlx::query!(
             "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources,
-                 max_access_tokens, max_access_token_uses, max_access_token_days, created_at
+                 max_access_tokens, max_access_token_uses, max_access_token_days, max_bytes, created_at
              from tenant order by name limit 10000"
         )
         .fetch_all(&self.pool)
@@ -190,6 +194,7 @@ impl Store {
                         max_access_tokens: row.max_access_tokens,
                         max_access_token_uses: row.max_access_token_uses,
                         max_access_token_days: row.max_access_token_days,
+                        max_bytes: max_bytes(row.max_bytes)?,
                     },
                     created_at: row.created_at.into(),
                 })
@@ -204,7 +209,7 @@ impl Store {
     pub async fn tenant_named(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
         let row = sqlx::query!(
             "select id, name, max_sources, max_jobs, max_running, max_workgroups, max_workgroup_sources,
-                 max_access_tokens, max_access_token_uses, max_access_token_days, created_at
+                 max_access_tokens, max_access_token_uses, max_access_token_days, max_bytes, created_at
              from tenant where name = $1",
             name
         )
@@ -223,6 +228,7 @@ impl Store {
                     max_access_tokens: row.max_access_tokens,
                     max_access_token_uses: row.max_access_token_uses,
                     max_access_token_days: row.max_access_token_days,
+                    max_bytes: max_bytes(row.max_bytes)?,
                 },
                 created_at: row.created_at.into(),
             })
@@ -238,7 +244,8 @@ impl Store {
     pub async fn set_quotas(&self, id: &TenantId, quotas: &Quotas) -> Result<bool, StoreError> {
         let updated = sqlx::query!(
             "update tenant set max_sources = $2, max_jobs = $3, max_running = $4, max_workgroups = $5,
-                 max_workgroup_sources = $6, max_access_tokens = $7, max_access_token_uses = $8, max_access_token_days = $9
+                 max_workgroup_sources = $6, max_access_tokens = $7, max_access_token_uses = $8, max_access_token_days = $9,
+                 max_bytes = $10
              where id = $1",
             id.as_str(),
             quotas.max_sources,
@@ -249,6 +256,7 @@ impl Store {
             quotas.max_access_tokens,
             quotas.max_access_token_uses,
             quotas.max_access_token_days,
+            quotas.max_bytes.map(signed),
         )
         .execute(&self.pool)
         .await?;
@@ -257,4 +265,10 @@ impl Store {
             .await?;
         Ok(updated.rows_affected() == 1)
     }
+}
+
+fn max_bytes(column: Option<i64>) -> Result<Option<u64>, StoreError> {
+    column
+        .map(|bytes| unsigned("tenant.max_bytes", bytes))
+        .transpose()
 }

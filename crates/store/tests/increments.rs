@@ -123,7 +123,7 @@ impl World {
         let description = serde_json::json!({});
         assert!(
             self.store
-                .finish_image(&begun.id, lease.epoch, "/images", &description)
+                .finish_image(&begun.id, lease.epoch, "/images", &description, 0)
                 .await
                 .unwrap()
         );

@@ -13,6 +13,7 @@ const QUOTAS: Quotas = Quotas {
     max_access_tokens: 6,
     max_access_token_uses: 7,
     max_access_token_days: 8,
+    max_bytes: Some(9),
 };
 
 #[tokio::test]

@@ -183,7 +183,7 @@ metrics! {
         "Calls of agents that came too early and were told when to come again.";
 
     // The process and what it needs.
-    DependencyUp: Kind::Gauge, "wherry_dependency_up", { dependency: "`postgres` or `nats`" },
+    DependencyUp: Kind::Gauge, "wherry_dependency_up", { dependency: "`postgres`, `nats` or `stores`: instances and images" },
         "1 while this process reaches it, else 0.";
     PostgresConnections: Kind::Gauge, "wherry_postgres_connections", { state: "`used` or `idle`" },
         "Connections of this process's pool.";

@@ -3,7 +3,7 @@
 //! Each test process has a server of its own, which starts from a copied data directory in a fraction of a second and dies with the process.
 //! So a test may also kill its server. Tests that run as threads of one process share the server, and each still has its own database.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result};
@@ -25,6 +25,18 @@ struct Server {
     _dir: TempDir,
 }
 
+impl Server {
+    async fn start(dir: TempDir) -> Result<Self> {
+        let data: PathBuf = dir.path().join("server");
+        template::copy_to(&data).await?;
+        let postgres = Postgres::start(&data, Durability::Test).await?;
+        Ok(Self {
+            postgres,
+            _dir: dir,
+        })
+    }
+}
+
 /// A database with the current schema and nothing in it.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -37,15 +49,24 @@ pub struct Database {
 /// # Panics
 /// There is no PostgreSQL, or it does not start.
 pub async fn postgres() -> Database {
-    match Database::create().await {
+    let created = async { Database::create(server().await?).await };
+    match created.await {
         Ok(database) => database,
         Err(error) => panic!("no database for the test: {error:?}"),
     }
 }
 
 impl Database {
-    async fn create() -> Result<Self> {
-        let server = server().await?;
+    /// A new database on a server of its own, whose files lie in this directory.
+    ///
+    /// # Errors
+    /// There is no PostgreSQL, or it does not start.
+    pub async fn in_directory(directory: &Path) -> Result<Self> {
+        let dir = tempfile::tempdir_in(directory)?;
+        Self::create(Arc::new(Server::start(dir).await?)).await
+    }
+
+    async fn create(server: Arc<Server>) -> Result<Self> {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         let mut connection = PgConnection::connect(&server.postgres.url_of("postgres")).await?;
         let statement = format!("create database {name} template {}", template::DATABASE);
@@ -97,13 +118,7 @@ async fn server() -> Result<Arc<Server>> {
     let dir = tempfile::Builder::new()
         .prefix("wherry-postgres-")
         .tempdir()?;
-    let data: PathBuf = dir.path().join("server");
-    template::copy_to(&data).await?;
-    let postgres = Postgres::start(&data, Durability::Test).await?;
-    let server = Arc::new(Server {
-        postgres,
-        _dir: dir,
-    });
+    let server = Arc::new(Server::start(dir).await?);
     *current = Arc::downgrade(&server);
     Ok(server)
 }

@@ -1,11 +1,13 @@
 //! Disks of an image: writing them, and reading again what was written. Everything here blocks and belongs on threads
 //! of its own.
 
+mod reserve;
 mod storage;
 mod target;
 #[cfg(test)]
 pub(crate) mod volatile_storage;
 
+pub use reserve::{Reserve, Room, stored_bytes};
 pub(crate) use storage::next_data;
 pub use storage::{FileStorage, Storage};
 pub use target::{Found, TargetWriter};

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use source::SourceError;
 use transport::TransportError;
 
+use crate::disk::Room;
+
 /// A transfer ended without receipts.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
@@ -47,6 +49,16 @@ pub enum TransferError {
     TargetFull {
         /// The file that was written. Tenants read its name, and not where the operator keeps it.
         path: PathBuf,
+    },
+    /// The target's file system has room, but only what is to stay free.
+    #[error(
+        "{} has {} bytes free, and {} must stay free: free some or add space, then start the job again; what was copied is kept", path.display(), room.free_bytes, room.reserved_bytes
+    )]
+    TargetReserve {
+        /// The directory that is written to.
+        path: PathBuf,
+        /// What room there is.
+        room: Room,
     },
     /// The target refuses a write, a flush or a read.
     #[error("can't {doing} {}: {source}", named(path))]
@@ -160,7 +172,7 @@ impl TransferError {
         match self {
             Self::Source(error) => error.code(),
             Self::AllocationChanged { .. } | Self::Written { .. } => FailureCode::SourceDiskChanged,
-            Self::TargetFull { .. } => FailureCode::TargetFull,
+            Self::TargetFull { .. } | Self::TargetReserve { .. } => FailureCode::TargetFull,
             Self::Target { .. } => FailureCode::TargetUnwritable,
             Self::Corrupt { .. } => FailureCode::Corrupt,
             Self::Version { .. } => FailureCode::VersionMismatch,
@@ -188,6 +200,7 @@ impl TransferError {
             Self::Source(_)
             | Self::Scratch(_)
             | Self::TargetFull { .. }
+            | Self::TargetReserve { .. }
             | Self::Target { .. }
             | Self::Corrupt { .. }
             | Self::Protocol(_)

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use transport::{Identity, Kind, Listener, net};
 
 use crate::cpu_pool::blocking;
+use crate::disk::Reserve;
 use crate::error::RemoteFailure;
 use crate::manifest;
 use crate::protocol::SentDisk;
@@ -55,10 +56,12 @@ pub struct ServerConfig {
     pub chunk_bytes: u32,
     /// Places for connections, and the patience with strangers.
     pub handshake: HandshakeLimits,
+    /// Room that is left free on the directory's file system.
+    pub reserve: Reserve,
 }
 
 impl ServerConfig {
-    /// The defaults: a flush each 64 MiB or second.
+    /// The defaults: a flush each 64 MiB or second, and no reserve.
     pub fn new(
         listen: SocketAddr,
         identity: Identity,
@@ -74,6 +77,7 @@ impl ServerConfig {
             flush_interval: Duration::from_secs(1),
             chunk_bytes: CHUNK_BYTES,
             handshake: HandshakeLimits::default(),
+            reserve: Reserve::Bytes(0),
         }
     }
 }
@@ -389,6 +393,11 @@ impl<L: Listener> Server<L> {
     }
 
     /// The file of a target disk.
+    pub fn directory(&self) -> &Path {
+        &self.shared.config.directory
+    }
+
+    /// Where a disk lies.
     pub fn disk_path(&self, index: DiskIndex) -> PathBuf {
         disk_path(&self.shared.config.directory, index)
     }
@@ -514,6 +523,22 @@ impl Shared {
     fn leave(&self, session: &session::Session) {
         if !session.replaced.is_cancelled() {
             self.status.send_modify(|status| status.connected = false);
+        }
+    }
+
+    /// Flushes what was written, if anything was, and then finds out whether more may be: not when others need the room that is left. So
+    /// the file system is asked once a flush, and what goes beyond the reserve is no more than a flush holds.
+    fn flush(&self, disks: &Disks) -> Result<(), TransferError> {
+        let wrote = disks.waits_for_flush();
+        disks.flush(&self.status)?;
+        let directory = &self.config.directory;
+        // A file system that does not say is found out by its writes.
+        match self.config.reserve.room(directory) {
+            Ok(room) if wrote && room.is_used_up() => Err(TransferError::TargetReserve {
+                path: directory.clone(),
+                room,
+            }),
+            _ => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ use std::process::Stdio;
 
 use domain::{Clock as _, Failure, FailureCode, ImageId, JobId};
 use tokio::io::AsyncReadExt as _;
+use transfer::disk::Reserve;
 use transfer::receiver::Proven;
 
 use super::{ImageDescription, ImageDisk, Order};
@@ -104,16 +105,22 @@ impl BuildError {
     }
 }
 
+/// Where an image is made before it is published.
+pub(super) fn partial(store: &Path, image_id: &ImageId) -> PathBuf {
+    store.join(format!("{image_id}.partial"))
+}
+
 /// Builds the image. Returns its location and its description as JSON. A failed build leaves nothing behind.
 pub(super) async fn build(
     store: &Path,
     qemu_img: &Path,
+    reserve: Reserve,
     order: Order,
     tell: impl FnMut(f64) + Send,
 ) -> Result<(String, String), BuildError> {
-    let partial = store.join(format!("{}.partial", order.image_id));
+    let partial = partial(store, &order.image_id);
     let (image_id, job_id) = (order.image_id.clone(), order.job_id.clone());
-    let made = make(store, &partial, qemu_img, order, tell).await;
+    let made = make(store, &partial, qemu_img, reserve, order, tell).await;
     if made.is_err()
         && let Err(error) = clear_partial(&partial, &image_id, &job_id)
     {
@@ -126,6 +133,7 @@ async fn make(
     store: &Path,
     partial: &Path,
     qemu_img: &Path,
+    reserve: Reserve,
     order: Order,
     mut tell: impl FnMut(f64) + Send,
 ) -> Result<(String, String), BuildError> {
@@ -142,7 +150,7 @@ async fn make(
     }
     // Before the free space is measured: the files of a failed attempt free space for this one.
     clear_partial(partial, &order.image_id, &order.job_id)?;
-    check_room(store, &order)?;
+    check_room(store, reserve, &order)?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -298,14 +306,12 @@ fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> BuildError 
 
 /// Fails if the store has too little free space. The qcow2 files need as much as the disks' contents. The raw files
 /// need as much again if they can't be links.
-fn check_room(store: &Path, order: &Order) -> Result<(), BuildError> {
-    let found =
-        rustix::fs::statvfs(store).map_err(|error| failed("look at", store)(error.into()))?;
-    let free = found.f_bavail * found.f_frsize;
+fn check_room(store: &Path, reserve: Reserve, order: &Order) -> Result<(), BuildError> {
+    let room = reserve.room(store).map_err(failed("look at", store))?;
     let store_device = std::fs::metadata(store)
         .map_err(failed("look at", store))?
         .dev();
-    let mut needed = SPARE_BYTES;
+    let mut needed = SPARE_BYTES + room.reserved_bytes;
     for (_, path, _) in &order.disks {
         let metadata = std::fs::metadata(path).map_err(failed("look at", path))?;
         let held = metadata.blocks() * 512;
@@ -315,10 +321,10 @@ fn check_room(store: &Path, order: &Order) -> Result<(), BuildError> {
             2 * held
         };
     }
-    if free < needed {
+    if room.free_bytes < needed {
         return Err(BuildError::NoRoom {
             store: store.display().to_string(),
-            free,
+            free: room.free_bytes,
             needed,
         });
     }

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use proto::admin as wire;
+use proto::admin::quota_change::Bytes;
 use serde_json::{Value, json};
 
 use super::socket::{Client, said};
@@ -84,6 +85,9 @@ pub(super) struct QuotaFlags {
     /// Days that one of its activation codes may be valid.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     max_access_token_days: Option<i32>,
+    /// Bytes that its copies and images may take in the stores, such as `500GiB`, or `unlimited`.
+    #[arg(long, value_parser = max_bytes)]
+    max_bytes: Option<Bytes>,
     /// Calls a second that it may make at each gateway.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     calls_per_second: Option<u32>,
@@ -105,8 +109,18 @@ impl QuotaFlags {
             max_access_token_days: self.max_access_token_days,
             calls_per_second: self.calls_per_second,
             operation_calls_per_second: self.operation_calls_per_second,
+            bytes: self.max_bytes,
         })
     }
+}
+
+fn max_bytes(text: &str) -> Result<Bytes, String> {
+    if text == "unlimited" {
+        return Ok(Bytes::NoMaxBytes(true));
+    }
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| Bytes::MaxBytes(size.as_u64()))
+        .map_err(|_| "must be a number of bytes, such as 500GiB, or `unlimited`".to_owned())
 }
 
 impl TenantCommand {
@@ -172,6 +186,8 @@ impl QuotaCommand {
                             "MaxRunning",
                             "MaxWorkgroups",
                             "MaxWorkgroupSources",
+                            "MaxBytes",
+                            "BytesHeld",
                             "CallsPerSecond",
                             "OperationCallsPerSecond",
                         ],
@@ -224,6 +240,8 @@ fn describe(tenant: wire::Tenant) -> Value {
         "MaxAccessTokens": quotas.max_access_tokens,
         "MaxAccessTokenUses": quotas.max_access_token_uses,
         "MaxAccessTokenDays": quotas.max_access_token_days,
+        "MaxBytes": quotas.max_bytes,
+        "BytesHeld": tenant.bytes_held,
         "CallsPerSecond": quotas.calls_per_second,
         "OperationCallsPerSecond": quotas.operation_calls_per_second,
         "Created": tenant.created,

@@ -50,6 +50,7 @@ impl Bench {
                 park_timeout: PATIENCE,
                 limits: LIMITS,
                 cgroups: None,
+                reserve_mib: Some(0),
             }),
             authority: Authority::generate("run", pki::RUN_VALIDITY).unwrap(),
             id: InstanceId::generate(),
@@ -294,6 +295,7 @@ async fn a_program_that_is_no_receiver_is_named_with_what_it_printed() {
         park_timeout: PATIENCE,
         limits: LIMITS,
         cgroups: None,
+        reserve_mib: Some(0),
     });
     let error = bench.create(1).await.unwrap_err();
     assert_eq!(

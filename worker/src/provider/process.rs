@@ -74,6 +74,8 @@ pub(crate) struct ProcessProvider {
     pub(crate) limits: Limits,
     /// The subtree for receivers' cgroups, if the worker has one.
     pub(crate) cgroups: Option<Cgroups>,
+    /// MiB that receivers leave free; `None` is their default.
+    pub(crate) reserve_mib: Option<u64>,
 }
 
 #[tonic::async_trait]
@@ -219,6 +221,7 @@ impl ProcessProvider {
             .arg(directory)
             // A free port, which receiver.log names.
             .args(["--health", "127.0.0.1:0"])
+            .args(self.reserve_mib.map(|mib| format!("--reserve-mib={mib}")))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(also_log)

@@ -35,12 +35,30 @@ impl Run {
     pub(super) async fn prepare(&mut self) -> Result<Site, Ended> {
         disks::are_unchanged(&self.facts.disks)?;
         self.observe("making the intermediate instance").await?;
+        self.fits_quota().await?;
         let instance = self.take_instance().await?;
+        self.stores_have_room(&instance).await?;
         self.progress.instance_id = Some(instance.id.clone());
         let image = self.begin_image().await?;
         let site = self.open_site(instance, image).await?;
         self.event(Event::Prepared, None).await?;
         Ok(site)
+    }
+
+    /// Ends a run that would store more than its tenant may: a start by a call was refused, but a timer asks nobody, and others may have
+    /// stored something since.
+    async fn fits_quota(&mut self) -> Result<(), Ended> {
+        let over = persist(|| self.context.store.over_quota(&self.lease.job_id)).await;
+        self.over_quota = over.map_err(|error| internal(&error))?;
+        self.stays_within_quota()
+    }
+
+    /// Ends the run where the image could not be stored in the end: that is better known now than after hours of copying.
+    async fn stores_have_room(&self, instance: &Instance) -> Result<(), Ended> {
+        let used = |disk: &RunDisk| disk.found.as_ref().and_then(|found| found.used_bytes);
+        let needed = self.facts.disks.iter().filter_map(used).sum();
+        let stores = &self.context.stores;
+        Ok(stores.are_ready_for(&instance.id, needed).await?)
     }
 
     /// Takes the run's instance. Its row is written first: if any process dies afterwards, the instance is known.

@@ -25,9 +25,13 @@ impl Run {
         let description = description(&image)?;
         disks::are_described(&self.facts.disks, &description)?;
         let finished = persist(|| {
-            self.context
-                .store
-                .finish_image(&site.image.id, epoch, &image.location, &description)
+            self.context.store.finish_image(
+                &site.image.id,
+                epoch,
+                &image.location,
+                &description,
+                image.bytes_stored,
+            )
         })
         .await;
         if !finished.map_err(|error| internal(&error))? {
@@ -75,6 +79,7 @@ impl Run {
             match answer {
                 Ok(status) => {
                     heard_at = Instant::now();
+                    self.progress.stored(&status);
                     let image = status.image.clone().unwrap_or_default();
                     match image.state() {
                         image_status::State::Stored => return Ok(Building::Stored(image)),
@@ -90,6 +95,7 @@ impl Run {
                             let percent = (image.progress * 100.0).round();
                             self.observe(&format!("making the image: {percent} %"))
                                 .await?;
+                            self.stays_within_quota()?;
                         }
                     }
                 }

@@ -27,6 +27,8 @@ pub(super) struct Progress {
     /// Wire bytes of the run's earlier receivers, including those under earlier leases.
     wire_before: u64,
     wire_now: u64,
+    /// Bytes in the stores, as last seen.
+    bytes_stored: Option<u64>,
     /// Connections that this receiver's door has ended, by reason, at the last status.
     ended: HashMap<String, u64>,
     samples: VecDeque<(Instant, u64)>,
@@ -51,6 +53,7 @@ impl Progress {
             bytes_durable: 0,
             wire_before: facts.bytes_wire,
             wire_now: 0,
+            bytes_stored: None,
             ended: HashMap::new(),
             samples: VecDeque::new(),
             has_looked: false,
@@ -84,6 +87,7 @@ impl Progress {
         self.count_ended(status);
         self.has_looked = true;
         self.bytes_durable = durable;
+        self.stored(status);
         self.wire_now = status.bytes_wire;
         let now = Instant::now();
         self.samples.push_back((now, durable));
@@ -108,6 +112,11 @@ impl Progress {
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         self.info.transport = text(&status.transport);
         self.info.transport_reason = text(&status.transport_reason);
+    }
+
+    /// Takes over what the copy and its image take in the stores.
+    pub(super) fn stored(&mut self, status: &StatusResponse) {
+        self.bytes_stored = Some(status.bytes_stored);
     }
 
     fn count_ended(&mut self, status: &StatusResponse) {
@@ -149,6 +158,7 @@ impl Progress {
             bytes_durable: self.bytes_durable,
             bytes_total: self.bytes_total,
             instance_id: self.instance_id.clone(),
+            bytes_stored: self.bytes_stored,
             is_first,
         }
     }

@@ -75,6 +75,7 @@ impl Run {
                     } else {
                         self.wait_for_agent(verdict, mended > 0).await?;
                     }
+                    self.stays_within_quota()?;
                     self.keep_to_the_limit(&mut site).await?;
                 }
                 Err(error) => {

@@ -11,6 +11,7 @@ use domain::{JobId, TenantId};
 use super::start::{self, StartJob};
 use super::transition::{Change, Guard, Transitioned, apply};
 use super::{Increments, TIMER_CHANNEL};
+use crate::bytes::OverQuota;
 use crate::row::parse;
 use crate::{Store, StoreError, Transaction, outbox};
 
@@ -23,6 +24,8 @@ pub enum CutOver {
     Refused(State),
     /// The job's last run can't start while its source is in this state.
     Source(SourceState),
+    /// The last run would store more than the tenant's quota of bytes.
+    OverQuota(OverQuota),
     /// The job does not exist, or belongs to another tenant.
     NotFound,
 }
@@ -66,6 +69,7 @@ impl Store {
                     }
                     StartJob::Refused(state) => CutOver::Refused(state),
                     StartJob::Source(state) => CutOver::Source(state),
+                    StartJob::OverQuota(over) => CutOver::OverQuota(over),
                     StartJob::NotFound => CutOver::NotFound,
                 },
             );

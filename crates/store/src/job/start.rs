@@ -6,6 +6,7 @@ use domain::source::SourceState;
 use domain::{JobId, TenantId};
 
 use super::transition::{Change, Guard, Transitioned, apply};
+use crate::bytes::{OverQuota, over_quota};
 use crate::source::offline_after_secs;
 use crate::{Store, StoreError, Transaction};
 
@@ -18,6 +19,8 @@ pub enum StartJob {
     Refused(State),
     /// The state of the job's source does not allow a start.
     Source(SourceState),
+    /// The run would store more than the tenant's quota of bytes.
+    OverQuota(OverQuota),
     /// The job does not exist, or belongs to another tenant.
     NotFound,
 }
@@ -34,9 +37,10 @@ impl Store {
         let started = start(&mut transaction, tenant, id, "", headers).await?;
         match started {
             StartJob::Started => transaction.commit().await?,
-            StartJob::Refused(_) | StartJob::Source(_) | StartJob::NotFound => {
-                transaction.rollback().await?
-            }
+            StartJob::Refused(_)
+            | StartJob::Source(_)
+            | StartJob::OverQuota(_)
+            | StartJob::NotFound => transaction.rollback().await?,
         }
         Ok(started)
     }
@@ -76,6 +80,9 @@ pub(super) async fn start(
     )
     .fetch_one(&mut **transaction)
     .await?;
+    if let Some(over) = over_quota(&mut *transaction, id).await? {
+        return Ok(StartJob::OverQuota(over));
+    }
     // The job claims its source by now, so a healthy source shows InUse.
     Ok(
         match SourceState::derive(source.deleting, source.healthy, true) {

@@ -31,7 +31,7 @@ async fn a_run_has_one_image_and_the_next_owner_goes_on_with_it() {
     for _ in 0..2 {
         assert!(
             store
-                .finish_image(&image, second.epoch, "/images/m", &description)
+                .finish_image(&image, second.epoch, "/images/m", &description, 0)
                 .await
                 .unwrap()
         );
@@ -80,7 +80,7 @@ async fn what_a_failed_or_halted_run_began_goes_and_the_next_run_makes_its_own()
         let description = serde_json::json!({"disks": []});
         let late = bench
             .store
-            .finish_image(&image, lease.epoch, "/images/m", &description);
+            .finish_image(&image, lease.epoch, "/images/m", &description, 0);
         assert!(
             !late.await.unwrap(),
             "an image that goes is delivered to nobody"

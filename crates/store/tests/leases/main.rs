@@ -1,5 +1,6 @@
 //! Leases, and the writes of their holders, against a real Postgres.
 
+mod bytes;
 mod images;
 mod ownership;
 mod removal;
@@ -160,8 +161,8 @@ impl Bench {
             info: StatusInfo::default(),
             bytes_durable,
             bytes_total: 1000,
-            instance_id: None,
             is_first,
+            ..Observation::default()
         };
         self.store
             .observe(&self.job, lease.epoch, &observation)

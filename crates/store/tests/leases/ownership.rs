@@ -247,7 +247,7 @@ async fn a_stale_epoch_writes_nothing_anywhere() {
     let nothing = serde_json::json!({});
     assert!(
         !store
-            .finish_image(&image, stale.epoch, "/old", &nothing)
+            .finish_image(&image, stale.epoch, "/old", &nothing, 0)
             .await
             .unwrap()
     );

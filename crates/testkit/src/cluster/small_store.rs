@@ -1,9 +1,13 @@
 //! A directory with little room: a file system of its own in memory.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+const BALLAST: &str = "ballast";
+const PIECE: u64 = 4 << 20;
 
 /// A small file system over a directory. Dropping it takes it away again, so it must go before the cluster.
 #[derive(Debug)]
@@ -27,6 +31,33 @@ impl SmallStore {
         Ok(Self {
             path: path.to_owned(),
         })
+    }
+
+    /// Bytes that are free.
+    pub fn free(&self) -> anyhow::Result<u64> {
+        let found = nix::sys::statvfs::statvfs(&self.path)?;
+        Ok(found.blocks_available() * found.fragment_size())
+    }
+
+    /// Takes all room but `left` bytes, as a neighbour would.
+    pub fn fill(&self, left: u64) -> anyhow::Result<()> {
+        let mut ballast = std::fs::File::create(self.path.join(BALLAST))?;
+        loop {
+            let room = self.free()?.saturating_sub(left).min(PIECE);
+            if room == 0 {
+                return Ok(());
+            }
+            let zeros = vec![0; usize::try_from(room)?];
+            match ballast.write_all(&zeros) {
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+                written => written?,
+            }
+        }
+    }
+
+    /// Gives back what [`Self::fill`] took.
+    pub fn empty(&self) -> anyhow::Result<()> {
+        Ok(std::fs::remove_file(self.path.join(BALLAST))?)
     }
 
     /// Gives it more room.

@@ -134,6 +134,11 @@ impl Disks {
             .expect("no holder of this lock can panic")
     }
 
+    /// Returns true when something was written since the last flush began.
+    pub(super) fn waits_for_flush(&self) -> bool {
+        self.window().waiting > 0
+    }
+
     fn has_room(&self) -> bool {
         let window = self.window();
         window.waiting + window.in_flush < WINDOWS * self.window_bytes()

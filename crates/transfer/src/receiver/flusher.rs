@@ -16,8 +16,8 @@ pub(super) fn start(shared: Arc<Shared>, disks: Arc<Disks>) {
                 () = disks.wants_flush.notified() => {}
                 () = tokio::time::sleep(shared.config.flush_interval) => {}
             }
-            let (flushing, status) = (Arc::clone(&disks), shared.status.clone());
-            if let Err(error) = blocking(move || flushing.flush(&status)).await {
+            let (flushing, flushed) = (Arc::clone(&shared), Arc::clone(&disks));
+            if let Err(error) = blocking(move || flushing.flush(&flushed)).await {
                 shared.fail(&error);
                 disks.cancel.cancel();
                 return;
