@@ -111,6 +111,7 @@ impl Bench {
         std::fs::write(self.path("instance/instance"), instance.encode_to_vec()).unwrap();
         let _none_yet = std::fs::remove_file(self.path("instance/ready"));
         let config = Config {
+            reserve_mib: Some(0),
             dir: self.path("instance"),
             qemu_img: qemu_img.into(),
             health: self.health,
