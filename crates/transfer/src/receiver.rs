@@ -534,10 +534,7 @@ impl Shared {
         let directory = &self.config.directory;
         // A file system that does not say is found out by its writes.
         match self.config.reserve.room(directory) {
-            Ok(room) if wrote && room.is_used_up() => Err(TransferError::TargetReserve {
-                path: directory.clone(),
-                room,
-            }),
+            Ok(room) if wrote && room.is_used_up() => Err(TransferError::TargetReserve { room }),
             _ => Ok(()),
         }
     }
