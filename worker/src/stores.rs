@@ -1,7 +1,8 @@
 //! The directories of instances and images: can they be written, and is there room?
 //!
-//! Asked before a run copies anything, and again and again for the worker's readiness. What is tried is what a receiver does there: make
-//! a file and flush it, give it a second name in the image store, and rename the directory that it lies in.
+//! Asked before a run copies anything, and again and again for the worker's readiness. What is tried is what a receiver
+//! does there: make a file and flush it, give it a second name in the image store, and rename the directory that it
+//! lies in.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -83,7 +84,8 @@ impl Stores {
         tried.unwrap_or(false)
     }
 
-    /// Returns a failure where a run of this instance, whose disks use so many bytes, could not be copied or its image not be stored.
+    /// Returns a failure where a run of this instance, whose disks use so many bytes, could not be copied or its image
+    /// not be stored.
     pub(crate) async fn are_ready_for(
         &self,
         instance: &InstanceId,
@@ -226,8 +228,9 @@ impl Shared {
             .map_err(unwritable(IMAGES, "flush", &self.images))
     }
 
-    /// The copy takes what the disks use, less what is copied already. The image takes as much for qcow2, and as much again for raw where
-    /// that is no second name of the copy. Where use is not known, it counts as nothing: the receiver finds out then.
+    /// The copy takes what the disks use, less what is copied already. The image takes as much for qcow2, and as much
+    /// again for raw where that is no second name of the copy. Where use is not known, it counts as nothing: the
+    /// receiver finds out then.
     fn check_room(&self, instance: &InstanceId, used_bytes: u64) -> Result<(), NotReady> {
         let copy =
             used_bytes.saturating_sub(stored_bytes(&[&self.instances.join(instance.as_str())]));

@@ -7,7 +7,7 @@ use domain::{JobId, TenantId};
 use crate::row::unsigned;
 use crate::{Store, StoreError};
 
-/// What a tenant has stored, beside what it may store.
+/// Bytes that a tenant has stored, and its quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BytesHeld {
     /// Bytes that its copies and images take now.
@@ -37,9 +37,9 @@ impl BytesHeld {
 /// A job that does not fit into what its tenant may store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverQuota {
-    /// What the tenant has and may have.
+    /// The tenant's bytes and quota.
     pub bytes: BytesHeld,
-    /// What the job's next run stores in addition.
+    /// Bytes that the job's next run stores in addition.
     pub needed: u64,
 }
 
@@ -78,8 +78,8 @@ impl Store {
     }
 }
 
-/// A run stores what its disks use twice, as a raw disk and as qcow2; what was copied before counts already. Where use is not known, it
-/// counts as nothing, and the run ends when it stores too much.
+/// A run stores what its disks use twice, as a raw disk and as qcow2; what was copied before counts already. Where use
+/// is not known, it counts as nothing, and the run ends when it stores too much.
 pub(crate) async fn over_quota(
     connection: &mut sqlx::PgConnection,
     job_id: &JobId,

@@ -19,7 +19,7 @@ const LEASE_CONNECTIONS: u32 = 2;
 /// Idle time after which a connection is checked before its use.
 const ASKED_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a write that went well is taken for granted by [`Store::takes_writes`].
+/// Time for which [`Store::takes_writes`] relies on its last successful write.
 const WRITES_TRUSTED_FOR: Duration = Duration::from_secs(10);
 
 /// Settings of the connections to Postgres.
@@ -69,7 +69,7 @@ pub struct Store {
     pub(crate) leases: PgPool,
     pub(crate) seal: SealKey,
     pub(crate) page_ends: PageEnds,
-    /// When a write of [`Store::takes_writes`] last went well.
+    /// Time of the last successful write of [`Store::takes_writes`].
     written_at: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -180,8 +180,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes sure that Postgres answers and, unless that was found out in the last ten seconds, that it takes writes: a file must grow and a
-    /// commit be durable, which a full disk and a read-only server refuse.
+    /// Makes sure that Postgres answers and, unless that was found out in the last ten seconds, that it takes writes: a
+    /// file must grow and a commit be durable, which a full disk and a read-only server refuse.
     ///
     /// # Errors
     /// It does not.

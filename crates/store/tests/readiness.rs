@@ -1,4 +1,4 @@
-//! What readiness finds out about a real Postgres: a server that answers may still refuse every write.
+//! Readiness against a real Postgres: a server that answers may still refuse every write.
 
 use testkit::Database;
 use testkit::cluster::SmallStore;

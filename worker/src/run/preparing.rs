@@ -45,15 +45,16 @@ impl Run {
         Ok(site)
     }
 
-    /// Ends a run that would store more than its tenant may: a start by a call was refused, but a timer asks nobody, and others may have
-    /// stored something since.
+    /// Ends a run that would store more than its tenant may: a start by a call was refused, but a timer asks nobody,
+    /// and others may have stored something since.
     async fn fits_quota(&mut self) -> Result<(), Ended> {
         let over = persist(|| self.context.store.over_quota(&self.lease.job_id)).await;
         self.over_quota = over.map_err(|error| internal(&error))?;
         self.stays_within_quota()
     }
 
-    /// Ends the run where the image could not be stored in the end: that is better known now than after hours of copying.
+    /// Ends the run where the image could not be stored in the end: that is better known now than after hours of
+    /// copying.
     async fn stores_have_room(&self, instance: &Instance) -> Result<(), Ended> {
         let used = |disk: &RunDisk| disk.found.as_ref().and_then(|found| found.used_bytes);
         let needed = self.facts.disks.iter().filter_map(used).sum();

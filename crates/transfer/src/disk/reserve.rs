@@ -1,4 +1,5 @@
-//! Room on file systems: what receivers leave to others (Postgres may share one, and can't even delete without room), and what they take.
+//! Room on file systems: what receivers leave to others (Postgres may share one, and can't even delete without room),
+//! and what they take.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
