@@ -298,7 +298,7 @@ pub struct Root {
     hasher: blake3::Hasher,
     left_bytes: u64,
     chunk_bytes: u32,
-    /// The hash of a chunk of zeros, many times: long stretches are hashed in long strokes.
+    /// The hash of a chunk of zeros, many times: long runs are hashed in long strokes.
     zeros: Vec<u8>,
 }
 

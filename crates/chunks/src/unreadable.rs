@@ -37,7 +37,7 @@ impl UnreadableRanges {
             .map(|(&start, &end)| ByteRange { start, end })
     }
 
-    /// Removes those that begin in a stretch of the disk.
+    /// Removes those that begin in a range of the disk.
     pub fn remove(&mut self, range: ByteRange) {
         if !self.ranges.is_empty() {
             self.ranges

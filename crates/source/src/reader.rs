@@ -1,5 +1,5 @@
 //! Reading a disk of the source, also one that is failing: what can't be read is tried again, then cut down to the
-//! sectors that are lost.
+//! sectors that can't be read.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,9 +108,9 @@ impl SourceReader {
         if !is_of_the_medium(&error) {
             return Err(self.unreadable(offset, buffer.len() as u64, error));
         }
-        let lost = self.salvage(offset, buffer)?;
-        let Some(first) = lost.first() else {
-            return Ok(lost);
+        let unreadable = self.salvage(offset, buffer)?;
+        let Some(first) = unreadable.first() else {
+            return Ok(unreadable);
         };
         let is_all = first.end - first.start == buffer.len() as u64;
         if self.bad_sectors == BadSectors::Fail || is_all && self.is_gone() {
@@ -119,11 +119,11 @@ impl SourceReader {
         tracing::warn!(
             disk = %self.path.display(),
             first_byte = first.start,
-            ranges = lost.len(),
-            lost_bytes = chunks::unreadable::bytes(&lost),
+            ranges = unreadable.len(),
+            unreadable_bytes = chunks::unreadable::bytes(&unreadable),
             "sectors can't be read and are sent as zeros"
         );
-        Ok(lost)
+        Ok(unreadable)
     }
 
     /// Returns true if a position that was readable before now fails too: the disk was removed, and has no bad sectors.
@@ -157,7 +157,7 @@ impl SourceReader {
     /// Reads what can be read, piece by piece, and answers with the sectors that can't, in order; their bytes are
     /// zeros.
     fn salvage(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<ByteRange>, SourceError> {
-        let mut lost: Vec<ByteRange> = Vec::new();
+        let mut unreadable: Vec<ByteRange> = Vec::new();
         for (piece, at) in pieces(offset, buffer, PIECE_BYTES) {
             if self.can_fill(at, piece)? {
                 continue;
@@ -168,13 +168,13 @@ impl SourceReader {
                 }
                 sector.fill(0);
                 let end = start + sector.len() as u64;
-                match lost.last_mut() {
+                match unreadable.last_mut() {
                     Some(last) if last.end == start => last.end = end,
-                    _ => lost.push(ByteRange { start, end }),
+                    _ => unreadable.push(ByteRange { start, end }),
                 }
             }
         }
-        Ok(lost)
+        Ok(unreadable)
     }
 
     /// The same of a sector, which gets the tries that a whole read gets.
@@ -362,15 +362,15 @@ mod tests {
         faults.lose(65_535..65_537);
         faults.lose(700..701);
         let mut buffer = AlignedBuffer::new(SIZE);
-        let lost = disk.read(0, buffer.as_mut_slice()).unwrap();
+        let unreadable = disk.read(0, buffer.as_mut_slice()).unwrap();
         let range = |start, end| ByteRange { start, end };
-        assert_eq!(lost, [range(512, 1024), range(65_024, 66_048)]);
+        assert_eq!(unreadable, [range(512, 1024), range(65_024, 66_048)]);
         content[512..1024].fill(0);
         content[65_024..66_048].fill(0);
         assert_eq!(buffer.as_slice(), content);
         // A transient error while it is taken apart loses nothing more.
         faults.fail_reads(5);
-        assert_eq!(disk.read(0, buffer.as_mut_slice()).unwrap(), lost);
+        assert_eq!(disk.read(0, buffer.as_mut_slice()).unwrap(), unreadable);
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub enum ManifestError {
     DataBehindEnd {
         /// The disk.
         path: String,
-        /// Start of the stretch with data.
+        /// Start of the range with data.
         offset: u64,
     },
 }

@@ -174,7 +174,7 @@ pub fn claims(disk: usize, size_bytes: u64, chunk_bytes: u32, data: &[ByteRange]
 
 /// The cursor that all streams share: each claims the next piece when it is done with its last.
 ///
-/// It stands at two places at once. Data that packs and data that does not lie in long stretches: from one place alone
+/// It stands at two places at once. Data that packs and data that does not lie in long runs: from one place alone
 /// all streams would wait for the processors in the one, and for the link in the other. More places would gain little,
 /// and cost a disk with heads more seeks.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ const RESERVED_BYTES: u64 = 1 << 20;
 const SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK_BYTES: u64 = 4096;
 
-/// Most stretches of used space: beyond that the map is no small thing any more.
+/// Most ranges of used space: beyond that the map is no small thing any more.
 const MOST_USED: usize = 4 << 20;
 
 /// Flags of file systems that lay out their data in other ways, and how the tool names those that it does not know.
@@ -213,7 +213,7 @@ impl Chunks {
         }
     }
 
-    /// Used stretches of the device, in any order.
+    /// Used ranges of the device, in any order.
     fn on_device(&self, used: &Used) -> Result<Vec<ByteRange>, Unknown> {
         if self.is_spread {
             return Err(Unknown::Content("btrfs with RAID".to_owned()));

@@ -223,7 +223,7 @@ fn written(layer: Layer, size: u64) -> Written {
     }))
 }
 
-/// A superblock, and data in every second stretch of 16 MiB.
+/// A superblock, and data in every second range of 16 MiB.
 fn of_member(member: Member, size: u64) -> Vec<(u64, Vec<u8>)> {
     let data = (MIB..size - 2 * MIB).step_by(32 * MIB as usize);
     let mut written: Vec<_> = data

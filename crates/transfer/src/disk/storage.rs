@@ -26,13 +26,13 @@ pub trait Storage: Debug + Send + Sync {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all bytes.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes a stretch read as zeros without taking room, where that is possible.
+    /// Makes a range read as zeros without taking room, where that is possible.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Makes all that was written before durable. After an error nobody can say what is.
     fn sync(&self) -> io::Result<()>;
     /// The next byte from `offset` on that may not be a zero of a hole; `None` if only holes follow.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
-    /// Asks that the next read of a stretch comes from the medium and not from memory.
+    /// Asks that the next read of a range comes from the medium and not from memory.
     fn drop_cache(&self, offset: u64, length: u64);
 }
 

@@ -41,7 +41,7 @@ pub(super) fn root_of(plan: &Plan, disk: usize) -> Option<Hash> {
     for (number, chunk) in (0_u64..).zip(content.chunks(CHUNK as usize)) {
         hashes.set(ChunkIndex(number), Chunk::of(chunk)).unwrap();
     }
-    for range in plan.lost(disk) {
+    for range in plan.unreadable_sectors(disk) {
         assert!(hashes.add_unreadable(range));
     }
     hashes.root().unwrap()

@@ -137,7 +137,7 @@ impl Plan {
 
 impl Plan {
     /// The sectors that a disk has lost. Holes are not read, and so not missed.
-    pub(super) fn lost(&self, disk: usize) -> Vec<ByteRange> {
+    pub(super) fn unreadable_sectors(&self, disk: usize) -> Vec<ByteRange> {
         let content = &self.disks[disk];
         let is_hole = |range: &&Range<u64>| {
             let chunk = usize::try_from(range.start).unwrap() / CHUNK as usize;
@@ -155,7 +155,7 @@ impl Plan {
     /// Returns the content of a disk as it arrives: zeros where it can't be read.
     pub(super) fn arriving(&self, disk: usize) -> Vec<u8> {
         let mut bytes = self.disks[disk].clone();
-        for range in self.lost(disk) {
+        for range in self.unreadable_sectors(disk) {
             let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
             bytes[start.unwrap()..end.unwrap()].fill(0);
         }

@@ -433,8 +433,8 @@ impl Agent {
                     }
                 }
             }
-            let stretch = self.random.lock().unwrap().up_to(pause);
-            sleep(pause + stretch).await;
+            let jitter = self.random.lock().unwrap().up_to(pause);
+            sleep(pause + jitter).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
