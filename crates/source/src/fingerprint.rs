@@ -2,7 +2,7 @@
 //!
 //! A file has its times. A block device has counters: how much was written to it and trimmed since it appeared. Both
 //! grow with whatever reaches the disk through this kernel, also by way of a volume or an array that is made of it.
-//! What reaches it in another way does not show: another machine that shares it, another path to it, a raw command of
+//! Writes that reach it in another way do not show: another machine that shares it, another path, a raw command of
 //! its bus. A device that is one of many paths is therefore not asked.
 
 use std::fs::{File, read_dir, read_to_string};

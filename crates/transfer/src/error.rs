@@ -55,7 +55,7 @@ pub enum TransferError {
         "the store of copies has {} bytes free, and {} must stay free: free some or add space, then start the job again; what was copied is kept", room.free_bytes, room.reserved_bytes
     )]
     TargetReserve {
-        /// What room there is.
+        /// The room that there is.
         room: Room,
     },
     /// The target refuses a write, a flush or a read.

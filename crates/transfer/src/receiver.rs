@@ -397,7 +397,7 @@ impl<L: Listener> Server<L> {
         &self.shared.config.directory
     }
 
-    /// Where a disk lies.
+    /// The file of a disk.
     pub fn disk_path(&self, index: DiskIndex) -> PathBuf {
         disk_path(&self.shared.config.directory, index)
     }
@@ -526,8 +526,8 @@ impl Shared {
         }
     }
 
-    /// Flushes what was written, if anything was, and then finds out whether more may be: not when others need the room that is left. So
-    /// the file system is asked once a flush, and what goes beyond the reserve is no more than a flush holds.
+    /// Flushes what was written, and then checks that the reserve is still free. The file system is asked once a flush,
+    /// so no more than a flush goes beyond the reserve.
     fn flush(&self, disks: &Disks) -> Result<(), TransferError> {
         let wrote = disks.waits_for_flush();
         disks.flush(&self.status)?;

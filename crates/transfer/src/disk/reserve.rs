@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::{fs, io};
 
-/// How much of a file system stays free.
+/// The part of a file system that stays free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reserve {
     /// A twentieth, at least 10 GiB, but at most a quarter.
