@@ -8,7 +8,9 @@ mod xml;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use domain::RequestId;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use smc::model;
 
 use crate::Refusal;
 use crate::download::FileAnswer;
@@ -23,37 +25,12 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Nothing but the request id.
-    pub fn done() -> Self {
-        Self::Fields(Map::new())
-    }
-
-    /// The fields of `object`, which is a JSON object. Fields that are null are left out: some SDKs can't read them.
-    pub fn fields(object: Value) -> Self {
-        match without_nulls(object) {
+    /// The fields of an operation's answer.
+    pub fn fields(answer: &impl Serialize) -> Self {
+        match model::to_json(answer) {
             Value::Object(fields) => Self::Fields(fields),
-            other => Self::Fields(Map::from_iter([("Value".to_owned(), other)])),
+            other => unreachable!("an answer is an object, not {other}"),
         }
-    }
-}
-
-/// A list as the wire has it.
-pub fn list(item: &str, items: impl IntoIterator<Item = Value>) -> Value {
-    let items: Vec<Value> = items.into_iter().collect();
-    json!({ item: items })
-}
-
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => Value::Object(
-            fields
-                .into_iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(name, value)| (name, without_nulls(value)))
-                .collect(),
-        ),
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
-        scalar => scalar,
     }
 }
 
@@ -114,26 +91,23 @@ pub fn success(
     response
 }
 
-/// The HTTP response of a call that was not. The five fields of every error are texts: some SDKs stop at another type.
+/// The HTTP response of a call that was not.
 pub fn failure(
     refusal: &Refusal,
     host: &str,
     format: Format,
     request_id: &RequestId,
 ) -> Response<Body> {
-    let mut fields: Map<String, Value> = [
-        ("RequestId", request_id.as_str()),
-        ("HostId", host),
-        ("Code", &refusal.code),
-        ("Message", &refusal.message),
-        ("Recommend", ""),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), Value::from(value)))
-    .collect();
-    if let Some(detail) = &refusal.access_denied {
-        fields.insert("AccessDeniedDetail".to_owned(), (**detail).clone());
-    }
+    let Answer::Fields(fields) = Answer::fields(&model::Error {
+        code: refusal.code.to_string(),
+        message: refusal.message.clone(),
+        request_id: request_id.to_string(),
+        host_id: host.to_owned(),
+        recommend: String::new(),
+        access_denied_detail: refusal.access_denied.as_deref().cloned(),
+    }) else {
+        unreachable!("an error has fields");
+    };
     let mut response = body(refusal.status, format, format.render("Error", &fields));
     name_request(&mut response, request_id);
     if let Some(wait) = refusal.retry_after {

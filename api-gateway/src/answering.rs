@@ -17,7 +17,7 @@ use crate::arguments::Arguments;
 use crate::auditing;
 use crate::authentication::{Caller, verify};
 use crate::authorization::authorize;
-use crate::contract;
+use crate::error_codes;
 use crate::gateway::Gateway;
 use crate::operation::{Call, Operation};
 use crate::origin::Origin;
@@ -94,10 +94,10 @@ pub async fn respond(
         &[("action", action), ("code", code)],
     )
     .record(received.elapsed().as_secs_f64());
-    if let Some(operation) = known.operation {
-        contract::check(operation, &outcome);
-    }
     if let Err(refusal) = &outcome {
+        if let Some(operation) = known.operation {
+            error_codes::check(operation, refusal);
+        }
         tracing::debug!(parent: &span, code, message = refusal.message, "refused");
     }
     match outcome {
@@ -157,7 +157,7 @@ async fn allowed(
     caller: &Caller,
 ) -> Result<Arguments, Refusal> {
     authorize(gateway, incoming, caller).await?;
-    Arguments::parse(caller.operation.parameters, &incoming.pairs)
+    Arguments::parse(&caller.operation.parameters, &incoming.pairs)
 }
 
 /// `HostId` of error answers: the name under which the caller knows this service.

@@ -1,6 +1,6 @@
-//! Parameters of operations: their rules as data, and the checked values that handlers get.
+//! Parameters of operations: their rules, and the checked request that handlers get.
 //!
-//! The table of an operation says which parameters it has. Whatever a call carries beyond them is ignored (SDKs send `OwnerId` and
+//! The type of a request says which parameters an operation has. Whatever a call carries beyond them is ignored (SDKs send `OwnerId` and
 //! `RegionId` with everything); what the API knows but Wherry does not offer is in the table as well, and refused with a sentence.
 
 mod parameter;
@@ -8,31 +8,29 @@ mod value;
 
 use std::collections::BTreeMap;
 
-use domain::Timestamp;
-use domain::name::Name;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use smc::Pairs;
 
 use crate::Refusal;
 use parameter::Fit;
 pub use parameter::{Parameter, Rule};
-use value::{Value, check};
+use value::check;
 
-/// The checked parameters of one call.
-#[derive(Debug, Clone, Default)]
-pub struct Arguments {
-    values: BTreeMap<&'static str, BTreeMap<u32, Value>>,
-    given: Pairs,
-}
+/// The checked parameters of one call, as the tree that its request is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Arguments(Value);
 
 impl Arguments {
     /// Checks the parameters of a call against the table of its operation.
     ///
     /// # Errors
     /// The first parameter, in the order of the table, that is missing, given twice or breaks its rule.
-    pub fn parse(table: &'static [Parameter], pairs: &Pairs) -> Result<Self, Refusal> {
-        let mut arguments = Self::default();
+    pub fn parse(table: &[Parameter], pairs: &Pairs) -> Result<Self, Refusal> {
+        let mut tree = Value::Object(Map::new());
         check_names(table, pairs)?;
         for parameter in table {
+            let mut values = BTreeMap::new();
             for (name, text) in pairs {
                 let Fit::At(number) = parameter.fit(name) else {
                     continue;
@@ -40,126 +38,65 @@ impl Arguments {
                 let Some(value) = check(parameter, text)? else {
                     continue;
                 };
-                arguments.given.push((name.clone(), text.clone()));
-                let slots = arguments.values.entry(parameter.name).or_default();
-                if slots.insert(number, value).is_some() {
+                if values.insert(number, value).is_some() {
                     return Err(Refusal::invalid(
                         &parameter.code_name(),
                         "It is given twice.",
                     ));
                 }
             }
-            if parameter.is_required && !arguments.values.contains_key(parameter.name) {
+            if parameter.is_required && values.is_empty() {
                 return Err(parameter.missing());
             }
+            for (number, value) in values {
+                put(&mut tree, parameter.name.split('.'), number, value);
+            }
         }
-        Ok(arguments)
+        Ok(Self(tree))
     }
 
-    /// A text, or one of several texts.
-    pub fn text(&self, name: &'static str) -> Option<&str> {
-        match self.single(name)? {
-            Value::Text(text) => Some(text),
-            Value::Name(name) => Some(name.as_str()),
-            other => undeclared(name, other),
-        }
-    }
-
-    /// A text that the table requires.
-    pub fn required_text(&self, name: &'static str) -> &str {
-        self.text(name)
-            .expect("the operation's table requires this parameter")
-    }
-
-    /// A name.
-    pub fn name(&self, name: &'static str) -> Option<&Name> {
-        match self.single(name)? {
-            Value::Name(name) => Some(name),
-            other => undeclared(name, other),
-        }
-    }
-
-    /// A whole number.
-    pub fn integer(&self, name: &'static str) -> Option<i64> {
-        match self.single(name)? {
-            Value::Integer(number) => Some(*number),
-            other => undeclared(name, other),
-        }
-    }
-
-    /// A truth value.
-    pub fn boolean(&self, name: &'static str) -> Option<bool> {
-        match self.single(name)? {
-            Value::Boolean(boolean) => Some(*boolean),
-            other => undeclared(name, other),
-        }
-    }
-
-    /// A time.
-    pub fn time(&self, name: &'static str) -> Option<Timestamp> {
-        match self.single(name)? {
-            Value::Time(time) => Some(*time),
-            other => undeclared(name, other),
-        }
-    }
-
-    /// The texts of a list by N; `None` if none was given.
-    pub fn texts(&self, name: &'static str) -> Option<Vec<String>> {
-        let texts = self.values.get(name)?.values().map(|value| match value {
-            Value::Text(text) => text.clone(),
-            other => undeclared(name, other),
-        });
-        Some(texts.collect())
-    }
-
-    /// The texts of a list, with their N.
-    pub fn numbered_texts(&self, name: &'static str) -> BTreeMap<u32, String> {
-        let values = self.values.get(name).into_iter().flatten();
-        values
-            .map(|(&number, value)| match value {
-                Value::Text(text) => (number, text.clone()),
-                other => undeclared(name, other),
-            })
-            .collect()
-    }
-
-    /// The numbers of a list, with their N.
-    pub fn integers(&self, name: &'static str) -> BTreeMap<u32, i64> {
-        let values = self.values.get(name).into_iter().flatten();
-        values
-            .map(|(&number, value)| match value {
-                Value::Integer(integer) => (number, *integer),
-                other => undeclared(name, other),
-            })
-            .collect()
-    }
-
-    /// SHA-256 of everything that was given but `ClientToken`: whether two calls ask for the same.
-    pub fn digest(&self) -> Vec<u8> {
-        let asked: Vec<&(String, String)> = self
-            .given
-            .iter()
-            .filter(|(name, _)| name != "ClientToken")
-            .collect();
-        let pairs: Vec<(&str, &str)> = asked
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let text = smc::pairs::canonical(&pairs);
-        ring::digest::digest(&ring::digest::SHA256, text.as_bytes())
-            .as_ref()
-            .to_vec()
-    }
-
-    fn single(&self, name: &'static str) -> Option<&Value> {
-        self.values.get(name)?.get(&0)
+    /// The request.
+    ///
+    /// # Panics
+    /// If its type is not the one whose table the parameters were checked against.
+    pub fn into_request<O: DeserializeOwned>(self) -> O {
+        serde_json::from_value(self.0).expect("what keeps the rules of a type can be read as it")
     }
 }
 
-fn undeclared(name: &str, value: &Value) -> ! {
-    unreachable!(
-        "the operation's table gives {name} another rule than its handler reads: {value:?}"
-    )
+/// Puts a value at its place in the tree. Of a list of values only those that are given count; of a list of objects the place matters, so
+/// those that are not given are there without fields.
+fn put<'a>(
+    at: &mut Value,
+    mut path: impl Iterator<Item = &'a str> + Clone,
+    number: u32,
+    value: Value,
+) {
+    let Some(part) = path.next() else {
+        *at = value;
+        return;
+    };
+    if part != "N" {
+        if at.is_null() {
+            *at = Value::Object(Map::new());
+        }
+        return put(&mut at[part], path, number, value);
+    }
+    if at.is_null() {
+        *at = Value::Array(Vec::new());
+    }
+    let Value::Array(items) = at else {
+        unreachable!("a parameter is a list or none");
+    };
+    if path.clone().next().is_none() {
+        items.push(value);
+        return;
+    }
+    let place = number.saturating_sub(1) as usize;
+    if items.len() <= place {
+        items.resize_with(place + 1, || Value::Object(Map::new()));
+    }
+    put(&mut items[place], path, number, value);
 }
 
 /// Refuses names that are almost elements of a list: ignoring them would ignore what the caller asks for.
@@ -195,30 +132,47 @@ fn check_names(table: &[Parameter], pairs: &Pairs) -> Result<(), Refusal> {
 mod tests {
     use proptest::prelude::*;
 
+    use serde::{Deserialize, Serialize};
+    use smc::model;
+    use utoipa::ToSchema;
+
     use super::*;
+    use crate::schema::{Of, Schemas};
 
-    const TABLE: &[Parameter] = &[
-        Parameter::required("JobId", Rule::Text(64), ""),
-        Parameter::optional("Name", Rule::Name, ""),
-        Parameter::optional("Description", Rule::SourceDescription, ""),
-        Parameter::optional("Force", Rule::Boolean, ""),
-        Parameter::optional("Size", Rule::Integer(20, 500), ""),
-        Parameter::optional("At", Rule::Time, ""),
-        Parameter::optional("Type", Rule::OneOfAnyCase(&["Image"]), ""),
-        Parameter::optional("RunOnce", Rule::Only("true", "Only true."), ""),
-        Parameter::list("SourceId.N", 3, Rule::Text(64), ""),
-        Parameter::list("DataDisk.N.Index", 16, Rule::Integer(1, 16), ""),
-        Parameter::not_offered("DataDisk.N.Part", ""),
-        Parameter::not_offered("Disks", "No LVM."),
-    ];
+    #[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+    #[serde(rename_all = "PascalCase")]
+    struct Request {
+        #[schema(max_length = 64)]
+        job_id: String,
+        #[schema(format = "name")]
+        name: Option<String>,
+        #[schema(max_length = 256, pattern = "^(?!https?://)")]
+        description: Option<String>,
+        force: Option<bool>,
+        #[schema(minimum = 20, maximum = 500)]
+        size: Option<u32>,
+        #[schema(format = DateTime)]
+        at: Option<String>,
+        r#type: Option<model::TargetType>,
+        job_type: Option<model::MigrationType>,
+        #[schema(max_items = 3, value_type = Option<Vec<model::Id>>)]
+        source_id: Option<Vec<String>>,
+        #[schema(max_items = 16)]
+        data_disk: Option<Vec<model::DataDiskSize>>,
+    }
 
-    fn parse(pairs: &[(&str, &str)]) -> Result<Arguments, Refusal> {
+    fn table() -> Vec<Parameter> {
+        let request = Schemas::of::<Request>(Of::Request);
+        Parameter::of(&request, &[("DataDisk.N.Part", ""), ("Disks", "No LVM.")])
+    }
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<Request, Refusal> {
         let pairs: Pairs = [("JobId", "j-1")]
             .iter()
             .chain(pairs)
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        Arguments::parse(TABLE, &pairs)
+        Ok(Arguments::parse(&table(), &pairs)?.into_request())
     }
 
     fn code(pairs: &[(&str, &str)]) -> String {
@@ -227,7 +181,7 @@ mod tests {
 
     #[test]
     fn values_arrive_as_what_the_table_says() {
-        let arguments = parse(&[
+        let request = parse(&[
             ("Force", "True"),
             ("Size", "40"),
             ("At", "2026-11-23T06:48:13Z"),
@@ -235,33 +189,42 @@ mod tests {
             ("Name", "web"),
             ("SourceId.3", "c"),
             ("SourceId.1", "a"),
-            ("RunOnce", "True"),
+            ("JobType", "0"),
             ("OwnerId", "ignored"),
         ])
         .unwrap();
-        assert_eq!(arguments.boolean("Force"), Some(true));
-        assert_eq!(arguments.integer("Size"), Some(40));
-        assert_eq!(arguments.text("Type"), Some("Image"));
+        assert_eq!(request.force, Some(true));
+        assert_eq!(request.size, Some(40));
+        assert_eq!(request.r#type, Some(model::TargetType::Image));
         assert_eq!(
-            arguments.texts("SourceId.N"),
+            request.source_id,
             Some(vec!["a".to_owned(), "c".to_owned()])
         );
-        assert_eq!(arguments.required_text("JobId"), "j-1");
+        assert_eq!(request.job_id, "j-1");
+        assert_eq!(request.job_type, None);
+    }
+
+    #[test]
+    fn objects_of_a_list_keep_their_places() {
+        let request = parse(&[("DataDisk.3.Size", "40"), ("DataDisk.1.Index", "2")]).unwrap();
+        let disks = request.data_disk.unwrap();
+        let shown: Vec<_> = disks.iter().map(|disk| (disk.index, disk.size)).collect();
+        assert_eq!(shown, [(Some(2), None), (None, None), (None, Some(40))]);
     }
 
     #[test]
     fn an_empty_text_is_none_except_for_a_description() {
-        let arguments = parse(&[
+        let request = parse(&[
             ("Name", ""),
             ("Size", ""),
             ("Description", ""),
             ("Disks.System.Size", ""),
         ])
         .unwrap();
-        assert_eq!(arguments.name("Name"), None);
-        assert_eq!(arguments.text("Description"), Some(""));
+        assert_eq!(request.name, None);
+        assert_eq!(request.description.as_deref(), Some(""));
         assert_eq!(
-            Arguments::parse(TABLE, &vec![("JobId".to_owned(), String::new())])
+            Arguments::parse(&table(), &vec![("JobId".to_owned(), String::new())])
                 .unwrap_err()
                 .code,
             "MissingJobId"
@@ -280,7 +243,7 @@ mod tests {
             (&[("Type", "Container")], "InvalidType"),
             (&[("Name", "1a")], "InvalidName"),
             (&[("Name", "ab"), ("Name", "ac")], "InvalidName"),
-            (&[("RunOnce", "false")], "InvalidRunOnce"),
+            (&[("JobType", "1")], "InvalidJobType"),
             (&[("SourceId.0", "a")], "InvalidSourceId"),
             (&[("SourceId.4", "a")], "InvalidSourceId"),
             (&[("SourceId.x", "a")], "InvalidSourceId"),
@@ -300,25 +263,10 @@ mod tests {
         assert!(parse(&[("Size", "20"), ("DataDisk.16.Index", "16")]).is_ok());
     }
 
-    #[test]
-    fn the_digest_tells_calls_apart_but_not_by_token_order_or_noise() {
-        let one = parse(&[("Size", "40"), ("Name", "web")]).unwrap().digest();
-        assert_eq!(
-            one,
-            parse(&[("Name", "web"), ("OwnerId", "7"), ("Size", "40")])
-                .unwrap()
-                .digest()
-        );
-        assert_ne!(
-            one,
-            parse(&[("Name", "web"), ("Size", "41")]).unwrap().digest()
-        );
-    }
-
     proptest! {
         #[test]
         fn no_call_makes_it_panic(pairs in prop::collection::vec(("[A-Za-z0-9.]{0,20}", ".{0,20}"), 0..12)) {
-            let _ = Arguments::parse(TABLE, &pairs);
+            let _ = Arguments::parse(&table(), &pairs);
         }
     }
 }

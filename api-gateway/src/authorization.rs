@@ -10,8 +10,8 @@ use std::{fmt, slice};
 
 use domain::TenantId;
 use domain::policy::{Circumstances, Decision, Policy, Request, decide};
-use serde_json::Value;
 use smc::Pairs;
+use smc::model::AccessDeniedDetail;
 use store::key::AccessKey;
 
 use crate::Refusal;
@@ -284,16 +284,6 @@ fn denied(caller: &Caller, request: &Request<'_>, kind: PolicyType, decision: De
     )
 }
 
-/// The fields of `AccessDeniedDetail`, all texts.
-pub const ACCESS_DENIED_FIELDS: [&str; 6] = [
-    "AuthAction",
-    "AuthPrincipalDisplayName",
-    "AuthPrincipalOwnerId",
-    "AuthPrincipalType",
-    "NoPermissionType",
-    "PolicyType",
-];
-
 /// `AccessDeniedDetail` (SMC API §3.4). Nothing is encoded in it that the message does not say, so there is no `EncodedDiagnosticMessage`.
 fn detail(
     tenant: &TenantId,
@@ -301,24 +291,19 @@ fn detail(
     action: &str,
     kind: PolicyType,
     how: &str,
-) -> Value {
+) -> AccessDeniedDetail {
     let (principal_type, name) = match &principal.user {
         Some(user) => ("SubUser", user.id.as_str()),
         None => ("Account", tenant.as_str()),
     };
-    let values = [
-        action,
-        name,
-        tenant.as_str(),
-        principal_type,
-        how,
-        kind.as_str(),
-    ];
-    ACCESS_DENIED_FIELDS
-        .into_iter()
-        .zip(values)
-        .map(|(name, value)| (name.to_owned(), Value::from(value)))
-        .collect()
+    AccessDeniedDetail {
+        auth_action: action.to_owned(),
+        auth_principal_display_name: name.to_owned(),
+        auth_principal_owner_id: tenant.to_string(),
+        auth_principal_type: principal_type.to_owned(),
+        no_permission_type: how.to_owned(),
+        policy_type: kind.as_str().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -395,7 +380,7 @@ mod tests {
     /// A resource that is named by a parameter which the table does not have would never be looked at.
     #[test]
     fn every_resource_is_named_by_a_parameter_of_its_operation() {
-        for operation in operations::ALL {
+        for operation in operations::all() {
             assert!(!operation.resources.is_empty(), "{}", operation.name);
             for resource in operation.resources {
                 for name in resource.named_by.iter().chain(&resource.kind_by) {

@@ -1,25 +1,21 @@
-//! The OpenAPI description, made from the table of operations: `docs/openapi.json`, and `GET /openapi.json`.
+//! The OpenAPI description, made from the types of requests and answers: `docs/openapi.json`, and `GET /openapi.json`.
 //!
-//! SMC is an RPC API: every call goes to `/`, and `Action` says which. OpenAPI knows operations by their path only, so each has a path of
-//! its own with its name behind a `#`, which no client sends.
+//! SMC is an RPC API: its clients call `/`, and `Action` says which operation. OpenAPI tells operations apart by their paths only, so each
+//! can be called at a path of its own too, `/` and its name, with its request as JSON in the body
+//! (`docs/decisions/0020-types-of-the-api.md`).
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, header};
-use domain::parameters::MAX_LENGTH;
 use serde_json::{Map, Value, json};
+use smc::model;
 
-use crate::arguments::{Parameter, Rule};
-use crate::authorization::ACCESS_DENIED_FIELDS;
-use crate::contract::COMMON;
-use crate::operation::{BYTES, Effect, Operation};
+use crate::error_codes::COMMON;
+use crate::operation::{Effect, Operation};
 use crate::operations;
+use crate::schema::{Of, Schemas};
 
 /// Where it is served, to everybody: it says nothing that the documents don't.
 pub(crate) const PATH: &str = "/openapi.json";
-
-/// The largest system disk that gateways allow by default, in GiB: what `docs/openapi.json` says.
-#[cfg(test)]
-const DEFAULT_SYSTEM_DISK_GIB: u32 = 500;
 
 /// The answer to whoever asks for it: `text` is that of [`document`].
 pub(crate) fn response(text: Bytes) -> Response<Body> {
@@ -33,19 +29,9 @@ pub(crate) fn response(text: Bytes) -> Response<Body> {
 
 /// The description of a gateway that allows system disks of so many GiB, as JSON.
 pub fn document(system_disk_limit_gib: u32) -> Value {
-    let paths: Map<String, Value> = operations::ALL
+    let paths: Map<String, Value> = operations::all()
         .iter()
-        .map(|operation| {
-            let path = format!("/#Action={}", operation.name);
-            (
-                path,
-                json!({ "post": described(operation, system_disk_limit_gib) }),
-            )
-        })
-        .collect();
-    let access_denied: Map<String, Value> = ACCESS_DENIED_FIELDS
-        .into_iter()
-        .map(|name| (name.to_owned(), json!({ "type": "string" })))
+        .map(|operation| (path(operation), json!({ "post": described(operation) })))
         .collect();
     json!({
         "openapi": "3.1.0",
@@ -53,86 +39,51 @@ pub fn document(system_disk_limit_gib: u32) -> Value {
             "title": "Wherry",
             "version": smc::API_VERSION,
             "summary": "The SMC API, 2019-06-01.",
-            "description": "Calls go to / with GET or POST; parameters are taken from the query and from a form body together. Each call is signed, V1 (HMAC-SHA1 among the parameters) or V3 (ACS3-HMAC-SHA256 in the headers). Format=XML gives XML.",
+            "description": "Each operation has a path of its own here, with its request as JSON in the body, signed V3 (ACS3-HMAC-SHA256 in the headers). SMC's own clients call / instead, with GET or POST: x-acs-action or Action names the operation, and parameters are flat, such as Tag.1.Key, in the query and a form body together, signed V3 or V1 (HMAC-SHA1 among the parameters). Format=XML gives XML.",
         },
         "servers": [{ "url": "/" }],
-        "security": [{ "V1": [] }, { "V3": [] }],
+        "security": [{ "V3": [] }],
         "paths": paths,
         "components": {
             "securitySchemes": {
-                "V1": {
-                    "type": "apiKey",
-                    "in": "query",
-                    "name": "Signature",
-                    "description": "With AccessKeyId, SignatureMethod=HMAC-SHA1, SignatureVersion=1.0, SignatureNonce and Timestamp.",
-                },
                 "V3": {
                     "type": "apiKey",
                     "in": "header",
                     "name": "Authorization",
-                    "description": "ACS3-HMAC-SHA256, with x-acs-action, x-acs-version, x-acs-date, x-acs-signature-nonce and x-acs-content-sha256.",
+                    "description": "ACS3-HMAC-SHA256, with x-acs-action, which is the last part of the path, x-acs-version, x-acs-date, x-acs-signature-nonce and x-acs-content-sha256.",
                 },
             },
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "required": ["Code", "Message", "RequestId", "HostId", "Recommend"],
-                    "properties": {
-                        "Code": {
-                            "type": "string",
-                            "description": "Stable, for programs. The examples are those of every call.",
-                            "examples": COMMON.iter().map(|common| common.code).collect::<Vec<_>>(),
-                        },
-                        "Message": { "type": "string", "description": "What is wrong and what to do, for people." },
-                        "RequestId": { "type": "string" },
-                        "HostId": { "type": "string" },
-                        "Recommend": { "type": "string" },
-                        "AccessDeniedDetail": {
-                            "type": "object",
-                            "description": "With NoPermission: which policies do not allow the call, and how.",
-                            "properties": access_denied,
-                        },
-                    },
-                },
-            },
+            "schemas": schemas(system_disk_limit_gib),
         },
     })
 }
 
-fn described(operation: &Operation, system_disk_limit_gib: u32) -> Value {
-    let parameters = operation
-        .parameters
-        .iter()
-        .filter(|parameter| !matches!(parameter.rule, Rule::NotOffered(_)))
-        .map(|known| parameter(known, system_disk_limit_gib));
-    let mut answer = Shape::default();
-    answer.add(
-        "RequestId",
-        "string",
-        "Names this call in the gateway's log.",
-    );
-    for field in operation.answer.iter().filter(|field| field.kind != BYTES) {
-        answer.add(field.path, field.kind, field.meaning);
-    }
+/// The path at which an operation can be called by itself.
+fn path(operation: &Operation) -> String {
+    format!("/{}", operation.name)
+}
+
+fn described(operation: &Operation) -> Value {
     let content = if operation.answers_file() {
-        json!({ "application/octet-stream": {} })
+        json!({ "application/octet-stream": { "schema": reference(&operation.answer) } })
     } else {
-        in_both_formats(&answer.schema())
+        in_both_formats(&reference(&operation.answer))
     };
     let own = if operation.refusals.is_empty() {
         "none".to_owned()
     } else {
         operation.refusals.join(", ")
     };
+    let request = json!({ "schema": reference(&operation.request) });
     json!({
         "operationId": operation.name,
         "summary": operation.summary,
-        "parameters": parameters.collect::<Vec<_>>(),
+        "requestBody": { "required": true, "content": { "application/json": request } },
         "responses": {
             "200": { "description": "Done.", "content": content },
             "default": {
                 "description": format!("Not done. Codes of its own: {own}."),
-                "content": in_both_formats(&json!({ "$ref": "#/components/schemas/Error" })),
+                "content": in_both_formats(&reference(&Schemas::of::<model::Error>(Of::Answer))),
             },
         },
         "x-ram-action": format!("smc:{}", operation.name),
@@ -140,116 +91,68 @@ fn described(operation: &Operation, system_disk_limit_gib: u32) -> Value {
     })
 }
 
+fn reference(to: &Schemas) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{}", to.name) })
+}
+
 /// The same tree, as JSON and with `Format=XML`.
 fn in_both_formats(schema: &Value) -> Value {
     json!({ "application/json": { "schema": schema }, "text/xml": { "schema": schema } })
 }
 
-fn parameter(parameter: &Parameter, system_disk_limit_gib: u32) -> Value {
-    let mut schema = schema(parameter.rule, system_disk_limit_gib);
-    let mut name = parameter.name.to_owned();
-    let mut meaning = parameter.meaning.to_owned();
-    if parameter.most > 0 {
-        meaning = format!("{meaning} N from 1 to {}.", parameter.most);
-        name = name.replace(".N", ".1");
+/// The schemas of all requests and answers.
+fn schemas(system_disk_limit_gib: u32) -> Map<String, Value> {
+    let mut all = Map::new();
+    let mut add = |schemas: &Schemas, is_answer: bool| {
+        for (name, schema) in &schemas.all {
+            let mut schema = json!(schema);
+            limit_system_disk(&mut schema, system_disk_limit_gib);
+            if is_answer && *name == schemas.name {
+                name_call(&mut schema);
+            }
+            if let Some(other) = all.insert(name.clone(), schema.clone()) {
+                assert_eq!(other, schema, "two types of the API are called {name}");
+            }
+        }
+    };
+    for operation in operations::all() {
+        add(&operation.request, false);
+        add(&operation.answer, !operation.answers_file());
     }
-    if let (Rule::Only(_, sentence), Some(schema)) = (parameter.rule, schema.as_object_mut()) {
-        schema.insert("description".to_owned(), json!(sentence));
-    }
-    json!({
-        "name": name,
-        "in": "query",
-        "required": parameter.is_required,
-        "description": meaning,
-        "schema": schema,
-    })
+    add(&Schemas::of::<model::Error>(Of::Answer), false);
+    let codes: Vec<&str> = COMMON.iter().map(|common| common.code).collect();
+    all["Error"]["properties"]["Code"]["examples"] = json!(codes);
+    all
 }
 
-fn schema(rule: Rule, system_disk_limit_gib: u32) -> Value {
-    match rule {
-        Rule::Text(most) | Rule::Token(most) => json!({ "type": "string", "maxLength": most }),
-        Rule::Name => {
-            json!({ "type": "string", "minLength": 2, "maxLength": 128, "description": "Letters, digits, colon, underscore and hyphen, a letter first." })
-        }
-        Rule::SourceDescription => {
-            json!({ "type": "string", "maxLength": 256, "pattern": "^(?!https?://)" })
-        }
-        Rule::Integer(least, most) => {
-            json!({ "type": "integer", "minimum": least, "maximum": most })
-        }
-        Rule::SystemDiskGib => {
-            json!({ "type": "integer", "minimum": 20, "maximum": system_disk_limit_gib })
-        }
-        Rule::Boolean => json!({ "type": "boolean" }),
-        Rule::Time => {
-            json!({ "type": "string", "format": "date-time", "examples": ["2026-11-23T12:00:00Z"] })
-        }
-        Rule::OneOf(texts) | Rule::OneOfAnyCase(texts) | Rule::ResourceType(texts) => {
-            json!({ "type": "string", "enum": texts })
-        }
-        Rule::ReplicationParameters => {
-            json!({ "type": "string", "maxLength": MAX_LENGTH, "contentMediaType": "application/json" })
-        }
-        Rule::WorkgroupName => json!({ "type": "string", "minLength": 2, "maxLength": 64 }),
-        Rule::WorkgroupDescription => {
-            json!({ "type": "string", "minLength": 2, "maxLength": 256 })
-        }
-        Rule::TagKey => json!({ "type": "string", "minLength": 1, "maxLength": 128 }),
-        Rule::TagValue => json!({ "type": "string", "maxLength": 128 }),
-        Rule::Only(value, _) => json!({ "type": "string", "enum": [value] }),
-        Rule::NotOffered(_) => json!(false),
+/// Sets the largest system disk to what the gateway allows.
+fn limit_system_disk(schema: &mut Value, limit_gib: u32) {
+    if schema["format"] == "system-disk-gib" {
+        schema["maximum"] = json!(limit_gib);
+    }
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(Map::values_mut) {
+        limit_system_disk(property, limit_gib);
     }
 }
 
-/// The answer's tree, grown from paths such as `Images.Image[].ImageId`.
-#[derive(Debug, Default)]
-struct Shape {
-    kind: &'static str,
-    meaning: &'static str,
-    is_list: bool,
-    members: Vec<(String, Shape)>,
-}
-
-impl Shape {
-    fn add(&mut self, path: &str, kind: &'static str, meaning: &'static str) {
-        let (first, rest) = path.split_once('.').unwrap_or((path, ""));
-        let name = first.trim_end_matches("[]");
-        let place = self.members.iter().position(|(known, _)| known == name);
-        let place = place.unwrap_or_else(|| {
-            self.members.push((name.to_owned(), Self::default()));
-            self.members.len() - 1
-        });
-        let member = &mut self.members[place].1;
-        member.is_list |= first.ends_with("[]");
-        if rest.is_empty() {
-            (member.kind, member.meaning) = (kind, meaning);
-        } else {
-            member.add(rest, kind, meaning);
-        }
-    }
-
-    fn schema(&self) -> Value {
-        let one = if self.members.is_empty() {
-            json!({ "type": self.kind, "description": self.meaning })
-        } else {
-            let properties: Map<String, Value> = self
-                .members
-                .iter()
-                .map(|(name, member)| (name.clone(), member.schema()))
-                .collect();
-            json!({ "type": "object", "properties": properties })
-        };
-        if self.is_list {
-            json!({ "type": "array", "items": one })
-        } else {
-            one
-        }
+/// Adds the id of the call, which every answer that is no file has.
+fn name_call(schema: &mut Value) {
+    let field =
+        json!({ "type": "string", "description": "Name of this call in the gateway's log." });
+    schema["properties"]["RequestId"] = field;
+    match &mut schema["required"] {
+        Value::Array(required) => required.push(json!("RequestId")),
+        none => *none = json!(["RequestId"]),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The largest system disk that gateways allow by default, in GiB: what `docs/openapi.json` says.
+    const DEFAULT_SYSTEM_DISK_GIB: u32 = 500;
 
     /// `UPDATE=1` writes the page.
     #[test]
@@ -269,27 +172,36 @@ mod tests {
     #[test]
     fn lists_are_wrapped_twice_and_hold_their_fields() {
         let document = document(DEFAULT_SYSTEM_DISK_GIB);
-        let answer = &document["paths"]["/#Action=DescribeReplicationJobs"]["post"]["responses"]["200"]
-            ["content"]["application/json"]["schema"]["properties"];
-        let jobs = &answer["ReplicationJobs"]["properties"]["ReplicationJob"];
-        assert_eq!(jobs["type"], "array");
-        assert_eq!(jobs["items"]["properties"]["JobId"]["type"], "string");
-        let disks = &jobs["items"]["properties"]["DataDisks"]["properties"]["DataDisk"];
-        assert_eq!(disks["items"]["properties"]["Size"]["type"], "integer");
+        let schemas = &document["components"]["schemas"];
+        let resolved = |at: &Value| {
+            let name = at["$ref"].as_str().and_then(|to| to.rsplit('/').next());
+            schemas[name.expect("a reference")].clone()
+        };
+        let operation = &document["paths"]["/DescribeReplicationJobs"]["post"];
+        let answer =
+            resolved(&operation["responses"]["200"]["content"]["application/json"]["schema"]);
+        let jobs = resolved(&answer["properties"]["ReplicationJobs"]);
+        assert_eq!(jobs["properties"]["ReplicationJob"]["type"], "array");
+        let job = resolved(&jobs["properties"]["ReplicationJob"]["items"]);
+        assert_eq!(job["properties"]["JobId"]["type"], "string");
+        let disks = resolved(&job["properties"]["DataDisks"]);
+        let disk = resolved(&disks["properties"]["DataDisk"]["items"]);
+        assert_eq!(disk["properties"]["Size"]["type"], "integer");
     }
 
     #[test]
-    fn every_field_has_a_type_of_json_schema() {
-        for operation in operations::ALL {
-            for field in operation.answer {
-                assert!(
-                    ["string", "integer", "number", "boolean", BYTES].contains(&field.kind),
-                    "{} {}: {}",
-                    operation.name,
-                    field.path,
-                    field.kind
-                );
-            }
-        }
+    fn what_may_lack_is_not_required_and_nothing_is_null() {
+        let document = document(DEFAULT_SYSTEM_DISK_GIB);
+        let job = &document["components"]["schemas"]["ReplicationJob"];
+        let required = job["required"].as_array().expect("some fields are sure");
+        assert!(required.contains(&json!("JobId")) && !required.contains(&json!("ImageId")));
+        assert!(!document.to_string().contains("null"));
+    }
+
+    #[test]
+    fn the_limit_of_the_gateway_is_that_of_the_schema() {
+        let document = document(2000);
+        let request = &document["components"]["schemas"]["CreateReplicationJob"];
+        assert_eq!(request["properties"]["SystemDiskSize"]["maximum"], 2000);
     }
 }

@@ -1,15 +1,18 @@
-//! What an operation is: one entry of the table from which calls are checked and answered, and `docs/api.md` is made.
+//! What an operation is: the types of its request and its answer, the terms on which it is done, and who does it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use domain::TenantId;
+use serde::Serialize;
+use smc::model;
 
 use crate::answer::Answer;
-use crate::arguments::{Arguments, Parameter, Rule};
+use crate::arguments::{Arguments, Parameter};
 use crate::gateway::Gateway;
 use crate::principal::Principal;
+use crate::schema::{Of, Schemas};
 use crate::{Refusal, operations};
 
 /// A call whose signature is verified.
@@ -25,25 +28,43 @@ pub struct Call {
     pub headers: Arc<HeaderMap>,
 }
 
-/// Answers a call with checked parameters.
-pub type Handler =
-    fn(Call, Arguments) -> Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
+/// A request that this gateway answers.
+pub trait Handle: model::Operation<Answer: Serialize> {
+    /// On which terms.
+    const TERMS: Terms;
 
-/// One field of an answer, for the reference.
-#[derive(Debug, Clone, Copy)]
-pub struct Field {
-    /// Its path, such as `SourceServers.SourceServer[].SourceId`.
-    pub path: &'static str,
-    /// `string`, `integer`, `number` or `boolean`; [`BYTES`] for the one field of an answer that is a file.
-    pub kind: &'static str,
-    /// What it means.
-    pub meaning: &'static str,
+    /// Answers a call whose parameters were checked.
+    fn handle(self, call: Call) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
-/// The kind of the field that stands for an answer which is a file.
-pub const BYTES: &str = "bytes";
+/// What holds of an operation beside the types of its request and its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Says if it changes something.
+    pub effect: Effect,
+    /// What the caller must be allowed to touch.
+    pub resources: &'static [Resource],
+    /// Error codes of its own, beyond those of its parameters' rules and of every call.
+    pub refusals: &'static [&'static str],
+    /// Parameters of SMC that are not offered, with everything below their names, and the sentence that says so.
+    pub not_offered: &'static [(&'static str, &'static str)],
+}
 
-/// Whether an operation changes something. Those that do are audited.
+/// An answer in the making.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
+
+/// One field of an answer, for the reference.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// Its path, such as `SourceServers.SourceServer[].SourceId`.
+    pub path: String,
+    /// `string`, `integer`, `number` or `boolean`.
+    pub kind: &'static str,
+    /// What it means.
+    pub meaning: String,
+}
+
+/// What an operation does to the rows of its tenant. Those that change some are audited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It only reads.
@@ -135,73 +156,79 @@ impl Resource {
 }
 
 /// One operation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Operation {
     /// Its name, `Action` on the wire.
     pub name: &'static str,
     /// What it does, in a sentence.
-    pub summary: &'static str,
+    pub summary: String,
     /// Its parameters.
-    pub parameters: &'static [Parameter],
+    pub parameters: Vec<Parameter>,
+    /// The schemas of its request.
+    pub request: Schemas,
+    /// The schemas of its answer.
+    pub answer: Schemas,
     /// The fields of its answer beyond `RequestId`.
-    pub answer: &'static [Field],
+    pub fields: Vec<Field>,
     /// Error codes of its own, beyond those of its parameters' rules and of every call.
     pub refusals: &'static [&'static str],
-    /// Whether it changes something.
+    /// Says if it changes something.
     pub effect: Effect,
     /// What the caller must be allowed to touch.
     pub resources: &'static [Resource],
     /// Answers it.
-    pub handler: Handler,
+    pub handler: fn(Call, Arguments) -> Answering,
 }
 
 impl Operation {
+    /// The operation of a request.
+    pub fn of<O: Handle + 'static>() -> Self {
+        Self::new::<O>(O::TERMS, |call, arguments| {
+            Box::pin(async move {
+                let answer = arguments.into_request::<O>().handle(call).await?;
+                Ok(Answer::fields(&answer))
+            })
+        })
+    }
+
+    /// The operation of a request that `handler` answers, on these terms.
+    pub fn new<O: model::Operation>(
+        terms: Terms,
+        handler: fn(Call, Arguments) -> Answering,
+    ) -> Self {
+        let request = Schemas::of::<O>(Of::Request);
+        let answer = Schemas::of::<O::Answer>(Of::Answer);
+        Self {
+            name: O::ACTION,
+            summary: request.description().to_owned(),
+            parameters: Parameter::of(&request, terms.not_offered),
+            fields: answer.fields(),
+            request,
+            answer,
+            refusals: terms.refusals,
+            effect: terms.effect,
+            resources: terms.resources,
+            handler,
+        }
+    }
+
+    /// Returns true if it answers with the bytes of a file instead of fields.
+    pub fn answers_file(&self) -> bool {
+        self.fields.is_empty() && self.answer.is_binary()
+    }
+
     /// The operation of this name; names are case-sensitive.
     pub fn named(name: &str) -> Option<&'static Self> {
-        operations::ALL
+        operations::all()
             .iter()
-            .copied()
             .find(|operation| operation.name == name)
     }
-
-    /// Whether it answers with the bytes of a file instead of fields.
-    pub fn answers_file(&self) -> bool {
-        self.answer.iter().any(|field| field.kind == BYTES)
-    }
 }
 
-/// Describes a field, shortly.
-pub const fn field(path: &'static str, kind: &'static str, meaning: &'static str) -> Field {
-    Field {
-        path,
-        kind,
-        meaning,
-    }
-}
-
-/// `PageNumber` of every list.
-pub const PAGE_NUMBER: Parameter = Parameter::optional(
-    "PageNumber",
-    Rule::Integer(1, 4_294_967_295),
-    "The page, from 1; default 1.",
-);
-/// `PageSize` of every list.
-pub const PAGE_SIZE: Parameter = Parameter::optional(
-    "PageSize",
-    Rule::Integer(1, 50),
-    "Rows on a page; default 10.",
-);
-
-/// The page that the call asks for.
-pub fn page(arguments: &Arguments) -> store::Page {
-    let or = |name, default| {
-        arguments
-            .integer(name)
-            .and_then(|number| u32::try_from(number).ok())
-            .unwrap_or(default)
-    };
+/// The page that a call asks for.
+pub fn page(number: Option<u32>, size: Option<u32>) -> store::Page {
     store::Page {
-        number: or("PageNumber", 1),
-        size: or("PageSize", 10),
+        number: number.unwrap_or(1),
+        size: size.unwrap_or(10),
     }
 }

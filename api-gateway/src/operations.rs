@@ -17,35 +17,66 @@ mod workgroup;
 
 pub use access_token::{MOST_DAYS, MOST_USES, NewToken, TokenMade, create_token};
 
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use domain::Timestamp;
+use domain::name::Name;
+use smc::model::*;
+
+use crate::Refusal;
 use crate::operation::Operation;
 
 /// Every operation, in the order of the reference.
-pub const ALL: &[&Operation] = &[
-    &source::DESCRIBE,
-    &source::MODIFY,
-    &source::DELETE,
-    &create_job::CREATE,
-    &describe_jobs::DESCRIBE,
-    &modify_job::MODIFY,
-    &run_job::START,
-    &run_job::STOP,
-    &run_job::DELETE,
-    &increments::CUT_OVER,
-    &explain_job::EXPLAIN,
-    &workgroup::CREATE,
-    &workgroup::DESCRIBE,
-    &workgroup::MODIFY,
-    &workgroup::DELETE,
-    &workgroup::ASSOCIATE,
-    &workgroup::DISASSOCIATE,
-    &tag::TAG,
-    &tag::UNTAG,
-    &tag::LIST,
-    &access_token::CREATE,
-    &access_token::LIST,
-    &access_token::DISABLE,
-    &access_token::DELETE,
-    &image::DESCRIBE,
-    &image::DELETE,
-    &image::DOWNLOAD,
-];
+pub fn all() -> &'static [Operation] {
+    static ALL: LazyLock<Vec<Operation>> = LazyLock::new(|| {
+        vec![
+            Operation::of::<DescribeSourceServers>(),
+            Operation::of::<ModifySourceServerAttribute>(),
+            Operation::of::<DeleteSourceServer>(),
+            Operation::of::<CreateReplicationJob>(),
+            Operation::of::<DescribeReplicationJobs>(),
+            Operation::of::<ModifyReplicationJobAttribute>(),
+            Operation::of::<StartReplicationJob>(),
+            Operation::of::<StopReplicationJob>(),
+            Operation::of::<DeleteReplicationJob>(),
+            Operation::of::<CutOverReplicationJob>(),
+            Operation::of::<ExplainReplicationJob>(),
+            Operation::of::<CreateWorkgroup>(),
+            Operation::of::<DescribeWorkgroups>(),
+            Operation::of::<ModifyWorkgroupAttribute>(),
+            Operation::of::<DeleteWorkgroup>(),
+            Operation::of::<AssociateSourceServers>(),
+            Operation::of::<DisassociateSourceServers>(),
+            Operation::of::<TagResources>(),
+            Operation::of::<UntagResources>(),
+            Operation::of::<ListTagResources>(),
+            Operation::of::<CreateAccessToken>(),
+            Operation::of::<ListAccessTokens>(),
+            Operation::of::<DisableAccessToken>(),
+            Operation::of::<DeleteAccessToken>(),
+            Operation::of::<DescribeImages>(),
+            Operation::of::<DeleteImage>(),
+            image::download(),
+        ]
+    });
+    &ALL
+}
+
+/// The id that a call names. A text that is no id names nothing.
+fn id<I: FromStr>(text: &str, parameter: &str) -> Result<I, Refusal> {
+    text.parse().map_err(|_| Refusal::not_found(parameter))
+}
+
+/// A name that keeps the rule of its parameter.
+fn name(text: Option<&String>) -> Option<Name> {
+    text.map(|text| Name::parse(text).expect("the rule of the parameter is that of names"))
+}
+
+/// A time that keeps the rule of its parameter.
+fn time(text: Option<&String>) -> Option<Timestamp> {
+    text.map(|text| {
+        text.parse()
+            .expect("the rule of the parameter is that of times")
+    })
+}

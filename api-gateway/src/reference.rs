@@ -1,19 +1,21 @@
-//! `docs/api.md`, made from the table of operations.
+//! `docs/api.md`, made from the types of requests and answers.
 
 use std::fmt::Write as _;
 
 use crate::arguments::{Parameter, Rule};
-use crate::contract::{COMMON, CommonError};
+use crate::error_codes::{COMMON, CommonError};
 use crate::operation::{Effect, Operation};
 use crate::operations;
 
 const HEAD: &str = "\
 # The API
 
-<!-- Made from the table of operations in api-gateway/src/operations. UPDATE=1 cargo nextest run -p api-gateway reference writes it. -->
+<!-- Made from the types of requests and answers in crates/smc/src/model. UPDATE=1 cargo nextest run -p api-gateway reference writes it. -->
 
 SMC, version 2019-06-01: `http://<endpoint>/?Action=…&Version=2019-06-01&…`, GET or POST, parameters in the query or in a form body,
-signed V1 (HMAC-SHA1) or V3 (ACS3-HMAC-SHA256). Answers are JSON, or XML with `Format=XML`. Each has a `RequestId`, which is also in the
+signed V1 (HMAC-SHA1) or V3 (ACS3-HMAC-SHA256). Each operation can be called at `/` and its name as well, with its request as an object of
+JSON in the body, where `Tag.1.Key` is `{\"Tag\":[{\"Key\":…}]}`: that is what clients do which are generated from
+[`openapi.json`](openapi.json), or from `/openapi.json` of a gateway. Answers are JSON, or XML with `Format=XML`. Each has a `RequestId`, which is also in the
 header `x-acs-request-id` and in the gateway's log. Lists are wrapped twice: `{\"Images\":{\"Image\":[…]}}`. Times are UTC, `YYYY-MM-DDThh:mm:ssZ`.
 
 An error has an HTTP status of its own and the fields `Code`, `Message`, `RequestId`, `HostId`, `Recommend`. Unknown parameters are
@@ -27,27 +29,27 @@ ignored. An empty parameter counts as not given. Every operation can answer with
 
 /// The names of all operations.
 pub fn operation_names() -> impl Iterator<Item = &'static str> {
-    operations::ALL.iter().map(|operation| operation.name)
+    operations::all().iter().map(|operation| operation.name)
 }
 
 /// The parameters that name something by its id, behind the operations that have them; without what is not offered.
 pub fn ids() -> impl Iterator<Item = (&'static str, &'static str)> {
-    operations::ALL.iter().flat_map(|operation| {
+    operations::all().iter().flat_map(|operation| {
         operation
             .parameters
             .iter()
             .filter(|parameter| !matches!(parameter.rule, Rule::NotOffered(_) | Rule::Only(..)))
             .filter(|parameter| parameter.name.ends_with("Id") || parameter.name.ends_with("Id.N"))
-            .map(|parameter| (operation.name, parameter.name))
+            .map(|parameter| (operation.name, parameter.name.as_str()))
     })
 }
 
 /// The fields of all answers: path and type, as the reference has them.
 pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
-    operations::ALL
+    operations::all()
         .iter()
-        .flat_map(|operation| operation.answer)
-        .map(|field| (field.path, field.kind))
+        .flat_map(|operation| &operation.fields)
+        .map(|field| (field.path.as_str(), field.kind))
 }
 
 /// The page.
@@ -57,7 +59,7 @@ pub fn markdown() -> String {
         line(&mut page, format_args!("| {code} | {status} | {when} |"));
     }
     page.push_str("\n## Operations\n\n");
-    for operation in operations::ALL {
+    for operation in operations::all() {
         line(
             &mut page,
             format_args!(
@@ -67,7 +69,7 @@ pub fn markdown() -> String {
             ),
         );
     }
-    for operation in operations::ALL {
+    for operation in operations::all() {
         section(&mut page, operation);
     }
     page
@@ -99,7 +101,10 @@ fn section(page: &mut String, operation: &Operation) {
         );
     }
     if !refused.is_empty() {
-        let names: Vec<&str> = refused.iter().map(|parameter| parameter.name).collect();
+        let names: Vec<&str> = refused
+            .iter()
+            .map(|parameter| parameter.name.as_str())
+            .collect();
         line(
             page,
             format_args!(
@@ -115,12 +120,12 @@ fn section(page: &mut String, operation: &Operation) {
                 "\nIt answers with the bytes of a file; an error is one as of every call."
             ),
         );
-    } else if !operation.answer.is_empty() {
+    } else if !operation.fields.is_empty() {
         line(
             page,
             format_args!("\n| field of the answer | type | meaning |\n|---|---|---|"),
         );
-        for field in operation.answer {
+        for field in &operation.fields {
             line(
                 page,
                 format_args!("| {} | {} | {} |", field.path, field.kind, field.meaning),
@@ -162,7 +167,7 @@ fn section(page: &mut String, operation: &Operation) {
 }
 
 fn value(parameter: &Parameter) -> String {
-    let value = match parameter.rule {
+    let value = match &parameter.rule {
         Rule::Text(most) => format!("text, at most {most} characters"),
         Rule::Name => "name: 2–128 letters, digits, `:` `_` `-`, a letter first".to_owned(),
         Rule::SourceDescription => "text, at most 256 characters, may be empty, no URL".to_owned(),
@@ -172,7 +177,7 @@ fn value(parameter: &Parameter) -> String {
         Rule::Boolean => "`true` or `false`".to_owned(),
         Rule::Time => "time".to_owned(),
         Rule::OneOf(texts) => texts.join(", "),
-        Rule::OneOfAnyCase(texts) | Rule::ResourceType(texts) => {
+        Rule::OneOfAnyCase(texts) => {
             format!("{}, in any case", texts.join(", "))
         }
         Rule::ReplicationParameters => "JSON text".to_owned(),
@@ -204,11 +209,11 @@ mod tests {
 
     #[test]
     fn every_operation_is_named_once() {
-        let names: BTreeSet<&str> = operations::ALL
+        let names: BTreeSet<&str> = operations::all()
             .iter()
             .map(|operation| operation.name)
             .collect();
-        assert_eq!(names.len(), operations::ALL.len());
+        assert_eq!(names.len(), operations::all().len());
     }
 
     /// `UPDATE=1` writes the page.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use serde_json::Value;
+use smc::model::AccessDeniedDetail;
 use store::{ErrorKind, StoreError};
 
 /// A call that is not done, as its caller reads it.
@@ -19,8 +19,8 @@ pub struct Refusal {
     pub message: String,
     /// When the same call may be taken, if that is known.
     pub retry_after: Option<Duration>,
-    /// `AccessDeniedDetail`: which kind of policies did not allow the call, an object of texts.
-    pub access_denied: Option<Box<Value>>,
+    /// `AccessDeniedDetail`: which kind of policies did not allow the call.
+    pub access_denied: Option<Box<AccessDeniedDetail>>,
 }
 
 impl Refusal {
@@ -67,7 +67,7 @@ impl Refusal {
         .with_status(StatusCode::NOT_FOUND)
     }
 
-    /// No operation has this name, or the path is another than `/`.
+    /// No operation has this name, or the path is neither `/` nor the operation's.
     pub fn unknown_action() -> Self {
         Self::new(
             "InvalidAction.NotFound",
@@ -99,7 +99,7 @@ impl Refusal {
     }
 
     /// The caller's policies do not allow the call.
-    pub fn no_permission(message: String, detail: Value) -> Self {
+    pub fn no_permission(message: String, detail: AccessDeniedDetail) -> Self {
         Self {
             access_denied: Some(Box::new(detail)),
             ..Self::new("NoPermission", message)

@@ -1,4 +1,4 @@
-//! A call as it arrived: method, headers, and the parameters of query and form body together.
+//! A call as it arrived: method, headers, and the parameters of query and body together.
 
 use std::sync::Arc;
 
@@ -6,13 +6,19 @@ use axum::BoxError;
 use axum::body::HttpBody as Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
+use serde_json::{Map, Value};
 use smc::v3::{Authorization, MalformedAuthorization};
-use smc::{Pairs, v3};
+use smc::{Pairs, model, v3};
 
 use crate::Refusal;
 use crate::answer::Format;
 use crate::gateway::Limits;
+use crate::operation::Operation;
 use crate::origin::Origin;
+
+/// Kinds of bodies that carry parameters.
+const FORM: &str = "application/x-www-form-urlencoded";
+const JSON: &str = "application/json";
 
 /// A call as it arrived.
 #[derive(Debug)]
@@ -21,13 +27,13 @@ pub struct Incoming {
     pub origin: Origin,
     /// `GET` or `POST`.
     pub method: String,
-    /// Its path.
+    /// Its path: `/`, or that of one operation.
     pub path: String,
     /// Its headers.
     pub headers: Arc<HeaderMap>,
     /// The parameters of its query.
     pub query: Pairs,
-    /// All parameters: those of the query, then those of the form.
+    /// All parameters: those of the query, then those of the body.
     pub pairs: Pairs,
     /// Hexadecimal SHA-256 of its body.
     pub body_sha256: String,
@@ -41,7 +47,8 @@ impl Incoming {
     /// Reads a request to its end, within the limits. `format` becomes that of the answer as soon as it is known, so that a refusal has it too.
     ///
     /// # Errors
-    /// Another method than GET and POST, another path than `/`, a body that is too large or is cut off, text that is not UTF-8.
+    /// Another method than GET and POST, a path that is neither `/` nor an operation's, a body that is too large, is cut off, or claims to be JSON and
+    /// is no object, text that is not UTF-8.
     pub async fn read<B>(
         request: Request<B>,
         origin: Origin,
@@ -60,7 +67,11 @@ impl Incoming {
                 "This http method is not supported.",
             ));
         }
-        if head.uri.path() != "/" && !head.uri.path().is_empty() {
+        let path = match head.uri.path() {
+            "" => "/".to_owned(),
+            path => path.to_owned(),
+        };
+        if action_of(&path).is_some_and(|action| Operation::named(action).is_none()) {
             return Err(Refusal::unknown_action());
         }
         let query = query?;
@@ -74,12 +85,12 @@ impl Incoming {
                 ))
             })?
             .to_bytes();
-        let form = if is_form(&head.headers) {
-            parameters(&body, format)?
-        } else {
-            Pairs::new()
+        let of_body = match media_type(&head.headers) {
+            Some(FORM) => parameters(&body, format)?,
+            Some(JSON) if !body.is_empty() => fields(&body)?,
+            _ => Pairs::new(),
         };
-        let pairs: Pairs = query.iter().cloned().chain(form).collect();
+        let pairs: Pairs = query.iter().cloned().chain(of_body).collect();
         // Postgres' texts have none.
         if pairs
             .iter()
@@ -106,7 +117,7 @@ impl Incoming {
             origin,
             authorization,
             method: head.method.to_string(),
-            path: "/".to_owned(),
+            path,
             headers: Arc::new(head.headers),
             query,
             pairs,
@@ -126,6 +137,11 @@ impl Incoming {
             return Err(Refusal::invalid(name, "It is given twice."));
         }
         Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// The operation that the path names; `None` for `/`, at which every operation can be called.
+    pub fn action_of_path(&self) -> Option<&str> {
+        action_of(&self.path)
     }
 
     /// A header's text; empty is as good as none.
@@ -183,13 +199,28 @@ fn name_host(headers: &mut HeaderMap, uri: &Uri) {
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|kind| {
-            kind.trim()
-                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        })
+/// The operation that a path names.
+fn action_of(path: &str) -> Option<&str> {
+    path.strip_prefix('/').filter(|action| !action.is_empty())
+}
+
+/// The parameters of a request that is an object of JSON, in the flat form in which they are signed and checked.
+fn fields(body: &[u8]) -> Result<Pairs, Refusal> {
+    let request: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
+        Refusal::new(
+            "InvalidParameter",
+            "The specified parameter is not valid. The body must be an object of JSON, or a form.",
+        )
+    })?;
+    let mut pairs = Pairs::new();
+    model::flatten(String::new(), &Value::Object(request), &mut pairs);
+    Ok(pairs)
+}
+
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let kind = content_type.split(';').next()?.trim();
+    [FORM, JSON]
+        .into_iter()
+        .find(|known| kind.eq_ignore_ascii_case(known))
 }

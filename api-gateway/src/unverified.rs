@@ -9,7 +9,7 @@ use crate::answer::Format;
 use crate::arguments::Arguments;
 use crate::authentication::Claim;
 use crate::authorization;
-use crate::contract;
+use crate::error_codes;
 use crate::gateway::Limits;
 use crate::operation::Operation;
 use crate::operations;
@@ -25,7 +25,7 @@ const LIMITS: Limits = Limits {
 /// Reads a call: method and query in the first line, a header in each line up to an empty one, the body behind it.
 ///
 /// # Panics
-/// If what is read depends on the order of parameters, or is refused in a way that the contract does not have.
+/// If what is read depends on the order of parameters, or is refused with a code or text that the operation does not have.
 pub fn read(bytes: &[u8]) {
     let Some(request) = request(bytes) else {
         return;
@@ -46,18 +46,18 @@ pub fn read(bytes: &[u8]) {
         .as_deref()
         .ok()
         .and_then(Operation::named)
-        .unwrap_or(operations::ALL[bytes.len() % operations::ALL.len()]);
+        .unwrap_or(&operations::all()[bytes.len() % operations::all().len()]);
     authorization::every_touched_is_named(operation, &incoming.pairs);
     let reversed = incoming.pairs.iter().rev().cloned().collect();
-    let reversed = Arguments::parse(operation.parameters, &reversed);
-    match Arguments::parse(operation.parameters, &incoming.pairs) {
+    let reversed = Arguments::parse(&operation.parameters, &reversed);
+    match Arguments::parse(&operation.parameters, &incoming.pairs) {
         Ok(arguments) => {
             let reversed = reversed.expect("the order of parameters does not matter");
-            assert_eq!(arguments.digest(), reversed.digest(), "{}", operation.name);
+            assert_eq!(arguments, reversed, "{}", operation.name);
         }
         Err(refusal) => {
             assert!(reversed.is_err(), "{}: {refusal}", operation.name);
-            contract::check(operation, &Err(refusal));
+            error_codes::check(operation, &refusal);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use smc::model::CreateAccessToken;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -258,16 +259,12 @@ async fn enrol(
         let client = deployment
             .tenant(&name, config.jobs_of_tenant(number), config.running_limit)
             .await?;
-        let token = client
-            .call(
-                "CreateAccessToken",
-                &[("Name", "loadtest"), ("Count", "1000")],
-            )
-            .await?;
-        let code = token["AccessTokenCode"]
-            .as_str()
-            .context("the gateway gave no activation code")?
-            .to_owned();
+        let request = CreateAccessToken {
+            name: Some("loadtest".to_owned()),
+            count: Some(1000),
+            ..CreateAccessToken::default()
+        };
+        let code = client.call(&request).await?.answer.access_token_code;
         expected.running_limits.insert(name, config.running_limit);
         tenants.push((client, code));
     }

@@ -8,11 +8,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Subcommand;
-use serde_json::Value;
+use domain::printable;
 use service::ExitCode;
+use smc::model::{self, DeleteImage, DescribeImages};
 
 use crate::connection::Api;
-use crate::output::{self, bytes, fields, raw, table, text};
+use crate::output::{self, bytes, fields, table};
 use export::Export;
 use verify::Verify;
 
@@ -45,8 +46,6 @@ pub(crate) enum Image {
     },
 }
 
-const LIST: (&str, &str) = ("Images", "Image");
-
 impl Image {
     /// What needs neither gateway nor key; `None` if it needs them.
     pub(crate) async fn run_alone(&self) -> Option<anyhow::Result<ExitCode>> {
@@ -59,10 +58,8 @@ impl Image {
     pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
         match self {
             Self::List => {
-                let images = api.list("DescribeImages", LIST, &[]).await?;
-                api.show(&Value::from(images), |images| {
-                    list(images.as_array().map_or(&[], Vec::as_slice))
-                });
+                let images = api.list(DescribeImages::default()).await?;
+                api.show(&images, |images| list(images));
             }
             Self::Show { image } => {
                 let mut image = find(api, &image).await?;
@@ -72,27 +69,25 @@ impl Image {
             Self::Verify(verify) => verify.of_the_api(api).await?,
             Self::Export(export) => export.run(api).await?,
             Self::Delete { image } => {
-                let id = text(&find(api, &image).await?, "ImageId");
-                let answer = api
-                    .client
-                    .call("DeleteImage", &[("ImageId", id.as_str())])
-                    .await?;
-                api.show(&answer, |_| format!("Image {id} is being deleted.\n"));
+                let image_id = find(api, &image).await?.image_id;
+                let request = DeleteImage { image_id };
+                let done = api.client.call(&request).await?;
+                let id = printable(&request.image_id);
+                api.show(&done, |_| format!("Image {id} is being deleted.\n"));
             }
         }
         Ok(ExitCode::Ok)
     }
 }
 
-async fn find(api: &Api, image: &str) -> anyhow::Result<Value> {
-    let by = if image.parse::<domain::ImageId>().is_ok() {
-        "ImageId.1"
+async fn find(api: &Api, image: &str) -> anyhow::Result<model::Image> {
+    let mut request = DescribeImages::default();
+    if image.parse::<domain::ImageId>().is_ok() {
+        request.image_id = Some(vec![image.to_owned()]);
     } else {
-        "Name"
-    };
-    let found = api
-        .list("DescribeImages", LIST, &[(by.to_owned(), image.to_owned())])
-        .await?;
+        request.name = Some(image.to_owned());
+    }
+    let found = api.list(request).await?;
     match found.into_iter().next() {
         Some(found) => Ok(found),
         None => bail!("there is no image {image:?}: `wherry image list` shows all"),
@@ -100,23 +95,23 @@ async fn find(api: &Api, image: &str) -> anyhow::Result<Value> {
 }
 
 /// Makes the image's location a path where the image store is on this machine: the API tells tenants no paths of its hosts.
-fn locate(image: &mut Value, image_store: Option<&Path>) {
-    let id = text(image, "ImageId").parse::<domain::ImageId>();
+fn locate(image: &mut model::Image, image_store: Option<&Path>) {
+    let id = image.image_id.parse::<domain::ImageId>();
     let (Ok(id), Some(image_store)) = (id, image_store) else {
         return;
     };
     let folder = image_store.join(id.as_str());
     if folder.is_dir() {
-        image["Location"] = folder.display().to_string().into();
+        image.location = Some(folder.display().to_string());
     }
 }
 
 /// `image.json` of an image, which the API passes on as text.
-fn description(image: &Value) -> anyhow::Result<receiver::ImageDescription> {
-    serde_json::from_str(&raw(image, "Description")).with_context(|| {
+fn description(image: &model::Image) -> anyhow::Result<receiver::ImageDescription> {
+    serde_json::from_str(&image.description).with_context(|| {
         format!(
             "image {} is not whole yet, or of a later version",
-            text(image, "ImageId")
+            printable(&image.image_id)
         )
     })
 }
@@ -140,32 +135,37 @@ fn check_names(description: &receiver::ImageDescription) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(images: &[Value]) -> String {
+fn list(images: &[model::Image]) -> String {
     if images.is_empty() {
         return "No images yet. A job that finishes delivers one.\n".to_owned();
     }
     let rows: Vec<Vec<String>> = images
         .iter()
         .map(|image| {
-            ["ImageId", "Name", "State", "JobId", "CreationTime"]
-                .iter()
-                .map(|field| text(image, field))
-                .collect()
+            [
+                &image.image_id,
+                &image.name,
+                &image.state,
+                &image.job_id,
+                &image.creation_time,
+            ]
+            .map(Clone::clone)
+            .to_vec()
         })
         .collect();
     table(&["ID", "NAME", "STATE", "JOB", "CREATED"], &rows)
 }
 
-fn show(image: &Value) -> String {
+fn show(image: &model::Image) -> String {
     let sector = |bytes: Option<u32>| bytes.map(u64::from);
     let mut shown = fields(&[
-        ("Id", text(image, "ImageId")),
-        ("Name", text(image, "Name")),
-        ("State", text(image, "State")),
-        ("Job", text(image, "JobId")),
-        ("Source", text(image, "SourceId")),
-        ("Created", text(image, "CreationTime")),
-        ("Location", text(image, "Location")),
+        ("Id", image.image_id.clone()),
+        ("Name", image.name.clone()),
+        ("State", image.state.clone()),
+        ("Job", image.job_id.clone()),
+        ("Source", image.source_id.clone()),
+        ("Created", image.creation_time.clone()),
+        ("Location", image.location.clone().unwrap_or_default()),
     ]);
     if let Ok(description) = description(image) {
         let rows: Vec<Vec<String>> = description
@@ -219,9 +219,13 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         std::fs::create_dir(store.path().join("m-1")).unwrap();
         let located = |id: &str, store: Option<&Path>| {
-            let mut image = serde_json::json!({"ImageId": id, "Location": id});
+            let mut image = model::Image {
+                image_id: id.to_owned(),
+                location: Some(id.to_owned()),
+                ..model::Image::default()
+            };
             locate(&mut image, store);
-            text(&image, "Location")
+            image.location.unwrap_or_default()
         };
         let path = store.path().join("m-1").display().to_string();
         assert_eq!(located("m-1", Some(store.path())), path);

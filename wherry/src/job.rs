@@ -11,17 +11,21 @@ use domain::disk::Moment;
 use domain::parameters::ReplicationParameters;
 use domain::printable;
 use domain::status_info::StatusInfo;
-use serde_json::Value;
 use service::ExitCode;
+use smc::model::{
+    self, CreateReplicationJob, DataDiskSize, DeleteReplicationJob, DescribeReplicationJobs, Done,
+    ExplainReplicationJob, ExplainReplicationJobAnswer, Operation, ReplicationJob, SourceServer,
+    StartReplicationJob, StopReplicationJob,
+};
 
 use crate::connection::{Api, Output};
 use crate::failure::UsageError;
-use crate::output::{self, bytes, fields, raw, table, text};
+use crate::output::{self, bytes, fields, table};
 use crate::source;
 use tuning::Tuning;
 
 /// The smallest disk that the API takes, in GiB.
-const SMALLEST_GIB: u64 = 20;
+const SMALLEST_GIB: u32 = 20;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
@@ -80,10 +84,10 @@ pub(crate) struct Create {
     description: Option<String>,
     /// Size of the image's system disk in GiB. Without it, that of the source's, at least 20.
     #[arg(long, value_name = "GIB")]
-    system_disk_size: Option<u64>,
+    system_disk_size: Option<u32>,
     /// Size of a data disk of the image, as INDEX:GIB. Others get the size of the source's, at least 20.
     #[arg(long, value_name = "INDEX:GIB", value_parser = data_disk)]
-    data_disk: Vec<(u64, u64)>,
+    data_disk: Vec<(u16, u32)>,
     /// When the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
@@ -92,10 +96,10 @@ pub(crate) struct Create {
     valid_until: Option<String>,
     /// Deliver an image every so many hours, 1 to 168, until `wherry job cutover`. Each is a full copy.
     #[arg(long, value_name = "HOURS", requires = "keep")]
-    every: Option<u64>,
+    every: Option<i32>,
     /// Images that are kept, 1 to 10: when one more is delivered, the oldest is deleted.
     #[arg(long, value_name = "N", requires = "every")]
-    keep: Option<u64>,
+    keep: Option<i32>,
     #[command(flatten)]
     tuning: Tuning,
     /// Start it now.
@@ -103,41 +107,50 @@ pub(crate) struct Create {
     start: bool,
 }
 
-fn data_disk(text: &str) -> Result<(u64, u64), String> {
+fn data_disk(text: &str) -> Result<(u16, u32), String> {
     let pair = text
         .split_once(':')
         .and_then(|(index, gib)| Some((index.parse().ok()?, gib.parse().ok()?)));
     pair.ok_or_else(|| "give it as INDEX:GIB, such as 1:40".to_owned())
 }
 
-const LIST: (&str, &str) = ("ReplicationJobs", "ReplicationJob");
+/// Sizes of data disks as the API takes them; `None` for none.
+fn sizes(of: &[(u16, u32)]) -> Option<Vec<DataDiskSize>> {
+    let sizes = of.iter().map(|&(index, gib)| DataDiskSize {
+        index: Some(index),
+        size: Some(gib),
+    });
+    (!of.is_empty()).then(|| sizes.collect())
+}
 
 impl Job {
     pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create(create) => create.run(api).await?,
             Self::Modify(modify) => modify.run(api).await?,
-            Self::Start(named) => named.call(api, "StartReplicationJob", "started").await?,
+            Self::Start(named) => {
+                let id = named
+                    .call(api, "started", |job_id| StartReplicationJob { job_id })
+                    .await?;
+                warn(api, &id).await?;
+            }
             Self::Stop(named) => {
+                let done = "stopping; what was copied is kept";
                 named
-                    .call(
-                        api,
-                        "StopReplicationJob",
-                        "stopping; what was copied is kept",
-                    )
-                    .await?
+                    .call(api, done, |job_id| StopReplicationJob { job_id })
+                    .await?;
             }
             Self::Cutover(cut_over) => cut_over.run(api).await?,
             Self::Delete(named) => {
                 named
-                    .call(api, "DeleteReplicationJob", "being deleted")
-                    .await?
+                    .call(api, "being deleted", |job_id| DeleteReplicationJob {
+                        job_id,
+                    })
+                    .await?;
             }
             Self::List => {
-                let jobs = api.list("DescribeReplicationJobs", LIST, &[]).await?;
-                api.show(&Value::from(jobs), |jobs| {
-                    list(jobs.as_array().map_or(&[], Vec::as_slice))
-                });
+                let jobs = api.list(DescribeReplicationJobs::default()).await?;
+                api.show(&jobs, |jobs| list(jobs));
             }
             Self::Show(named) => {
                 let job = find(api, &named.job).await?;
@@ -145,12 +158,9 @@ impl Job {
             }
             Self::Watch(named) => return watch::watch(api, &named.job).await,
             Self::Explain(named) => {
-                let id = text(&find(api, &named.job).await?, "JobId");
-                let explained = api
-                    .client
-                    .call("ExplainReplicationJob", &[("JobId", id)])
-                    .await?;
-                api.show(&explained, explain);
+                let job_id = find(api, &named.job).await?.job_id;
+                let explained = api.client.call(&ExplainReplicationJob { job_id }).await?;
+                api.show(&explained, |explained| explain(explained));
             }
         }
         Ok(ExitCode::Ok)
@@ -158,19 +168,14 @@ impl Job {
 }
 
 /// The job with this id or name.
-async fn find(api: &Api, job: &str) -> anyhow::Result<Value> {
-    let by = if job.parse::<domain::JobId>().is_ok() {
-        "JobId.1"
+async fn find(api: &Api, job: &str) -> anyhow::Result<ReplicationJob> {
+    let mut request = DescribeReplicationJobs::default();
+    if job.parse::<domain::JobId>().is_ok() {
+        request.job_id = Some(vec![job.to_owned()]);
     } else {
-        "Name"
-    };
-    let found = api
-        .list(
-            "DescribeReplicationJobs",
-            LIST,
-            &[(by.to_owned(), job.to_owned())],
-        )
-        .await?;
+        request.name = Some(job.to_owned());
+    }
+    let found = api.list(request).await?;
     match found.into_iter().next() {
         Some(found) => Ok(found),
         None => bail!("there is no job {job:?}: `wherry job list` shows all"),
@@ -178,76 +183,62 @@ async fn find(api: &Api, job: &str) -> anyhow::Result<Value> {
 }
 
 impl Named {
-    async fn call(&self, api: &Api, action: &str, done: &str) -> anyhow::Result<()> {
-        let id = text(&find(api, &self.job).await?, "JobId");
-        let answer = api.client.call(action, &[("JobId", id.as_str())]).await?;
-        api.show(&answer, |_| format!("Job {id}: {done}.\n"));
-        if action == "StartReplicationJob" {
-            warn(api, &id).await?;
-        }
-        Ok(())
+    /// Does what `request` makes of the job's id, says that it is `done`, and gives the id.
+    async fn call<O: Operation<Answer = Done>>(
+        &self,
+        api: &Api,
+        done: &str,
+        request: impl FnOnce(String) -> O,
+    ) -> anyhow::Result<String> {
+        let id = find(api, &self.job).await?.job_id;
+        let answer = api.client.call(&request(id.clone())).await?;
+        api.show(&answer, |_| format!("Job {}: {done}.\n", printable(&id)));
+        Ok(id)
     }
 }
 
 impl Create {
     async fn run(self, api: &Api) -> anyhow::Result<()> {
         let source = source::find(api, &self.source).await?;
-        let mut parameters = vec![
-            ("SourceId".to_owned(), text(&source, "SourceId")),
-            (
-                "SystemDiskSize".to_owned(),
-                self.system_disk_gib(&source).to_string(),
-            ),
-        ];
-        for (number, (index, gib)) in self.data_disks(&source)?.into_iter().enumerate() {
-            parameters.push((format!("DataDisk.{}.Index", number + 1), index.to_string()));
-            parameters.push((format!("DataDisk.{}.Size", number + 1), gib.to_string()));
-        }
-        let optional = [
-            ("Name", self.name.clone()),
-            ("ImageName", self.image_name.clone()),
-            ("Description", self.description.clone()),
-            ("ScheduledStartTime", self.at.clone()),
-            ("ValidTime", self.valid_until.clone()),
-            ("RunOnce", self.every.map(|_| "false".to_owned())),
-            ("Frequency", self.every.map(|hours| hours.to_string())),
-            (
-                "MaxNumberOfImageToKeep",
-                self.keep.map(|keep| keep.to_string()),
-            ),
-            ("ReplicationParameters", self.parameters()),
-        ];
-        for (name, value) in optional {
-            parameters.extend(value.map(|value| (name.to_owned(), value)));
-        }
-        let answer = api.client.call("CreateReplicationJob", &parameters).await?;
-        let id = text(&answer, "JobId");
+        let request = CreateReplicationJob {
+            system_disk_size: Some(self.system_disk_gib(&source)),
+            data_disk: sizes(&self.data_disks(&source)?),
+            source_id: source.source_id,
+            name: self.name.clone(),
+            image_name: self.image_name.clone(),
+            description: self.description.clone(),
+            scheduled_start_time: self.at.clone(),
+            valid_time: self.valid_until.clone(),
+            run_once: self.every.map(|_| false),
+            frequency: self.every,
+            max_number_of_image_to_keep: self.keep,
+            replication_parameters: self.parameters(),
+            ..CreateReplicationJob::default()
+        };
+        let made = api.client.call(&request).await?;
+        let job_id = made.job_id.clone();
         if self.start {
-            api.client
-                .call("StartReplicationJob", &[("JobId", id.as_str())])
-                .await?;
+            api.client.call(&StartReplicationJob { job_id }).await?;
         }
-        api.show(&answer, |_| match (self.start, &self.at) {
+        let id = printable(&made.job_id);
+        api.show(&made, |_| match (self.start, &self.at) {
             (true, _) => format!("Job {id} is started. Watch it: wherry job watch {id}\n"),
             (false, Some(at)) => format!("Job {id} starts at {at}.\n"),
             (false, None) => format!("Job {id} is created. Start it: wherry job start {id}\n"),
         });
-        warn(api, &id).await
+        warn(api, &made.job_id).await
     }
 
-    fn system_disk_gib(&self, source: &Value) -> u64 {
-        let of_source = source["SystemDiskSize"].as_u64().unwrap_or(0);
-        self.system_disk_size.unwrap_or(of_source.max(SMALLEST_GIB))
+    fn system_disk_gib(&self, source: &SourceServer) -> u32 {
+        let of_source = source.system_disk_size.unwrap_or(0);
+        self.system_disk_size
+            .unwrap_or_else(|| target_gib(of_source))
     }
 
     /// Every data disk of the source, with the size that was asked for or its own.
-    fn data_disks(&self, source: &Value) -> anyhow::Result<Vec<(u64, u64)>> {
-        let of_source: Vec<(u64, u64)> = source["DataDisks"]["DataDisk"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|disk| Some((disk["Index"].as_u64()?, disk["Size"].as_u64()?)))
-            .collect();
+    fn data_disks(&self, source: &SourceServer) -> anyhow::Result<Vec<(u16, u32)>> {
+        let of_source = source.data_disks.iter().map(|disk| (disk.index, disk.size));
+        let of_source: Vec<(u16, u64)> = of_source.collect();
         for (index, _) in &self.data_disk {
             if !of_source.iter().any(|(known, _)| known == index) {
                 return Err(
@@ -255,7 +246,7 @@ impl Create {
                 );
             }
         }
-        let asked = |index: u64| {
+        let asked = |index: u16| {
             self.data_disk
                 .iter()
                 .find(|(asked, _)| *asked == index)
@@ -263,7 +254,7 @@ impl Create {
         };
         Ok(of_source
             .into_iter()
-            .map(|(index, gib)| (index, asked(index).unwrap_or(gib.max(SMALLEST_GIB))))
+            .map(|(index, gib)| (index, asked(index).unwrap_or_else(|| target_gib(gib))))
             .collect())
     }
 
@@ -272,17 +263,28 @@ impl Create {
     }
 }
 
+/// The size of a disk in the image, when none was asked for.
+fn target_gib(source_gib: u64) -> u32 {
+    u32::try_from(source_gib)
+        .unwrap_or(u32::MAX)
+        .max(SMALLEST_GIB)
+}
+
 /// Status, and within Running the part of the run.
-fn status(job: &Value) -> String {
-    match text(job, "BusinessStatus") {
-        part if part.is_empty() => text(job, "Status"),
-        part => format!("{}/{part}", text(job, "Status")),
+fn status(job: &ReplicationJob) -> String {
+    match job.business_status.as_deref().unwrap_or_default() {
+        "" => job.status.clone(),
+        part => format!("{}/{part}", job.status),
     }
 }
 
-fn info(job: &Value) -> StatusInfo {
+fn info(job: &ReplicationJob) -> StatusInfo {
     // What a later version adds is no reason to show nothing.
-    StatusInfo::from_json(&raw(job, "StatusInfo")).unwrap_or_default()
+    StatusInfo::from_json(job.status_info.as_deref().unwrap_or_default()).unwrap_or_default()
+}
+
+fn progress(job: &ReplicationJob) -> String {
+    format!("{:?} %", job.progress)
 }
 
 /// What carries the disks, and why.
@@ -341,7 +343,7 @@ async fn warn(api: &Api, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(jobs: &[Value]) -> String {
+fn list(jobs: &[ReplicationJob]) -> String {
     if jobs.is_empty() {
         return "No jobs yet. `wherry job create --source NAME` makes one.\n".to_owned();
     }
@@ -349,13 +351,13 @@ fn list(jobs: &[Value]) -> String {
         .iter()
         .map(|job| {
             vec![
-                text(job, "JobId"),
-                text(job, "Name"),
+                job.job_id.clone(),
+                job.name.clone(),
                 status(job),
-                format!("{} %", text(job, "Progress")),
-                text(job, "SourceId"),
-                text(job, "ImageId"),
-                text(job, "ErrorCode"),
+                progress(job),
+                job.source_id.clone(),
+                job.image_id.clone().unwrap_or_default(),
+                job.error_code.clone(),
             ]
         })
         .collect();
@@ -367,18 +369,18 @@ fn list(jobs: &[Value]) -> String {
     )
 }
 
-fn show(job: &Value) -> String {
+fn show(job: &ReplicationJob) -> String {
     let info = info(job);
     let copied = match (info.bytes_durable, info.bytes_total) {
         (Some(durable), Some(total)) => format!("{} of {}", bytes(durable), bytes(total)),
         _ => String::new(),
     };
     fields(&[
-        ("Id", text(job, "JobId")),
-        ("Name", text(job, "Name")),
-        ("Description", text(job, "Description")),
+        ("Id", job.job_id.clone()),
+        ("Name", job.name.clone()),
+        ("Description", job.description.clone()),
         ("Status", status(job)),
-        ("Progress", format!("{} %", text(job, "Progress"))),
+        ("Progress", progress(job)),
         ("Doing", info.doing.clone().unwrap_or_default()),
         ("Copied", copied),
         (
@@ -390,47 +392,46 @@ fn show(job: &Value) -> String {
         ("Unread", unread(&info)),
         ("Consistency", consistency(&info)),
         ("Warning", info.warnings.join(" ")),
-        ("Error", text(job, "ErrorCode")),
+        ("Error", job.error_code.clone()),
         ("What happened", info.error_msg.clone().unwrap_or_default()),
-        ("Source", text(job, "SourceId")),
-        ("Image", text(job, "ImageId")),
-        ("Image name", text(job, "ImageName")),
-        ("Created", text(job, "CreationTime")),
-        ("Starts at", text(job, "ScheduledStartTime")),
-        ("Started", text(job, "StartTime")),
-        ("Ended", text(job, "EndTime")),
-        ("Valid until", text(job, "ValidTime")),
+        ("Source", job.source_id.clone()),
+        ("Image", job.image_id.clone().unwrap_or_default()),
+        ("Image name", job.image_name.clone()),
+        ("Created", job.creation_time.clone()),
+        (
+            "Starts at",
+            job.scheduled_start_time.clone().unwrap_or_default(),
+        ),
+        ("Started", job.start_time.clone().unwrap_or_default()),
+        ("Ended", job.end_time.clone().unwrap_or_default()),
+        ("Valid until", job.valid_time.clone()),
         ("Repeats", runs::repeats(job)),
     ]) + &runs::list(job)
 }
 
-fn explain(explained: &Value) -> String {
+fn explain(explained: &ExplainReplicationJobAnswer) -> String {
     let mut lines = format!(
         "Now:  {}\nNext: {}\n",
-        text(explained, "Now"),
-        text(explained, "Next")
+        printable(&explained.now),
+        printable(&explained.next)
     );
-    for reason in explained["Reasons"]["Reason"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        lines.push_str(&format!(
-            "  - {}\n",
-            printable(reason.as_str().unwrap_or_default())
-        ));
+    for reason in explained.reasons.iter() {
+        lines.push_str(&format!("  - {}\n", printable(reason)));
     }
-    let events: Vec<Vec<String>> = explained["Events"]["Event"]
-        .as_array()
-        .into_iter()
-        .flatten()
+    let events: Vec<Vec<String>> = explained
+        .events
+        .iter()
         .map(|event| {
-            [
-                "Time", "Event", "From", "To", "Run", "Epoch", "Actor", "Detail",
+            vec![
+                event.time.clone(),
+                event.event.clone(),
+                event.from.clone(),
+                event.to.clone(),
+                event.run.to_string(),
+                event.epoch.to_string(),
+                event.actor.clone(),
+                event.detail.clone(),
             ]
-            .iter()
-            .map(|field| text(event, field))
-            .collect()
         })
         .collect();
     if !events.is_empty() {
@@ -446,9 +447,9 @@ fn explain(explained: &Value) -> String {
 }
 
 /// The answer as JSON, or nothing for people.
-fn print_json(api: &Api, job: &Value) {
+fn print_json(api: &Api, job: &ReplicationJob) {
     if api.output == Output::Json {
-        output::json(job);
+        output::json(model::to_json(job));
     }
 }
 
@@ -456,11 +457,11 @@ fn print_json(api: &Api, job: &Value) {
 mod tests {
     use domain::disk::DiskIndex;
     use domain::status_info::CopiedFreeSpace;
-    use serde_json::json;
+    use smc::model::{JobEvent, SourceDataDisk};
 
     use super::*;
 
-    fn running() -> Value {
+    fn running() -> ReplicationJob {
         let info = StatusInfo {
             doing: Some("copying disks".to_owned()),
             bytes_durable: Some(3 << 30),
@@ -472,10 +473,16 @@ mod tests {
             }],
             ..StatusInfo::default()
         };
-        json!({
-            "JobId": "j-1", "Name": "web", "Status": "Running", "BusinessStatus": "Syncing", "Progress": 6.7,
-            "SourceId": "s-1", "ImageId": "", "ErrorCode": "", "StatusInfo": info.to_json(),
-        })
+        ReplicationJob {
+            job_id: "j-1".to_owned(),
+            name: "web".to_owned(),
+            status: "Running".to_owned(),
+            business_status: Some("Syncing".to_owned()),
+            progress: 6.7,
+            source_id: "s-1".to_owned(),
+            status_info: Some(info.to_json()),
+            ..ReplicationJob::default()
+        }
     }
 
     #[test]
@@ -510,7 +517,7 @@ mod tests {
     #[test]
     fn what_the_source_could_not_read_is_shown() {
         let mut job = running();
-        job["StatusInfo"] = json!(r#"{"unreadable_ranges":2,"unreadable_bytes":1024}"#);
+        job.status_info = Some(r#"{"unreadable_ranges":2,"unreadable_bytes":1024}"#.to_owned());
         let shown = show(&job);
         let says = "that the source can't read, in 2 ranges; the copy has zeros there";
         assert!(shown.contains("Unread") && shown.contains(says), "{shown}");
@@ -524,7 +531,7 @@ mod tests {
             warnings: vec!["The disk /dev/vda is used for writing.".to_owned()],
             ..StatusInfo::default()
         };
-        job["StatusInfo"] = json!(status.to_json());
+        job.status_info = Some(status.to_json());
         let shown = show(&job);
         for says in ["not one moment in time", "/dev/vda is used for writing"] {
             assert!(shown.contains(says), "{says}\n{shown}");
@@ -533,14 +540,23 @@ mod tests {
 
     #[test]
     fn an_explanation_has_sentences_and_the_history() {
-        let explained = json!({
-            "Now": "It waits for a slot.", "Next": "It starts when another job ends.",
-            "Reasons": { "Reason": ["All 2 slots are taken."] },
-            "Events": { "Event": [{
-                "Time": "2026-01-01T00:00:00Z", "Event": "start", "From": "ready", "To": "preparing", "Run": 1, "Epoch": 0,
-                "Actor": "api", "Detail": "",
-            }] },
-        });
+        let event = JobEvent {
+            time: "2026-01-01T00:00:00Z".to_owned(),
+            event: "start".to_owned(),
+            from: "ready".to_owned(),
+            to: "preparing".to_owned(),
+            run: 1,
+            epoch: 0,
+            actor: "api".to_owned(),
+            detail: String::new(),
+        };
+        let explained = ExplainReplicationJobAnswer {
+            now: "It waits for a slot.".to_owned(),
+            next: "It starts when another job ends.".to_owned(),
+            reasons: ["All 2 slots are taken.".to_owned()].into_iter().collect(),
+            events: [event].into_iter().collect(),
+            ..ExplainReplicationJobAnswer::default()
+        };
         let shown = explain(&explained);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(
@@ -559,10 +575,16 @@ mod tests {
 
     #[test]
     fn disks_take_the_size_of_the_sources_unless_another_is_asked_for() {
-        let source = json!({
-            "SystemDiskSize": 8,
-            "DataDisks": { "DataDisk": [{ "Index": 1, "Size": 100 }, { "Index": 2, "Size": 5 }] },
-        });
+        let disk = |index, size| SourceDataDisk {
+            index,
+            size,
+            ..SourceDataDisk::default()
+        };
+        let source = SourceServer {
+            system_disk_size: Some(8),
+            data_disks: [disk(1, 100), disk(2, 5)].into_iter().collect(),
+            ..SourceServer::default()
+        };
         #[derive(clap::Parser)]
         struct Only {
             #[command(flatten)]

@@ -6,12 +6,14 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use domain::printable;
+use serde::Serialize;
 use serde_json::Value;
+use smc::model::{self, Paged};
 
 use crate::connection::{Api, Output};
 
 /// Calls that list ask for so many at once: the most that the API gives.
-const PAGE_SIZE: usize = 50;
+const PAGE_SIZE: u32 = 50;
 
 /// Prints one line.
 #[expect(clippy::print_stdout, reason = "the place that prints")]
@@ -139,13 +141,8 @@ pub(crate) fn duration(time: Duration) -> String {
 
 /// A field as one printable line; empty if it is not there.
 pub(crate) fn text(value: &Value, field: &str) -> String {
-    printable(&raw(value, field)).into_owned()
-}
-
-/// A field as the server sent it, for a program; empty if it is not there.
-pub(crate) fn raw(value: &Value, field: &str) -> String {
     match &value[field] {
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text).into_owned(),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -153,37 +150,26 @@ pub(crate) fn raw(value: &Value, field: &str) -> String {
 
 impl Api {
     /// Prints `answer` as JSON, or what `render` makes of it.
-    pub(crate) fn show(&self, answer: &Value, render: impl FnOnce(&Value) -> String) {
+    pub(crate) fn show<A: Serialize>(&self, answer: &A, render: impl FnOnce(&A) -> String) {
         match self.output {
-            Output::Json => json(format_args!("{answer:#}")),
+            Output::Json => json(format_args!("{:#}", model::to_json(answer))),
             Output::Table => lines(&render(answer)),
         }
     }
 
-    /// Every item of a list operation, over all pages.
-    pub(crate) async fn list(
-        &self,
-        action: &str,
-        (wrapper, item): (&str, &str),
-        filter: &[(String, String)],
-    ) -> anyhow::Result<Vec<Value>> {
-        let mut items: Vec<Value> = Vec::new();
-        loop {
-            let page = items.len() / PAGE_SIZE + 1;
-            let mut parameters = filter.to_vec();
-            parameters.push(("PageNumber".to_owned(), page.to_string()));
-            parameters.push(("PageSize".to_owned(), PAGE_SIZE.to_string()));
-            let answer = self.client.call(action, &parameters).await?;
-            let found = answer[wrapper][item]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let is_last = found.len() < PAGE_SIZE;
-            items.extend(found);
+    /// Every row of a list, over all pages.
+    pub(crate) async fn list<O: Paged>(&self, mut request: O) -> anyhow::Result<Vec<O::Row>> {
+        let mut rows = Vec::new();
+        for page in 1.. {
+            request.set_page(page, PAGE_SIZE);
+            let found = O::rows(self.client.call(&request).await?.answer);
+            let is_last = found.len() < PAGE_SIZE as usize;
+            rows.extend(found);
             if is_last {
-                return Ok(items);
+                break;
             }
         }
+        Ok(rows)
     }
 }
 

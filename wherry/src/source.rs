@@ -2,11 +2,12 @@
 
 use anyhow::bail;
 use clap::Subcommand;
-use serde_json::Value;
+use domain::printable;
 use service::ExitCode;
+use smc::model::{CreateAccessToken, DescribeSourceServers, SourceServer};
 
 use crate::connection::Api;
-use crate::output::{self, fields, table, text};
+use crate::output::{self, fields, table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Source {
@@ -20,11 +21,11 @@ pub(crate) enum Source {
     /// Makes an activation code, with which agents register as sources of this account. This is the only time at which it is shown.
     ActivationCode {
         /// How many agents may register with it.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        count: u32,
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=1000))]
+        count: i32,
         /// How many days it is valid.
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=90))]
-        days: u32,
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=90))]
+        days: i32,
     },
 }
 
@@ -32,49 +33,45 @@ impl Source {
     pub(crate) async fn run(self, api: &Api) -> anyhow::Result<ExitCode> {
         match self {
             Self::List => {
-                let sources = api.list("DescribeSourceServers", LIST, &[]).await?;
-                api.show(&Value::from(sources), |sources| {
-                    list(sources.as_array().map_or(&[], Vec::as_slice))
-                });
+                let sources = api.list(DescribeSourceServers::default()).await?;
+                api.show(&sources, |sources| list(sources));
             }
             Self::Show { source } => {
                 let found = find(api, &source).await?;
                 api.show(&found, show);
             }
             Self::ActivationCode { count, days } => {
-                let parameters = [("Count", count), ("TimeToLiveInDays", days)]
-                    .map(|(name, value)| (name, value.to_string()));
-                let answer = api.client.call("CreateAccessToken", &parameters).await?;
-                api.show(&answer, |answer| text(answer, "AccessTokenCode") + "\n");
+                let request = CreateAccessToken {
+                    count: Some(count),
+                    time_to_live_in_days: Some(days),
+                    ..CreateAccessToken::default()
+                };
+                let made = api.client.call(&request).await?;
+                api.show(&made, |made| {
+                    format!("{}\n", printable(&made.access_token_code))
+                });
             }
         }
         Ok(ExitCode::Ok)
     }
 }
 
-const LIST: (&str, &str) = ("SourceServers", "SourceServer");
-
 /// The source with this id or name.
-pub(crate) async fn find(api: &Api, source: &str) -> anyhow::Result<Value> {
-    let by = if source.parse::<domain::SourceId>().is_ok() {
-        "SourceId.1"
+pub(crate) async fn find(api: &Api, source: &str) -> anyhow::Result<SourceServer> {
+    let mut request = DescribeSourceServers::default();
+    if source.parse::<domain::SourceId>().is_ok() {
+        request.source_id = Some(vec![source.to_owned()]);
     } else {
-        "Name"
-    };
-    let found = api
-        .list(
-            "DescribeSourceServers",
-            LIST,
-            &[(by.to_owned(), source.to_owned())],
-        )
-        .await?;
+        request.name = Some(source.to_owned());
+    }
+    let found = api.list(request).await?;
     match found.into_iter().next() {
         Some(found) => Ok(found),
         None => bail!("there is no source {source:?}: `wherry source list` shows all"),
     }
 }
 
-fn list(sources: &[Value]) -> String {
+fn list(sources: &[SourceServer]) -> String {
     if sources.is_empty() {
         return "No sources yet. Run `wherry agent` on the server that is to be migrated.\n"
             .to_owned();
@@ -83,12 +80,12 @@ fn list(sources: &[Value]) -> String {
         .iter()
         .map(|source| {
             vec![
-                text(source, "SourceId"),
-                text(source, "Name"),
-                text(source, "State"),
-                text(source, "Platform"),
+                source.source_id.clone(),
+                source.name.clone(),
+                source.state.clone(),
+                source.platform.clone(),
                 disks(source),
-                text(source, "JobId"),
+                source.job_id.clone().unwrap_or_default(),
             ]
         })
         .collect();
@@ -98,61 +95,53 @@ fn list(sources: &[Value]) -> String {
     )
 }
 
-fn disks(source: &Value) -> String {
-    let data = source["DataDisks"]["DataDisk"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let sizes: Vec<String> = std::iter::once(text(source, "SystemDiskSize"))
-        .chain(data.iter().map(|disk| text(disk, "Size")))
+fn disks(source: &SourceServer) -> String {
+    let data = source.data_disks.iter().map(|disk| disk.size.to_string());
+    let system = source.system_disk_size.map(|size| size.to_string());
+    let sizes: Vec<String> = std::iter::once(system.unwrap_or_default())
+        .chain(data)
         .collect();
     sizes.join(" + ")
 }
 
 /// The disks of a source with their sectors, which an image must have as well for the server to start from it.
-fn disk_table(source: &Value) -> String {
-    let disks = &source["Disks"];
-    let data = disks["Data"]["Data"].as_array();
-    let rows: Vec<Vec<String>> = std::iter::once(&disks["System"])
-        .filter(|system| system.is_object())
-        .chain(data.into_iter().flatten())
+fn disk_table(source: &SourceServer) -> String {
+    let disks = &source.disks;
+    let rows: Vec<Vec<String>> = disks
+        .system
+        .iter()
+        .chain(disks.data.iter())
         .map(|disk| {
-            let sectors = (
-                disk["LogicalSectorBytes"].as_u64(),
-                disk["PhysicalSectorBytes"].as_u64(),
-            );
+            let sectors = [disk.logical_sector_bytes, disk.physical_sector_bytes];
+            let [logical, physical] = sectors.map(|bytes| bytes.map(u64::from));
             vec![
-                text(disk, "Path"),
-                text(disk, "Size"),
-                output::sectors(sectors.0, sectors.1),
-                text(disk, "PartitionTable"),
+                disk.path.clone(),
+                disk.size.to_string(),
+                output::sectors(logical, physical),
+                disk.partition_table.clone().unwrap_or_default(),
             ]
         })
         .collect();
     table(&["DISK", "SIZE (GiB)", "SECTORS", "PARTITION TABLE"], &rows)
 }
 
-fn show(source: &Value) -> String {
+fn show(source: &SourceServer) -> String {
     let mut shown = fields(&[
-        ("Id", text(source, "SourceId")),
-        ("Name", text(source, "Name")),
-        ("Description", text(source, "Description")),
-        ("State", text(source, "State")),
-        ("Error", text(source, "ErrorCode")),
-        ("Status", text(source, "StatusInfo")),
+        ("Id", source.source_id.clone()),
+        ("Name", source.name.clone()),
+        ("Description", source.description.clone()),
+        ("State", source.state.clone()),
+        ("Error", source.error_code.clone()),
+        ("Status", source.status_info.clone().unwrap_or_default()),
         (
             "Platform",
-            format!(
-                "{} {}",
-                text(source, "Platform"),
-                text(source, "Architecture")
-            ),
+            format!("{} {}", source.platform, source.architecture),
         ),
-        ("Agent", text(source, "AgentVersion")),
+        ("Agent", source.agent_version.clone()),
         ("Disks (GiB)", disks(source)),
-        ("Latest job", text(source, "JobId")),
-        ("Created", text(source, "CreationTime")),
-        ("System", text(source, "SystemInfo")),
+        ("Latest job", source.job_id.clone().unwrap_or_default()),
+        ("Created", source.creation_time.clone()),
+        ("System", source.system_info.clone()),
     ]);
     shown.push('\n');
     shown.push_str(&disk_table(source));
@@ -161,16 +150,32 @@ fn show(source: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use smc::model::{SourceDisks, SourceWholeDisk};
 
     use super::*;
 
     #[test]
     fn the_disks_of_a_source_are_shown_with_sectors_and_table() {
-        let source = json!({ "Disks": {
-            "System": { "Path": "/dev/sda", "Size": 20, "LogicalSectorBytes": 512, "PhysicalSectorBytes": 4096, "PartitionTable": "gpt" },
-            "Data": { "Data": [{ "Path": "/srv/b.raw", "Size": 1 }] },
-        }});
+        let system = SourceWholeDisk {
+            path: "/dev/sda".to_owned(),
+            size: 20,
+            logical_sector_bytes: Some(512),
+            physical_sector_bytes: Some(4096),
+            partition_table: Some("gpt".to_owned()),
+            ..SourceWholeDisk::default()
+        };
+        let data = SourceWholeDisk {
+            path: "/srv/b.raw".to_owned(),
+            size: 1,
+            ..SourceWholeDisk::default()
+        };
+        let source = SourceServer {
+            disks: SourceDisks {
+                system: Some(system),
+                data: [data].into_iter().collect(),
+            },
+            ..SourceServer::default()
+        };
         let shown = disk_table(&source);
         let rows: Vec<Vec<&str>> = shown
             .lines()

@@ -56,11 +56,11 @@ async fn prepared(
 async fn fails(job: &Job, shell: &Shell, code: &str, parts: &[&str]) -> anyhow::Result<()> {
     let failed = wait::some(PATIENCE, "the job fails", async || {
         let shown = job.describe().await?;
-        ensure!(shown["Status"] != "Finished", "it finished: {shown:#}");
-        Ok((shown["Status"] == "InError").then_some(shown))
+        ensure!(shown.status != "Finished", "it finished: {shown:#?}");
+        Ok((shown.status == "InError").then_some(shown))
     })
     .await?;
-    ensure!(failed["ErrorCode"] == code, "not {code}: {failed:#}");
+    ensure!(failed.error_code == code, "not {code}: {failed:#?}");
     let info = job.status_info().await?;
     ensure!(info.error_code.as_deref() == Some(code), "{info:?}");
     has(&info.error_msg.unwrap_or_default(), parts)?;
@@ -266,7 +266,7 @@ async fn the_end_of_a_disk_cannot_be_read() -> anyhow::Result<()> {
         (info.unreadable_ranges, info.unreadable_bytes) == (Some(1), Some(131_072)),
         "{info:?}"
     );
-    let image = done["ImageId"].as_str().context("an image")?;
+    let image = done.image_id.context("an image")?;
     let mut delivered = vec![1; content.len()];
     File::open(cluster.images().join(image).join("disk-0.raw"))?.read_exact(&mut delivered)?;
     let (good, lost) = delivered.split_at(usize::try_from(GOOD)?);
@@ -321,10 +321,10 @@ async fn a_disk_is_written_all_the_time() -> anyhow::Result<()> {
     let done = job.wait_for(PATIENCE, &["Finished"]).await?;
     writer.ends();
     let words = ["not one moment in time"];
-    let image = done["ImageId"].as_str().context("an image")?;
-    let description = cluster.images().join(image).join("image.json");
+    let image = done.image_id.context("an image")?;
+    let description = cluster.images().join(&image).join("image.json");
     has(&std::fs::read_to_string(description)?, &words)?;
-    has(&done["StatusInfo"].to_string(), &words)?;
+    has(&done.status_info.unwrap_or_default(), &words)?;
     for line in ["job show failing", "job explain failing"] {
         has(&unfolded(&shell.says(line)?), &words)?;
     }
@@ -374,7 +374,7 @@ async fn a_target_is_smaller_than_its_disk() -> anyhow::Result<()> {
     disk.set_len((20 << 30) + 512)?;
     source.agent.restart()?;
     wait::until(PATIENCE, "the new size is known", async || {
-        Ok(source.describe().await?["SystemDiskSize"] == 21)
+        Ok(source.describe().await?.system_disk_size == Some(21))
     })
     .await?;
     usable(&source).await?;
@@ -400,14 +400,16 @@ async fn a_target_is_smaller_than_its_disk() -> anyhow::Result<()> {
 
 /// The agent is there and has nothing to complain of. A source whose job has failed is still that job's.
 async fn usable(source: &Source) -> anyhow::Result<()> {
-    let mut last = Value::Null;
+    let mut last = None;
     wait::until(PATIENCE, "the source can be used", async || {
-        last = source.describe().await?;
-        let is_there = last["State"] == "Available" || last["State"] == "InUse";
-        Ok(is_there && last["ErrorCode"] == "")
+        let shown = source.describe().await?;
+        let is_there = shown.state == "Available" || shown.state == "InUse";
+        let is_usable = is_there && shown.error_code.is_empty();
+        last = Some(shown);
+        Ok(is_usable)
     })
     .await
-    .with_context(|| format!("last seen: {last:#}"))
+    .with_context(|| format!("last seen: {last:#?}"))
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use smc::model::{CutOverReplicationJob, DescribeImages, DescribeSourceServers, SourceState};
 use testkit::cluster::{Cluster, ClusterConfig, JobOptions};
 use testkit::wait;
 
@@ -46,46 +47,49 @@ async fn a_job_delivers_twice_keeps_one_image_and_is_cut_over() -> anyhow::Resul
     job.let_next_run_be_due(&cluster).await?;
     let second = wait::some(PATIENCE, "the second run has delivered", async || {
         let job = job.describe().await?;
-        ensure!(job["Status"] != "InError", "the run failed: {job:#}");
-        let is_new = job["ImageId"] != first["ImageId"] && job["Status"] == "Waiting";
+        ensure!(job.status != "InError", "the run failed: {job:#?}");
+        let is_new = job.image_id != first.image_id && job.status == "Waiting";
         Ok(is_new.then_some(job))
     })
     .await?;
     job.check_image().await?;
-    let runs = &second["ReplicationJobRuns"]["ReplicationJobRun"];
+    let runs = &second.replication_job_runs;
     ensure!(
-        runs[0]["Type"] == "Manual" && runs[1]["Type"] == "Schedule",
-        "who started the runs: {runs:#}"
+        runs[0].r#type == "Manual" && runs[1].r#type == "Schedule",
+        "who started the runs: {runs:#?}"
     );
 
     // One image is kept: rows and files of the first one go.
-    let old = first["ImageId"].as_str().context("an image")?;
+    let old = first.image_id.context("an image")?;
     let images = wait::some(PATIENCE, "the first image is gone", async || {
-        let answer = tenant
-            .client
-            .call("DescribeImages", &[] as &[(&str, &str)])
-            .await?;
-        let is_gone = answer["TotalCount"] == 1 && !cluster.images().join(old).exists();
-        Ok(is_gone.then(|| answer["Images"]["Image"].clone()))
+        let listed = tenant.client.call(&DescribeImages::default()).await?.answer;
+        let is_gone = listed.total_count == 1 && !cluster.images().join(&old).exists();
+        Ok(is_gone.then_some(listed.images))
     })
     .await?;
     ensure!(
-        images[0]["ImageId"] == second["ImageId"] && images[0]["Name"] == "again-image_CYCLE_2",
-        "the second image stays: {images:#}"
+        Some(&images[0].image_id) == second.image_id.as_ref()
+            && images[0].name == "again-image_CYCLE_2",
+        "the second image stays: {images:#?}"
     );
 
-    job.call("CutOverReplicationJob").await?;
+    job.call(|job_id| CutOverReplicationJob {
+        job_id,
+        sync_data: None,
+    })
+    .await?;
     let finished = job.wait_for(PATIENCE, &["Finished"]).await?;
     ensure!(
-        finished["ImageId"] == second["ImageId"],
-        "the last image is the job's: {finished:#}"
+        finished.image_id == second.image_id,
+        "the last image is the job's: {finished:#?}"
     );
     job.check_image().await?;
-    let shown = tenant
-        .client
-        .call("DescribeSourceServers", &[("State", "Available")])
-        .await?;
-    ensure!(shown["TotalCount"] == 1, "the source is free: {shown:#}");
+    let request = DescribeSourceServers {
+        state: Some(SourceState::Available),
+        ..DescribeSourceServers::default()
+    };
+    let shown = tenant.client.call(&request).await?;
+    ensure!(shown.total_count == 1, "the source is free: {shown:#?}");
     Ok(())
 }
 
@@ -111,18 +115,16 @@ async fn a_cut_over_with_data_delivers_what_was_written_last() -> anyhow::Result
         .open(&source.disks[0])?;
     disk.write_all_at(b"the last of it", 5 * MIB)?;
     disk.sync_all()?;
-    let last_run = [("JobId", job.id.as_str()), ("SyncData", "true")];
-    tenant
-        .client
-        .call("CutOverReplicationJob", &last_run)
-        .await?;
+    job.call(|job_id| CutOverReplicationJob {
+        job_id,
+        sync_data: Some(true),
+    })
+    .await?;
     let finished = job.wait_for(PATIENCE, &["Finished"]).await?;
     job.check_image().await?;
-    let runs = finished["ReplicationJobRuns"]["ReplicationJobRun"]
-        .as_array()
-        .context("runs")?;
+    let runs = finished.replication_job_runs;
     ensure!(
-        runs.len() == 2 && runs.iter().all(|run| run["ImageId"].is_string()),
+        runs.len() == 2 && runs.iter().all(|run| run.image_id.is_some()),
         "both images stay: {runs:#?}"
     );
     Ok(())

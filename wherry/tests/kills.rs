@@ -276,16 +276,16 @@ async fn every_role_killed_in_turn_and_every_job_delivers() -> anyhow::Result<()
     timed.let_timer_be_due(&cluster, "start").await?;
     let shown = queued.describe().await?;
     ensure!(
-        shown["BusinessStatus"] == "Preparing"
+        shown.business_status.as_deref() == Some("Preparing")
             && queued.status_info().await?.queue_position == Some(1),
-        "bob's second job waits for his first: {shown:#}"
+        "bob's second job waits for his first: {shown:#?}"
     );
     ensure!(
         unpublished.status_info().await?.queue_position.is_some(),
         "nobody has given a slot yet"
     );
     ensure!(
-        timed.describe().await?["Status"] == "Ready",
+        timed.describe().await?.status == "Ready",
         "nobody has looked at the timer yet"
     );
     cluster.role("scheduler").restart()?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
+use smc::model::{DeleteReplicationJob, DescribeReplicationJobs, StopReplicationJob};
 use testkit::cluster::{Cluster, ClusterConfig, JobOptions};
 
 const MIB: u64 = 1 << 20;
@@ -48,26 +49,19 @@ async fn every_delivered_disk_equals_its_source() -> anyhow::Result<()> {
     }
 
     // Neither tenant sees what is the other's, by listing or by name.
-    let listed = bob
-        .client
-        .call("DescribeReplicationJobs", &[] as &[(&str, &str)])
-        .await?;
-    ensure!(listed["TotalCount"] == 1, "bob has one job: {listed:#}");
-    let guessed = bob
-        .client
-        .call(
-            "DescribeReplicationJobs",
-            &[("JobId.1", jobs[0].id.as_str())],
-        )
-        .await?;
+    let listed = bob.client.call(&DescribeReplicationJobs::default()).await?;
+    ensure!(listed.total_count == 1, "bob has one job: {listed:#?}");
+    let job_id = jobs[0].id.clone();
+    let request = DescribeReplicationJobs {
+        job_id: Some(vec![job_id.clone()]),
+        ..DescribeReplicationJobs::default()
+    };
+    let guessed = bob.client.call(&request).await?;
     ensure!(
-        guessed["TotalCount"] == 0,
-        "alice's job is not bob's: {guessed:#}"
+        guessed.total_count == 0,
+        "alice's job is not bob's: {guessed:#?}"
     );
-    let refused = bob
-        .client
-        .call("DeleteReplicationJob", &[("JobId", jobs[0].id.as_str())])
-        .await;
+    let refused = bob.client.call(&DeleteReplicationJob { job_id }).await;
     ensure!(
         refused.is_err_and(|error| error.code() == Some("InvalidJobId.NotFound")),
         "alice's job is not bob's to delete"
@@ -92,7 +86,7 @@ async fn a_stopped_job_goes_on_where_it_stopped() -> anyhow::Result<()> {
     let job = source.create_job(&cluster, "stop-and-go", &options).await?;
     job.start().await?;
     job.wait_for_bytes(PATIENCE, 128 * MIB).await?;
-    job.call("StopReplicationJob").await?;
+    job.call(|job_id| StopReplicationJob { job_id }).await?;
     job.wait_for(PATIENCE, &["Stopped"]).await?;
     let first = job.status_info().await?;
     let durable = first.bytes_durable.unwrap_or(0);

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use domain::Clock as _;
 use domain::job::Event;
 use nix::sys::signal::Signal;
+use smc::model::StopReplicationJob;
 use testkit::cluster::{Cluster, ClusterConfig, JobOptions, SmallStore, Tenant};
 use testkit::expressions::{self, Expression, Shown};
 use testkit::traces::{self, Collector};
@@ -96,7 +97,7 @@ async fn migrate_on_time(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<(
         ..JobOptions::default()
     };
     let job = source.create_job(cluster, "timed", &options).await?;
-    let early = job.call("StopReplicationJob").await;
+    let early = job.call(|job_id| StopReplicationJob { job_id }).await;
     ensure!(early.is_err(), "a job that does not run can't be stopped");
     job.let_timer_be_due(cluster, "start").await?;
     job.wait_for(PATIENCE, &["Finished"]).await?;
@@ -112,7 +113,7 @@ async fn fill_the_disk(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<()>
     let _little_room = SmallStore::over(&cluster.path("worker/instances"), 16 * MIB)?;
     job.start().await?;
     wait::until(PATIENCE, "the job fails", async || {
-        Ok(job.describe().await?["Status"] == "InError")
+        Ok(job.describe().await?.status == "InError")
     })
     .await
 }

@@ -75,11 +75,19 @@ struct Operation {
     name: String,
     /// Codes of its own.
     codes: Vec<String>,
-    parameters: Vec<Value>,
+    parameters: Vec<Parameter>,
+}
+
+/// A parameter in its flat form.
+struct Parameter {
+    name: String,
+    is_required: bool,
+    schema: Value,
 }
 
 fn operations() -> Vec<Operation> {
     let document = json("docs/openapi.json");
+    let schemas = &document["components"]["schemas"];
     let paths = document["paths"].as_object().expect("it has paths");
     let described = paths.values().map(|path| {
         let operation = &path["post"];
@@ -89,13 +97,58 @@ fn operations() -> Vec<Operation> {
             .split_once("Codes of its own: ")
             .expect("it names its codes");
         let codes = codes.split(", ").filter(|code| *code != "none");
+        let request = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let mut parameters = Vec::new();
+        flatten(schemas, request, String::new(), true, &mut parameters);
         Operation {
             name: text(&operation["operationId"]).to_owned(),
             codes: codes.map(str::to_owned).collect(),
-            parameters: list(&operation["parameters"]).to_vec(),
+            parameters,
         }
     });
     described.collect()
+}
+
+/// Adds the flat parameters of a request's schema, as SMC's clients send them.
+fn flatten(
+    schemas: &Value,
+    schema: &Value,
+    name: String,
+    is_required: bool,
+    parameters: &mut Vec<Parameter>,
+) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let of = reference.rsplit('/').next().expect("a name");
+        return flatten(schemas, &schemas[of], name, is_required, parameters);
+    }
+    if schema["type"] == "array" {
+        return flatten(
+            schemas,
+            &schema["items"],
+            name + ".1",
+            is_required,
+            parameters,
+        );
+    }
+    let Some(fields) = schema["properties"].as_object() else {
+        parameters.push(Parameter {
+            name,
+            is_required,
+            schema: schema.clone(),
+        });
+        return;
+    };
+    for (field, below) in fields {
+        let is_required = is_required && list(&schema["required"]).contains(&field.as_str().into());
+        let dot = if name.is_empty() { "" } else { "." };
+        flatten(
+            schemas,
+            below,
+            format!("{name}{dot}{field}"),
+            is_required,
+            parameters,
+        );
+    }
 }
 
 /// Codes with which any operation can be refused; families such as `Missing…` are not one code.
@@ -369,11 +422,11 @@ fn every_edge_of_every_parameter_has_a_case() {
     for operation in operations() {
         let of_it = || calls.iter().filter(|call| call.operation == operation.name);
         for parameter in &operation.parameters {
-            let name = text(&parameter["name"]);
+            let name = parameter.name.as_str();
             let (missing, invalid) = codes_of(name);
             let is_refused =
                 |call: &Call, code: &String| call.code.as_ref().is_some_and(|found| found == code);
-            if parameter["required"] == true {
+            if parameter.is_required {
                 edges_in_all += 1;
                 let is_shown =
                     |call: &Call| is_refused(call, &missing) && call.gives(name).is_none();
@@ -381,7 +434,7 @@ fn every_edge_of_every_parameter_has_a_case() {
                     without.push(format!("{} without {name}", operation.name));
                 }
             }
-            for edge in edges(&parameter["schema"]) {
+            for edge in edges(&parameter.schema) {
                 edges_in_all += 1;
                 let is_shown = |call: &Call| {
                     call.gives(name).is_some_and(|given| (edge.holds)(given))

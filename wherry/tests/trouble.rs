@@ -46,12 +46,11 @@ async fn job(cluster: &Cluster, sizes: &[u64]) -> anyhow::Result<(Source, Job)> 
 async fn failure(job: &Job) -> anyhow::Result<(String, String)> {
     let shown = wait::some(PATIENCE, "the job is InError", async || {
         let shown = job.describe().await?;
-        ensure!(shown["Status"] != "Finished", "it finished: {shown:#}");
-        Ok((shown["Status"] == "InError").then_some(shown))
+        ensure!(shown.status != "Finished", "it finished: {shown:#?}");
+        Ok((shown.status == "InError").then_some(shown))
     })
     .await?;
-    let text = |field: &str| shown[field].as_str().unwrap_or_default().to_owned();
-    Ok((text("ErrorCode"), text("StatusInfo")))
+    Ok((shown.error_code, shown.status_info.unwrap_or_default()))
 }
 
 #[tokio::test]
@@ -69,16 +68,13 @@ async fn a_locked_row_and_a_postgres_that_restarts_in_each_phase_fail_no_run() -
         let Ok(shown) = job.describe().await else {
             return Ok(false);
         };
-        ensure!(shown["Status"] != "InError", "the job failed: {shown:#}");
-        let phase = shown["BusinessStatus"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        ensure!(shown.status != "InError", "the job failed: {shown:#?}");
+        let phase = shown.business_status.unwrap_or_default();
         if !phase.is_empty() && !seen.contains(&phase) {
             cluster.restart_postgres().await?;
             seen.push(phase);
         }
-        Ok(shown["Status"] == "Finished")
+        Ok(shown.status == "Finished")
     })
     .await?;
     ensure!(seen.iter().any(|phase| phase == "Syncing"), "{seen:?}");
@@ -321,9 +317,9 @@ async fn a_removal_that_always_fails_becomes_a_dead_letter_and_is_done_once_it_c
     let (_source, job) = job(&cluster, &[4 * MIB]).await?;
     job.start().await?;
     let finished = job.wait_for(PATIENCE, &["Finished"]).await?;
-    let id = finished["ImageId"].as_str().context("an image")?;
+    let id = finished.image_id.context("an image")?;
     // Somebody has put a file where the image's directory was.
-    let place = cluster.images().join(id);
+    let place = cluster.images().join(&id);
     std::fs::remove_dir_all(&place)?;
     std::fs::write(&place, b"in the way")?;
     let image = id.parse()?;
@@ -340,7 +336,7 @@ async fn a_removal_that_always_fails_becomes_a_dead_letter_and_is_done_once_it_c
     .await?;
     let reason = letter["Reason"].as_str().unwrap_or_default();
     ensure!(
-        reason.contains("given out 1 times") && reason.contains(id),
+        reason.contains("given out 1 times") && reason.contains(&id),
         "{reason}"
     );
     ensure!(cluster.store.image_is_to_go(&image).await?, "it waits");

@@ -1,9 +1,14 @@
-//! What the table of an operation says of a parameter.
+//! What a request's schema says of a parameter.
+
+use serde_json::Value;
+use utoipa::openapi::schema::{KnownFormat, SchemaType, Type};
+use utoipa::openapi::{Object, SchemaFormat};
 
 use crate::Refusal;
+use crate::schema::Schemas;
 
 /// What a value must be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Rule {
     /// Any text of at most this many characters.
     Text(usize),
@@ -22,73 +27,131 @@ pub enum Rule {
     /// `YYYY-MM-DDThh:mm:ssZ`.
     Time,
     /// One of these texts.
-    OneOf(&'static [&'static str]),
-    /// One of these texts in any case; the table's spelling is what the handler gets.
-    OneOfAnyCase(&'static [&'static str]),
+    OneOf(Vec<String>),
+    /// One of these texts in any case; this spelling is what the handler gets.
+    OneOfAnyCase(Vec<String>),
     /// A JSON object text, as `domain::parameters` reads it.
     ReplicationParameters,
     /// The name of a workgroup.
     WorkgroupName,
     /// The description of a workgroup.
     WorkgroupDescription,
-    /// One of these kinds of resources in any case; the table's spelling is what the handler gets. Tag operations have codes of their own.
-    ResourceType(&'static [&'static str]),
     /// The key of a tag.
     TagKey,
     /// The value of a tag.
     TagValue,
     /// Only this value, which is what leaving it out means; others are not offered. The sentence says so.
-    Only(&'static str, &'static str),
+    Only(String, String),
     /// Not offered, nor anything below it. The sentence says so.
     NotOffered(&'static str),
 }
 
+impl Rule {
+    /// The rule that a schema states; `None` if it states none that a gateway checks.
+    fn of(schema: &Object) -> Option<Self> {
+        let most = schema.max_length;
+        if let Some(texts) = &schema.enum_values {
+            return Some(Self::of_texts(schema, texts));
+        }
+        if schema.content_media_type == "application/json" {
+            return Some(Self::ReplicationParameters);
+        }
+        if schema.pattern.is_some() {
+            return Some(Self::SourceDescription);
+        }
+        match &schema.format {
+            Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)) => return Some(Self::Time),
+            Some(SchemaFormat::Custom(format)) => {
+                return match format.as_str() {
+                    "name" => Some(Self::Name),
+                    "ascii" => most.map(Self::Token),
+                    "system-disk-gib" => Some(Self::SystemDiskGib),
+                    "workgroup-name" => Some(Self::WorkgroupName),
+                    "workgroup-description" => Some(Self::WorkgroupDescription),
+                    "tag-key" => Some(Self::TagKey),
+                    "tag-value" => Some(Self::TagValue),
+                    _ => None,
+                };
+            }
+            _ => {}
+        }
+        match &schema.schema_type {
+            SchemaType::Type(Type::String) => most.map(Self::Text),
+            SchemaType::Type(Type::Boolean) => Some(Self::Boolean),
+            SchemaType::Type(Type::Integer) => Some(Self::Integer(
+                whole(schema.minimum.as_ref()?)?,
+                whole(schema.maximum.as_ref()?)?,
+            )),
+            _ => None,
+        }
+    }
+
+    fn of_texts(schema: &Object, texts: &[Value]) -> Self {
+        let mut texts: Vec<String> = texts
+            .iter()
+            .filter_map(|text| text.as_str().map(str::to_owned))
+            .collect();
+        let extension = |name: &str| schema.extensions.as_ref()?.get(name);
+        if let Some(Value::String(sentence)) = extension("x-otherwise") {
+            return Self::Only(texts.swap_remove(0), sentence.clone());
+        }
+        if extension("x-any-case").is_some() {
+            Self::OneOfAnyCase(texts)
+        } else {
+            Self::OneOf(texts)
+        }
+    }
+}
+
+fn whole(number: &impl serde::Serialize) -> Option<i64> {
+    serde_json::to_value(number).ok()?.as_i64()
+}
+
 /// One parameter of an operation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Parameter {
     /// Its name; `SourceId.N` and `DataDisk.N.Size` for lists.
-    pub name: &'static str,
+    pub name: String,
     /// What its value must be.
     pub rule: Rule,
-    /// Whether it must be given.
+    /// True if it must be given.
     pub is_required: bool,
     /// For a list, the largest N.
     pub most: u32,
     /// What it means.
-    pub meaning: &'static str,
+    pub meaning: String,
 }
 
 impl Parameter {
-    /// A parameter that must be given.
-    pub const fn required(name: &'static str, rule: Rule, meaning: &'static str) -> Self {
-        Self {
-            name,
-            rule,
-            is_required: true,
-            most: 0,
-            meaning,
-        }
-    }
-
-    /// A parameter that may be given.
-    pub const fn optional(name: &'static str, rule: Rule, meaning: &'static str) -> Self {
-        Self {
+    /// The parameters of a request, and behind them what SMC has and Wherry does not offer.
+    ///
+    /// # Panics
+    /// If the type of a field states no rule: nothing would be checked.
+    pub fn of(request: &Schemas, not_offered: &[(&'static str, &'static str)]) -> Vec<Self> {
+        let mut parameters = Vec::new();
+        request.leaves(".N", &mut |name, leaf| {
+            let rule = Rule::of(leaf.schema);
+            parameters.push(Self {
+                rule: rule.unwrap_or_else(|| panic!("{}: {name} has no rule", request.name)),
+                is_required: leaf.is_required,
+                most: u32::try_from(leaf.most).unwrap_or(u32::MAX),
+                meaning: leaf.meaning.to_owned(),
+                name,
+            });
+        });
+        parameters.extend(not_offered.iter().map(|&(name, sentence)| Self {
+            name: name.to_owned(),
+            rule: Rule::NotOffered(sentence),
             is_required: false,
-            ..Self::required(name, rule, meaning)
-        }
+            most: 0,
+            meaning: "not offered".to_owned(),
+        }));
+        parameters
     }
 
-    /// A list with N from 1 to `most`.
-    pub const fn list(name: &'static str, most: u32, rule: Rule, meaning: &'static str) -> Self {
-        Self {
-            most,
-            ..Self::optional(name, rule, meaning)
-        }
-    }
-
-    /// A parameter of the API that Wherry does not offer, with everything below its name.
-    pub const fn not_offered(name: &'static str, sentence: &'static str) -> Self {
-        Self::optional(name, Rule::NotOffered(sentence), "not offered")
+    /// Returns true for ResourceType, whose refusals have codes of their own.
+    fn is_resource_type(&self) -> bool {
+        self.name == "ResourceType"
     }
 
     /// The name in error codes: without the `.N`.
@@ -97,13 +160,26 @@ impl Parameter {
     }
 
     pub(super) fn missing(&self) -> Refusal {
-        if let Rule::ResourceType(_) = self.rule {
+        if self.is_resource_type() {
             Refusal::new(
                 "MissingParameter.ResourceType",
                 "You must specify ResourceType.",
             )
         } else {
             Refusal::missing(&self.code_name())
+        }
+    }
+
+    /// The value is none of those that there are.
+    pub(super) fn not_one_of(&self, texts: &[String]) -> Refusal {
+        if self.is_resource_type() {
+            Refusal::new(
+                "InvalidResourceType.NotFound",
+                "The specified ResourceType does not exist.",
+            )
+        } else {
+            let because = format!("It is one of {}.", texts.join(", "));
+            Refusal::invalid(&self.code_name(), because)
         }
     }
 
@@ -115,7 +191,7 @@ impl Parameter {
     /// How `name` of a call fits this parameter.
     pub(super) fn fit(&self, name: &str) -> Fit {
         if let Rule::NotOffered(_) = self.rule {
-            return if is_at_or_below(name, self.name) {
+            return if is_at_or_below(name, &self.name) {
                 Fit::At(0)
             } else {
                 Fit::Not

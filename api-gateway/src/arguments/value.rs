@@ -1,23 +1,16 @@
 //! One value of a call, and whether it keeps its parameter's rule.
 
+use std::str::FromStr as _;
+
 use domain::Timestamp;
 use domain::name::{Name, is_source_description, is_workgroup_description, is_workgroup_name};
 use domain::parameters::ReplicationParameters;
 use domain::printable::is_printable;
 use domain::tag::{is_key, is_value};
+use serde_json::Value;
 
 use super::parameter::{Parameter, Rule};
 use crate::Refusal;
-
-/// A checked value.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    Text(String),
-    Name(Name),
-    Integer(i64),
-    Boolean(bool),
-    Time(Timestamp),
-}
 
 /// Checks one value. An empty text is as good as none, except where a rule allows it.
 pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
@@ -31,15 +24,16 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
                 .to_owned(),
         ));
     }
-    let value = match parameter.rule {
+    let value = match &parameter.rule {
         Rule::Text(most) => {
-            if text.chars().count() > most {
+            if text.chars().count() > *most {
                 return Err(invalid(format!("It is longer than {most} characters.")));
             }
-            Value::Text(text.to_owned())
+            Value::from(text)
         }
         Rule::Name => {
-            Value::Name(Name::parse(text).map_err(|error| invalid(format!("Note that {error}.")))?)
+            Name::parse(text).map_err(|error| invalid(format!("Note that {error}.")))?;
+            Value::from(text)
         }
         Rule::SourceDescription => {
             if !is_source_description(text) {
@@ -48,67 +42,61 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
                         .to_owned(),
                 ));
             }
-            Value::Text(text.to_owned())
+            Value::from(text)
         }
         Rule::Token(most) => {
-            if text.len() > most || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            if text.len() > *most || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
                 return Err(invalid(format!("It has at most {most} printable ASCII characters.")));
             }
-            Value::Text(text.to_owned())
+            Value::from(text)
         }
-        Rule::Integer(least, most) => Value::Integer(integer(parameter, text, least, most)?),
-        Rule::SystemDiskGib => Value::Integer(integer(parameter, text, 20, 2048)?),
-        Rule::Boolean => Value::Boolean(
+        Rule::Integer(least, most) => Value::from(integer(parameter, text, *least, *most)?),
+        Rule::SystemDiskGib => Value::from(integer(parameter, text, 20, 2048)?),
+        Rule::Boolean => Value::from(
             parse_boolean(text).ok_or_else(|| invalid("It is true or false.".to_owned()))?,
         ),
-        Rule::Time => Value::Time(text.parse().map_err(|_| {
-            invalid("It is a UTC time of the form YYYY-MM-DDThh:mm:ssZ.".to_owned())
-        })?),
+        Rule::Time => {
+            Timestamp::from_str(text).map_err(|_| {
+                invalid("It is a UTC time of the form YYYY-MM-DDThh:mm:ssZ.".to_owned())
+            })?;
+            Value::from(text)
+        }
         Rule::OneOf(texts) => texts
-            .contains(&text)
-            .then(|| Value::Text(text.to_owned()))
-            .ok_or_else(|| invalid(format!("It is one of {}.", texts.join(", "))))?,
+            .iter()
+            .find(|known| *known == text)
+            .map(|known| Value::from(known.as_str()))
+            .ok_or_else(|| parameter.not_one_of(texts))?,
         Rule::OneOfAnyCase(texts) => texts
             .iter()
             .find(|known| known.eq_ignore_ascii_case(text))
-            .map(|known| Value::Text((*known).to_owned()))
-            .ok_or_else(|| invalid(format!("It is one of {}.", texts.join(", "))))?,
+            .map(|known| Value::from(known.as_str()))
+            .ok_or_else(|| parameter.not_one_of(texts))?,
         Rule::ReplicationParameters => {
             ReplicationParameters::parse(text).map_err(|error| invalid(format!("{error}.")))?;
-            Value::Text(text.to_owned())
+            Value::from(text)
         }
-        Rule::ResourceType(texts) => texts
-            .iter()
-            .find(|known| known.eq_ignore_ascii_case(text))
-            .map(|known| Value::Text((*known).to_owned()))
-            .ok_or_else(|| {
-                Refusal::new(
-                    "InvalidResourceType.NotFound",
-                    "The specified ResourceType does not exist.",
-                )
-            })?,
-        Rule::WorkgroupName => Value::Text(
+        Rule::WorkgroupName => Value::from(
             is_workgroup_name(text)
-                .then(|| text.to_owned())
+                .then_some(text)
                 .ok_or_else(|| {
                     invalid("It has 2 to 64 letters, digits, '.', ':', '_' or '-', and begins with a letter.".to_owned())
                 })?,
         ),
-        Rule::WorkgroupDescription => Value::Text(
+        Rule::WorkgroupDescription => Value::from(
             is_workgroup_description(text)
-                .then(|| text.to_owned())
+                .then_some(text)
                 .ok_or_else(|| {
                     invalid("It has 2 to 256 characters and does not begin with http:// or https://.".to_owned())
                 })?,
         ),
-        Rule::TagKey | Rule::TagValue => Value::Text(check_tag(parameter.rule, text)?),
+        Rule::TagKey | Rule::TagValue => Value::from(check_tag(&parameter.rule, text)?),
         Rule::Only(value, sentence) => {
             if !text.eq_ignore_ascii_case(value) {
-                return Err(invalid(sentence.to_owned()));
+                return Err(invalid(sentence.clone()));
             }
             return Ok(None);
         }
-        Rule::NotOffered(sentence) => return Err(invalid(sentence.to_owned())),
+        Rule::NotOffered(sentence) => return Err(invalid((*sentence).to_owned())),
     };
     Ok(Some(value))
 }
@@ -116,7 +104,7 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
 impl Rule {
     /// Returns false if `text` has characters that nobody can see. Tags have an error code of their own for them, and JSON may have
     /// white space between its values.
-    fn allows_characters_of(self, text: &str) -> bool {
+    fn allows_characters_of(&self, text: &str) -> bool {
         match self {
             Self::TagKey | Self::TagValue => true,
             Self::ReplicationParameters => text.split(['\n', '\r', '\t']).all(is_printable),
@@ -136,7 +124,7 @@ fn integer(parameter: &Parameter, text: &str, least: i64, most: i64) -> Result<i
 }
 
 /// Tags have codes of their own.
-fn check_tag(rule: Rule, text: &str) -> Result<String, Refusal> {
+fn check_tag<'a>(rule: &Rule, text: &'a str) -> Result<&'a str, Refusal> {
     let (is_allowed, code, because) = if matches!(rule, Rule::TagKey) {
         (
             is_key(text),
@@ -151,7 +139,7 @@ fn check_tag(rule: Rule, text: &str) -> Result<String, Refusal> {
         )
     };
     if is_allowed {
-        Ok(text.to_owned())
+        Ok(text)
     } else {
         Err(Refusal::new(code, because))
     }
@@ -177,8 +165,8 @@ mod tests {
 
     #[test]
     fn no_parameter_of_any_operation_takes_text_that_deceives() {
-        for operation in operations::ALL {
-            for parameter in operation.parameters {
+        for operation in operations::all() {
+            for parameter in &operation.parameters {
                 for evil in EVIL {
                     let name = format!("{} {} {evil:?}", operation.name, parameter.name);
                     let refusal = check(parameter, evil).expect_err(&name);
@@ -190,7 +178,13 @@ mod tests {
 
     #[test]
     fn json_may_have_white_space() {
-        let parameter = Parameter::optional("P", Rule::ReplicationParameters, "");
+        let parameter = Parameter {
+            name: "P".to_owned(),
+            rule: Rule::ReplicationParameters,
+            is_required: false,
+            most: 0,
+            meaning: String::new(),
+        };
         assert!(check(&parameter, "{\n\t\"checksum\": true\r\n}").is_ok());
         assert!(check(&parameter, "{\"checksum\": true}\u{202e}").is_err());
     }

@@ -32,12 +32,17 @@ impl<'a> Claim<'a> {
     /// Reads it; what is missing is named as the parameter that it would be.
     ///
     /// # Errors
-    /// `Missing…` for the first part that is not there, `IncompleteSignature` for a V3 header that can't be read or signs too little.
+    /// `Missing…` for the first part that is not there, `InvalidAction.NotFound` for a path that names another operation, `IncompleteSignature` for a V3 header that can't be read or signs too little.
     pub fn read(incoming: &'a Incoming) -> Result<Self, Refusal> {
-        match &incoming.authorization {
-            Some(Ok(authorization)) => Self::read_v3(incoming, authorization),
-            Some(Err(malformed)) => Err(incomplete(&malformed.to_string())),
-            None => Self::read_v1(incoming),
+        let claim = match &incoming.authorization {
+            Some(Ok(authorization)) => Self::read_v3(incoming, authorization)?,
+            Some(Err(malformed)) => return Err(incomplete(&malformed.to_string())),
+            None => Self::read_v1(incoming)?,
+        };
+        // V1 does not sign the path: what it names must be what is signed.
+        match incoming.action_of_path() {
+            Some(named) if named != claim.action => Err(Refusal::unknown_action()),
+            _ => Ok(claim),
         }
     }
 

@@ -2,57 +2,29 @@
 
 use domain::name::Name;
 use domain::{AccessTokenId, TenantId};
-use serde_json::{Value, json};
+use smc::model::{
+    self, CreateAccessToken, CreateAccessTokenAnswer, DeleteAccessToken, DisableAccessToken, Done,
+    ListAccessTokens, ListAccessTokensAnswer,
+};
 use store::access_token::{
-    AccessToken, AccessTokenFilter, AccessTokenQuota, AccessTokenStatus, CreateAccessToken,
-    NewAccessToken,
+    AccessToken, AccessTokenFilter, AccessTokenQuota, AccessTokenStatus,
+    CreateAccessToken as Creation, NewAccessToken,
 };
 use store::{Store, StoreError};
 
+use super::{id, name};
 use crate::Refusal;
-use crate::answer::{Answer, list};
-use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Effect, Operation, PAGE_NUMBER, Resource, field, page};
+use crate::operation::{Call, Effect, Handle, Resource, Terms, page};
 
 /// Bounds of what an operator can allow an account; its quotas are narrower (SMC API §5.6).
 pub const MOST_USES: i64 = 1_000_000;
 /// See [`MOST_USES`].
 pub const MOST_DAYS: i64 = 3650;
 
-pub(super) const CREATE: Operation = Operation {
-    name: "CreateAccessToken",
-    summary: "Makes an activation code with which agents register as sources of this account. The code is shown only here.",
-    parameters: &[
-        Parameter::optional(
-            "Name",
-            Rule::Name,
-            "The code's name; default Token_<AccessTokenId>.",
-        ),
-        Parameter::optional("Description", Rule::SourceDescription, "More about it."),
-        Parameter::optional(
-            "Count",
-            Rule::Integer(1, MOST_USES),
-            "How many agents may register with it: 1 to 1000, unless the operator has set another limit; default 100.",
-        ),
-        Parameter::optional(
-            "TimeToLiveInDays",
-            Rule::Integer(1, MOST_DAYS),
-            "How many days it is valid: 1 to 90, unless the operator has set another limit; default 30.",
-        ),
-    ],
-    answer: &[
-        field("AccessTokenId", "string", "The code's public name."),
-        field(
-            "AccessTokenCode",
-            "string",
-            "The code: a secret, and behind a dot the fingerprint of the authority that agents must find.",
-        ),
-    ],
-    refusals: &["QuotaExceeded.AccessToken"],
-    effect: Effect::Writes,
-    resources: &[Resource::any("accessToken")],
-    handler: |call, arguments| Box::pin(create(call, arguments)),
-};
+/// Rows on a page, if a call does not say it.
+const PAGE_SIZE: u32 = 20;
+
+const ONE: &[Resource] = &[Resource::one("accessToken", "AccessTokenId")];
 
 /// What an activation code is to be.
 pub struct NewToken<'a> {
@@ -99,31 +71,35 @@ pub async fn create_token(
         code_hash: code_hash.as_ref(),
     };
     Ok(match store.create_access_token(tenant, token).await? {
-        CreateAccessToken::Created => {
-            TokenMade::Made(id, format!("{secret}.{authority_fingerprint}"))
-        }
-        CreateAccessToken::Refused(quota) => TokenMade::Refused(quota),
+        Creation::Created => TokenMade::Made(id, format!("{secret}.{authority_fingerprint}")),
+        Creation::Refused(quota) => TokenMade::Refused(quota),
     })
 }
 
-async fn create(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let number = |name| {
-        let number = arguments.integer(name)?;
-        i32::try_from(number).ok()
+impl Handle for CreateAccessToken {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: &[Resource::any("accessToken")],
+        refusals: &["QuotaExceeded.AccessToken"],
+        not_offered: &[],
     };
-    let new = NewToken {
-        name: arguments.name("Name"),
-        description: arguments.text("Description").unwrap_or_default(),
-        count: number("Count"),
-        days: number("TimeToLiveInDays"),
-    };
-    let fingerprint = &call.gateway.authority_fingerprint;
-    match create_token(&call.gateway.store, fingerprint, &call.tenant, new).await? {
-        TokenMade::Made(id, code) => Ok(Answer::fields(json!({
-            "AccessTokenId": id,
-            "AccessTokenCode": code,
-        }))),
-        TokenMade::Refused(quota) => Err(refused(quota)),
+
+    async fn handle(self, call: Call) -> Result<CreateAccessTokenAnswer, Refusal> {
+        let name = name(self.name.as_ref());
+        let new = NewToken {
+            name: name.as_ref(),
+            description: self.description.as_deref().unwrap_or_default(),
+            count: self.count,
+            days: self.time_to_live_in_days,
+        };
+        let fingerprint = &call.gateway.authority_fingerprint;
+        match create_token(&call.gateway.store, fingerprint, &call.tenant, new).await? {
+            TokenMade::Made(id, code) => Ok(CreateAccessTokenAnswer {
+                access_token_id: id.to_string(),
+                access_token_code: code,
+            }),
+            TokenMade::Refused(quota) => Err(refused(quota)),
+        }
     }
 }
 
@@ -150,170 +126,103 @@ fn hex_secret() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(super) const LIST: Operation = Operation {
-    name: "ListAccessTokens",
-    summary: "Lists activation codes, newest first, without the codes themselves.",
-    parameters: &[
-        Parameter::list("AccessTokenId.N", 100, Rule::Text(128), "Ids of codes."),
-        Parameter::optional("Name", Rule::Text(256), "The exact name."),
-        Parameter::optional(
-            "Status",
-            Rule::OneOf(&["activated", "unactivated", "expired"]),
-            "The state.",
-        ),
-        PAGE_NUMBER,
-        Parameter::optional(
-            "PageSize",
-            Rule::Integer(1, 50),
-            "Rows on a page; default 20.",
-        ),
-    ],
-    answer: &[
-        field("PageNumber", "integer", "The page."),
-        field("PageSize", "integer", "Rows on a page at most."),
-        field("TotalCount", "integer", "Rows on all pages."),
-        field(
-            "AccessTokens.AccessToken[].AccessTokenId",
-            "string",
-            "The code's public name.",
-        ),
-        field("AccessTokens.AccessToken[].Name", "string", "Its name."),
-        field(
-            "AccessTokens.AccessToken[].Description",
-            "string",
-            "Its description.",
-        ),
-        field(
-            "AccessTokens.AccessToken[].Count",
-            "string",
-            "How many agents may register with it.",
-        ),
-        field(
-            "AccessTokens.AccessToken[].RegisteredCount",
-            "string",
-            "How many have.",
-        ),
-        field(
-            "AccessTokens.AccessToken[].Status",
-            "string",
-            "activated, unactivated (disabled or used up) or expired.",
-        ),
-        field(
-            "AccessTokens.AccessToken[].TimeToLiveInDays",
-            "string",
-            "How many days it is valid from its making.",
-        ),
-        field(
-            "AccessTokens.AccessToken[].CreationTime",
-            "string",
-            "When it was made.",
-        ),
-    ],
-    refusals: &[],
-    effect: Effect::Reads,
-    resources: &[Resource::any("accessToken")],
-    handler: |call, arguments| Box::pin(list_tokens(call, arguments)),
-};
-
-async fn list_tokens(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let mut page = page(&arguments);
-    if arguments.integer("PageSize").is_none() {
-        page.size = 20;
-    }
-    let status = arguments.text("Status");
-    let filter = AccessTokenFilter {
-        ids: arguments.texts("AccessTokenId.N"),
-        name: arguments.text("Name").map(str::to_owned),
-        status: AccessTokenStatus::ALL
-            .into_iter()
-            .find(|known| Some(known.as_str()) == status),
+impl Handle for ListAccessTokens {
+    const TERMS: Terms = Terms {
+        effect: Effect::Reads,
+        resources: &[Resource::any("accessToken")],
+        refusals: &[],
+        not_offered: &[],
     };
-    let listed = call
-        .gateway
-        .store
-        .access_tokens(&call.tenant, &filter, page)
-        .await?;
-    Ok(Answer::fields(json!({
-        "PageNumber": page.number,
-        "PageSize": page.size,
-        "TotalCount": listed.total,
-        "AccessTokens": list("AccessToken", listed.rows.iter().map(show)),
-    })))
+
+    async fn handle(self, call: Call) -> Result<ListAccessTokensAnswer, Refusal> {
+        let page = page(self.page_number, self.page_size.or(Some(PAGE_SIZE)));
+        let status = self.status.map(model::AccessTokenStatus::as_str);
+        let filter = AccessTokenFilter {
+            ids: self.access_token_id,
+            name: self.name,
+            status: AccessTokenStatus::ALL
+                .into_iter()
+                .find(|known| Some(known.as_str()) == status),
+        };
+        let store = &call.gateway.store;
+        let listed = store.access_tokens(&call.tenant, &filter, page).await?;
+        Ok(ListAccessTokensAnswer {
+            page_number: page.number,
+            page_size: page.size,
+            total_count: listed.total,
+            access_tokens: listed.rows.into_iter().map(show).collect(),
+        })
+    }
 }
 
-/// Counts and days are texts: that is how the API has them.
-fn show(token: &AccessToken) -> Value {
-    json!({
-        "AccessTokenId": token.id,
-        "Name": token.name,
-        "Description": token.description,
-        "Count": token.max_count.to_string(),
-        "RegisteredCount": token.registered.to_string(),
-        "Status": token.status.as_str(),
-        "TimeToLiveInDays": token.valid_days.to_string(),
-        "CreationTime": token.created_at,
-    })
+fn show(token: AccessToken) -> model::AccessToken {
+    model::AccessToken {
+        access_token_id: token.id.to_string(),
+        count: token.max_count.to_string(),
+        registered_count: token.registered.to_string(),
+        status: token.status.as_str().to_owned(),
+        time_to_live_in_days: token.valid_days.to_string(),
+        creation_time: token.created_at.to_string(),
+        name: token.name,
+        description: token.description,
+    }
 }
 
-const TOKEN_ID: &[Parameter] = &[Parameter::required(
-    "AccessTokenId",
-    Rule::Text(128),
-    "The code's public name.",
-)];
+impl Handle for DisableAccessToken {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: ONE,
+        refusals: &["InvalidAccessTokenId.NotFound"],
+        not_offered: &[],
+    };
 
-pub(super) const DISABLE: Operation = Operation {
-    name: "DisableAccessToken",
-    summary: "Lets no more agents register with a code. Those that have stay.",
-    parameters: TOKEN_ID,
-    answer: &[],
-    refusals: &["InvalidAccessTokenId.NotFound"],
-    effect: Effect::Writes,
-    resources: &[Resource::one("accessToken", "AccessTokenId")],
-    handler: |call, arguments| Box::pin(disable(call, arguments)),
-};
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        let id = id::<AccessTokenId>(&self.access_token_id, "AccessTokenId")?;
+        let store = &call.gateway.store;
+        found(store.disable_access_token(&call.tenant, &id).await?)
+    }
+}
 
-async fn disable(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = token_id(&arguments)?;
-    if call
-        .gateway
-        .store
-        .disable_access_token(&call.tenant, &id)
-        .await?
-    {
-        Ok(Answer::done())
+impl Handle for DeleteAccessToken {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: ONE,
+        refusals: &["InvalidAccessTokenId.NotFound"],
+        not_offered: &[],
+    };
+
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        let id = id::<AccessTokenId>(&self.access_token_id, "AccessTokenId")?;
+        let store = &call.gateway.store;
+        found(store.delete_access_token(&call.tenant, &id).await?)
+    }
+}
+
+fn found(found: bool) -> Result<Done, Refusal> {
+    if found {
+        Ok(Done {})
     } else {
         Err(Refusal::not_found("AccessTokenId"))
     }
 }
 
-pub(super) const DELETE: Operation = Operation {
-    name: "DeleteAccessToken",
-    summary: "Removes a code. Agents that registered with it stay.",
-    parameters: TOKEN_ID,
-    answer: &[],
-    refusals: &["InvalidAccessTokenId.NotFound"],
-    effect: Effect::Writes,
-    resources: &[Resource::one("accessToken", "AccessTokenId")],
-    handler: |call, arguments| Box::pin(delete(call, arguments)),
-};
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::Rule;
+    use crate::operation::Operation;
 
-async fn delete(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = token_id(&arguments)?;
-    if call
-        .gateway
-        .store
-        .delete_access_token(&call.tenant, &id)
-        .await?
-    {
-        Ok(Answer::done())
-    } else {
-        Err(Refusal::not_found("AccessTokenId"))
+    #[test]
+    fn the_schema_has_the_bounds_of_what_an_operator_can_allow() {
+        let operation = Operation::named("CreateAccessToken").expect("an operation");
+        for (name, most) in [("Count", MOST_USES), ("TimeToLiveInDays", MOST_DAYS)] {
+            let mut parameters = operation.parameters.iter();
+            let found = parameters.find(|parameter| parameter.name == name);
+            let rule = &found.expect("a parameter").rule;
+            assert!(
+                matches!(rule, Rule::Integer(1, to) if *to == most),
+                "{rule:?}"
+            );
+        }
     }
-}
-
-fn token_id(arguments: &Arguments) -> Result<AccessTokenId, Refusal> {
-    arguments
-        .required_text("AccessTokenId")
-        .parse()
-        .map_err(|_| Refusal::not_found("AccessTokenId"))
 }

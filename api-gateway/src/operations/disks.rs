@@ -3,70 +3,40 @@
 use domain::disk::{DiskIndex, TargetDisk};
 use domain::target_disks::InvalidTargetDisks;
 
+use smc::model::{DataDiskSize, DiskSizes};
+
 use crate::Refusal;
-use crate::arguments::{Arguments, Parameter, Rule};
-
-/// The size of a system disk in GiB. The gateway's own limit is looked at in [`within`].
-pub(super) const SYSTEM_DISK_GIB: Rule = Rule::SystemDiskGib;
-
-/// `DataDisk.N.Index`.
-pub(super) const DATA_DISK_INDEX: Parameter = Parameter::list(
-    "DataDisk.N.Index",
-    16,
-    Rule::Integer(1, 16),
-    "Which data disk of the source.",
-);
-
-/// `DataDisk.N.Size`.
-pub(super) const DATA_DISK_SIZE: Parameter = Parameter::list(
-    "DataDisk.N.Size",
-    16,
-    Rule::Integer(20, 32_768),
-    "GiB of that disk in the image; not smaller than the source's disk. Disks that are not named keep their size, rounded up to whole GiB.",
-);
-
-/// `Disks.System.Size`.
-pub(super) const DISKS_SYSTEM_SIZE: Parameter = Parameter::optional(
-    "Disks.System.Size",
-    SYSTEM_DISK_GIB,
-    "Another way to give SystemDiskSize.",
-);
-
-/// `Disks.Data.N.Size`.
-pub(super) const DISKS_DATA_SIZE: Parameter = Parameter::list(
-    "Disks.Data.N.Size",
-    16,
-    Rule::Integer(20, 32_768),
-    "Another way to give the size of the data disk with index N.",
-);
 
 /// Partitions are copied as they are.
 pub(super) const NO_PARTITIONS: &str = "Disks are copied with their partitions as they are; partition and LVM layouts are not offered by this service: leave it out.";
 
-/// The sizes that the call names, of which that of the system disk must be one.
-pub(super) fn asked_with_system(
-    arguments: &Arguments,
+/// The sizes with those that a call gives in the other way. That of the system disk must be among them.
+pub(super) fn with_wholes(
+    mut sizes: Vec<TargetDisk>,
+    others: Option<DiskSizes>,
     system_disk_limit_gib: u32,
 ) -> Result<Vec<TargetDisk>, Refusal> {
-    let mut disks = asked(arguments, system_disk_limit_gib)?;
-    let named = |index, size: i64| TargetDisk {
-        index,
-        size_gib: u32::try_from(size).unwrap_or(u32::MAX),
-    };
-    if let Some(size) = arguments.integer("Disks.System.Size") {
-        within(size, system_disk_limit_gib, "Disks.System.Size")?;
+    let DiskSizes { system, data } = others.unwrap_or_default();
+    if let Some(size_gib) = system.and_then(|system| system.size) {
+        within(size_gib, system_disk_limit_gib, "Disks.System.Size")?;
+        let index = DiskIndex::SYSTEM;
         add(
-            &mut disks,
-            named(DiskIndex::SYSTEM, size),
+            &mut sizes,
+            TargetDisk { index, size_gib },
             "Disks.System.Size",
         )?;
     }
-    for (number, size) in arguments.integers("Disks.Data.N.Size") {
-        let index = DiskIndex(u16::try_from(number).unwrap_or(u16::MAX));
-        add(&mut disks, named(index, size), "Disks.Data.Size")?;
+    for (index, disk) in (1..).map(DiskIndex).zip(data.into_iter().flatten()) {
+        if let Some(size_gib) = disk.size {
+            add(
+                &mut sizes,
+                TargetDisk { index, size_gib },
+                "Disks.Data.Size",
+            )?;
+        }
     }
-    if disks.iter().any(|disk| disk.index == DiskIndex::SYSTEM) {
-        Ok(disks)
+    if sizes.iter().any(|disk| disk.index == DiskIndex::SYSTEM) {
+        Ok(sizes)
     } else {
         Err(Refusal::missing("SystemDiskSize"))
     }
@@ -94,8 +64,8 @@ fn add(
     }
 }
 
-fn within(size: i64, limit_gib: u32, parameter: &'static str) -> Result<(), Refusal> {
-    if size <= i64::from(limit_gib) {
+fn within(size_gib: u32, limit_gib: u32, parameter: &'static str) -> Result<(), Refusal> {
+    if size_gib <= limit_gib {
         return Ok(());
     }
     Err(Refusal::invalid(
@@ -106,40 +76,32 @@ fn within(size: i64, limit_gib: u32, parameter: &'static str) -> Result<(), Refu
 
 /// The sizes that SystemDiskSize and DataDisk name.
 pub(super) fn asked(
-    arguments: &Arguments,
+    system_gib: Option<u32>,
+    data: Option<Vec<DataDiskSize>>,
     system_disk_limit_gib: u32,
 ) -> Result<Vec<TargetDisk>, Refusal> {
     let mut disks = Vec::new();
-    if let Some(size) = arguments.integer("SystemDiskSize") {
-        within(size, system_disk_limit_gib, "SystemDiskSize")?;
-        disks.push(TargetDisk {
-            index: DiskIndex::SYSTEM,
-            size_gib: u32::try_from(size).unwrap_or(u32::MAX),
-        });
+    if let Some(size_gib) = system_gib {
+        within(size_gib, system_disk_limit_gib, "SystemDiskSize")?;
+        let index = DiskIndex::SYSTEM;
+        disks.push(TargetDisk { index, size_gib });
     }
-    let sizes = arguments.integers("DataDisk.N.Size");
-    let indexes = arguments.integers("DataDisk.N.Index");
-    if let Some(number) = sizes.keys().find(|number| !indexes.contains_key(number)) {
+    for (number, disk) in (1..).zip(data.into_iter().flatten()) {
+        let (given, missing) = match (disk.index.map(DiskIndex), disk.size) {
+            (Some(index), Some(size_gib)) => {
+                disks.push(TargetDisk { index, size_gib });
+                continue;
+            }
+            (Some(_), None) => ("Index", "Size"),
+            (None, Some(_)) => ("Size", "Index"),
+            (None, None) => continue,
+        };
         return Err(Refusal::new(
-            "MissingDataDisk.Index",
+            format!("MissingDataDisk.{missing}"),
             format!(
-                "DataDisk.Index is mandatory for this action. DataDisk.{number}.Size is given: give DataDisk.{number}.Index too."
+                "DataDisk.{missing} is mandatory for this action. DataDisk.{number}.{given} is given: give DataDisk.{number}.{missing} too."
             ),
         ));
-    }
-    for (number, index) in indexes {
-        let Some(&size) = sizes.get(&number) else {
-            return Err(Refusal::new(
-                "MissingDataDisk.Size",
-                format!(
-                    "DataDisk.Size is mandatory for this action. DataDisk.{number}.Index is given: give DataDisk.{number}.Size too."
-                ),
-            ));
-        };
-        disks.push(TargetDisk {
-            index: DiskIndex(u16::try_from(index).unwrap_or(u16::MAX)),
-            size_gib: u32::try_from(size).unwrap_or(u32::MAX),
-        });
     }
     Ok(disks)
 }

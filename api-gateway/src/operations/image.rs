@@ -1,108 +1,55 @@
 //! Images, Wherry's own operations: SMC hands images to another product, and here there is none.
 
 use domain::ImageId;
-use serde_json::{Value, json};
-use store::image::{DeleteImage, Image, ImageFilter, ImageState};
+use smc::model::{self, DeleteImage, DescribeImages, DescribeImagesAnswer, Done, DownloadImage};
+use store::image::{DeleteImage as Deletion, Image, ImageFilter, ImageState};
 
-use crate::answer::{Answer, list};
-use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{
-    BYTES, Call, Effect, Operation, PAGE_NUMBER, PAGE_SIZE, Resource, field, page,
-};
-use crate::{Refusal, download, trace};
+use super::id;
+use crate::answer::Answer;
+use crate::download::{self, FileAnswer};
+use crate::operation::{Call, Effect, Handle, Operation, Resource, Terms, page};
+use crate::{Refusal, trace};
 
-pub(super) const DESCRIBE: Operation = Operation {
-    name: "DescribeImages",
-    summary: "Lists images, newest first. Filters are ANDed. Not part of SMC.",
-    parameters: &[
-        Parameter::list("ImageId.N", 100, Rule::Text(128), "Ids of images."),
-        Parameter::list(
-            "JobId.N",
-            50,
-            Rule::Text(128),
-            "Ids of the jobs that delivered them.",
-        ),
-        Parameter::optional("Name", Rule::Text(256), "The exact name."),
-        PAGE_NUMBER,
-        PAGE_SIZE,
-    ],
-    answer: &[
-        field("PageNumber", "integer", "The page."),
-        field("PageSize", "integer", "Rows on a page at most."),
-        field("TotalCount", "integer", "Rows on all pages."),
-        field("Images.Image[].ImageId", "string", "The image."),
-        field("Images.Image[].Name", "string", "Its name."),
-        field(
-            "Images.Image[].State",
-            "string",
-            "Creating, Available or Deleting.",
-        ),
-        field(
-            "Images.Image[].JobId",
-            "string",
-            "The job that delivered it.",
-        ),
-        field(
-            "Images.Image[].SourceId",
-            "string",
-            "The source that it is of.",
-        ),
-        field("Images.Image[].RegionId", "string", "Its region."),
-        field(
-            "Images.Image[].Location",
-            "string",
-            "Where it lies, as the image store names it.",
-        ),
-        field(
-            "Images.Image[].Description",
-            "string",
-            "JSON text: its disks with sizes, root hashes and files, as in its own manifest.",
-        ),
-        field(
-            "Images.Image[].CreationTime",
-            "string",
-            "When it was begun.",
-        ),
-    ],
-    refusals: &[],
-    effect: Effect::Reads,
-    resources: &[Resource::any("image").where_it_lies()],
-    handler: |call, arguments| Box::pin(describe(call, arguments)),
-};
-
-async fn describe(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let page = page(&arguments);
-    let filter = ImageFilter {
-        ids: arguments.texts("ImageId.N"),
-        job_ids: arguments.texts("JobId.N"),
-        name: arguments.text("Name").map(str::to_owned),
+impl Handle for DescribeImages {
+    const TERMS: Terms = Terms {
+        effect: Effect::Reads,
+        resources: &[Resource::any("image").where_it_lies()],
+        refusals: &[],
+        not_offered: &[],
     };
-    let listed = call
-        .gateway
-        .store
-        .images(&call.tenant, &filter, page)
-        .await?;
-    Ok(Answer::fields(json!({
-        "PageNumber": page.number,
-        "PageSize": page.size,
-        "TotalCount": listed.total,
-        "Images": list("Image", listed.rows.iter().map(show)),
-    })))
+
+    async fn handle(self, call: Call) -> Result<DescribeImagesAnswer, Refusal> {
+        let page = page(self.page_number, self.page_size);
+        let filter = ImageFilter {
+            ids: self.image_id,
+            job_ids: self.job_id,
+            name: self.name,
+        };
+        let store = &call.gateway.store;
+        let listed = store.images(&call.tenant, &filter, page).await?;
+        Ok(DescribeImagesAnswer {
+            page_number: page.number,
+            page_size: page.size,
+            total_count: listed.total,
+            images: listed.rows.into_iter().map(show).collect(),
+        })
+    }
 }
 
-fn show(image: &Image) -> Value {
-    json!({
-        "ImageId": image.id,
-        "Name": image.name,
-        "State": wire_state(image.state),
-        "JobId": image.job_id,
-        "SourceId": image.source_id,
-        "RegionId": image.region_id,
-        // Where the store is on its host is the operator's.
-        "Location": image.location.rsplit('/').next(),
-        "Description": image.description.to_string(),
-        "CreationTime": image.created_at,
-    })
+fn show(image: Image) -> model::Image {
+    // Where the store is on its host is the operator's.
+    let location = image.location.rsplit('/').next();
+    model::Image {
+        image_id: image.id.to_string(),
+        state: wire_state(image.state).to_owned(),
+        job_id: image.job_id.to_string(),
+        source_id: image.source_id.to_string(),
+        location: location.map(str::to_owned),
+        description: image.description.to_string(),
+        creation_time: image.created_at.to_string(),
+        name: image.name,
+        region_id: image.region_id,
+    }
 }
 
 fn wire_state(state: ImageState) -> &'static str {
@@ -113,72 +60,56 @@ fn wire_state(state: ImageState) -> &'static str {
     }
 }
 
-pub(super) const DELETE: Operation = Operation {
-    name: "DeleteImage",
-    summary: "Deletes an image. It is Deleting until its files are gone. Not part of SMC.",
-    parameters: &[Parameter::required(
-        "ImageId",
-        Rule::Text(128),
-        "The image.",
-    )],
-    answer: &[],
-    refusals: &["InvalidImageId.NotFound", "Image.InvalidStatus"],
-    effect: Effect::Writes,
-    resources: &[Resource::one("image", "ImageId").where_it_lies()],
-    handler: |call, arguments| Box::pin(delete(call, arguments)),
-};
+impl Handle for DeleteImage {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: &[Resource::one("image", "ImageId").where_it_lies()],
+        refusals: &["InvalidImageId.NotFound", "Image.InvalidStatus"],
+        not_offered: &[],
+    };
 
-async fn delete(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = image_id(&arguments)?;
-    match call
-        .gateway
-        .store
-        .delete_image(&call.tenant, &id, &trace::headers())
-        .await?
-    {
-        DeleteImage::Deleting => Ok(Answer::done()),
-        DeleteImage::Refused(state) => Err(not_available(state)),
-        DeleteImage::NotFound => Err(Refusal::not_found("ImageId")),
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        let id = id::<ImageId>(&self.image_id, "ImageId")?;
+        let store = &call.gateway.store;
+        let deleted = store
+            .delete_image(&call.tenant, &id, &trace::headers())
+            .await?;
+        match deleted {
+            Deletion::Deleting => Ok(Done {}),
+            Deletion::Refused(state) => Err(not_available(state)),
+            Deletion::NotFound => Err(Refusal::not_found("ImageId")),
+        }
     }
 }
 
-pub(super) const DOWNLOAD: Operation = Operation {
-    name: "DownloadImage",
-    summary: "Answers with the bytes of one file of an image, or with the part that a Range header asks for. Not part of SMC.",
-    parameters: &[
-        Parameter::required("ImageId", Rule::Text(128), "The image."),
-        Parameter::required(
-            "File",
-            Rule::Text(255),
-            "One of the files that the image's Description names.",
-        ),
-    ],
-    answer: &[field("", BYTES, "The file, or the part of it.")],
-    refusals: &[
-        "InvalidImageId.NotFound",
-        "InvalidFile.NotFound",
-        "InvalidRange",
-        "Image.InvalidStatus",
-        "UnsupportedOperation",
-    ],
-    effect: Effect::Reads,
-    resources: &[Resource::one("image", "ImageId").where_it_lies()],
-    handler: |call, arguments| Box::pin(answer_file(call, arguments)),
-};
+/// DownloadImage, whose answer is a file.
+pub(super) fn download() -> Operation {
+    const TERMS: Terms = Terms {
+        effect: Effect::Reads,
+        resources: &[Resource::one("image", "ImageId").where_it_lies()],
+        refusals: &[
+            "InvalidImageId.NotFound",
+            "InvalidFile.NotFound",
+            "InvalidRange",
+            "Image.InvalidStatus",
+            "UnsupportedOperation",
+        ],
+        not_offered: &[],
+    };
+    Operation::new::<DownloadImage>(TERMS, |call, arguments| {
+        Box::pin(async move { open(arguments.into_request(), call).await.map(Answer::File) })
+    })
+}
 
-async fn answer_file(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = image_id(&arguments)?;
-    let file = arguments.required_text("File");
+async fn open(asked: DownloadImage, call: Call) -> Result<FileAnswer, Refusal> {
+    let id = id::<ImageId>(&asked.image_id, "ImageId")?;
     let filter = ImageFilter {
         ids: Some(vec![id.to_string()]),
         ..ImageFilter::default()
     };
     let first = store::Page { number: 1, size: 1 };
-    let listed = call
-        .gateway
-        .store
-        .images(&call.tenant, &filter, first)
-        .await?;
+    let store = &call.gateway.store;
+    let listed = store.images(&call.tenant, &filter, first).await?;
     match listed.rows.first() {
         None => return Err(Refusal::not_found("ImageId")),
         Some(image) if image.state != ImageState::Available => {
@@ -192,25 +123,14 @@ async fn answer_file(call: Call, arguments: Arguments) -> Result<Answer, Refusal
             "The specified action is not supported. This gateway does not see the image store: its operator can set --image-store.",
         ));
     };
-    if !domain::name::is_image_file(file) {
+    if !domain::name::is_image_file(&asked.file) {
         return Err(Refusal::not_found("File"));
     }
-    let path = image_store.join(id.as_str()).join(file);
-    let range = call
-        .headers
-        .get("range")
-        .and_then(|range| range.to_str().ok());
-    match download::open(&path, range).await? {
-        Some(file) => Ok(Answer::File(file)),
-        None => Err(Refusal::not_found("File")),
-    }
-}
-
-fn image_id(arguments: &Arguments) -> Result<ImageId, Refusal> {
-    arguments
-        .required_text("ImageId")
-        .parse()
-        .map_err(|_| Refusal::not_found("ImageId"))
+    let path = image_store.join(id.as_str()).join(&asked.file);
+    let range = call.headers.get("range");
+    let range = range.and_then(|range| range.to_str().ok());
+    let file = download::open(&path, range).await?;
+    file.ok_or_else(|| Refusal::not_found("File"))
 }
 
 fn not_available(state: ImageState) -> Refusal {

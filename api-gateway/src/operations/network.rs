@@ -1,34 +1,23 @@
 //! The network of a job: its region, and the vSwitch over which its agent reaches the receiver.
 
+use smc::model::NetMode;
 use store::network::{NetworkChange, NetworkRefusal};
 
 use crate::Refusal;
-use crate::arguments::{Arguments, Parameter, Rule};
-
-pub(super) const NET_MODE: Parameter = Parameter::optional(
-    "NetMode",
-    Rule::OneOf(&["0", "2"]),
-    "0, the public network, which is the default; 2, the private network of VSwitchId: agents reach receivers under the address that the operator has given it.",
-);
-pub(super) const VSWITCH_ID: Parameter = Parameter::optional(
-    "VSwitchId",
-    Rule::Text(128),
-    "A vSwitch that the operator has configured for the account. NetMode 2 needs it.",
-);
-pub(super) const VPC_ID: Parameter = Parameter::optional(
-    "VpcId",
-    Rule::Text(128),
-    "The VPC of VSwitchId, from which it follows; another is refused. Without a vSwitch, a VPC of the job's region.",
-);
 
 /// What the call asks of the job's network. Whether the account has it in the job's region is seen when the job is written.
-pub(super) fn asked(arguments: &Arguments) -> NetworkChange {
+pub(super) fn asked(
+    net_mode: Option<NetMode>,
+    vswitch_id: Option<String>,
+    vpc_id: Option<String>,
+) -> NetworkChange {
     NetworkChange {
-        net_mode: arguments
-            .text("NetMode")
-            .map(|mode| i32::from(mode == "2") * 2),
-        vswitch_id: arguments.text("VSwitchId").map(str::to_owned),
-        vpc_id: arguments.text("VpcId").map(str::to_owned),
+        net_mode: net_mode.map(|mode| match mode {
+            NetMode::Public => 0,
+            NetMode::Private => 2,
+        }),
+        vswitch_id,
+        vpc_id,
     }
 }
 

@@ -1,49 +1,48 @@
-//! Partitions as the answers show them. Disks are copied whole, so every partition is copied block by block, and none can be left out.
+//! Partitions as the answers show them. Disks are copied whole, so every partition is copied block by block, and none can be left out. Where
+//! none is known, nothing is shown.
 
 use domain::disk::{DiskIndex, SourcePartition};
-use serde_json::{Value, json};
-
-use crate::answer::list;
-
-/// Where none is known, nothing is shown.
-fn known(name: &str, partitions: impl ExactSizeIterator<Item = Value>) -> Option<Value> {
-    (partitions.len() > 0).then(|| list(name, partitions))
-}
+use smc::model::{JobPart, JobPlacedPart, SourcePart, SourceTypedPart};
 
 /// Disk and partition, each from 0, as in `0_1`.
 fn device(disk: DiskIndex, position: usize) -> String {
     format!("{disk}_{position}")
 }
 
-/// Of a source, under its disks; the list's name differs from disk to disk.
-pub(super) fn of_source(
-    name: &'static str,
+/// Shows partitions, with the position of each on its disk.
+fn shown<P, L: FromIterator<P>>(
+    partitions: &[SourcePartition],
+    show: impl Fn(usize, &SourcePartition) -> P,
+) -> Option<L> {
+    let shown = partitions.iter().enumerate();
+    let shown = shown.map(|(position, partition)| show(position, partition));
+    (!partitions.is_empty()).then(|| shown.collect())
+}
+
+/// Of a source, under its disks.
+pub(super) fn of_source<L: FromIterator<SourcePart>>(
     disk: DiskIndex,
     partitions: &[SourcePartition],
-) -> Option<Value> {
-    let shown = partitions.iter().enumerate().map(|(position, partition)| {
-        json!({
-            "CanBlock": true,
-            "Device": device(disk, position),
-            "Need": true,
-            "Path": partition.path,
-            "SizeBytes": partition.size_bytes,
-        })
-    });
-    known(name, shown)
+) -> Option<L> {
+    shown(partitions, |position, partition| SourcePart {
+        can_block: true,
+        device: device(disk, position),
+        need: true,
+        path: partition.path.clone(),
+        size_bytes: partition.size_bytes,
+    })
 }
 
 /// Of a source, under `Disks`.
-pub(super) fn of_source_with_types(partitions: &[SourcePartition]) -> Option<Value> {
-    let shown = partitions.iter().map(|partition| {
-        json!({
-            "CanBlock": true,
-            "Path": partition.path,
-            "SizeBytes": partition.size_bytes,
-            "Type": partition.purpose.as_str(),
-        })
-    });
-    known("Part", shown)
+pub(super) fn of_source_with_types<L: FromIterator<SourceTypedPart>>(
+    partitions: &[SourcePartition],
+) -> Option<L> {
+    shown(partitions, |_, partition| SourceTypedPart {
+        can_block: true,
+        path: partition.path.clone(),
+        size_bytes: partition.size_bytes,
+        r#type: partition.purpose.as_str().to_owned(),
+    })
 }
 
 /// Bytes before the first partition: a partition table, and what a machine boots from.
@@ -53,21 +52,24 @@ pub(super) fn offset(partitions: &[SourcePartition]) -> u64 {
 }
 
 /// Of a job, under its disks.
-pub(super) fn of_job(
-    name: &'static str,
+pub(super) fn of_job<L: FromIterator<JobPart>>(
     disk: DiskIndex,
     partitions: &[SourcePartition],
-) -> Option<Value> {
-    let shown = partitions.iter().enumerate().map(|(position, partition)| {
-        json!({ "Block": true, "Device": device(disk, position), "SizeBytes": partition.size_bytes })
-    });
-    known(name, shown)
+) -> Option<L> {
+    shown(partitions, |position, partition| JobPart {
+        block: true,
+        device: device(disk, position),
+        size_bytes: partition.size_bytes,
+    })
 }
 
 /// Of a job, under `Disks`.
-pub(super) fn of_job_with_paths(partitions: &[SourcePartition]) -> Option<Value> {
-    let shown = partitions.iter().map(|partition| {
-        json!({ "Block": true, "Path": partition.path, "SizeBytes": partition.size_bytes })
-    });
-    known("Part", shown)
+pub(super) fn of_job_with_paths<L: FromIterator<JobPlacedPart>>(
+    partitions: &[SourcePartition],
+) -> Option<L> {
+    shown(partitions, |_, partition| JobPlacedPart {
+        block: true,
+        path: partition.path.clone(),
+        size_bytes: partition.size_bytes,
+    })
 }

@@ -3,50 +3,47 @@
 use domain::JobId;
 use domain::job::{BusinessStatus, Event, Outcome, State, transition};
 use domain::source::SourceState;
+use smc::model::{DeleteReplicationJob, Done, StartReplicationJob, StopReplicationJob};
 use store::bytes::OverQuota;
 use store::job::start::StartJob;
 use store::job::{Change, Guard, Transitioned};
 
-use super::source;
-use crate::answer::Answer;
-use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Effect, Operation, Resource};
+use super::{id, source};
+use crate::operation::{Call, Effect, Handle, Resource, Terms};
 use crate::{Refusal, trace};
 
-const JOB_ID: &[Parameter] = &[Parameter::required("JobId", Rule::Text(128), "The job.")];
+/// The job that a call names, in the region in which it lies.
+pub(super) const THE_JOB: &[Resource] = &[Resource::one("replicationJob", "JobId").where_it_lies()];
 
-pub(super) const START: Operation = Operation {
-    name: "StartReplicationJob",
-    summary: "Starts a job that is Ready, Stopped, InError or Waiting. Its source must be online. A stopped or failed job goes on from what was copied.",
-    parameters: JOB_ID,
-    answer: &[],
-    refusals: &[
-        "InvalidJobId.NotFound",
-        "ReplicationJob.InvalidStatus",
-        "SourceServerState.Invalid",
-        "QuotaExceeded.Bytes",
-    ],
-    effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
-    handler: |call, arguments| Box::pin(start(call, arguments)),
-};
+impl Handle for StartReplicationJob {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: THE_JOB,
+        refusals: &[
+            "InvalidJobId.NotFound",
+            "ReplicationJob.InvalidStatus",
+            "SourceServerState.Invalid",
+            "QuotaExceeded.Bytes",
+        ],
+        not_offered: &[],
+    };
 
-async fn start(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = job_id(&arguments)?;
-    let started = call
-        .gateway
-        .store
-        .start_job(&call.tenant, &id, &trace::headers())
-        .await?;
-    match started {
-        StartJob::Started => {
-            tracing::info!(job_id = %id, "start asked for");
-            Ok(Answer::done())
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        let id = id::<JobId>(&self.job_id, "JobId")?;
+        let store = &call.gateway.store;
+        let started = store
+            .start_job(&call.tenant, &id, &trace::headers())
+            .await?;
+        match started {
+            StartJob::Started => {
+                tracing::info!(job_id = %id, "start asked for");
+                Ok(Done {})
+            }
+            StartJob::Refused(state) => Err(invalid_status(state, &allowed(Event::Start))),
+            StartJob::Source(state) => Err(source_not_ready(state)),
+            StartJob::OverQuota(over) => Err(over_quota(&over)),
+            StartJob::NotFound => Err(Refusal::not_found("JobId")),
         }
-        StartJob::Refused(state) => Err(invalid_status(state, &allowed(Event::Start))),
-        StartJob::Source(state) => Err(source_not_ready(state)),
-        StartJob::OverQuota(over) => Err(over_quota(&over)),
-        StartJob::NotFound => Err(Refusal::not_found("JobId")),
     }
 }
 
@@ -66,52 +63,47 @@ pub(super) fn source_not_ready(state: SourceState) -> Refusal {
     refusal
 }
 
-pub(super) const STOP: Operation = Operation {
-    name: "StopReplicationJob",
-    summary: "Stops a job that is Running in Syncing, or Waiting. What was copied is kept. The job is Stopped within seconds.",
-    parameters: JOB_ID,
-    answer: &[],
-    refusals: &[
-        "InvalidJobId.NotFound",
-        "ReplicationJob.InvalidStatus",
-        "ReplicationJob.InvalidBusinessStatus",
-    ],
-    effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
-    handler: |call, arguments| Box::pin(stop(call, arguments)),
-};
+impl Handle for StopReplicationJob {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: THE_JOB,
+        refusals: &[
+            "InvalidJobId.NotFound",
+            "ReplicationJob.InvalidStatus",
+            "ReplicationJob.InvalidBusinessStatus",
+        ],
+        not_offered: &[],
+    };
 
-async fn stop(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = job_id(&arguments)?;
-    match change(&call, &id, Event::Stop).await? {
-        Ok(answer) => Ok(answer),
-        Err(state) => Err(match state.business_status() {
-            Some(status) => invalid_business_status(status),
-            None => invalid_status(state, &allowed(Event::Stop)),
-        }),
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        let id = id::<JobId>(&self.job_id, "JobId")?;
+        change(&call, &id, Event::Stop)
+            .await?
+            .map_err(|state| match state.business_status() {
+                Some(status) => invalid_business_status(status),
+                None => invalid_status(state, &allowed(Event::Stop)),
+            })
     }
 }
 
-pub(super) const DELETE: Operation = Operation {
-    name: "DeleteReplicationJob",
-    summary: "Deletes a job that is not running. It is Deleting until its intermediate resources are gone; its image stays.",
-    parameters: JOB_ID,
-    answer: &[],
-    refusals: &["InvalidJobId.NotFound", "ReplicationJob.InvalidStatus"],
-    effect: Effect::Writes,
-    resources: &[Resource::one("replicationJob", "JobId").where_it_lies()],
-    handler: |call, arguments| Box::pin(delete(call, arguments)),
-};
+impl Handle for DeleteReplicationJob {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: THE_JOB,
+        refusals: &["InvalidJobId.NotFound", "ReplicationJob.InvalidStatus"],
+        not_offered: &[],
+    };
 
-async fn delete(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let id = job_id(&arguments)?;
-    change(&call, &id, Event::Delete)
-        .await?
-        .map_err(|state| invalid_status(state, &allowed(Event::Delete)))
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        let id = id::<JobId>(&self.job_id, "JobId")?;
+        change(&call, &id, Event::Delete)
+            .await?
+            .map_err(|state| invalid_status(state, &allowed(Event::Delete)))
+    }
 }
 
 /// Sends the tenant's event; the inner error is the state that does not take it.
-async fn change(call: &Call, id: &JobId, event: Event) -> Result<Result<Answer, State>, Refusal> {
+async fn change(call: &Call, id: &JobId, event: Event) -> Result<Result<Done, State>, Refusal> {
     let headers = trace::headers();
     let change = Change {
         event,
@@ -124,7 +116,7 @@ async fn change(call: &Call, id: &JobId, event: Event) -> Result<Result<Answer, 
     match call.gateway.store.transition(id, change).await? {
         Transitioned::Moved(_) | Transitioned::Recorded => {
             tracing::info!(job_id = %id, %event, "asked for");
-            Ok(Ok(Answer::done()))
+            Ok(Ok(Done {}))
         }
         Transitioned::Refused(state) | Transitioned::Ignored { state, .. } => Ok(Err(state)),
         Transitioned::NotFound | Transitioned::Fenced => Err(Refusal::not_found("JobId")),
@@ -142,14 +134,6 @@ pub(super) fn allowed(event: Event) -> Vec<State> {
             )
         })
         .collect()
-}
-
-/// The id that the call names. A text that is no id names nothing.
-pub(super) fn job_id(arguments: &Arguments) -> Result<JobId, Refusal> {
-    arguments
-        .required_text("JobId")
-        .parse()
-        .map_err(|_| Refusal::not_found("JobId"))
 }
 
 /// The job's state does not allow it.

@@ -5,64 +5,20 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::tag::{MOST_TAGS, Tag, TagFilter};
-use serde_json::{Value, json};
+use serde_json::json;
+use smc::model::{
+    self, Done, ListTagResources, ListTagResourcesAnswer, ResourceType, TagResource, TagResources,
+    UntagResources,
+};
 use store::tag::{ChangeTags, TagList, TagRow, TaggedKind};
 
 use crate::Refusal;
-use crate::answer::{Answer, list};
-use crate::arguments::{Arguments, Parameter, Rule};
-use crate::operation::{Call, Effect, Operation, Resource, field};
+use crate::operation::{Call, Effect, Handle, Resource, Terms};
 
 /// Resources that one call may name.
 const MOST_RESOURCES: usize = 50;
 /// Tags on a page of ListTagResources, which has no parameter for it.
 const PAGE: usize = 100;
-/// Largest N that is read at all; more than the codes below allow is counted, not numbered.
-const MOST_READ: u32 = 1000;
-
-/// `Tag.N.Key` of what is to be tagged.
-pub(super) const TAG_KEY: Parameter = Parameter::list(
-    "Tag.N.Key",
-    MOST_READ,
-    Rule::TagKey,
-    "Key of a tag; at most 20 tags.",
-);
-/// `Tag.N.Value` of what is to be tagged.
-pub(super) const TAG_VALUE: Parameter = Parameter::list(
-    "Tag.N.Value",
-    MOST_READ,
-    Rule::TagValue,
-    "Its value; default empty.",
-);
-/// `Tag.N.Key` of a list.
-pub(super) const FILTER_KEY: Parameter = Parameter::list(
-    "Tag.N.Key",
-    MOST_READ,
-    Rule::TagKey,
-    "Only what has a tag with this key; several tags are ANDed, at most 20.",
-);
-/// `Tag.N.Value` of a list.
-pub(super) const FILTER_VALUE: Parameter = Parameter::list(
-    "Tag.N.Value",
-    MOST_READ,
-    Rule::TagValue,
-    "And with this value; default any.",
-);
-
-const RESOURCE_TYPE: Parameter = Parameter::required(
-    "ResourceType",
-    Rule::ResourceType(&["sourceserver", "replicationjob", "workgroup"]),
-    "What is tagged.",
-);
-const RESOURCE_ID: Parameter = Parameter {
-    is_required: true,
-    ..Parameter::list(
-        "ResourceId.N",
-        MOST_READ,
-        Rule::Text(128),
-        "Ids of sources, jobs or workgroups, at most 50.",
-    )
-};
 
 /// Codes of lists that are narrowed by tags.
 pub(super) const FILTER_REFUSALS: &[&str] = &[
@@ -84,84 +40,61 @@ const REFUSALS: &[&str] = &[
     "InvalidParameter.TagValue",
 ];
 
-pub(super) const TAG: Operation = Operation {
-    name: "TagResources",
-    summary: "Puts tags on sources, jobs or workgroups. A key that is there already gets the new value; a resource has at most 20.",
-    parameters: &[
-        RESOURCE_TYPE,
-        RESOURCE_ID,
-        Parameter {
-            is_required: true,
-            ..TAG_KEY
-        },
-        TAG_VALUE,
-    ],
-    answer: &[],
-    refusals: REFUSALS,
-    effect: Effect::Writes,
-    resources: &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()],
-    handler: |call, arguments| Box::pin(tag(call, arguments)),
-};
+/// The resources that a call names.
+const NAMED: &[Resource] = &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()];
 
-async fn tag(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let kind = kind(&arguments);
-    let ids = resource_ids(&arguments)?.unwrap_or_default();
-    let tags = given(&arguments)?;
-    let store = &call.gateway.store;
-    changed(store.tag_resources(&call.tenant, kind, &ids, &tags).await?)
-}
+impl Handle for TagResources {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: NAMED,
+        refusals: REFUSALS,
+        not_offered: &[],
+    };
 
-pub(super) const UNTAG: Operation = Operation {
-    name: "UntagResources",
-    summary: "Takes tags off sources, jobs or workgroups: those with the given keys, or all.",
-    parameters: &[
-        RESOURCE_TYPE,
-        RESOURCE_ID,
-        Parameter::list(
-            "TagKey.N",
-            MOST_READ,
-            Rule::Text(128),
-            "Keys of the tags to take off, at most 20. Keys that are not there are no error.",
-        ),
-        Parameter::optional(
-            "All",
-            Rule::Boolean,
-            "Take all tags off; default false. It counts only without TagKey.",
-        ),
-    ],
-    answer: &[],
-    refusals: &[
-        "MissingParameter.ResourceType",
-        "InvalidResourceType.NotFound",
-        "NumberExceed.ResourceIds",
-        "NumberExceed.Tags",
-        "Duplicate.ResourceId",
-        "InvalidResourceId.NotFound",
-        "MissingTagKey",
-    ],
-    effect: Effect::Writes,
-    resources: &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()],
-    handler: |call, arguments| Box::pin(untag(call, arguments)),
-};
-
-async fn untag(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let kind = kind(&arguments);
-    let ids = resource_ids(&arguments)?.unwrap_or_default();
-    let keys = arguments.texts("TagKey.N");
-    match &keys {
-        Some(keys) if keys.len() > MOST_TAGS => return Err(too_many_tags()),
-        Some(_) => {}
-        None if arguments.boolean("All") == Some(true) => {}
-        None => return Err(Refusal::missing("TagKey")),
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        check_ids(&self.resource_id)?;
+        let tags = given(Some(self.tag))?;
+        let store = &call.gateway.store;
+        let kind = kind(self.resource_type);
+        let tagged = store.tag_resources(&call.tenant, kind, &self.resource_id, &tags);
+        changed(tagged.await?)
     }
-    let store = &call.gateway.store;
-    let untagged = store.untag_resources(&call.tenant, kind, &ids, keys.as_deref());
-    changed(untagged.await?)
 }
 
-fn changed(change: ChangeTags) -> Result<Answer, Refusal> {
+impl Handle for UntagResources {
+    const TERMS: Terms = Terms {
+        effect: Effect::Writes,
+        resources: NAMED,
+        refusals: &[
+            "MissingParameter.ResourceType",
+            "InvalidResourceType.NotFound",
+            "NumberExceed.ResourceIds",
+            "NumberExceed.Tags",
+            "Duplicate.ResourceId",
+            "InvalidResourceId.NotFound",
+            "MissingTagKey",
+        ],
+        not_offered: &[],
+    };
+
+    async fn handle(self, call: Call) -> Result<Done, Refusal> {
+        check_ids(&self.resource_id)?;
+        match &self.tag_key {
+            Some(keys) if keys.len() > MOST_TAGS => return Err(too_many_tags()),
+            Some(_) => {}
+            None if self.all == Some(true) => {}
+            None => return Err(Refusal::missing("TagKey")),
+        }
+        let store = &call.gateway.store;
+        let (kind, keys) = (kind(self.resource_type), self.tag_key.as_deref());
+        let untagged = store.untag_resources(&call.tenant, kind, &self.resource_id, keys);
+        changed(untagged.await?)
+    }
+}
+
+fn changed(change: ChangeTags) -> Result<Done, Refusal> {
     match change {
-        ChangeTags::Changed => Ok(Answer::done()),
+        ChangeTags::Changed => Ok(Done {}),
         ChangeTags::NotFound => Err(Refusal::new(
             "InvalidResourceId.NotFound",
             "The specified ResourceIds do not exist.",
@@ -170,83 +103,50 @@ fn changed(change: ChangeTags) -> Result<Answer, Refusal> {
     }
 }
 
-pub(super) const LIST: Operation = Operation {
-    name: "ListTagResources",
-    summary: "Lists the tags of sources, jobs or workgroups, by resource and key, page by page.",
-    parameters: &[
-        RESOURCE_TYPE,
-        Parameter {
-            is_required: false,
-            ..RESOURCE_ID
-        },
-        FILTER_KEY,
-        FILTER_VALUE,
-        Parameter::optional(
-            "NextToken",
-            Rule::Token(4096),
-            "NextToken of the page before; none for the first page.",
-        ),
-    ],
-    answer: &[
-        field(
-            "NextToken",
-            "string",
-            "Where the next page begins; absent on the last one.",
-        ),
-        field(
-            "TagResources.TagResource[].ResourceId",
-            "string",
-            "What has the tag.",
-        ),
-        field(
-            "TagResources.TagResource[].ResourceType",
-            "string",
-            "ALIYUN::SMC::SOURCESERVER, ALIYUN::SMC::REPLICATIONJOB or ALIYUN::SMC::WORKGROUP.",
-        ),
-        field("TagResources.TagResource[].TagKey", "string", "The key."),
-        field(
-            "TagResources.TagResource[].TagValue",
-            "string",
-            "The value.",
-        ),
-    ],
-    refusals: &[
-        "MissingParameter.ResourceType",
-        "InvalidResourceType.NotFound",
-        "NumberExceed.ResourceIds",
-        "NumberExceed.Tags",
-        "Duplicate.ResourceId",
-        "MissingTag.Key",
-        "InvalidParameter.TagKey",
-        "InvalidParameter.TagValue",
-    ],
-    effect: Effect::Reads,
-    resources: &[Resource::of_kind("ResourceType", "ResourceId.N").where_it_lies()],
-    handler: |call, arguments| Box::pin(list_tags(call, arguments)),
-};
-
-async fn list_tags(call: Call, arguments: Arguments) -> Result<Answer, Refusal> {
-    let kind = kind(&arguments);
-    let after = arguments.text("NextToken").map(read_token).transpose()?;
-    let wanted = TagList {
-        ids: resource_ids(&arguments)?,
-        with: filters(&arguments)?,
-        after: after.as_ref().map(|(id, key)| (id.as_str(), key.as_str())),
-        // One more than a page tells whether there is another.
-        limit: i64::try_from(PAGE + 1).unwrap_or(i64::MAX),
+impl Handle for ListTagResources {
+    const TERMS: Terms = Terms {
+        effect: Effect::Reads,
+        resources: NAMED,
+        refusals: &[
+            "MissingParameter.ResourceType",
+            "InvalidResourceType.NotFound",
+            "NumberExceed.ResourceIds",
+            "NumberExceed.Tags",
+            "Duplicate.ResourceId",
+            "MissingTag.Key",
+            "InvalidParameter.TagKey",
+            "InvalidParameter.TagValue",
+        ],
+        not_offered: &[],
     };
-    let mut rows = call.gateway.store.tags(&call.tenant, kind, &wanted).await?;
-    let more = rows.len() > PAGE;
-    rows.truncate(PAGE);
-    Ok(Answer::fields(json!({
-        "NextToken": rows.last().filter(|_| more).map(next_token),
-        "TagResources": list("TagResource", rows.iter().map(|row| json!({
-            "ResourceId": row.resource_id,
-            "ResourceType": format!("ALIYUN::SMC::{}", wire_kind(kind).to_uppercase()),
-            "TagKey": row.tag.key,
-            "TagValue": row.tag.value,
-        }))),
-    })))
+
+    async fn handle(self, call: Call) -> Result<ListTagResourcesAnswer, Refusal> {
+        let kind = kind(self.resource_type);
+        let after = self.next_token.as_deref().map(read_token).transpose()?;
+        check_ids(self.resource_id.as_deref().unwrap_or_default())?;
+        let wanted = TagList {
+            ids: self.resource_id,
+            with: filters(self.tag)?,
+            after: after.as_ref().map(|(id, key)| (id.as_str(), key.as_str())),
+            // One more than a page tells whether there is another.
+            limit: i64::try_from(PAGE + 1).unwrap_or(i64::MAX),
+        };
+        let mut rows = call.gateway.store.tags(&call.tenant, kind, &wanted).await?;
+        let more = rows.len() > PAGE;
+        rows.truncate(PAGE);
+        let resource_type = self.resource_type.as_str().to_uppercase();
+        Ok(ListTagResourcesAnswer {
+            next_token: rows.last().filter(|_| more).map(next_token),
+            tag_resources: (rows.into_iter())
+                .map(|row| TagResource {
+                    resource_id: row.resource_id,
+                    resource_type: format!("ALIYUN::SMC::{resource_type}"),
+                    tag_key: row.tag.key,
+                    tag_value: row.tag.value,
+                })
+                .collect(),
+        })
+    }
 }
 
 /// Where a page ended. Opaque to callers, and of use only to the account that got it: every statement asks for its own rows.
@@ -267,26 +167,15 @@ fn read_token(token: &str) -> Result<(String, String), Refusal> {
         })
 }
 
-fn wire_kind(kind: TaggedKind) -> &'static str {
-    match kind {
-        TaggedKind::Source => "sourceserver",
-        TaggedKind::Job => "replicationjob",
-        TaggedKind::Workgroup => "workgroup",
+fn kind(named: ResourceType) -> TaggedKind {
+    match named {
+        ResourceType::SourceServer => TaggedKind::Source,
+        ResourceType::ReplicationJob => TaggedKind::Job,
+        ResourceType::Workgroup => TaggedKind::Workgroup,
     }
 }
 
-fn kind(arguments: &Arguments) -> TaggedKind {
-    let named = arguments.required_text("ResourceType");
-    TaggedKind::ALL
-        .into_iter()
-        .find(|kind| wire_kind(*kind) == named)
-        .expect("the table lets through only these")
-}
-
-fn resource_ids(arguments: &Arguments) -> Result<Option<Vec<String>>, Refusal> {
-    let Some(ids) = arguments.texts("ResourceId.N") else {
-        return Ok(None);
-    };
+fn check_ids(ids: &[String]) -> Result<(), Refusal> {
     if ids.len() > MOST_RESOURCES {
         return Err(Refusal::new(
             "NumberExceed.ResourceIds",
@@ -299,12 +188,13 @@ fn resource_ids(arguments: &Arguments) -> Result<Option<Vec<String>>, Refusal> {
             "The ResourceId contains duplicate values.",
         ));
     }
-    Ok(Some(ids))
+    Ok(())
 }
 
-/// The tags that the call gives.
-pub(super) fn given(arguments: &Arguments) -> Result<Vec<Tag>, Refusal> {
-    let tags = keys_and_values(arguments)?;
+/// The tags that a call gives.
+pub(super) fn given(tags: Option<Vec<model::NewTag>>) -> Result<Vec<Tag>, Refusal> {
+    let tags = tags.into_iter().flatten();
+    let tags = keys_and_values(tags.map(|tag| (tag.key, tag.value)))?;
     if (1..tags.len()).any(|last| tags[..last].iter().any(|(key, _)| *key == tags[last].0)) {
         return Err(Refusal::new(
             "InvalidParameter.TagKey",
@@ -320,19 +210,18 @@ pub(super) fn given(arguments: &Arguments) -> Result<Vec<Tag>, Refusal> {
         .collect())
 }
 
-fn keys_and_values(arguments: &Arguments) -> Result<Vec<(String, Option<String>)>, Refusal> {
-    let keys = arguments.numbered_texts("Tag.N.Key");
-    let mut values = arguments.numbered_texts("Tag.N.Value");
-    if values.keys().any(|number| !keys.contains_key(number)) {
-        return Err(Refusal::missing("Tag.Key"));
-    }
-    if keys.len() > MOST_TAGS {
+/// Places of the list at which nothing is given are passed over.
+fn keys_and_values(
+    tags: impl Iterator<Item = (Option<String>, Option<String>)>,
+) -> Result<Vec<(String, Option<String>)>, Refusal> {
+    let given = tags.filter(|tag| *tag != (None, None));
+    let keyed = given.map(|(key, value)| Some((key?, value)));
+    let tags: Option<Vec<_>> = keyed.collect();
+    let tags = tags.ok_or_else(|| Refusal::missing("Tag.Key"))?;
+    if tags.len() > MOST_TAGS {
         return Err(too_many_tags());
     }
-    Ok(keys
-        .into_iter()
-        .map(|(number, key)| (key, values.remove(&number)))
-        .collect())
+    Ok(tags)
 }
 
 fn too_many_tags() -> Refusal {
@@ -342,9 +231,10 @@ fn too_many_tags() -> Refusal {
     )
 }
 
-/// What a list is narrowed to by the call's tags.
-pub(super) fn filters(arguments: &Arguments) -> Result<Vec<TagFilter>, Refusal> {
-    let tags = keys_and_values(arguments)?;
+/// What a list is narrowed to by the tags of a call.
+pub(super) fn filters(tags: Option<Vec<model::TagFilter>>) -> Result<Vec<TagFilter>, Refusal> {
+    let tags = tags.into_iter().flatten();
+    let tags = keys_and_values(tags.map(|tag| (tag.key, tag.value)))?;
     Ok(tags
         .into_iter()
         .map(|(key, value)| TagFilter { key, value })
@@ -367,11 +257,9 @@ pub(super) async fn of(
 
 impl Shown {
     /// `Tags` of one resource.
-    pub(super) fn of(&self, id: &str) -> Value {
-        let tags = self.0.get(id).into_iter().flatten();
-        list(
-            "Tag",
-            tags.map(|tag| json!({ "Key": tag.key, "Value": tag.value })),
-        )
+    pub(super) fn of(&self, id: &str) -> model::Tags {
+        let tags = self.0.get(id).into_iter().flatten().cloned();
+        tags.map(|Tag { key, value }| model::Tag { key, value })
+            .collect()
     }
 }

@@ -132,7 +132,7 @@ async fn a_wrong_signature_is_answered_with_the_text_that_sdks_parse() {
         .client(&tenant.key.id, "another secret")
         .signing(SignatureVersion::V3);
     let refusal = wrong
-        .call(ACTION, &[] as &[(&str, &str)])
+        .call_by_name(ACTION, &[] as &[(&str, &str)])
         .await
         .expect_err("a wrong secret");
     let message = &refusal.refusal().expect("an answer").message;
@@ -201,7 +201,7 @@ async fn v3_signs_what_decides_about_the_call() {
     let source = fixture.source(&tenant, "web", &[1]).await;
     let client = tenant.signing(SignatureVersion::V3);
     let answer = client
-        .call(ACTION, &[("SourceId.1", source.as_str())])
+        .call_by_name(ACTION, &[("SourceId.1", source.as_str())])
         .await
         .expect("a V3 call");
     assert_eq!(answer["TotalCount"], 1);

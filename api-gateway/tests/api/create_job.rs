@@ -499,7 +499,7 @@ pub(crate) async fn create(
 ) -> Result<String, String> {
     let mut parameters = vec![("SourceId", source), ("SystemDiskSize", "20")];
     parameters.extend(more);
-    match tenant.client.call(CREATE, &parameters).await {
+    match tenant.client.call_by_name(CREATE, &parameters).await {
         Ok(answer) => Ok(answer["JobId"].as_str().expect("a job").to_owned()),
         Err(error) => Err(error.code().unwrap_or("no answer").to_owned()),
     }

@@ -234,9 +234,21 @@ impl Fixture {
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> Raw {
+        self.raw_at("/", method, query, headers, body).await
+    }
+
+    /// Sends a request as it is to this path.
+    pub async fn raw_at(
+        &self,
+        path: &str,
+        method: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Raw {
         let method = method.parse().expect("a method");
-        let mut request =
-            reqwest::Client::new().request(method, format!("http://{}/?{query}", self.address));
+        let url = format!("http://{}{path}?{query}", self.address);
+        let mut request = reqwest::Client::new().request(method, url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -300,14 +312,14 @@ impl Raw {
 
 impl Tenant {
     pub async fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Value {
-        match self.client.call(action, parameters).await {
+        match self.client.call_by_name(action, parameters).await {
             Ok(answer) => answer,
             Err(error) => panic!("{action} {parameters:?}: {error}"),
         }
     }
 
     pub async fn refusal(&self, action: &str, parameters: &[(&str, &str)]) -> Refusal {
-        match self.client.call(action, parameters).await {
+        match self.client.call_by_name(action, parameters).await {
             Err(CallError::Refused(refusal)) => refusal,
             other => panic!("{action} {parameters:?} should be refused: {other:?}"),
         }

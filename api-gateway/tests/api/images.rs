@@ -2,6 +2,7 @@
 
 use domain::{ImageId, JobId};
 use smc::CallError;
+use smc::model::DownloadImage;
 
 use crate::fixture::{Fixture, Tenant};
 
@@ -73,11 +74,11 @@ async fn bytes(
     file: &str,
     offset: u64,
 ) -> Result<(Option<u64>, Vec<u8>), CallError> {
-    let parameters = [("ImageId", image.as_str()), ("File", file)];
-    let mut download = tenant
-        .client
-        .download("DownloadImage", &parameters, offset)
-        .await?;
+    let request = DownloadImage {
+        image_id: image.to_string(),
+        file: file.to_owned(),
+    };
+    let mut download = tenant.client.download(&request, offset).await?;
     let length = download.length_bytes();
     let mut bytes = Vec::new();
     while let Some(chunk) = download.chunk().await? {
@@ -93,7 +94,10 @@ async fn a_gateway_that_does_not_see_the_image_store_says_so() {
     let image = image(&fixture, &tenant, "web", "available").await;
     let blind = fixture.second_without("--image-store").await;
     let file = [("ImageId", image.as_str()), ("File", "disk-0.raw")];
-    let refused = blind.client(&tenant).call("DownloadImage", &file).await;
+    let refused = blind
+        .client(&tenant)
+        .call_by_name("DownloadImage", &file)
+        .await;
     let Err(CallError::Refused(refusal)) = refused else {
         panic!("{refused:?}")
     };

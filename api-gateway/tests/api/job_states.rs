@@ -152,7 +152,7 @@ async fn of_starts_sent_at_once_one_starts_the_job() {
     let source = fixture.source(&tenant, "web", &[GIB]).await;
     let job = tenant.job(&source).await;
     let id = [("JobId", job.as_str())];
-    let calls = (0..6).map(|_| tenant.client.call("StartReplicationJob", &id));
+    let calls = (0..6).map(|_| tenant.client.call_by_name("StartReplicationJob", &id));
     let started = futures::future::join_all(calls)
         .await
         .into_iter()

@@ -52,7 +52,7 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
     let code = async |tenant: &Tenant, parameters: Vec<(String, String)>| {
         let answer = tenant
             .client
-            .call("CreateReplicationJob", &parameters)
+            .call_by_name("CreateReplicationJob", &parameters)
             .await;
         let error = answer.expect_err("it is refused");
         error.refusal().expect("a refusal").code.clone()
@@ -96,7 +96,10 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
 
     let more = [("NetMode", "2"), ("VSwitchId", "vsw-2")];
     let parameters = with(source.as_str(), "north", &more);
-    let made = one.client.call("CreateReplicationJob", &parameters).await;
+    let made = one
+        .client
+        .call_by_name("CreateReplicationJob", &parameters)
+        .await;
     let made = made.expect("a job");
     let job = made["JobId"].as_str().expect("an id").to_owned();
     let filters = [("JobId.1", job.as_str()), ("RegionId", "north")];
@@ -173,7 +176,7 @@ async fn a_job_keeps_of_its_network_what_a_change_does_not_name() {
         let named = [&[("JobId", job.as_str())], change].concat();
         let changed = match tenant
             .client
-            .call("ModifyReplicationJobAttribute", &named)
+            .call_by_name("ModifyReplicationJobAttribute", &named)
             .await
         {
             Ok(_) => Ok(tenant.describe(&job).await),

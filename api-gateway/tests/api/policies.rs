@@ -78,7 +78,7 @@ async fn outcome(client: &Client, action: &str, parameters: &[(&str, &str)]) -> 
 }
 
 async fn refused(client: &Client, action: &str, parameters: &[(&str, &str)]) -> Option<Refusal> {
-    match client.call(action, parameters).await {
+    match client.call_by_name(action, parameters).await {
         Ok(_) => None,
         Err(error) => Some(error.refusal().expect("an answer").clone()),
     }

@@ -271,7 +271,7 @@ async fn outcome(tenant: &Tenant, action: &str, reach: &Reach, id: &str) -> Stri
     let mut parameters = vec![(reach.parameter, id)];
     let others = reach.others.iter();
     parameters.extend(others.map(|(name, value)| (*name, value.as_str())));
-    let text = match tenant.client.call(action, &parameters).await {
+    let text = match tenant.client.call_by_name(action, &parameters).await {
         Ok(mut answer) => {
             answer["RequestId"] = Value::Null;
             answer.to_string()

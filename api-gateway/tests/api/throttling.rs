@@ -29,7 +29,7 @@ const CALLS: usize = 50;
 
 /// Calls many times at once. Returns how many calls were taken, and the code of those that were refused.
 async fn flood(tenant: &Tenant, action: &str) -> (usize, String) {
-    let calls = (0..CALLS).map(|_| tenant.client.call(action, &[("PageSize", "1")]));
+    let calls = (0..CALLS).map(|_| tenant.client.call_by_name(action, &[("PageSize", "1")]));
     let mut codes = BTreeSet::new();
     let mut taken = 0;
     for answer in futures::future::join_all(calls).await {

@@ -46,12 +46,12 @@ async fn https_is_served_with_the_operators_certificate_and_its_renewal() {
     let tenant = fixture.tenant("acme").await;
     let call = [("PageSize", "1")];
     client(&fixture, &tenant, &first)
-        .call("DescribeSourceServers", &call)
+        .call_by_name("DescribeSourceServers", &call)
         .await
         .unwrap();
     let second = Authority::generate("second", pki::RUN_VALIDITY).unwrap();
     client(&fixture, &tenant, &second)
-        .call("DescribeSourceServers", &call)
+        .call_by_name("DescribeSourceServers", &call)
         .await
         .expect_err("a certificate of another authority");
 
@@ -61,7 +61,7 @@ async fn https_is_served_with_the_operators_certificate_and_its_renewal() {
         "the new certificate is served",
         async || {
             Ok(client(&fixture, &tenant, &second)
-                .call("DescribeSourceServers", &call)
+                .call_by_name("DescribeSourceServers", &call)
                 .await
                 .ok())
         },

@@ -43,8 +43,9 @@ async fn one_client_token_at_both_gateways_at_once_makes_one_job() {
             ("RegionId", REGION),
             ("ClientToken", token.as_str()),
         ];
-        let calls = (0..6)
-            .map(|number: usize| clients[number % 2].call("CreateReplicationJob", &parameters));
+        let calls = (0..6).map(|number: usize| {
+            clients[number % 2].call_by_name("CreateReplicationJob", &parameters)
+        });
         let jobs: BTreeSet<String> = join_all(calls)
             .await
             .into_iter()
@@ -92,7 +93,7 @@ async fn creates_at_both_gateways_at_once_never_pass_the_quota() {
                 _ => vec![("Name", names[number].as_str())],
             };
             let client = clients[number % 2].clone();
-            async move { client.call(action, &parameters).await }
+            async move { client.call_by_name(action, &parameters).await }
         });
         let (mut made, mut refused) = (0, 0);
         for answer in join_all(calls).await {

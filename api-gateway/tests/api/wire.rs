@@ -44,6 +44,55 @@ async fn parameters_arrive_in_query_form_or_both_and_in_chunks() {
     fixture.stop().await;
 }
 
+/// The parts of a call that a V1 signature needs stand in the query; the signature is over the parameters in their flat form.
+#[tokio::test]
+async fn each_operation_has_a_path_and_takes_its_request_as_json() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let action = "DescribeSourceServers";
+    let path = "/DescribeSourceServers";
+    let json = ("content-type", "application/json; charset=utf-8");
+    let flat = [
+        ("Name", "web"),
+        ("PageSize", "5"),
+        ("SourceId.1", "s-1"),
+        ("SourceId.2", "s-2"),
+        ("Tag.1.Key", "a"),
+    ];
+    let body =
+        r#"{"Name":"web","State":null,"PageSize":5,"SourceId":["s-1","s-2"],"Tag":[{"Key":"a"}]}"#;
+    let signed = || {
+        let mut pairs = tenant.signed("POST", action, &flat);
+        pairs.retain(|(name, _)| !flat.iter().any(|(in_body, _)| in_body == name));
+        form(&pairs)
+    };
+    for path in ["/", path] {
+        let answer = fixture.raw_at(path, "POST", &signed(), &[json], body).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert_eq!(answer.json()["PageSize"], 5, "{path}");
+    }
+    let changed = body.replace("s-2", "s-3");
+    let answer = fixture
+        .raw_at(path, "POST", &signed(), &[json], changed)
+        .await;
+    assert_eq!(answer.code(), "SignatureDoesNotMatch");
+    let answer = fixture
+        .raw_at(path, "POST", &signed(), &[json], "[1]")
+        .await;
+    assert_eq!(answer.code(), "InvalidParameter", "{answer:?}");
+    let answer = fixture
+        .raw_at("/DescribeImages", "POST", &signed(), &[json], body)
+        .await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (404, "InvalidAction.NotFound")
+    );
+    let query = form(&tenant.signed("GET", action, &[]));
+    let answer = fixture.raw_at(path, "GET", &query, &[], "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    fixture.stop().await;
+}
+
 #[tokio::test]
 async fn answers_name_their_request_in_body_and_header() {
     let fixture = Fixture::start().await;
@@ -149,8 +198,8 @@ async fn whatever_is_wrong_is_said_in_the_form_that_was_asked_for() {
     fixture.stop().await;
 }
 
-/// Every field that these answers carry is in the reference. Debug builds hold every answer and every error code of all tests against the
-/// table that the reference is made of (`contract`).
+/// Every field that these answers carry is in the reference. Debug builds hold every error code of all tests against the tables that the
+/// reference is made of (`error_codes`).
 #[tokio::test]
 async fn answers_hold_what_the_reference_says() {
     let fixture = Fixture::start().await;

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
+use crate::model::{self, Answered, File, Operation};
 use crate::pairs::canonical;
 use crate::{API_VERSION, CallError, Download, Pairs, Refusal, nonce, timestamp, v1, v3};
 
@@ -160,39 +162,40 @@ impl Client {
         &self.region_id
     }
 
-    /// Calls `action` and returns the answer's JSON object, which has a `RequestId`. The client's region is added when `parameters` have
-    /// none.
+    /// Calls an operation. The client's region is added when `request` has none.
     ///
     /// # Errors
     /// See [`CallError`]. Nothing is tried twice: only the caller knows whether that is safe.
-    pub async fn call<N: AsRef<str>, V: AsRef<str>>(
+    pub async fn call<O>(&self, request: &O) -> Result<Answered<O::Answer>, CallError>
+    where
+        O: Operation<Answer: DeserializeOwned>,
+    {
+        self.answer_of(O::ACTION, model::pairs(request)).await
+    }
+
+    /// Calls the operation of this name with flat parameters, and returns the answer's JSON object: for callers that know neither before
+    /// they run.
+    ///
+    /// # Errors
+    /// See [`Client::call`].
+    pub async fn call_by_name<N: AsRef<str>, V: AsRef<str>>(
         &self,
         action: &str,
         parameters: &[(N, V)],
     ) -> Result<Value, CallError> {
-        let response = self.send(self.request(action, owned(parameters))).await?;
-        let http_status = response.status().as_u16();
-        let body = response
-            .bytes()
-            .await
-            .map_err(|source| CallError::from_http(&self.endpoint, source))?;
-        serde_json::from_slice(&body).map_err(|_| CallError::NotSmc {
-            endpoint: self.endpoint.clone(),
-            http_status,
-        })
+        self.answer_of(action, owned(parameters)).await
     }
 
-    /// Calls an `action` whose answer is a stream of bytes, from `offset_bytes` on.
+    /// Calls an operation whose answer is a stream of bytes, from `offset_bytes` on.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn download<N: AsRef<str>, V: AsRef<str>>(
+    pub async fn download<O: Operation<Answer = File>>(
         &self,
-        action: &str,
-        parameters: &[(N, V)],
+        request: &O,
         offset_bytes: u64,
     ) -> Result<Download, CallError> {
-        let mut request = self.request(action, owned(parameters));
+        let mut request = self.request(O::ACTION, model::pairs(request));
         if offset_bytes > 0 {
             request = request.header("range", format!("bytes={offset_bytes}-"));
         }
@@ -200,6 +203,20 @@ impl Client {
             response: self.send(request).await?,
             endpoint: self.endpoint.clone(),
         })
+    }
+
+    async fn answer_of<A: DeserializeOwned>(
+        &self,
+        action: &str,
+        parameters: Pairs,
+    ) -> Result<A, CallError> {
+        let response = self.send(self.request(action, parameters)).await?;
+        let http_status = response.status().as_u16();
+        let body = response
+            .bytes()
+            .await
+            .map_err(|source| CallError::from_http(&self.endpoint, source))?;
+        serde_json::from_slice(&body).map_err(|_| self.not_smc(http_status))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CallError> {
@@ -211,23 +228,23 @@ impl Client {
             return Ok(response);
         }
         let http_status = response.status().as_u16();
-        let body: Value = response.json().await.map_err(|_| CallError::NotSmc {
+        let error: model::Error = response
+            .json()
+            .await
+            .map_err(|_| self.not_smc(http_status))?;
+        Err(Refusal {
+            code: error.code,
+            message: error.message,
+            request_id: error.request_id,
+            http_status,
+        }
+        .into())
+    }
+
+    fn not_smc(&self, http_status: u16) -> CallError {
+        CallError::NotSmc {
             endpoint: self.endpoint.clone(),
             http_status,
-        })?;
-        let text = |name: &str| body[name].as_str().map(str::to_owned);
-        match (text("Code"), text("Message"), text("RequestId")) {
-            (Some(code), Some(message), Some(request_id)) => Err(Refusal {
-                code,
-                message,
-                request_id,
-                http_status,
-            }
-            .into()),
-            _ => Err(CallError::NotSmc {
-                endpoint: self.endpoint.clone(),
-                http_status,
-            }),
         }
     }
 

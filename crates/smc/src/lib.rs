@@ -8,6 +8,8 @@ pub mod pairs;
 pub mod v1;
 pub mod v3;
 
+pub mod model;
+
 mod client;
 mod download;
 mod error;

@@ -1,5 +1,6 @@
 //! What a person reads when there is no gateway at the other end.
 
+use smc::model::DescribeSourceServers;
 use smc::{CallError, Client, Credentials};
 
 fn client(endpoint: &str) -> Client {
@@ -9,7 +10,7 @@ fn client(endpoint: &str) -> Client {
 
 async fn describe(endpoint: &str) -> CallError {
     client(endpoint)
-        .call("DescribeSourceServers", &[("PageSize", "1")])
+        .call(&DescribeSourceServers::default())
         .await
         .expect_err("nobody there can answer")
 }

@@ -192,8 +192,7 @@ impl Cluster {
 
     /// The process of the receiver that has the job's disks now, if there is one.
     pub async fn receiver_now(&self, job: &Job) -> anyhow::Result<Option<i32>> {
-        let shown = job.describe().await?;
-        let Some(instance) = shown["TransitionInstanceId"].as_str() else {
+        let Some(instance) = job.describe().await?.transition_instance_id else {
             return Ok(None);
         };
         let lock = self.path("worker/instances").join(instance).join("lock");

@@ -212,8 +212,8 @@ async fn inject(
 /// Every image is what its manifest says, as its owner would check it.
 async fn check_manifests(cluster: &Cluster, jobs: &[Job]) -> anyhow::Result<()> {
     for job in jobs {
-        let image = job.describe().await?["ImageId"].clone();
-        let image = image.as_str().context("a job that finished has an image")?;
+        let image = job.describe().await?.image_id;
+        let image = image.context("a job that finished has an image")?;
         job.shell(cluster)?.says(&format!("image verify {image}"))?;
     }
     Ok(())

@@ -8,9 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use rand::RngExt as _;
-use serde_json::Value;
+use serde::Serialize;
+use smc::model::{
+    self, Answered, CreateReplicationJob, DeleteReplicationJob, DescribeReplicationJobs,
+    DescribeSourceServers, JobStatus, ModifySourceServerAttribute, SourceState,
+    StartReplicationJob, StopReplicationJob,
+};
 use smc::{CallError, Client, SignatureVersion};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -21,7 +26,7 @@ use super::mix::{Kind, Mix};
 const KNOWN_IDS: usize = 500;
 
 /// Rows on a page.
-const PAGE: usize = 50;
+const PAGE: u32 = 50;
 
 /// An account to call for, and what it has.
 #[derive(Debug)]
@@ -93,7 +98,7 @@ pub(super) async fn accounts(
     let mut accounts = Vec::new();
     for client in clients {
         // What is looked up again and again is not what is removed meanwhile.
-        let status = are_own.then_some("Finished");
+        let status = are_own.then_some(JobStatus::Finished);
         let (jobs, total) = known(&client, status).await?;
         if jobs.is_empty() {
             bail!("the account has no job: there is nothing to look up");
@@ -107,11 +112,16 @@ pub(super) async fn accounts(
             client,
             sources,
             jobs,
-            pages: total.div_ceil(PAGE as u64).max(1),
+            pages: total.div_ceil(u64::from(PAGE)).max(1),
             movable,
         });
     }
     Ok(accounts.into())
+}
+
+/// The pages that have the ids which are to be known.
+fn pages() -> impl Iterator<Item = u32> {
+    (1..).take(KNOWN_IDS / PAGE as usize)
 }
 
 async fn movable(client: &Client) -> anyhow::Result<Movable> {
@@ -121,45 +131,42 @@ async fn movable(client: &Client) -> anyhow::Result<Movable> {
         anyhow::Ok(Pool(Mutex::new(ids)))
     };
     let mut free = Vec::new();
-    for page in 1..=KNOWN_IDS / PAGE {
-        let page = page.to_string();
-        let asked = [
-            ("State", "Available"),
-            ("PageSize", "50"),
-            ("PageNumber", page.as_str()),
-        ];
-        let answer = client.call("DescribeSourceServers", &asked).await?;
-        let sources = answer["SourceServers"]["SourceServer"].as_array();
-        for source in sources.into_iter().flatten() {
-            free.push(source["SourceId"].as_str().unwrap_or_default().to_owned());
-        }
+    for page in pages() {
+        let request = DescribeSourceServers {
+            state: Some(SourceState::Available),
+            page_size: Some(PAGE),
+            page_number: Some(page),
+            ..DescribeSourceServers::default()
+        };
+        let answer = client.call(&request).await?.answer;
+        let sources = answer.source_servers.into_iter();
+        free.extend(sources.map(|source| source.source_id));
     }
     Ok(Movable {
         free: Pool(Mutex::new(free)),
-        ready: pool("Ready").await?,
-        waiting: pool("Waiting").await?,
-        stopped: pool("Stopped").await?,
+        ready: pool(JobStatus::Ready).await?,
+        waiting: pool(JobStatus::Waiting).await?,
+        stopped: pool(JobStatus::Stopped).await?,
     })
 }
 
 /// Jobs with their sources, [`KNOWN_IDS`] at most, and how many there are.
 async fn known(
     client: &Client,
-    status: Option<&str>,
+    status: Option<JobStatus>,
 ) -> anyhow::Result<(Vec<(String, String)>, u64)> {
     let (mut known, mut total) = (Vec::new(), 0);
-    for page in 1..=KNOWN_IDS / PAGE {
-        let page = page.to_string();
-        let mut asked = vec![("PageSize", "50"), ("PageNumber", page.as_str())];
-        asked.extend(status.map(|status| ("Status", status)));
-        let answer = client.call("DescribeReplicationJobs", &asked).await?;
-        let jobs = answer["ReplicationJobs"]["ReplicationJob"].as_array();
-        for job in jobs.into_iter().flatten() {
-            let text = |field: &str| job[field].as_str().unwrap_or_default().to_owned();
-            known.push((text("JobId"), text("SourceId")));
-        }
-        let count = answer["TotalCount"].as_u64();
-        total = count.context("a list without its count")?;
+    for page in pages() {
+        let request = DescribeReplicationJobs {
+            status,
+            page_size: Some(PAGE),
+            page_number: Some(page),
+            ..DescribeReplicationJobs::default()
+        };
+        let answer = client.call(&request).await?.answer;
+        total = u64::try_from(answer.total_count)?;
+        let jobs = answer.replication_jobs.into_iter();
+        known.extend(jobs.map(|job| (job.job_id, job.source_id)));
         if known.len() as u64 >= total {
             break;
         }
@@ -270,72 +277,85 @@ impl Account {
         subject: &str,
         version: SignatureVersion,
     ) -> Result<(), String> {
-        let (action, parameters): (&str, Vec<(&str, &str)>) = match kind {
-            Kind::PollJob => ("DescribeReplicationJobs", vec![("JobId.1", subject)]),
-            Kind::ListJobs => (
-                "DescribeReplicationJobs",
-                vec![("PageNumber", subject), ("PageSize", "50")],
-            ),
-            Kind::ListSources => (
-                "DescribeSourceServers",
-                vec![("PageNumber", subject), ("PageSize", "50")],
-            ),
-            Kind::ModifySource => (
-                "ModifySourceServerAttribute",
-                vec![
-                    ("SourceId", subject),
-                    ("Description", "Seen by the load test"),
-                ],
-            ),
-            Kind::CreateJob => (
-                "CreateReplicationJob",
-                vec![("SourceId", subject), ("SystemDiskSize", "40")],
-            ),
-            Kind::StartJob => ("StartReplicationJob", vec![("JobId", subject)]),
-            Kind::StopJob => ("StopReplicationJob", vec![("JobId", subject)]),
-            Kind::DeleteJob => ("DeleteReplicationJob", vec![("JobId", subject)]),
-        };
         let client = self.client.clone().signing(version);
-        let answer = match client.call(action, &parameters).await {
-            Ok(answer) => answer,
-            Err(CallError::Refused(refusal)) => return Err(refusal.code),
-            Err(error) => return Err(error.to_string()),
-        };
         match kind {
             Kind::PollJob => {
-                let found = &answer["ReplicationJobs"]["ReplicationJob"][0]["JobId"];
-                expect(found == subject, &answer)
+                let request = DescribeReplicationJobs {
+                    job_id: Some(vec![subject.to_owned()]),
+                    ..DescribeReplicationJobs::default()
+                };
+                let answer = done(client.call(&request).await)?;
+                let found = answer.replication_jobs.first();
+                expect(found.is_some_and(|job| job.job_id == subject), &answer)
             }
-            Kind::ListJobs => expect(
-                has_rows(&answer["ReplicationJobs"]["ReplicationJob"]),
-                &answer,
-            ),
+            Kind::ListJobs => {
+                let request = DescribeReplicationJobs {
+                    page_number: subject.parse().ok(),
+                    page_size: Some(PAGE),
+                    ..DescribeReplicationJobs::default()
+                };
+                let answer = done(client.call(&request).await)?;
+                expect(!answer.replication_jobs.is_empty(), &answer)
+            }
             Kind::ListSources => {
-                expect(has_rows(&answer["SourceServers"]["SourceServer"]), &answer)
+                let request = DescribeSourceServers {
+                    page_number: subject.parse().ok(),
+                    page_size: Some(PAGE),
+                    ..DescribeSourceServers::default()
+                };
+                let answer = done(client.call(&request).await)?;
+                expect(!answer.source_servers.is_empty(), &answer)
+            }
+            Kind::ModifySource => {
+                let request = ModifySourceServerAttribute {
+                    source_id: subject.to_owned(),
+                    description: Some("Seen by the load test".to_owned()),
+                    ..ModifySourceServerAttribute::default()
+                };
+                done(client.call(&request).await).map(drop)
             }
             Kind::CreateJob => {
-                let made = answer["JobId"].as_str();
-                made.into_iter().for_each(|job| self.movable.ready.put(job));
-                expect(made.is_some(), &answer)
+                let request = CreateReplicationJob {
+                    source_id: subject.to_owned(),
+                    system_disk_size: Some(40),
+                    ..CreateReplicationJob::default()
+                };
+                let made = done(client.call(&request).await)?;
+                expect(!made.job_id.is_empty(), &made)?;
+                self.movable.ready.put(&made.job_id);
+                Ok(())
+            }
+            Kind::StartJob => {
+                let job_id = subject.to_owned();
+                done(client.call(&StartReplicationJob { job_id }).await).map(drop)
             }
             Kind::StopJob => {
+                let job_id = subject.to_owned();
+                done(client.call(&StopReplicationJob { job_id }).await)?;
                 self.movable.stopped.put(subject);
                 Ok(())
             }
-            Kind::ModifySource | Kind::StartJob | Kind::DeleteJob => Ok(()),
+            Kind::DeleteJob => {
+                let job_id = subject.to_owned();
+                done(client.call(&DeleteReplicationJob { job_id }).await).map(drop)
+            }
         }
     }
 }
 
-fn has_rows(list: &Value) -> bool {
-    list.as_array().is_some_and(|rows| !rows.is_empty())
+/// The answer of a call that was done, or what was wrong.
+fn done<A>(answered: Result<Answered<A>, CallError>) -> Result<Answered<A>, String> {
+    answered.map_err(|error| match error {
+        CallError::Refused(refusal) => refusal.code,
+        error => error.to_string(),
+    })
 }
 
-fn expect(is_right: bool, answer: &Value) -> Result<(), String> {
+fn expect(is_right: bool, answer: &impl Serialize) -> Result<(), String> {
     if is_right {
         return Ok(());
     }
-    let mut text = answer.to_string();
+    let mut text = model::to_json(answer).to_string();
     text.truncate(text.floor_char_boundary(120));
     Err(format!("another answer than asked for: {text}"))
 }

@@ -6,7 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use smc::model::{
+    Answered, CreateReplicationJob, DeleteImage, DescribeImages, DescribeReplicationJobs,
+    DescribeSourceServers, JobStatus, Operation, ReplicationJob, SourceState, StartReplicationJob,
+};
 use tokio::process::Child;
 
 use super::disk;
@@ -14,7 +19,7 @@ use crate::deployment::Deployment;
 use crate::process;
 
 /// The smallest disk that the API takes. Files of that size are sparse and cost nothing.
-const TARGET_GIB: u64 = 20;
+const TARGET_GIB: u32 = 20;
 
 const ENROL_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(250);
@@ -100,15 +105,15 @@ pub(super) async fn enrolled(
 ) -> anyhow::Result<Source> {
     let began = Instant::now();
     loop {
-        let answer = client
-            .call(
-                "DescribeSourceServers",
-                &[("Name", name.as_str()), ("State", "Available")],
-            )
-            .await?;
-        if let Some(id) = answer["SourceServers"]["SourceServer"][0]["SourceId"].as_str() {
+        let request = DescribeSourceServers {
+            name: Some(name.clone()),
+            state: Some(SourceState::Available),
+            ..DescribeSourceServers::default()
+        };
+        let listed = client.call(&request).await?;
+        if let Some(source) = listed.source_servers.first() {
             return Ok(Source {
-                id: id.to_owned(),
+                id: source.source_id.clone(),
                 name,
                 disk,
                 client,
@@ -136,15 +141,14 @@ impl Source {
         }
     }
 
-    async fn call(
+    async fn call<O: Operation<Answer: DeserializeOwned>>(
         &self,
         log: &SharedLog,
-        action: &str,
-        parameters: &[(&str, &str)],
-    ) -> Result<Value, smc::CallError> {
+        request: &O,
+    ) -> Result<Answered<O::Answer>, smc::CallError> {
         for retry in 1.. {
             let began = Instant::now();
-            let answer = self.client.call(action, parameters).await;
+            let answer = self.client.call(request).await;
             log.write(|log| log.calls.push(began.elapsed()));
             match answer {
                 Err(error) if error.is_retryable() && retry <= RETRIES => {
@@ -152,7 +156,9 @@ impl Source {
                         .code()
                         .map_or_else(|| error.to_string(), str::to_owned);
                     log.write(|log| {
-                        *log.retries.entry(format!("{action}: {why}")).or_default() += 1
+                        *log.retries
+                            .entry(format!("{}: {why}", O::ACTION))
+                            .or_default() += 1
                     });
                 }
                 answer => return answer,
@@ -164,57 +170,48 @@ impl Source {
 
     async fn job(&self, number: usize, log: &SharedLog) -> anyhow::Result<()> {
         let id = self.create(number, log).await?;
-        self.call(log, "StartReplicationJob", &[("JobId", &id)])
+        let job_id = id.clone();
+        self.call(log, &StartReplicationJob { job_id })
             .await
             .with_context(|| format!("start {id}"))?;
+        let request = DescribeReplicationJobs {
+            job_id: Some(vec![id.clone()]),
+            ..DescribeReplicationJobs::default()
+        };
         let job = loop {
             tokio::time::sleep(POLL).await;
-            let listed = self
-                .call(log, "DescribeReplicationJobs", &[("JobId.1", &id)])
-                .await?;
-            let job = listed["ReplicationJobs"]["ReplicationJob"][0].clone();
-            match job["Status"].as_str() {
-                Some("Finished") => break job,
-                Some("Running") => {}
+            let listed = self.call(log, &request).await?.answer;
+            let Some(job) = listed.replication_jobs.into_iter().next() else {
+                bail!("job {id} is gone");
+            };
+            match job.status.as_str() {
+                "Finished" => break job,
+                "Running" => {}
                 status => bail!(
-                    "job {id} is {}: {} {}",
-                    status.unwrap_or("gone"),
-                    job["ErrorCode"],
-                    job["StatusInfo"]
+                    "job {id} is {status}: {} {}",
+                    job.error_code,
+                    job.status_info.unwrap_or_default()
                 ),
             }
         };
-        self.check_image(&id, &job, log).await
+        self.check_image(&job, log).await
     }
 
     /// Two calls at once ask for a job of this source. One must win: a source has one unfinished job at most.
     async fn create(&self, number: usize, log: &SharedLog) -> anyhow::Result<String> {
-        let size = TARGET_GIB.to_string();
-        let names = ["a", "b"].map(|call| format!("{}-{number}-{call}", self.name));
-        let parameters = |name| {
-            [
-                ("SourceId", self.id.as_str()),
-                ("SystemDiskSize", size.as_str()),
-                ("Name", name),
-                ("ImageName", name),
-                // A call that is sent again must not make a second job.
-                ("ClientToken", name),
-            ]
+        let request = |call: &str| {
+            let name = format!("{}-{number}-{call}", self.name);
+            CreateReplicationJob {
+                image_name: Some(name.clone()),
+                ..self.job_named(name)
+            }
         };
-        let (one, other) = (parameters(names[0].as_str()), parameters(names[1].as_str()));
-        let answers = tokio::join!(
-            self.call(log, "CreateReplicationJob", &one),
-            self.call(log, "CreateReplicationJob", &other)
-        );
+        let (one, other) = (request("a"), request("b"));
+        let answers = tokio::join!(self.call(log, &one), self.call(log, &other));
         let mut ids = Vec::new();
         for answer in [answers.0, answers.1] {
             match answer {
-                Ok(job) => ids.push(
-                    job["JobId"]
-                        .as_str()
-                        .context("a job without an id")?
-                        .to_owned(),
-                ),
+                Ok(made) => ids.push(made.answer.job_id),
                 Err(error) if error.code() == Some("SourceServerState.Invalid") => {}
                 Err(error) => return Err(error.into()),
             }
@@ -237,67 +234,73 @@ impl Source {
     /// # Errors
     /// The job was made, or was refused for another reason, or jobs are missing or were made that nobody asked for.
     pub(super) async fn one_too_many(&self, limit: usize, log: &SharedLog) -> anyhow::Result<()> {
-        let name = format!("{}-too-many", self.name);
-        let size = TARGET_GIB.to_string();
-        let parameters = [
-            ("SourceId", self.id.as_str()),
-            ("SystemDiskSize", size.as_str()),
-            ("Name", name.as_str()),
-            ("ClientToken", name.as_str()),
-        ];
-        match self.call(log, "CreateReplicationJob", &parameters).await {
-            Ok(job) => bail!(
+        let request = self.job_named(format!("{}-too-many", self.name));
+        match self.call(log, &request).await {
+            Ok(made) => bail!(
                 "job {} is one more than the {limit} that its tenant may have",
-                job["JobId"]
+                made.job_id
             ),
             Err(error) if error.code() == Some("QuotaExceeded.ReplicationJob") => {}
             Err(error) => {
                 return Err(error).context("a job above the limit was not refused as such");
             }
         }
-        let finished = [("Status", "Finished"), ("PageSize", "1")];
-        for (which, filter) in [("", &finished[1..]), ("finished ", &finished[..])] {
-            let listed = self.call(log, "DescribeReplicationJobs", filter).await?;
+        for (which, status) in [("", None), ("finished ", Some(JobStatus::Finished))] {
+            let request = DescribeReplicationJobs {
+                status,
+                page_size: Some(1),
+                ..DescribeReplicationJobs::default()
+            };
+            let count = self.call(log, &request).await?.total_count;
             ensure!(
-                listed["TotalCount"] == limit,
-                "the API lists {} {which}jobs, {limit} were made",
-                listed["TotalCount"]
+                usize::try_from(count) == Ok(limit),
+                "the API lists {count} {which}jobs, {limit} were made"
             );
         }
         Ok(())
     }
 
-    async fn check_image(&self, id: &str, job: &Value, log: &SharedLog) -> anyhow::Result<()> {
-        let listed = self.call(log, "DescribeImages", &[("JobId.1", id)]).await?;
-        let images = listed["Images"]["Image"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
+    /// What makes a job of this source. A call that is sent again must not make a second one.
+    fn job_named(&self, name: String) -> CreateReplicationJob {
+        CreateReplicationJob {
+            source_id: self.id.clone(),
+            system_disk_size: Some(TARGET_GIB),
+            client_token: Some(name.clone()),
+            name: Some(name),
+            ..CreateReplicationJob::default()
+        }
+    }
+
+    async fn check_image(&self, job: &ReplicationJob, log: &SharedLog) -> anyhow::Result<()> {
+        let id = &job.job_id;
+        let request = DescribeImages {
+            job_id: Some(vec![id.clone()]),
+            ..DescribeImages::default()
+        };
+        let images = self.call(log, &request).await?.answer.images;
         ensure!(images.len() == 1, "job {id} has {} images", images.len());
-        let (image, image_id) = (
-            &images[0],
-            images[0]["ImageId"].as_str().unwrap_or_default(),
-        );
+        let (image, image_id) = (&images[0], &images[0].image_id);
         ensure!(
-            job["ImageId"] == image_id,
-            "job {id} names image {}, it delivered {image_id}",
-            job["ImageId"]
+            job.image_id.as_ref() == Some(image_id),
+            "job {id} names image {:?}, it delivered {image_id}",
+            job.image_id
         );
         let location = self.image_store.as_ref().map(|store| store.join(image_id));
         if let Some(location) = location {
-            let description: Value =
-                serde_json::from_str(image["Description"].as_str().unwrap_or_default())
-                    .with_context(|| format!("image {image_id} has no description"))?;
+            let description: Value = serde_json::from_str(&image.description)
+                .with_context(|| format!("image {image_id} has no description"))?;
             let raw = location.join(description["disks"][0]["raw"].as_str().unwrap_or_default());
             let source = self.disk.clone();
-            let compared =
-                tokio::task::spawn_blocking(move || disk::compare(&source, &raw, TARGET_GIB << 30));
+            let compared = tokio::task::spawn_blocking(move || {
+                disk::compare(&source, &raw, u64::from(TARGET_GIB) << 30)
+            });
             compared
                 .await?
                 .with_context(|| format!("the disk of image {image_id} is wrong"))?;
             log.write(|log| log.compared += 1);
         }
-        self.call(log, "DeleteImage", &[("ImageId", image_id)])
-            .await?;
+        let image_id = image_id.clone();
+        self.call(log, &DeleteImage { image_id }).await?;
         Ok(())
     }
 }

@@ -13,11 +13,12 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use domain::ImageId;
 use receiver::{ImageDescription, ImageDisk};
+use smc::model::DownloadImage;
 use transfer::manifest::{self, Head};
 
 use super::{check_names, description, find, qcow2};
 use crate::connection::Api;
-use crate::output::{line, raw};
+use crate::output::line;
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
@@ -78,7 +79,7 @@ impl Export {
             .write(true)
             .mode(0o600)
             .open(about)?
-            .write_all(raw(&image, "Description").as_bytes())?;
+            .write_all(image.description.as_bytes())?;
         Ok(())
     }
 }
@@ -232,9 +233,11 @@ async fn fetch(
         .with_context(|| format!("can't write {}", partial.display()))?;
     let mut length = file.metadata()?.len().saturating_sub(1);
     file.seek(SeekFrom::Start(length))?;
-    let parameters = [("ImageId", image_id.as_str()), ("File", name)];
-    let downloading = api.client.download("DownloadImage", &parameters, length);
-    let mut download = downloading.await?;
+    let request = DownloadImage {
+        image_id: image_id.to_string(),
+        file: name.to_owned(),
+    };
+    let mut download = api.client.download(&request, length).await?;
     let mut written = 0;
     while let Some(chunk) = download.chunk().await? {
         if length + chunk.len() as u64 > most {

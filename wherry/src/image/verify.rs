@@ -10,7 +10,7 @@ use service::ExitCode;
 
 use super::{check_names, description, find};
 use crate::connection::Api;
-use crate::output::{bytes, line, lines, text};
+use crate::output::{bytes, line, lines};
 
 /// Ranges that are listed at most.
 const LISTED: usize = 100;
@@ -59,7 +59,7 @@ impl Verify {
         let description = description(&image)?;
         let image_store = self.image_store.or_else(|| api.image_store.clone());
         // A false server must not lead out of the store.
-        let id: domain::ImageId = text(&image, "ImageId").parse()?;
+        let id: domain::ImageId = image.image_id.parse()?;
         let folder = self
             .path
             .or_else(|| Some(image_store?.join(id.as_str())))

@@ -2,12 +2,13 @@
 
 use clap::Args;
 use domain::parameters::ReplicationParameters;
+use domain::printable;
+use smc::model::ModifyReplicationJobAttribute;
 
 use super::tuning::Tuning;
-use super::{data_disk, find};
+use super::{data_disk, find, sizes};
 use crate::connection::Api;
 use crate::failure::UsageError;
-use crate::output::text;
 
 #[derive(Debug, Args)]
 pub(crate) struct Modify {
@@ -24,10 +25,10 @@ pub(crate) struct Modify {
     image_name: Option<String>,
     /// Size of the image's system disk in GiB.
     #[arg(long, value_name = "GIB")]
-    system_disk_size: Option<u64>,
+    system_disk_size: Option<u32>,
     /// Size of a data disk of the image, as INDEX:GIB. Others keep theirs.
     #[arg(long, value_name = "INDEX:GIB", value_parser = data_disk)]
-    data_disk: Vec<(u64, u64)>,
+    data_disk: Vec<(u16, u32)>,
     /// When the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
@@ -36,10 +37,10 @@ pub(crate) struct Modify {
     valid_until: Option<String>,
     /// Hours from one run to the next, 1 to 168.
     #[arg(long, value_name = "HOURS")]
-    every: Option<u64>,
+    every: Option<i32>,
     /// Images that are kept, 1 to 10.
     #[arg(long, value_name = "N")]
-    keep: Option<u64>,
+    keep: Option<i32>,
     #[command(flatten)]
     tuning: Tuning,
 }
@@ -47,54 +48,47 @@ pub(crate) struct Modify {
 impl Modify {
     pub(super) async fn run(self, api: &Api) -> anyhow::Result<()> {
         let job = find(api, &self.job).await?;
-        let id = text(&job, "JobId");
-        let present = ReplicationParameters::parse(&text(&job, "ReplicationParameters"))?;
-        let changes = self.changes(&present);
-        if changes.is_empty() {
+        let present = ReplicationParameters::parse(&job.replication_parameters)?;
+        let request = ModifyReplicationJobAttribute {
+            job_id: job.job_id,
+            ..self.changes(&present)
+        };
+        let nothing = ModifyReplicationJobAttribute {
+            job_id: request.job_id.clone(),
+            ..ModifyReplicationJobAttribute::default()
+        };
+        if request == nothing {
             let what = "give what to change, such as --bandwidth-limit 200mbit: see `wherry job modify --help`";
             return Err(UsageError(what.to_owned()).into());
         }
-        let mut parameters = vec![("JobId".to_owned(), id.clone())];
-        parameters.extend(changes);
-        let answer = api
-            .client
-            .call("ModifyReplicationJobAttribute", &parameters)
-            .await?;
+        let answer = api.client.call(&request).await?;
+        let id = printable(&request.job_id);
         api.show(&answer, |_| format!("Job {id} is changed.\n"));
         Ok(())
     }
 
-    fn changes(&self, present: &ReplicationParameters) -> Vec<(String, String)> {
-        let number = |number: Option<u64>| number.map(|number| number.to_string());
-        let plain = [
-            ("Name", self.name.clone()),
-            ("Description", self.description.clone()),
-            ("ImageName", self.image_name.clone()),
-            ("SystemDiskSize", number(self.system_disk_size)),
-            ("ScheduledStartTime", self.at.clone()),
-            ("ValidTime", self.valid_until.clone()),
-            ("Frequency", number(self.every)),
-            ("MaxNumberOfImageToKeep", number(self.keep)),
-            ("ReplicationParameters", self.tuning.applied_to(present)),
-        ];
-        let plain = plain
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let disks = (1..)
-            .zip(&self.data_disk)
-            .flat_map(|(number, (index, gib))| {
-                [
-                    (format!("DataDisk.{number}.Index"), index.to_string()),
-                    (format!("DataDisk.{number}.Size"), gib.to_string()),
-                ]
-            });
-        plain.chain(disks).collect()
+    /// The request but for the job.
+    fn changes(&self, present: &ReplicationParameters) -> ModifyReplicationJobAttribute {
+        ModifyReplicationJobAttribute {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            image_name: self.image_name.clone(),
+            system_disk_size: self.system_disk_size,
+            data_disk: sizes(&self.data_disk),
+            scheduled_start_time: self.at.clone(),
+            valid_time: self.valid_until.clone(),
+            frequency: self.every,
+            max_number_of_image_to_keep: self.keep,
+            replication_parameters: self.tuning.applied_to(present),
+            ..ModifyReplicationJobAttribute::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use smc::model;
 
     use super::*;
 
@@ -110,18 +104,20 @@ mod tests {
         let modify = Only::parse_from(line.split(' ')).modify;
         let present = ReplicationParameters::parse(r#"{"checksum":true}"#).unwrap();
         let expected = [
-            ("Name", "web-2"),
+            ("DataDisk.1.Index", "1"),
+            ("DataDisk.1.Size", "40"),
             ("Frequency", "12"),
+            ("JobId", ""),
+            ("Name", "web-2"),
             (
                 "ReplicationParameters",
                 r#"{"bandwidth_limit":1000000,"checksum":true}"#,
             ),
-            ("DataDisk.1.Index", "1"),
-            ("DataDisk.1.Size", "40"),
         ];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(modify.changes(&present), expected);
+        assert_eq!(model::pairs(&modify.changes(&present)), expected);
         let nothing = Only::parse_from(["modify", "web"]).modify;
-        assert!(nothing.changes(&present).is_empty());
+        let unchanged = ModifyReplicationJobAttribute::default();
+        assert_eq!(nothing.changes(&present), unchanged);
     }
 }

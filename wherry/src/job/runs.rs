@@ -1,11 +1,12 @@
 //! The runs of a job that delivers again and again, and their end.
 
 use clap::Args;
-use serde_json::Value;
+use domain::printable;
+use smc::model::{CutOverReplicationJob, ReplicationJob};
 
 use super::{Named, find};
 use crate::connection::Api;
-use crate::output::{table, text};
+use crate::output::table;
 
 #[derive(Debug, Args)]
 pub(crate) struct CutOver {
@@ -18,15 +19,12 @@ pub(crate) struct CutOver {
 
 impl CutOver {
     pub(super) async fn run(&self, api: &Api) -> anyhow::Result<()> {
-        let id = text(&find(api, &self.job.job).await?, "JobId");
-        let parameters = [
-            ("JobId", id.as_str()),
-            ("SyncData", if self.sync { "true" } else { "false" }),
-        ];
-        let answer = api
-            .client
-            .call("CutOverReplicationJob", &parameters)
-            .await?;
+        let request = CutOverReplicationJob {
+            job_id: find(api, &self.job.job).await?.job_id,
+            sync_data: Some(self.sync),
+        };
+        let answer = api.client.call(&request).await?;
+        let id = printable(&request.job_id);
         api.show(&answer, |_| {
             if self.sync {
                 format!("Job {id} does its last run. Watch it: wherry job watch {id}\n")
@@ -39,30 +37,28 @@ impl CutOver {
 }
 
 /// How often a job delivers; empty for once.
-pub(super) fn repeats(job: &Value) -> String {
-    match (
-        job["Frequency"].as_u64(),
-        job["MaxNumberOfImageToKeep"].as_u64(),
-    ) {
+pub(super) fn repeats(job: &ReplicationJob) -> String {
+    match (job.frequency, job.max_number_of_image_to_keep) {
         (Some(hours), Some(keep)) => format!("every {hours} h, the last {keep} images are kept"),
         _ => String::new(),
     }
 }
 
 /// The runs of a job that delivers again and again. Of one that delivers once, the job itself says all.
-pub(super) fn list(job: &Value) -> String {
-    let runs: Vec<Vec<String>> = job["ReplicationJobRuns"]["ReplicationJobRun"]
-        .as_array()
-        .into_iter()
-        .flatten()
+pub(super) fn list(job: &ReplicationJob) -> String {
+    let runs: Vec<Vec<String>> = job
+        .replication_job_runs
+        .iter()
         .map(|run| {
-            ["StartTime", "EndTime", "Type", "ImageId"]
-                .iter()
-                .map(|field| text(run, field))
-                .collect()
+            vec![
+                run.start_time.clone(),
+                run.end_time.clone().unwrap_or_default(),
+                run.r#type.clone(),
+                run.image_id.clone().unwrap_or_default(),
+            ]
         })
         .collect();
-    if runs.is_empty() || job["RunOnce"] != false {
+    if runs.is_empty() || job.run_once {
         return String::new();
     }
     format!(
@@ -73,26 +69,33 @@ pub(super) fn list(job: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use smc::model::ReplicationJobRun;
 
     use super::*;
 
     #[test]
     fn a_job_that_repeats_shows_its_runs() {
-        let run = json!({
-            "StartTime": "2026-01-01T00:00:00Z", "EndTime": "2026-01-01T01:00:00Z", "Type": "Manual", "ImageId": "m-1",
-        });
-        let mut job = json!({
-            "RunOnce": false, "Frequency": 24, "MaxNumberOfImageToKeep": 3, "ReplicationJobRuns": { "ReplicationJobRun": [run] },
-        });
+        let run = ReplicationJobRun {
+            start_time: "2026-01-01T00:00:00Z".to_owned(),
+            end_time: Some("2026-01-01T01:00:00Z".to_owned()),
+            r#type: "Manual".to_owned(),
+            image_id: Some("m-1".to_owned()),
+        };
+        let mut job = ReplicationJob {
+            run_once: false,
+            frequency: Some(24),
+            max_number_of_image_to_keep: Some(3),
+            replication_job_runs: [run].into_iter().collect(),
+            ..ReplicationJob::default()
+        };
         assert_eq!(repeats(&job), "every 24 h, the last 3 images are kept");
         assert_eq!(
             list(&job),
             "\nRUN STARTED           ENDED                 BY      IMAGE\n\
              2026-01-01T00:00:00Z  2026-01-01T01:00:00Z  Manual  m-1\n"
         );
-        job["RunOnce"] = true.into();
+        job.run_once = true;
         assert_eq!(list(&job), "");
-        assert_eq!(repeats(&json!({ "RunOnce": true })), "");
+        assert_eq!(repeats(&ReplicationJob::default()), "");
     }
 }

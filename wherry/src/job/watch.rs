@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use domain::status_info::StatusInfo;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
 use service::ExitCode;
+use smc::model::ReplicationJob;
 
 use super::{find, info, print_json, status};
 use crate::connection::{Api, Output};
-use crate::output::{bytes, duration, line, text};
+use crate::output::{bytes, duration, line};
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Shows the job until it ends.
 pub(super) async fn watch(api: &Api, name: &str) -> anyhow::Result<ExitCode> {
     let mut view = View::new(api.output);
-    let id = text(&find(api, name).await?, "JobId");
+    let id = find(api, name).await?.job_id;
     let mut seen_at = Instant::now();
     loop {
         match find(api, &id).await {
@@ -52,8 +52,8 @@ fn is_passing(error: &anyhow::Error) -> bool {
 }
 
 /// The exit code of a job that has ended.
-fn end(job: &Value) -> Option<ExitCode> {
-    match text(job, "Status").as_str() {
+fn end(job: &ReplicationJob) -> Option<ExitCode> {
+    match job.status.as_str() {
         "Finished" | "Waiting" | "Stopped" => Some(ExitCode::Ok),
         "InError" | "Expired" | "Deleting" => Some(ExitCode::Failed),
         _ => None,
@@ -84,9 +84,9 @@ impl View {
         }
     }
 
-    fn show(&mut self, job: &Value) {
+    fn show(&mut self, job: &ReplicationJob) {
         let (status, info) = (status(job), info(job));
-        let progress = job["Progress"].as_f64().unwrap_or(0.0);
+        let progress = job.progress;
         if let Some(bar) = &self.bar {
             bar.set_prefix(domain::printable(&status).into_owned());
             bar.set_position((progress * 10.0) as u64);
@@ -111,30 +111,27 @@ impl View {
         }
     }
 
-    fn finish(&self, job: &Value) {
+    fn finish(&self, job: &ReplicationJob) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         if self.is_quiet {
             return;
         }
-        let id = text(job, "JobId");
+        let id = &job.job_id;
+        let image = job.image_id.as_deref().unwrap_or_default();
         let info = info(job);
-        match text(job, "Status").as_str() {
-            "Finished" => line(format_args!(
-                "Job {id} is finished. Its image is {}.",
-                text(job, "ImageId")
-            )),
+        match job.status.as_str() {
+            "Finished" => line(format_args!("Job {id} is finished. Its image is {image}.")),
             "Waiting" => line(format_args!(
-                "Job {id} has delivered image {} and waits for its next run. When that is: wherry job explain {id}",
-                text(job, "ImageId")
+                "Job {id} has delivered image {image} and waits for its next run. When that is: wherry job explain {id}"
             )),
             "Stopped" => line(format_args!(
                 "Job {id} is stopped; what was copied is kept. Go on: wherry job start {id}"
             )),
             status => line(format_args!(
                 "Job {id} is {status}: {} {}",
-                text(job, "ErrorCode"),
+                job.error_code,
                 info.error_msg
                     .unwrap_or_else(|| format!("`wherry job explain {id}` says why."))
             )),

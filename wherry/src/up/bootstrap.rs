@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use smc::model::{CreateAccessToken, ListAccessTokens};
 use store::Store;
 use store::tenant::{CreateTenant, Quotas};
 
@@ -19,8 +20,8 @@ const TENANT: &str = "default";
 const TOKEN: &str = "wherry-up";
 
 /// Agents that may register with the activation code, and days that it is valid: the most that the API takes.
-const TOKEN_COUNT: &str = "1000";
-const TOKEN_DAYS: &str = "90";
+const TOKEN_COUNT: i32 = 1000;
+const TOKEN_DAYS: i32 = 90;
 
 /// Wait for the gateway's first answer.
 const TRIES: u32 = 100;
@@ -115,16 +116,14 @@ pub(super) async fn prepare(
     );
     let client = smc::Client::new(&bootstrap.endpoint, credentials, &bootstrap.region_id)?;
     if bootstrap.activation_code.is_empty() || !has_valid_token(&client).await? {
-        let parameters = [
-            ("Name", TOKEN),
-            ("Count", TOKEN_COUNT),
-            ("TimeToLiveInDays", TOKEN_DAYS),
-        ];
-        let token = client.call("CreateAccessToken", &parameters).await?;
-        let code = token["AccessTokenCode"]
-            .as_str()
-            .context("the gateway gave no activation code")?;
-        code.clone_into(&mut bootstrap.activation_code);
+        let request = CreateAccessToken {
+            name: Some(TOKEN.to_owned()),
+            count: Some(TOKEN_COUNT),
+            time_to_live_in_days: Some(TOKEN_DAYS),
+            ..CreateAccessToken::default()
+        };
+        let token = client.call(&request).await?;
+        bootstrap.activation_code = token.answer.access_token_code;
     }
     directory.write_private(
         FILE,
@@ -153,14 +152,15 @@ async fn new_key(store: &Store) -> anyhow::Result<(String, String)> {
 }
 
 async fn has_valid_token(client: &smc::Client) -> anyhow::Result<bool> {
+    let request = ListAccessTokens {
+        name: Some(TOKEN.to_owned()),
+        ..ListAccessTokens::default()
+    };
     for _ in 0..TRIES {
-        match client.call("ListAccessTokens", &[("Name", TOKEN)]).await {
-            Ok(tokens) => {
-                let listed = tokens["AccessTokens"]["AccessToken"]
-                    .as_array()
-                    .cloned()
-                    .unwrap_or_default();
-                return Ok(listed.iter().any(|token| token["Status"] == "activated"));
+        match client.call(&request).await {
+            Ok(listed) => {
+                let mut tokens = listed.access_tokens.iter();
+                return Ok(tokens.any(|token| token.status == "activated"));
             }
             Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(error.into()),

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use domain::TenantId;
+use smc::model::StartReplicationJob;
 use sqlx::{Connection as _, PgConnection};
 
 use super::{Cluster, REGION, Tenant};
@@ -70,7 +71,9 @@ impl Cluster {
         for job in startable {
             tenant
                 .client
-                .call("StartReplicationJob", &[("JobId", job.as_str())])
+                .call(&StartReplicationJob {
+                    job_id: job.to_string(),
+                })
                 .await
                 .with_context(|| format!("start {job}"))?;
         }

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use domain::status_info::StatusInfo;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use smc::model::{
+    CreateAccessToken, CreateReplicationJob, DataDiskSize, DescribeReplicationJobs,
+    DescribeSourceServers, Operation, ReplicationJob, SourceServer, SourceState,
+    StartReplicationJob,
+};
 use sqlx::Connection as _;
 
 use super::{Cluster, Process, REGION, Shell, disk};
@@ -17,7 +22,7 @@ const ENROL_TIMEOUT: Duration = Duration::from_secs(30);
 const GIB: u64 = 1 << 30;
 
 /// The smallest disk that the API takes, in GiB.
-const SMALLEST_GIB: u64 = 20;
+const SMALLEST_GIB: u32 = 20;
 
 /// An account of the cluster, with a client that signs for it.
 #[derive(Debug, Clone)]
@@ -64,7 +69,7 @@ pub struct JobOptions {
     /// `ReplicationParameters`, as JSON text.
     pub parameters: String,
     /// `Frequency` and `MaxNumberOfImageToKeep` of a job that delivers again and again.
-    pub increments: Option<(u32, u32)>,
+    pub increments: Option<(i32, i32)>,
     /// `ScheduledStartTime`.
     pub scheduled_start: Option<domain::Timestamp>,
 }
@@ -81,13 +86,12 @@ impl Tenant {
         let key = cluster.store.create_access_key(&tenant.id).await?;
         let credentials = smc::Credentials::new(key.id.clone(), key.secret.clone());
         let client = smc::Client::new(&cluster.endpoint(), credentials, REGION)?;
-        let token = client
-            .call(
-                "CreateAccessToken",
-                &[("Name", "testkit"), ("Count", "1000")],
-            )
-            .await?;
-        let activation_code = text(&token, "AccessTokenCode")?;
+        let request = CreateAccessToken {
+            name: Some("testkit".to_owned()),
+            count: Some(1000),
+            ..CreateAccessToken::default()
+        };
+        let activation_code = client.call(&request).await?.answer.access_token_code;
         Ok(Self {
             id: tenant.id,
             client,
@@ -158,24 +162,23 @@ impl Tenant {
             &cluster.config.environment,
         )?;
         let client = self.client.clone();
+        let request = DescribeSourceServers {
+            name: Some(name.to_owned()),
+            state: Some(SourceState::Available),
+            ..DescribeSourceServers::default()
+        };
         let found = wait::some(
             ENROL_TIMEOUT,
             &format!("the source {name} is Available"),
             async || {
-                let answer = client
-                    .call(
-                        "DescribeSourceServers",
-                        &[("Name", name), ("State", "Available")],
-                    )
-                    .await;
-                let answer = match answer {
+                match client.call(&request).await {
                     // On a busy machine a connection may break before its answer has come.
-                    Err(error) if error.is_retryable() => return Ok(None),
-                    answered => answered?,
-                };
-                Ok(answer["SourceServers"]["SourceServer"][0]["SourceId"]
-                    .as_str()
-                    .map(str::to_owned))
+                    Err(error) if error.is_retryable() => Ok(None),
+                    answered => {
+                        let listed = answered?.answer.source_servers.into_iter();
+                        Ok(listed.map(|source| source.source_id).next())
+                    }
+                }
             },
         )
         .await;
@@ -193,14 +196,14 @@ impl Tenant {
 
 impl Source {
     /// The source as the API shows it.
-    pub async fn describe(&self) -> anyhow::Result<Value> {
-        let answer = self
-            .client
-            .call("DescribeSourceServers", &[("SourceId.1", self.id.as_str())])
-            .await?;
-        let source = answer["SourceServers"]["SourceServer"][0].clone();
-        ensure!(source.is_object(), "source {} is not there", self.id);
-        Ok(source)
+    pub async fn describe(&self) -> anyhow::Result<SourceServer> {
+        let request = DescribeSourceServers {
+            source_id: Some(vec![self.id.clone()]),
+            ..DescribeSourceServers::default()
+        };
+        let listed = self.client.call(&request).await?.answer;
+        let source = listed.source_servers.into_iter().next();
+        source.with_context(|| format!("source {} is not there", self.id))
     }
 
     /// Lets so much time pass since its agent was heard that it counts as offline.
@@ -220,44 +223,31 @@ impl Source {
         name: &str,
         options: &JobOptions,
     ) -> anyhow::Result<Job> {
-        let mut parameters: Vec<(String, String)> = vec![
-            ("SourceId".to_owned(), self.id.clone()),
-            ("Name".to_owned(), name.to_owned()),
-            ("ImageName".to_owned(), format!("{name}-image")),
-        ];
-        if !options.parameters.is_empty() {
-            parameters.push((
-                "ReplicationParameters".to_owned(),
-                options.parameters.clone(),
-            ));
-        }
-        if let Some((hours, keep)) = options.increments {
-            for (name, value) in [
-                ("RunOnce", "false".to_owned()),
-                ("Frequency", hours.to_string()),
-                ("MaxNumberOfImageToKeep", keep.to_string()),
-            ] {
-                parameters.push((name.to_owned(), value));
-            }
-        }
-        if let Some(moment) = options.scheduled_start {
-            parameters.push(("ScheduledStartTime".to_owned(), moment.to_string()));
-        }
-        for (index, path) in self.disks.iter().enumerate() {
-            let gib = target_gib(path)?.to_string();
-            if index == 0 {
-                parameters.push(("SystemDiskSize".to_owned(), gib));
-            } else {
-                parameters.push((format!("DataDisk.{index}.Index"), index.to_string()));
-                parameters.push((format!("DataDisk.{index}.Size"), gib));
-            }
-        }
-        let answer = self
-            .client
-            .call("CreateReplicationJob", &parameters)
-            .await?;
+        let mut sizes = self.disks.iter().map(|path| target_gib(path));
+        let system = sizes.next().transpose()?;
+        let data = (1..).zip(sizes).map(|(index, gib)| {
+            Ok(DataDiskSize {
+                index: Some(index),
+                size: Some(gib?),
+            })
+        });
+        let (hours, keep) = options.increments.unzip();
+        let request = CreateReplicationJob {
+            source_id: self.id.clone(),
+            name: Some(name.to_owned()),
+            image_name: Some(format!("{name}-image")),
+            replication_parameters: Some(options.parameters.clone()),
+            run_once: options.increments.map(|_| false),
+            frequency: hours,
+            max_number_of_image_to_keep: keep,
+            scheduled_start_time: options.scheduled_start.map(|moment| moment.to_string()),
+            system_disk_size: system,
+            data_disk: Some(data.collect::<anyhow::Result<_>>()?),
+            ..CreateReplicationJob::default()
+        };
+        let made = self.client.call(&request).await?;
         Ok(Job {
-            id: text(&answer, "JobId")?,
+            id: made.answer.job_id,
             tenant: self.tenant.clone(),
             client: self.client.clone(),
             key: self.key.clone(),
@@ -273,16 +263,18 @@ impl Job {
         Shell::new(cluster, &self.key)
     }
 
-    /// Calls an operation that takes only the job's id.
-    pub async fn call(&self, action: &str) -> Result<Value, smc::CallError> {
-        self.client
-            .call(action, &[("JobId", self.id.as_str())])
-            .await
+    /// Calls an operation with what `request` makes of the job's id.
+    pub async fn call<O: Operation<Answer: DeserializeOwned>>(
+        &self,
+        request: impl FnOnce(String) -> O,
+    ) -> Result<O::Answer, smc::CallError> {
+        let answered = self.client.call(&request(self.id.clone())).await?;
+        Ok(answered.answer)
     }
 
     /// Starts it.
     pub async fn start(&self) -> anyhow::Result<()> {
-        self.call("StartReplicationJob").await?;
+        self.call(|job_id| StartReplicationJob { job_id }).await?;
         Ok(())
     }
 
@@ -331,27 +323,29 @@ impl Job {
     }
 
     /// The job as the API shows it.
-    pub async fn describe(&self) -> anyhow::Result<Value> {
-        let answer = self
-            .client
-            .call("DescribeReplicationJobs", &[("JobId.1", self.id.as_str())])
-            .await?;
-        let job = answer["ReplicationJobs"]["ReplicationJob"][0].clone();
-        ensure!(job.is_object(), "job {} is not there", self.id);
-        Ok(job)
+    pub async fn describe(&self) -> anyhow::Result<ReplicationJob> {
+        let request = DescribeReplicationJobs {
+            job_id: Some(vec![self.id.clone()]),
+            ..DescribeReplicationJobs::default()
+        };
+        let listed = self.client.call(&request).await?.answer;
+        let job = listed.replication_jobs.into_iter().next();
+        job.with_context(|| format!("job {} is not there", self.id))
     }
 
     /// What its `StatusInfo` says.
     pub async fn status_info(&self) -> anyhow::Result<StatusInfo> {
         let job = self.describe().await?;
-        Ok(StatusInfo::from_json(
-            job["StatusInfo"].as_str().unwrap_or_default(),
-        )?)
+        Ok(StatusInfo::from_json(&job.status_info.unwrap_or_default())?)
     }
 
     /// Waits until `Status`, or `BusinessStatus`, is one of `wanted`; a job that fails while it is not wanted ends the wait.
-    pub async fn wait_for(&self, timeout: Duration, wanted: &[&str]) -> anyhow::Result<Value> {
-        let mut last = Value::Null;
+    pub async fn wait_for(
+        &self,
+        timeout: Duration,
+        wanted: &[&str],
+    ) -> anyhow::Result<ReplicationJob> {
+        let mut last = None;
         let found = wait::some(
             timeout,
             &format!("job {} is {}", self.id, wanted.join(" or ")),
@@ -360,25 +354,18 @@ impl Job {
                 let Ok(job) = self.describe().await else {
                     return Ok(None);
                 };
-                last = job.clone();
-                let is = |field: &str| {
-                    job[field]
-                        .as_str()
-                        .is_some_and(|status| wanted.contains(&status))
-                };
-                if is("Status") || is("BusinessStatus") {
+                last = Some(job.clone());
+                let statuses = [Some(&job.status), job.business_status.as_ref()];
+                let is_wanted = |status: &String| wanted.contains(&status.as_str());
+                if statuses.into_iter().flatten().any(is_wanted) {
                     return Ok(Some(job));
                 }
-                ensure!(
-                    job["Status"] != "InError",
-                    "job {} failed: {job:#}",
-                    self.id
-                );
+                ensure!(job.status != "InError", "job {} failed: {job:#?}", self.id);
                 Ok(None)
             },
         )
         .await;
-        found.with_context(|| format!("last seen: {last:#}"))
+        found.with_context(|| format!("last seen: {last:#?}"))
     }
 
     /// Waits until more than `bytes` have crossed the wire in this run.
@@ -415,16 +402,19 @@ impl Job {
     pub async fn check_image(&self) -> anyhow::Result<()> {
         let job = self.describe().await?;
         ensure!(
-            job["Status"] == "Finished" || job["Status"] == "Waiting",
-            "the job has not delivered: {job:#}"
+            job.status == "Finished" || job.status == "Waiting",
+            "the job has not delivered: {job:#?}"
         );
         ensure!(
-            job["Progress"].as_f64() == Some(100.0),
-            "a job that has delivered is at 100: {job:#}"
+            job.progress == 100.0,
+            "a job that has delivered is at 100: {job:#?}"
         );
-        let image = self.images.join(text(&job, "ImageId")?);
+        let image = job
+            .image_id
+            .context("a job that has delivered has an image")?;
+        let image = self.images.join(image);
         for (index, source) in self.disks.iter().enumerate() {
-            let size = target_gib(source)? * GIB;
+            let size = u64::from(target_gib(source)?) * GIB;
             disk::check_equal(source, &image.join(format!("disk-{index}.raw")), size)?;
             let unpacked = tempfile::Builder::new()
                 .suffix(".raw")
@@ -446,16 +436,7 @@ impl Job {
     }
 }
 
-fn target_gib(path: &std::path::Path) -> anyhow::Result<u64> {
-    Ok(std::fs::metadata(path)?
-        .len()
-        .div_ceil(GIB)
-        .max(SMALLEST_GIB))
-}
-
-fn text(answer: &Value, field: &str) -> anyhow::Result<String> {
-    answer[field]
-        .as_str()
-        .map(str::to_owned)
-        .with_context(|| format!("the answer has no {field}: {answer}"))
+fn target_gib(path: &std::path::Path) -> anyhow::Result<u32> {
+    let gib = std::fs::metadata(path)?.len().div_ceil(GIB);
+    Ok(u32::try_from(gib)?.max(SMALLEST_GIB))
 }
