@@ -1,4 +1,5 @@
-//! The official SDK clients against a whole Wherry: `tests/sdk` has the cases, this gives them a deployment.
+//! The official SDK clients, and clients that are generated of the OpenAPI description, against a whole Wherry: `tests/sdk` has the cases, this
+//! gives them a deployment.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use domain::{Epoch, ImageId};
 use serde_json::{Value, json};
+use smc::model::{
+    CreateWorkgroup, DescribeImages, DescribeReplicationJobs, JobStatus, StartReplicationJob,
+};
 use store::Store;
 use store::key::{AccessKey, CreateTemporaryKey, CreateUserKey, TemporaryKey};
 use store::network::{CreateNetwork, Network, VSwitch};
@@ -29,7 +33,7 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(300);
 const FILLED: u32 = 300;
 
 /// Suites that run against one deployment, at most.
-const SUITES: &str = "4";
+const SUITES: u32 = 4;
 
 /// A cluster, and the settings that a suite reads of it.
 struct Deployment {
@@ -112,30 +116,28 @@ impl Deployment {
 
     /// Compares the images that migrations through the clients have delivered with the disks of their sources.
     async fn check_images(&self) -> anyhow::Result<()> {
-        let first_page = [("PageSize", "50")];
-        let answer = self
-            .owner
-            .client
-            .call("DescribeImages", &first_page)
-            .await?;
-        let images = answer["Images"]["Image"].as_array();
-        let images = images.into_iter().flatten();
+        let first_page = DescribeImages {
+            page_size: Some(50),
+            ..DescribeImages::default()
+        };
+        let images = self.owner.client.call(&first_page).await?.answer.images;
         let whole: Vec<_> = images
-            .filter(|image| image["State"] == "Available")
+            .iter()
+            .filter(|image| image.state == "Available")
             .collect();
         ensure!(!whole.is_empty(), "the migrations left no image");
         for image in whole {
             let source = self
                 .sources
                 .iter()
-                .find(|source| image["SourceId"] == source.id);
-            let source = source.with_context(|| format!("an image of another source: {image}"))?;
-            let folder = image["ImageId"].as_str().context("an image has its id")?;
+                .find(|source| image.source_id == source.id);
+            let source =
+                source.with_context(|| format!("an image of another source: {image:?}"))?;
             for (index, disk) in source.disks.iter().enumerate() {
                 let file = self
                     .cluster
                     .images()
-                    .join(folder)
+                    .join(&image.image_id)
                     .join(format!("disk-{index}.raw"));
                 // The migration asks for 20 GiB of the system disk; the other one keeps its size, in whole GiB.
                 let gib = if index == 0 { 20 } else { 1 };
@@ -151,8 +153,17 @@ impl Deployment {
         mut command: Command,
         count_of: fn(&str) -> Option<u32>,
     ) -> anyhow::Result<()> {
+        command.current_dir(folder());
+        let said = self.said(command).await?;
+        match count_of(&said) {
+            Some(count) if count > 0 => Ok(()),
+            _ => bail!("the suite ran no test:\n{said}"),
+        }
+    }
+
+    /// What a program of a suite says that ends well.
+    async fn said(&self, mut command: Command) -> anyhow::Result<String> {
         command
-            .current_dir(folder())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // A machine's proxy is not on the way to its own loopback.
             .env("NO_PROXY", "*")
@@ -170,10 +181,12 @@ impl Deployment {
             String::from_utf8_lossy(&output.stderr)
         );
         ensure!(output.status.success(), "the suite failed:\n{said}");
-        match count_of(&said) {
-            Some(count) if count > 0 => Ok(()),
-            _ => bail!("the suite ran no test:\n{said}"),
-        }
+        Ok(said)
+    }
+
+    /// Where the gateway describes itself to everybody.
+    fn description(&self) -> anyhow::Result<String> {
+        Ok(self.owner.client.endpoint().join("openapi.json")?.into())
     }
 }
 
@@ -277,10 +290,11 @@ async fn small(
 ) -> anyhow::Result<Tenant> {
     let tenant = cluster.tenant("small").await?;
     let source = tenant.source(cluster, "small", &[MIB]).await?;
-    let group = tenant
-        .client
-        .call("CreateWorkgroup", &[("Name", "only")])
-        .await?;
+    let request = CreateWorkgroup {
+        name: "only".to_owned(),
+        ..CreateWorkgroup::default()
+    };
+    let group = tenant.client.call(&request).await?;
     let quotas = Quotas {
         max_jobs: 0,
         max_access_tokens: 1,
@@ -292,7 +306,7 @@ async fn small(
     };
     ensure!(cluster.store.set_quotas(&tenant.id, &quotas).await?);
     known["$small_source"] = json!(source.id);
-    known["$small_group"] = group["WorkgroupId"].clone();
+    known["$small_group"] = json!(group.workgroup_id);
     sources.push(source);
     Ok(tenant)
 }
@@ -340,25 +354,22 @@ async fn images(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<String> {
             .await?;
         Ok::<_, anyhow::Error>(image.context("nobody else holds the job")?.id)
     };
-    let jobs = async |status: &str, size: &str| {
-        let asked = [("Status", status), ("PageSize", size)];
-        let answer = tenant
-            .client
-            .call("DescribeReplicationJobs", &asked)
-            .await?;
-        let jobs = &answer["ReplicationJobs"]["ReplicationJob"];
-        let ids = jobs.as_array().into_iter().flatten();
-        let ids = ids.filter_map(|job| job["JobId"].as_str().map(str::to_owned));
+    let jobs = async |status, size| {
+        let request = DescribeReplicationJobs {
+            status: Some(status),
+            page_size: Some(size),
+            ..DescribeReplicationJobs::default()
+        };
+        let jobs = tenant.client.call(&request).await?.answer.replication_jobs;
+        let ids = jobs.into_iter().map(|job| job.job_id);
         Ok::<_, anyhow::Error>(ids.collect::<Vec<_>>())
     };
-    let ready = jobs("Ready", "1").await?;
-    let ready = ready.first().context("some jobs are ready")?;
-    tenant
-        .client
-        .call("StartReplicationJob", &[("JobId", ready)])
-        .await?;
-    let growing = begin(ready).await?;
-    for job in jobs("Finished", SUITES).await? {
+    let mut ready = jobs(JobStatus::Ready, 1).await?;
+    let job_id = ready.pop().context("some jobs are ready")?;
+    let growing = StartReplicationJob { job_id };
+    tenant.client.call(&growing).await?;
+    let growing = begin(&growing.job_id).await?;
+    for job in jobs(JobStatus::Finished, SUITES).await? {
         let image = begin(&job).await?;
         let folder = cluster.images().join(image.as_str());
         std::fs::create_dir_all(&folder)?;
@@ -402,6 +413,49 @@ fn passed(said: &str) -> Option<u32> {
         .rev()
         .find(|line| line.starts_with("# pass "))?;
     line.trim_start_matches("# pass ").parse().ok()
+}
+
+#[tokio::test]
+async fn clients_that_are_generated_of_the_description_make_signed_calls() -> anyhow::Result<()> {
+    let deployment = Deployment::start().await?;
+    let work = tempfile::tempdir()?;
+    let in_work = |program: PathBuf| {
+        let mut command = Command::new(program);
+        command.current_dir(work.path());
+        command
+    };
+
+    let tools = folder().join("../../.tools/sdk/bin");
+    let mut generate = in_work(tools.join("openapi-python-client"));
+    // Formatters that would run behind it.
+    std::fs::write(work.path().join("config.yml"), "post_hooks: []\n")?;
+    generate.args(["generate", "--url", &deployment.description()?]);
+    generate.args(["--output-path", "wherry_client", "--meta", "none"]);
+    generate.args(["--config", "config.yml", "--fail-on-warning"]);
+    deployment.said(generate).await?;
+    let mut suite = python("test_generated.py");
+    suite.env("PYTHONPATH", work.path());
+    deployment.run(suite, ran).await?;
+
+    let tools = folder().join("node_modules/.bin");
+    std::os::unix::fs::symlink(
+        folder().join("node_modules"),
+        work.path().join("node_modules"),
+    )?;
+    let suite = work.path().join("generated.test.mts");
+    std::fs::copy(folder().join("generated.test.mts"), suite)?;
+    let mut generate = in_work(tools.join("openapi-typescript"));
+    generate.args([&deployment.description()?, "--output", "api.d.ts"]);
+    deployment.said(generate).await?;
+    let mut compile = in_work(tools.join("tsc"));
+    compile.args(["--strict", "--target", "es2022", "--module", "nodenext"]);
+    compile.args(["--skipLibCheck", "--allowImportingTsExtensions"]);
+    compile.args(["--rewriteRelativeImportExtensions", "generated.test.mts"]);
+    deployment.said(compile).await?;
+    let suite = work.path().join("generated.test.mjs");
+    deployment
+        .run(node(&suite.display().to_string()), passed)
+        .await
 }
 
 #[tokio::test]
