@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use smc::model::DescribeSourceServers;
 use smc::{Client, Credentials};
 use testkit::cluster::{Cluster, ClusterConfig, JobOptions, REGION, Tenant};
 use testkit::wait;
@@ -183,8 +184,7 @@ async fn calls(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<Times> {
     Times::measure("call of the API", async |number| {
         let new = client()?;
         let client = if number % 2 == 0 { &kept } else { &new };
-        let called = client.call::<&str, &str>("DescribeSourceServers", &[]);
-        called.await?;
+        client.call(&DescribeSourceServers::default()).await?;
         Ok(())
     })
     .await
