@@ -11,7 +11,7 @@ use serde_json::Value;
 const GATEWAY: &str = "";
 
 /// What the clients can't be brought to see, of which operation, and who shows it instead.
-const ELSEWHERE: [(&str, &str, &str); 8] = [
+const ELSEWHERE: [(&str, &str, &str); 10] = [
     (GATEWAY, "InternalError", "a defect"),
     (
         GATEWAY,
@@ -27,6 +27,11 @@ const ELSEWHERE: [(&str, &str, &str); 8] = [
         GATEWAY,
         "ServiceUnavailable",
         "a database that is away: api-gateway/tests/api/operating.rs",
+    ),
+    (
+        "CutOverReplicationJob",
+        "QuotaExceeded.Bytes",
+        "a stored image with its bytes: the check is that of a start",
     ),
     (
         "DeleteSourceServer",
@@ -47,6 +52,11 @@ const ELSEWHERE: [(&str, &str, &str); 8] = [
         "ModifySourceServerAttribute",
         "SourceServerState.Invalid",
         "a source is Deleting for moments only: api-gateway/tests/api/sources.rs",
+    ),
+    (
+        "StartReplicationJob",
+        "QuotaExceeded.Bytes",
+        "a stored image with its bytes: wherry/tests/failures.rs",
     ),
 ];
 
