@@ -2,7 +2,7 @@
 //!
 //! SMC is an RPC API: its clients call `/`, and `Action` says which operation. OpenAPI tells operations apart by their paths only, so each
 //! can be called at a path of its own too, `/` and its name, with its request as JSON in the body
-//! (`docs/decisions/0022-types-of-the-api.md`).
+//! (`docs/decisions/0023-types-of-the-api.md`).
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, header};
