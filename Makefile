@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check sqlx bench clean
+.PHONY: help setup demo test test-long check sqlx bench release clean
 
 # Programs of `make setup` come first, so that everybody checks with the same versions.
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
@@ -44,6 +44,7 @@ check: setup ## Everything that a change must pass besides the tests
 	deploy/grafana/make-dashboard --check
 	tools/check-sqlx
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p wherry --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 	@echo "check: all passed"
 
@@ -52,6 +53,9 @@ sqlx: setup ## Write .sqlx again, after a change to SQL or to the schema
 
 bench: setup ## Measure the data path beside other tools; ARGS=--quick for a minute instead of half an hour
 	@bench/run $(ARGS)
+
+release: ## Build the stripped programs wherry and wherry-agent into target/dist, with their symbols beside them
+	@tools/release
 
 clean: ## Remove builds, tools and the developers' database
 	@tools/dev-database --stop 2>/dev/null || true

@@ -29,6 +29,10 @@ pub(crate) const ROLES: [&str; 7] = [
 /// The command line with `--config` at every role.
 pub(crate) fn declared(command: Command) -> Command {
     ROLES.into_iter().fold(command, |command, role| {
+        // The build for sources has the agent alone.
+        if command.find_subcommand(role).is_none() {
+            return command;
+        }
         command.mut_subcommand(role, |role| {
             role.arg(
                 Arg::new(FLAG)

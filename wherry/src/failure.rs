@@ -5,6 +5,13 @@ use std::process;
 
 use service::ExitCode;
 
+#[cfg(feature = "service")]
+#[path = "failure/service.rs"]
+mod service_roles;
+
+#[cfg(feature = "service")]
+pub(crate) use service_roles::OperatorError;
+
 /// Prints the error with its causes, and finds its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> process::ExitCode {
     crate::output::error(&sentence(error));
@@ -15,10 +22,17 @@ pub(crate) fn report(error: &anyhow::Error) -> process::ExitCode {
 /// the HTTP stack, of which only the innermost says something.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
+    #[cfg_attr(
+        not(feature = "service"),
+        expect(unused_mut, reason = "agents make no calls over HTTP")
+    )]
     let mut is_inside_call = false;
     for cause in error.chain() {
         let is_layer = is_inside_call && cause.source().is_some();
-        is_inside_call |= cause.is::<smc::CallError>();
+        #[cfg(feature = "service")]
+        {
+            is_inside_call |= service_roles::is_call(cause);
+        }
         let cause = cause.to_string();
         if !is_layer && !text.contains(&cause) {
             if !text.is_empty() {
@@ -34,46 +48,25 @@ fn code(error: &anyhow::Error) -> ExitCode {
     error
         .chain()
         .map(passed_on)
-        .find_map(code_of)
+        .find_map(|cause| {
+            #[cfg(feature = "service")]
+            if let Some(code) = service_roles::code_of(cause) {
+                return Some(code);
+            }
+            code_of(cause)
+        })
         .unwrap_or(ExitCode::Failed)
 }
 
-/// What a role's error passes on as its own words: `transparent` errors leave what they wrap out of the chain.
+/// Returns the error whose words an agent's error has taken over: `transparent` errors leave it out of the chain.
 fn passed_on<'a>(cause: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    use api_gateway::agents;
-    if let Some(error) = cause.downcast_ref() {
-        return match error {
-            api_gateway::Error::Store(error) => error,
-            api_gateway::Error::Bind(error)
-            | api_gateway::Error::Agents(agents::Error::Bind(error)) => error,
-            api_gateway::Error::Tls(error) => error,
-            api_gateway::Error::Admin(error) => error,
-            api_gateway::Error::Agents(error) => error,
-            api_gateway::Error::Tasks(error) => error,
-        };
-    }
-    if let Some(error) = cause.downcast_ref() {
-        return match error {
-            scheduler::Error::Store(error) => error,
-            scheduler::Error::Bus(error) => error,
-            scheduler::Error::Bind(error) => error,
-            scheduler::Error::Task(error) => error,
-        };
-    }
-    match cause.downcast_ref() {
-        Some(worker::Error::Store(error)) => return error,
-        Some(worker::Error::Bus(error)) => return error,
-        Some(worker::Error::Bind(error)) => return error,
-        Some(worker::Error::Task(error)) => return error,
-        _ => {}
-    }
     match cause.downcast_ref() {
         Some(agent::Error::Bind(error)) => error,
         Some(agent::Error::Task(error)) => error,
-        _ => match cause.downcast_ref() {
-            Some(receiver::Error::Task(error)) => error,
-            _ => cause,
-        },
+        #[cfg(feature = "service")]
+        _ => service_roles::passed_on(cause),
+        #[cfg(not(feature = "service"))]
+        _ => cause,
     }
 }
 
@@ -84,73 +77,13 @@ fn code_of(cause: &(dyn Error + 'static)) -> Option<ExitCode> {
     if let Some(service::TaskFailure::Deadline { .. }) = cause.downcast_ref() {
         return Some(ExitCode::DrainTimeout);
     }
-    let store_is_away = matches!(
-        cause.downcast_ref(),
-        Some(store::StoreError::Connect { .. })
-    );
-    let bus_is_away = matches!(cause.downcast_ref(), Some(bus::BusError::Connect { .. }));
-    let gateway_is_away = cause
-        .downcast_ref::<smc::CallError>()
-        .is_some_and(|error| error.refusal().is_none());
-    let service_is_away = cause
-        .downcast_ref::<OperatorError>()
-        .is_some_and(|error| error.is_away);
-    if store_is_away || bus_is_away || gateway_is_away || service_is_away {
-        return Some(ExitCode::Unavailable);
-    }
     let names_a_disk_twice = matches!(
         cause.downcast_ref(),
         Some(agent::Error::DiskRepeated { .. })
     );
-    let is_usage =
-        names_a_disk_twice || cause.is::<UsageError>() || cause.is::<store::InvalidSealKey>();
+    let is_usage = names_a_disk_twice || cause.is::<UsageError>();
     is_usage.then_some(ExitCode::Usage)
 }
-
-/// The operators' service refused a call, or could not be reached. It says why in a sentence.
-#[derive(Debug)]
-pub(crate) struct OperatorError {
-    sentence: String,
-    is_away: bool,
-}
-
-impl OperatorError {
-    /// The socket can't be opened.
-    pub(crate) fn unreachable(path: &str, error: &std::io::Error) -> Self {
-        let sentence = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => format!(
-                "this account may not open {path}: only the one that the gateway runs as, and root, may"
-            ),
-            std::io::ErrorKind::NotFound => format!(
-                "there is no socket at {path}: does the gateway run, and is it given this path with --admin?"
-            ),
-            std::io::ErrorKind::ConnectionRefused => {
-                format!("nobody answers at {path}: does the gateway run?")
-            }
-            _ => format!("can't open the socket {path}: {error}"),
-        };
-        Self {
-            sentence,
-            is_away: true,
-        }
-    }
-
-    /// What the service said. `is_away`: it may do better in a moment.
-    pub(crate) fn said(sentence: &str, is_away: bool) -> Self {
-        Self {
-            sentence: sentence.to_owned(),
-            is_away,
-        }
-    }
-}
-
-impl std::fmt::Display for OperatorError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.sentence)
-    }
-}
-
-impl Error for OperatorError {}
 
 /// The command line, a setting or a file of settings is wrong.
 #[derive(Debug)]

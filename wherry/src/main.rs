@@ -1,24 +1,37 @@
 //! `wherry`: every role, `up` that runs them all, and the command line for tenants and operators.
+//!
+//! Without the feature `service` it is the program for sources, `wherry-agent`: the agent and nothing else.
 
 // Text of others goes through `output`, which escapes what a terminal would not show as it is.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "service")]
 mod admin;
-#[cfg(test)]
+#[cfg(all(test, feature = "service"))]
 mod advice;
+#[cfg(feature = "service")]
 mod bench;
+#[cfg(not(feature = "service"))]
+#[path = "agent_cli.rs"]
+mod cli;
+#[cfg(feature = "service")]
 mod cli;
 mod config_file;
+#[cfg(feature = "service")]
 mod connection;
-#[cfg(test)]
+#[cfg(all(test, feature = "service"))]
 mod deploy_files;
 mod failure;
+#[cfg(feature = "service")]
 mod image;
+#[cfg(feature = "service")]
 mod job;
 mod output;
 mod roles;
 mod secrets;
+#[cfg(feature = "service")]
 mod source;
+#[cfg(feature = "service")]
 mod up;
 
 use std::process::ExitCode;

@@ -26,10 +26,14 @@ macro_rules! roles {
 }
 
 roles! {
+    Agent, agent::Config, agent::run, "wherry-agent";
+}
+
+#[cfg(feature = "service")]
+roles! {
     Gateway, api_gateway::Config, api_gateway::run, "wherry-gateway";
     Scheduler, scheduler::Config, scheduler::run, "wherry-scheduler";
     Worker, worker::Config, worker::run, "wherry-worker";
-    Agent, agent::Config, agent::run, "wherry-agent";
     Receiver, receiver::Config, receiver::run, "wherry-receiver";
 }
 
@@ -66,6 +70,7 @@ where
 }
 
 /// Brings the database to this version's schema.
+#[cfg(feature = "service")]
 #[derive(Debug, Args)]
 pub(crate) struct Migrate {
     /// Postgres, as postgres://user:password@host:port/database.
@@ -73,6 +78,7 @@ pub(crate) struct Migrate {
     database_url: String,
 }
 
+#[cfg(feature = "service")]
 impl Migrate {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         store::migrate(&store::ConnectConfig::new(
