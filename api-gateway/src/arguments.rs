@@ -1,7 +1,7 @@
 //! Parameters of operations: their rules, and the checked request that handlers get.
 //!
-//! The type of a request says which parameters an operation has. Whatever a call carries beyond them is ignored (SDKs send `OwnerId` and
-//! `RegionId` with everything); what the API knows but Wherry does not offer is in the table as well, and refused with a sentence.
+//! The type of a request says which parameters an operation has. Others are ignored (SDKs send `OwnerId` and `RegionId`
+//! with everything). What the API knows but Wherry does not offer is in the table as well, and refused with a sentence.
 
 mod parameter;
 mod value;
@@ -64,8 +64,8 @@ impl Arguments {
     }
 }
 
-/// Puts a value at its place in the tree. Of a list of values only those that are given count; of a list of objects the place matters, so
-/// those that are not given are there without fields.
+/// Puts a value at its place in the tree. In a list of values only those that are given count. In a list of objects the
+/// place matters, so those that are not given are there without fields.
 fn put<'a>(
     at: &mut Value,
     mut path: impl Iterator<Item = &'a str> + Clone,

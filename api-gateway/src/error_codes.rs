@@ -1,7 +1,8 @@
 //! The errors of the API: those that every call can have, and the texts that SMC gives for codes.
 //!
-//! Debug builds, and with them all tests, stop at a code that neither the operation nor the list below names, and at a message that does not
-//! begin with its code's text: so the reference and the OpenAPI page can't say less than callers see. What answers hold, their types say.
+//! Debug builds, and with them all tests, stop at a code that neither the operation nor the list below names, and at a
+//! message that does not begin with its code's text: so the reference and the OpenAPI page can't say less than callers
+//! see. The fields of answers are said by their types.
 
 use crate::Refusal;
 use crate::operation::Operation;

@@ -1,7 +1,7 @@
 //! The OpenAPI description, made from the types of requests and answers: `docs/openapi.json`, and `GET /openapi.json`.
 //!
-//! SMC is an RPC API: its clients call `/`, and `Action` says which operation. OpenAPI tells operations apart by their paths only, so each
-//! can be called at a path of its own too, `/` and its name, with its request as JSON in the body
+//! SMC is an RPC API: its clients call `/`, and `Action` says which operation. OpenAPI tells operations apart by their
+//! paths only. So each can also be called at a path of its own, `/` and its name, with its request as JSON in the body
 //! (`docs/decisions/0023-types-of-the-api.md`).
 
 use axum::body::{Body, Bytes};

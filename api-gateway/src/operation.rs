@@ -1,4 +1,4 @@
-//! What an operation is: the types of its request and its answer, the terms on which it is done, and who does it.
+//! An operation: the types of its request and its answer, the terms on which it is done, and its handler.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub trait Handle: model::Operation<Answer: Serialize> {
     fn handle(self, call: Call) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 }
 
-/// What holds of an operation beside the types of its request and its answer.
+/// The terms of an operation, beside the types of its request and its answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     /// Says if it changes something.

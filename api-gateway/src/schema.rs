@@ -1,4 +1,4 @@
-//! What the types of the API say of themselves: the schemas that they derive, as the description publishes them and as the gateway reads them.
+//! The schemas that the types of the API derive, as the description publishes them and as the gateway reads them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,9 +30,9 @@ pub struct Schemas {
 /// A value at one place of a request or an answer.
 #[derive(Clone, Copy)]
 pub struct Leaf<'a> {
-    /// What the value must be.
+    /// The rule of the value.
     pub schema: &'a Object,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'a str,
     /// True if it must be there.
     pub is_required: bool,
@@ -55,7 +55,7 @@ impl Schemas {
         }
     }
 
-    /// What is said of the type.
+    /// The description of the type.
     pub fn description(&self) -> &str {
         meaning_of(&self.all[&self.name])
     }

@@ -173,8 +173,8 @@ impl Client {
         self.answer_of(O::ACTION, model::pairs(request)).await
     }
 
-    /// Calls the operation of this name with flat parameters, and returns the answer's JSON object: for callers that know neither before
-    /// they run.
+    /// Calls the operation of this name with flat parameters, and returns the answer's JSON object: for callers that
+    /// know neither before they run.
     ///
     /// # Errors
     /// See [`Client::call`].

@@ -1,4 +1,4 @@
-//! What a call that is not done is answered with.
+//! The answer of a call that is not done.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -12,8 +12,9 @@ pub struct Id(pub String);
 #[schema(max_length = 128)]
 pub struct TagKey(pub String);
 
-/// Makes the type of a parameter that is one of a few texts. What stands in brackets behind its name is added to the schema:
-/// `"x-any-case": true` lets upper and lower case count as the same, `"x-otherwise"` is what callers are told who give another text.
+/// Makes the type of a parameter that is one of a few texts. An extension in brackets behind its name is added to the
+/// schema: `"x-any-case": true` lets upper and lower case count as the same, and `"x-otherwise"` is the sentence for
+/// callers who give another text.
 macro_rules! texts {
     ($(#[doc = $doc:literal] $name:ident $([$extension:literal: $value:expr])? { $($variant:ident = $text:literal),* $(,)? })*) => {
         $(
