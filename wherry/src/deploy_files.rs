@@ -1,9 +1,13 @@
 //! What `deploy/` says is what this program understands: commands, settings, files. No container engine is needed to know that.
 
+mod secrets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+use self::secrets::{faults_of_unit, secrets_of};
 
 /// The image of every role in the compose file.
 const IMAGE: &str = "wherry:";
@@ -16,7 +20,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What people fill in.
+/// What people fill in, and what secrets are like.
 fn filled_in(name: &str) -> &'static str {
     match name {
         "WHERRY_SEAL_KEY" => "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
@@ -102,7 +106,8 @@ fn known_variables() -> BTreeSet<String> {
 
 /// Parses a command as the program does. Its variables are given as flags, since tests share one environment.
 fn parses(words: &[String], environment: &BTreeMap<String, String>) -> Result<(), String> {
-    let known = known_variables();
+    let mut known = known_variables();
+    known.extend(secrets::variables().map(|name| format!("{name}_FILE")));
     if let Some(name) = environment
         .keys()
         .find(|name| name.starts_with("WHERRY_") && !known.contains(*name))
@@ -116,9 +121,12 @@ fn parses(words: &[String], environment: &BTreeMap<String, String>) -> Result<()
         .ok_or_else(|| format!("{words:?} is no command"))?;
     let mut line = vec!["wherry".to_owned(), words[0].clone()];
     for argument in role.get_arguments() {
-        let value = argument
-            .get_env()
-            .and_then(|name| environment.get(name.to_str()?));
+        let name = argument.get_env().and_then(|name| name.to_str());
+        let value = name.and_then(|name| {
+            let in_file = || environment.contains_key(&format!("{name}_FILE"));
+            let set = environment.get(name).map(String::as_str);
+            set.or_else(|| in_file().then(|| filled_in(name)))
+        });
         if let (Some(flag), Some(value)) = (argument.get_long(), value) {
             line.push(format!("--{flag}={value}"));
         }
@@ -231,7 +239,12 @@ fn a_wrong_compose_file_is_found_out() {
             "everywhere",
         ),
         ("./nats/nats.conf:", "./nats/gone.conf:", "gone.conf"),
-        ("{WHERRY_SEAL_KEY:?", "{WHERRY_SEAL:?", "WHERRY_SEAL"),
+        ("{WHERRY_PUBLIC_NAME:?", "{WHERRY_NAME:?", "WHERRY_NAME"),
+        (
+            "WHERRY_SEAL_KEY_FILE: /run",
+            "WHERRY_SEAL_FILE: /run",
+            "WHERRY_SEAL_FILE is no setting",
+        ),
         (
             "dockerfile: deploy/Dockerfile",
             "dockerfile: Dockerfile",
@@ -338,82 +351,6 @@ const UNITS: [&str; 3] = [
     "wherry-agent.service",
 ];
 
-/// The secrets of a role: flag and variable.
-fn secrets_of(role: &clap::Command) -> Vec<(String, String)> {
-    role.get_arguments()
-        .filter(|argument| argument.is_hide_env_values_set())
-        .filter_map(|argument| {
-            let variable = argument.get_env()?.to_str()?;
-            Some((argument.get_long()?.to_owned(), variable.to_owned()))
-        })
-        .collect()
-}
-
-/// Sentences about how a unit treats the secrets of the role that it starts.
-fn faults_of_secrets(unit: &str, role: &clap::Command) -> Vec<String> {
-    let mut faults = Vec::new();
-    let credentials: BTreeSet<&str> = unit
-        .lines()
-        .filter_map(|line| line.strip_prefix("LoadCredential=")?.split(':').next())
-        .collect();
-    let secrets = secrets_of(role);
-    for (flag, variable) in &secrets {
-        if !credentials.contains(flag.as_str()) {
-            faults.push(format!("{flag} is no credential"));
-        }
-        if unit.contains(variable.as_str()) {
-            faults.push(format!("{variable} is in the environment"));
-        }
-    }
-    for name in credentials {
-        if !secrets.iter().any(|(flag, _)| flag == name) {
-            faults.push(format!("{name} is no secret of {}", role.get_name()));
-        }
-    }
-    for line in ["ProtectProc=invisible", "UMask=0077", "NoNewPrivileges=yes"] {
-        if !unit.lines().any(|found| found == line) {
-            faults.push(format!("{line} is missing"));
-        }
-    }
-    if unit.contains("WHERRY_ACTIVATION_CODE=") || unit.contains("--activation-code ") {
-        faults.push("the activation code is not in a file".to_owned());
-    }
-    faults
-}
-
-#[test]
-fn a_unit_that_gives_secrets_away_is_found_out() {
-    let command = crate::cli::command();
-    let sound = read("deploy/systemd/wherry@.service");
-    let gateway = command.find_subcommand("gateway").expect("a role");
-    for (from, to, says) in [
-        (
-            "LoadCredential=seal-key:",
-            "LoadCredential=seal:",
-            "seal-key is no credential",
-        ),
-        (
-            "LoadCredential=seal-key:",
-            "LoadCredential=seal:",
-            "seal is no secret",
-        ),
-        (
-            "ExecStart=",
-            "Environment=WHERRY_SEAL_KEY=00\nExecStart=",
-            "in the environment",
-        ),
-        ("ProtectProc=invisible\n", "", "ProtectProc"),
-    ] {
-        let broken = sound.replacen(from, to, 1);
-        assert_ne!(broken, sound, "{from} is not in the file any more");
-        let faults = faults_of_secrets(&broken, gateway);
-        assert!(
-            faults.iter().any(|fault| fault.contains(says)),
-            "{to}: {faults:?}"
-        );
-    }
-}
-
 #[test]
 fn the_worker_runs_as_a_user_of_its_own() {
     let user = |unit: &str| {
@@ -445,7 +382,7 @@ fn systemd_units_run_commands_with_settings_that_exist() {
             let role = command
                 .find_subcommand(role)
                 .unwrap_or_else(|| panic!("{unit}: {role}"));
-            assert_eq!(faults_of_secrets(&text, role), [""; 0], "{unit}");
+            assert_eq!(faults_of_unit(&text, role), [""; 0], "{unit}");
         }
         for name in text
             .lines()
@@ -460,11 +397,7 @@ fn systemd_units_run_commands_with_settings_that_exist() {
     }
     for name in settings_in(&read("deploy/systemd/wherry.env.example")).into_keys() {
         assert!(known.contains(&name), "wherry.env.example: {name}");
-        let command = crate::cli::command();
-        let is_secret = command
-            .get_subcommands()
-            .flat_map(secrets_of)
-            .any(|(_, variable)| variable == name);
+        let is_secret = secrets::variables().any(|variable| variable == name);
         assert!(!is_secret, "wherry.env.example: {name} is a secret");
     }
 }

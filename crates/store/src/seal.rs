@@ -1,4 +1,6 @@
 //! Secrets at rest: AES-256-GCM under a key that only the processes have.
+//!
+//! A column of sealed secrets has `sealed` in its name. By that a test finds those that `seal_rotation` has forgotten.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};

@@ -19,6 +19,14 @@ pub struct Resealed {
     pub lost: u64,
 }
 
+/// A column of sealed secrets. There are no others: `store/tests/seal.rs` holds that against the schema.
+#[derive(Debug, Clone, Copy)]
+enum Column {
+    AccessKey,
+    DeploymentSecret,
+    Instance,
+}
+
 /// A sealed secret, and its row's id.
 struct Sealed {
     id: String,
@@ -32,107 +40,104 @@ impl Store {
     /// The database fails. Secrets that were sealed again stay so.
     pub async fn reseal(&self) -> Result<Resealed, StoreError> {
         let mut done = Resealed::default();
-        self.reseal_deployment_secrets(&mut done).await?;
-        self.reseal_access_keys(&mut done).await?;
-        self.reseal_instances(&mut done).await?;
+        for column in [
+            Column::DeploymentSecret,
+            Column::AccessKey,
+            Column::Instance,
+        ] {
+            self.reseal_column(column, &mut done).await?;
+        }
         Ok(done)
     }
 
-    async fn reseal_deployment_secrets(&self, done: &mut Resealed) -> Result<(), StoreError> {
-        let found = sqlx::query_as!(
-            Sealed,
-            "select name as id, sealed from deployment_secret order by name"
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        for row in found {
-            let Some(anew) = self.anew(&deployment_secret::purpose(&row.id), &row, done) else {
-                continue;
+    async fn reseal_column(&self, column: Column, done: &mut Resealed) -> Result<(), StoreError> {
+        let mut after = String::new();
+        loop {
+            let found = self.sealed_behind(column, &after).await?;
+            let Some(last) = found.last() else {
+                return Ok(());
             };
-            let written = sqlx::query!(
-                "update deployment_secret set sealed = $2 where name = $1 and sealed = $3",
-                row.id,
+            after.clone_from(&last.id);
+            for row in found {
+                match self.seal.reseal(&column.purpose(&row.id), &row.sealed) {
+                    Ok(Some(anew)) => done.anew += self.replace(column, &row, &anew).await?,
+                    Ok(None) => done.current += 1,
+                    Err(_) => done.lost += 1,
+                }
+            }
+        }
+    }
+
+    /// The next rows in the order of their ids.
+    async fn sealed_behind(&self, column: Column, after: &str) -> Result<Vec<Sealed>, StoreError> {
+        let found = match column {
+            Column::AccessKey => {
+                sqlx::query_as!(
+                    Sealed,
+                    "select id, secret_sealed as sealed from access_key where id > $1 order by id limit $2",
+                    after,
+                    PAGE
+                )
+                .fetch_all(&self.pool)
+                .await
+            }
+            Column::DeploymentSecret => {
+                sqlx::query_as!(
+                    Sealed,
+                    "select name as id, sealed from deployment_secret where name > $1 order by name limit $2",
+                    after,
+                    PAGE
+                )
+                .fetch_all(&self.pool)
+                .await
+            }
+            Column::Instance => {
+                sqlx::query_as!(
+                    Sealed,
+                    "select id, authority_sealed as sealed from instance where id > $1 order by id limit $2",
+                    after,
+                    PAGE
+                )
+                .fetch_all(&self.pool)
+                .await
+            }
+        };
+        Ok(found?)
+    }
+
+    /// Replaces what is still as it was read, and returns how many rows that are.
+    async fn replace(&self, column: Column, row: &Sealed, anew: &[u8]) -> Result<u64, StoreError> {
+        let (id, sealed) = (&row.id, &row.sealed);
+        let statement = match column {
+            Column::AccessKey => sqlx::query!(
+                "update access_key set secret_sealed = $2 where id = $1 and secret_sealed = $3",
+                id,
                 anew,
-                row.sealed
-            )
-            .execute(&self.pool)
-            .await?;
-            done.anew += written.rows_affected();
-        }
-        Ok(())
+                sealed
+            ),
+            Column::DeploymentSecret => sqlx::query!(
+                "update deployment_secret set sealed = $2 where name = $1 and sealed = $3",
+                id,
+                anew,
+                sealed
+            ),
+            Column::Instance => sqlx::query!(
+                "update instance set authority_sealed = $2 where id = $1 and authority_sealed = $3",
+                id,
+                anew,
+                sealed
+            ),
+        };
+        Ok(statement.execute(&self.pool).await?.rows_affected())
     }
+}
 
-    async fn reseal_access_keys(&self, done: &mut Resealed) -> Result<(), StoreError> {
-        let mut after = String::new();
-        loop {
-            let found = sqlx::query_as!(
-                Sealed,
-                "select id, secret_sealed as sealed from access_key where id > $1 order by id limit $2",
-                after,
-                PAGE
-            )
-            .fetch_all(&self.pool)
-            .await?;
-            let Some(last) = found.last() else {
-                return Ok(());
-            };
-            after.clone_from(&last.id);
-            for row in found {
-                let Some(anew) = self.anew(&key::purpose(&row.id), &row, done) else {
-                    continue;
-                };
-                let written = sqlx::query!(
-                    "update access_key set secret_sealed = $2 where id = $1 and secret_sealed = $3",
-                    row.id,
-                    anew,
-                    row.sealed
-                )
-                .execute(&self.pool)
-                .await?;
-                done.anew += written.rows_affected();
-            }
+impl Column {
+    fn purpose(self, id: &str) -> String {
+        match self {
+            Self::AccessKey => key::purpose(id),
+            Self::DeploymentSecret => deployment_secret::purpose(id),
+            Self::Instance => instance::purpose(id),
         }
-    }
-
-    async fn reseal_instances(&self, done: &mut Resealed) -> Result<(), StoreError> {
-        let mut after = String::new();
-        loop {
-            let found = sqlx::query_as!(
-                Sealed,
-                "select id, authority_sealed as sealed from instance where id > $1 order by id limit $2",
-                after,
-                PAGE
-            )
-            .fetch_all(&self.pool)
-            .await?;
-            let Some(last) = found.last() else {
-                return Ok(());
-            };
-            after.clone_from(&last.id);
-            for row in found {
-                let Some(anew) = self.anew(&instance::purpose(&row.id), &row, done) else {
-                    continue;
-                };
-                let written = sqlx::query!(
-                    "update instance set authority_sealed = $2 where id = $1 and authority_sealed = $3",
-                    row.id,
-                    anew,
-                    row.sealed
-                )
-                .execute(&self.pool)
-                .await?;
-                done.anew += written.rows_affected();
-            }
-        }
-    }
-
-    /// Returns the secret sealed again, if that is necessary and possible. Otherwise the secret is counted.
-    fn anew(&self, purpose: &str, row: &Sealed, done: &mut Resealed) -> Option<Vec<u8>> {
-        match self.seal.reseal(purpose, &row.sealed) {
-            Ok(Some(anew)) => return Some(anew),
-            Ok(None) => done.current += 1,
-            Err(_) => done.lost += 1,
-        }
-        None
     }
 }
