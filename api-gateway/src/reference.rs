@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use domain::FailureCode;
+
 use crate::arguments::{Parameter, Rule};
 use crate::error_codes::{COMMON, CommonError};
 use crate::operation::{Effect, Operation};
@@ -25,6 +27,13 @@ ignored. An empty parameter counts as not given. Every operation can answer with
 |---|---|---|
 | Missing… | 400 | a mandatory parameter is not given |
 | Invalid… | 400 | a parameter breaks its rule, is given twice, or asks for what is not offered |
+";
+
+const FAILURES: &str = "
+A job or a source that has failed says so in `ErrorCode`, and in `error_msg` of its `StatusInfo` what to do. The codes stay as they are:
+
+| ErrorCode | when |
+|---|---|
 ";
 
 /// The names of all operations.
@@ -57,6 +66,13 @@ pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
     for CommonError { code, status, when } in COMMON {
         line(&mut page, format_args!("| {code} | {status} | {when} |"));
+    }
+    page.push_str(FAILURES);
+    for code in FailureCode::ALL {
+        line(
+            &mut page,
+            format_args!("| {code} | {} |", code.meaning().trim()),
+        );
     }
     page.push_str("\n## Operations\n\n");
     for operation in operations::all() {

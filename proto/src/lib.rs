@@ -22,6 +22,12 @@ pub mod receiver {
     /// Name of the socket in an instance's directory at which its receiver is called.
     pub const CONTROL_SOCKET: &str = "control.sock";
 
+    /// The metadata of a refused call with the failure's code.
+    pub const FAILURE_KEY: &str = "wherry-failure";
+
+    /// The metadata of a refused call with the failure's cause, which the operator reads.
+    pub const CAUSE_KEY: &str = "wherry-cause-bin";
+
     tonic::include_proto!("wherry.receiver.v1");
 }
 

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use domain::Epoch;
 use domain::disk::Moment;
-use domain::{Epoch, Failure, FailureCode};
 use proto::receiver as wire;
 use proto::receiver::receiver_service_server::ReceiverService;
 use tonic::metadata::{KeyAndValueRef, MetadataMap, MetadataValue};
@@ -240,9 +240,10 @@ fn status(receive: ReceiveStatus, image: &Progress) -> wire::StatusResponse {
         transport_reason: receive.transport_reason,
         bytes_free: receive.bytes_free,
         bytes_covered: receive.bytes_covered,
-        failure: failure.map(|Failure { code, message }| wire::Failure {
-            code: code.to_string(),
-            message,
+        failure: failure.map(|failure| wire::Failure {
+            code: failure.code.to_string(),
+            message: failure.message,
+            cause: failure.cause,
         }),
         image: None,
         ended: Vec::new(),
@@ -284,11 +285,13 @@ fn refuse(error: &transfer::TransferError) -> Status {
     if matches!(error, transfer::TransferError::Fenced { .. }) {
         return Status::failed_precondition(error.to_string());
     }
-    let code: FailureCode = error.code();
-    let mut status = Status::unavailable(error.to_string());
-    if let Ok(value) = MetadataValue::try_from(code.as_str()) {
-        status.metadata_mut().insert("wherry-failure", value);
+    let failure = error.failure();
+    let mut status = Status::unavailable(failure.message);
+    if let Ok(value) = MetadataValue::try_from(failure.code.as_str()) {
+        status.metadata_mut().insert(wire::FAILURE_KEY, value);
     }
+    let cause = MetadataValue::from_bytes(failure.cause.as_bytes());
+    status.metadata_mut().insert_bin(wire::CAUSE_KEY, cause);
     status
 }
 

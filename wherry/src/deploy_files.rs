@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use self::secrets::{faults_of_unit, secrets_of};
+use self::secrets::faults_of_unit;
 
 /// The image of every role in the compose file.
 const IMAGE: &str = "wherry:";

@@ -199,6 +199,15 @@ async fn the_image_store_is_full() -> anyhow::Result<()> {
         std::fs::read_dir(cluster.images())?.count() == 0,
         "half an image is left"
     );
+    // The tenant is not told where the operator keeps images. The operator is.
+    let place = cluster.images().display().to_string();
+    let answers = job.describe().await?.to_string() + &shell.says("job explain failing")?;
+    ensure!(!answers.contains(&place), "{answers}");
+    let history = cluster.store.history(0, 1000, None).await?;
+    ensure!(
+        history.iter().any(|row| row.cause.contains(&place)),
+        "no row of the history has {place}: {history:#?}"
+    );
     images.grow(1024 * MIB)?;
     succeeds_now(&job, &shell).await
 }

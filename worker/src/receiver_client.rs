@@ -125,11 +125,18 @@ impl CallError {
     fn of(status: &Status) -> Self {
         let code = status
             .metadata()
-            .get("wherry-failure")
+            .get(wire::FAILURE_KEY)
             .and_then(|code| code.to_str().ok()?.parse().ok());
+        let cause = || {
+            let cause = status.metadata().get_bin(wire::CAUSE_KEY)?;
+            String::from_utf8(cause.to_bytes().ok()?.to_vec()).ok()
+        };
         match (status.code(), code) {
             (Code::FailedPrecondition, _) => Self::Fenced,
-            (_, Some(code)) => Self::Refused(domain::Failure::new(code, status.message())),
+            (_, Some(code)) => {
+                let failure = domain::Failure::new(code, status.message());
+                Self::Refused(failure.with_cause(cause().unwrap_or_default()))
+            }
             (_, None) => Self::Lost(status.message().to_owned()),
         }
     }

@@ -98,9 +98,10 @@ impl Ended {
         // Paths and log lines are for the operator, the sentence is for the tenant.
         tracing::error!(%instance_id, %error, "the intermediate instance can't be {what}");
         let sentence = format!(
-            "The intermediate instance {instance_id} can't be {what}; the worker's log has the cause. Tell the operator, then start the job again."
+            "The intermediate instance {instance_id} can't be {what}. Tell the operator, whose history has the cause, then start the job again."
         );
-        Self::Failed(Failure::new(FailureCode::InstanceFailed, sentence))
+        let failure = Failure::new(FailureCode::InstanceFailed, sentence);
+        Self::Failed(failure.with_cause(error.to_string()))
     }
 }
 
@@ -445,10 +446,18 @@ fn internal(error: &StoreError) -> Ended {
         error = error as &dyn std::error::Error,
         "a run ends by an error of the database"
     );
-    Ended::Failed(Failure::new(
+    let failure = Failure::new(
         FailureCode::Internal,
         "An internal error has ended the run. Start the job again.",
-    ))
+    );
+    Ended::Failed(failure.with_cause(whole(error)))
+}
+
+/// An error with its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 /// Classifies a failed call to the receiver: `Ok` means that the receiver may be gone, an error ends the run here.

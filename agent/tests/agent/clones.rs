@@ -52,7 +52,7 @@ async fn a_clone_is_told_of_and_the_first_is_listened_to_also_after_its_restart(
         .warning
         .expect("the owner is told");
     assert!(
-        warning.contains("Two servers call with the key"),
+        warning.contains("Two servers call with the same key"),
         "{warning}"
     );
 

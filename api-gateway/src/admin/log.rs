@@ -43,6 +43,7 @@ fn happened(row: Happened) -> wire::HistoryRow {
         epoch: row.epoch.0,
         actor: row.actor,
         detail: row.detail,
+        cause: row.cause,
     }
 }
 

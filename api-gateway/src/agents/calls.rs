@@ -12,7 +12,7 @@ use prost::Message as _;
 use proto::agent as wire;
 use proto::agent::agent_service_server::AgentService;
 use service::Shutdown;
-use store::agent::{Caller, Heartbeat, Heartbeated, Registered, Registration, Seated};
+use store::agent::{Caller, Heartbeat, Heartbeated, Holder, Registered, Registration, Seated};
 use store::{ErrorKind, Store, StoreError};
 use telemetry::Metric;
 use tonic::{Request, Response, Status};
@@ -133,11 +133,7 @@ impl Agents {
             .map_err(store_failed)?
         {
             Heartbeated::Gone => Err(gone(source_id)),
-            Heartbeated::Other {
-                host,
-                silent,
-                is_clone,
-            } => Err(not_listened_to(source_id, &host, silent, is_clone)),
+            Heartbeated::Other(holder) => Err(not_listened_to(source_id, &holder)),
             Heartbeated::Recorded { assignments } => Ok(wire::HeartbeatResponse {
                 clock_ahead_millis,
                 assignments: assignments
@@ -253,11 +249,7 @@ impl Agents {
         let seated = self.store.seat_agent(source_id, caller).await;
         match seated.map_err(store_failed)? {
             Seated::Listened { .. } => Ok(()),
-            Seated::Other {
-                host,
-                silent,
-                is_clone,
-            } => Err(not_listened_to(source_id, &host, silent, is_clone)),
+            Seated::Other(holder) => Err(not_listened_to(source_id, &holder)),
             Seated::Gone => Err(gone(source_id)),
         }
     }
@@ -337,10 +329,10 @@ fn clock_ahead(agent_unix_millis: i64) -> i64 {
     agent_unix_millis.saturating_sub(now.unix_seconds().saturating_mul(1000))
 }
 
-fn not_listened_to(source_id: &SourceId, host: &str, silent: Duration, is_clone: bool) -> Status {
-    let silent = domain::seat::spoken(silent);
+fn not_listened_to(source_id: &SourceId, holder: &Holder) -> Status {
+    let (host, silent) = (&holder.host, domain::seat::spoken(holder.silent));
     let remedy = "If this server is to be a source of its own, end this agent, remove its state directory (--state-dir) and register it anew";
-    Status::already_exists(if is_clone {
+    Status::already_exists(if holder.is_clone {
         tracing::warn!(%source_id, host, "two servers call with one key: the second is refused");
         format!(
             "two servers have the key of {source_id}, as clones of one server do. The other, on host {host:?}, is the source. {remedy}"

@@ -1,7 +1,10 @@
 //! DescribeReplicationJobs, ModifyReplicationJobAttribute, ExplainReplicationJob.
 
-use domain::job::State;
+use domain::job::{Event, State};
+use domain::message::TraceHeaders;
 use domain::status_info::StatusInfo;
+use domain::{Failure, FailureCode};
+use store::job::{Change, Guard, Transitioned};
 
 use crate::fixture::{Fixture, GIB};
 
@@ -141,6 +144,49 @@ async fn a_running_job_shows_measured_progress_and_what_it_does() {
         (&shown["ErrorCode"], &shown["Progress"]),
         (&"".into(), &0.0.into())
     );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn the_cause_of_a_failure_is_the_operators_and_in_no_answer_of_the_tenant() {
+    let fixture = Fixture::start().await;
+    let tenant = fixture.tenant("one").await;
+    let source = fixture.source(&tenant, "web", &[GIB]).await;
+    let job = tenant.job(&source).await;
+    let named = [("JobId", job.as_str())];
+    tenant.call("StartReplicationJob", &named).await;
+    let failure = Failure::new(FailureCode::ImageFailed, "The image can't be made.");
+    let failure = failure.with_cause("can't write /srv/images/m-1: Input/output error");
+    let change = Change {
+        event: Event::Fail,
+        guard: Guard::Unleased,
+        actor: "worker w-1",
+        detail: "",
+        failure: Some(&failure),
+        headers: &TraceHeaders::default(),
+    };
+    let moved = fixture.store.transition(&job, change).await;
+    assert!(matches!(moved, Ok(Transitioned::Moved(_))), "{moved:?}");
+
+    let listed = [("JobId.1", job.as_str())];
+    for (action, parameters) in [
+        ("DescribeReplicationJobs", &listed),
+        ("ExplainReplicationJob", &named),
+    ] {
+        let answer = tenant.call(action, parameters).await.to_string();
+        assert!(answer.contains("The image can't be made."), "{answer}");
+        assert!(!answer.contains("/srv"), "{answer}");
+    }
+    let history = fixture.store.history(0, 10, None).await.expect("rows");
+    let failed = history.iter().find(|row| row.event == Event::Fail);
+    assert_eq!(failed.map(|row| &row.cause), Some(&failure.cause));
+    let before = history.iter().filter(|row| row.event != Event::Fail);
+    assert!(before.map(|row| &row.cause).all(String::is_empty));
+    // The role of tenants' calls can't read it, whatever a statement asks for.
+    let mut connection = fixture.pool.acquire().await.expect("a connection");
+    let statement = "set role wherry_tenant; select cause from failure_cause";
+    let refused = sqlx::raw_sql(statement).fetch_all(&mut *connection).await;
+    assert!(refused.is_err(), "{refused:?}");
     fixture.stop().await;
 }
 

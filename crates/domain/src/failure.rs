@@ -1,5 +1,5 @@
 //! Failures that a tenant reads: a stable code in `ErrorCode`, and a sentence in `StatusInfo` about what happened and
-//! what to do.
+//! what to do. The cause is for the operator, and `wherry admin history` shows it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +15,10 @@ pub struct Failure {
     pub code: FailureCode,
     /// Sentences about what happened and what to do, with the disk, offset or address concerned.
     pub message: String,
+    /// Cause for the operator, with paths of the host, lines of logs and output of programs. Empty if the message has
+    /// it all. Tenants never see it: neither JSON nor [`fmt::Display`] contain it.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 impl Failure {
@@ -23,7 +27,15 @@ impl Failure {
         Self {
             code,
             message: printable(&message.into()).into_owned(),
+            cause: String::new(),
         }
+    }
+
+    /// Returns the failure with a cause for the operator. Characters that can't be seen become escapes.
+    #[must_use]
+    pub fn with_cause(self, cause: impl Into<String>) -> Self {
+        let cause = printable(&cause.into()).into_owned();
+        Self { cause, ..self }
     }
 }
 
@@ -34,11 +46,11 @@ impl fmt::Display for Failure {
 }
 
 macro_rules! failure_codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $retry:literal;)+) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $retry:literal;)+) => {
         /// The stable codes of `ErrorCode`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum FailureCode {
-            $($(#[$doc])* #[serde(rename = $text)] $name,)+
+            $(#[doc = $doc] #[serde(rename = $text)] $name,)+
         }
 
         impl FailureCode {
@@ -48,6 +60,11 @@ macro_rules! failure_codes {
             /// Returns the code on the wire.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
+            }
+
+            /// Returns a sentence that says when the code is given.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $doc,)+ }
             }
 
             /// Returns true if the same run may succeed when it continues. A lost connection can recover; a full disk
@@ -90,7 +107,7 @@ failure_codes! {
     WorkerLost = "ReplicationJob.WorkerLost", false;
     /// Agent, receiver and worker use different versions of the protocol.
     VersionMismatch = "ReplicationJob.VersionMismatch", false;
-    /// Anything else; the log has the cause.
+    /// Anything else; the operator finds the cause in the history.
     Internal = "InternalError", false;
 }
 
@@ -120,6 +137,19 @@ impl FromStr for FailureCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_in_nothing_that_a_tenant_is_shown() {
+        let failure = Failure::new(FailureCode::ImageFailed, "It can't be made.");
+        let failure = failure.with_cause("can't write /srv/images\u{1b}");
+        assert_eq!(failure.cause, "can't write /srv/images\\u{1b}");
+        for shown in [
+            failure.to_string(),
+            serde_json::to_string(&failure).unwrap(),
+        ] {
+            assert!(!shown.contains("/srv"), "{shown}");
+        }
+    }
 
     #[test]
     fn codes_are_distinct_and_read_back() {

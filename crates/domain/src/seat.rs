@@ -88,7 +88,7 @@ pub fn seating(seat: &Seat<'_>, instance: &str, place: &str) -> Seating {
 pub fn warning(rival_host: Option<&str>, clock_ahead_ms: Option<i64>) -> Option<String> {
     let clone = rival_host.map(|host| {
         format!(
-            "Two servers call with the key of this source: it was cloned with its agent's state directory. The first is listened to, and the other, \
+            "Two servers call with the same key: this source was cloned with its agent's state directory. The first is listened to, and the other, \
              on host {host:?}, is refused. Remove the state directory of the other (--state-dir), and register it anew."
         )
     });

@@ -13,8 +13,9 @@ const BLKID: Tool = Tool::reader("blkid", "util-linux");
 /// Longest look at a table.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Exit code of `sfdisk` when a disk has no partition table, or can't be read.
+/// Exit code of `sfdisk` when a disk has no partition table, or can't be read. Only in the first case it says so.
 const NO_TABLE: i32 = 1;
+const SAYS_NO_TABLE: &str = "does not contain a recognized partition table";
 
 /// Types of partitions that only hold others, in tables of the DOS kind.
 const CONTAINERS: [&str; 3] = ["5", "f", "85"];
@@ -138,7 +139,7 @@ fn open(command: &str, disk: &Path) -> Result<OpenDisk, ToolError> {
     })
 }
 
-/// The table of a disk; `None` where there is none, or the disk can't be read.
+/// The table of a disk; `None` where there is none.
 pub(super) fn table(tools: &Tools, disk: &OpenDisk) -> Result<Option<Table>, ToolError> {
     let mut text = String::new();
     let ended = tools.run(SFDISK, disk, &["--json", INPUT], |line| text.push_str(line))?;
@@ -150,7 +151,7 @@ pub(super) fn table(tools: &Tools, disk: &OpenDisk) -> Result<Option<Table>, Too
         0 => parse(&text, disk.path())
             .map(Some)
             .ok_or_else(|| failed("printed something else than a table".to_owned())),
-        NO_TABLE => Ok(None),
+        NO_TABLE if ended.errors.contains(SAYS_NO_TABLE) => Ok(None),
         code => Err(failed(format!("ended with exit code {code}"))),
     }
 }
@@ -205,6 +206,14 @@ fn path_of(disk: &Path, number: u64) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_can_t_be_read_is_not_one_without_a_table() {
+        let directory = tempfile::tempdir().unwrap();
+        // It opens, and no byte of it can be read.
+        let unreadable = table_of(directory.path());
+        assert!(unreadable.is_err(), "{unreadable:?}");
+    }
 
     #[test]
     fn tables_of_both_kinds_are_read_and_a_disk_without_one_has_no_partitions() {

@@ -8,7 +8,7 @@ mod seat;
 
 pub use heartbeat::{Heartbeat, Heartbeated, Report, ReportedState, UnknownReportedState};
 pub use register::{Owner, Refusal, Registered, Registration};
-pub use seat::{Caller, Seated};
+pub use seat::{Caller, Holder, Seated};
 
 use domain::SourceId;
 use domain::disk::{DiskIdentity, DiskLayout, SourceDisk, SourcePartition};

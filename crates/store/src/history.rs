@@ -35,6 +35,8 @@ pub struct Happened {
     pub actor: String,
     /// Details, for people.
     pub detail: String,
+    /// The whole cause of a failure, for the operator; empty where there is no more to say.
+    pub cause: String,
 }
 
 impl Store {
@@ -50,10 +52,11 @@ impl Store {
         tenant: Option<&str>,
     ) -> Result<Vec<Happened>, StoreError> {
         let rows = sqlx::query!(
-            "select seq, at, tenant.name as tenant, job_id, event, from_state, to_state, run, epoch, actor, detail
-             from job_event join tenant on tenant.id = job_event.tenant
-             where seq > $1 and ($3::text is null or tenant.name = $3)
-             order by seq limit $2",
+            r#"select job_event.seq, at, tenant.name as tenant, job_id, event, from_state, to_state, run, epoch, actor, detail,
+                      coalesce(cause, '') as "cause!"
+               from job_event join tenant on tenant.id = job_event.tenant left join failure_cause on failure_cause.seq = job_event.seq
+               where job_event.seq > $1 and ($3::text is null or tenant.name = $3)
+               order by job_event.seq limit $2"#,
             after,
             limit,
             tenant,
@@ -74,6 +77,7 @@ impl Store {
                     epoch: Epoch(row.epoch),
                     actor: row.actor,
                     detail: row.detail,
+                    cause: row.cause,
                 })
             })
             .collect()

@@ -80,7 +80,11 @@ async fn every_sealed_secret_moves_to_a_new_key_and_the_old_one_can_go() {
     }
     let as_it_was = sealed(&pool).await;
     for (column, values) in &as_it_was {
-        assert_eq!(values.len(), 2, "this test must seal two secrets in {column}");
+        assert_eq!(
+            values.len(),
+            2,
+            "this test must seal two secrets in {column}"
+        );
     }
     let columns = u64::try_from(as_it_was.len()).expect("few columns");
 

@@ -207,9 +207,15 @@ impl TransferError {
         }
     }
 
-    /// The failure that the tenant reads.
+    /// The failure. The tenant reads the name of a target's file, and the operator in the cause where it is.
     pub fn failure(&self) -> Failure {
-        Failure::new(self.code(), self.to_string())
+        let failure = Failure::new(self.code(), self.to_string());
+        match self {
+            Self::TargetFull { path } | Self::Target { path, .. } => {
+                failure.with_cause(format!("{}: {self}", path.display()))
+            }
+            _ => failure,
+        }
     }
 
     pub(crate) fn to_remote(&self) -> RemoteFailure {
@@ -230,6 +236,11 @@ mod tests {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::PermissionDenied] {
             let path = Path::new("/srv/wherry/instances/i-1/disk-0.raw");
             let error = TransferError::target("write", path, kind.into());
+            let cause = error.failure().cause;
+            assert!(
+                cause.contains("/srv/wherry"),
+                "the operator reads it: {cause}"
+            );
             for message in [error.failure().message, error.to_remote().message] {
                 assert!(!message.contains('/'), "{message}");
                 assert!(message.contains("disk-0.raw"), "{message}");

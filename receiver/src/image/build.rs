@@ -52,8 +52,8 @@ pub(super) enum BuildError {
 }
 
 impl BuildError {
-    /// Returns the failure that the tenant reads. It omits the operator's paths and the output of programs, which are
-    /// in the log.
+    /// Returns the failure. The tenant reads it without the operator's paths and the output of programs, which are in
+    /// its cause.
     pub(super) fn failure(&self) -> Failure {
         let code = match self {
             Self::NoRoom { .. } | Self::Filled { .. } => FailureCode::TargetFull,
@@ -74,6 +74,7 @@ impl BuildError {
             code,
             format!("The image can't be made: {}.", self.for_tenant()),
         )
+        .with_cause(self.to_string())
     }
 
     fn for_tenant(&self) -> String {
@@ -86,7 +87,7 @@ impl BuildError {
                 format!("can't {doing} a file of it: {}", source.kind())
             }
             Self::NotOurs { .. } => {
-                "something is in the way in the image store, and the receiver's log names it. Tell the operator. Move it out of the image store, then start the \
+                "something is in the way in the image store, and the cause in the operator's history names it. Tell the operator. Move it out of the image store, then start the \
                  job again; what was copied is kept"
                     .to_owned()
             }
@@ -532,15 +533,12 @@ mod tests {
             },
             BuildError::Filled { path: path() },
         ] {
-            let message = error.failure().message;
+            let Failure { message, cause, .. } = error.failure();
             assert!(
                 !message.contains('/') && !message.contains("Could"),
                 "{message}"
             );
-            assert!(
-                error.to_string().contains("/srv"),
-                "the log has it: {error}"
-            );
+            assert!(cause.contains("/srv"), "the operator reads it: {cause}");
         }
     }
 

@@ -58,6 +58,7 @@ fn describe(row: wire::HistoryRow) -> Value {
         "Epoch": row.epoch,
         "Actor": row.actor,
         "Detail": row.detail,
+        "Cause": row.cause,
     })
 }
 
@@ -66,7 +67,7 @@ fn list(history: &Value) -> String {
         history,
         &[
             "Seq", "Time", "Tenant", "JobId", "Event", "From", "To", "Run", "Epoch", "Actor",
-            "Detail",
+            "Detail", "Cause",
         ],
     )
 }

@@ -13,7 +13,7 @@ use store::instance::{Authority, Instance};
 use store::run::RunDisk;
 use transfer::{Ticket, TicketSecret};
 
-use super::{Ended, Run, disks, internal, lost_or_ended, persist};
+use super::{Ended, Run, disks, internal, lost_or_ended, persist, whole};
 use crate::provider::{InstanceSpec, ProviderError};
 use crate::receiver_client::{RECEIVER_NAME, ReceiverClient};
 
@@ -124,10 +124,11 @@ impl Run {
                     let instance_id = &instance.id;
                     tracing::error!(job_id = %self.lease.job_id, %instance_id, message, "a receiver does not come up");
                     let sentence = format!(
-                        "The receiver of instance {instance_id} does not come up; the worker's log has the cause. Tell the operator, then start \
-                         the job again."
+                        "The receiver of instance {instance_id} does not come up. Tell the operator, whose history has the cause, then start the \
+                         job again."
                     );
-                    return Err(Failure::new(FailureCode::ReceiverLost, sentence).into());
+                    let failure = Failure::new(FailureCode::ReceiverLost, sentence);
+                    return Err(failure.with_cause(message).into());
                 }
             }
         }
@@ -339,8 +340,9 @@ fn pki_failed(error: &pki::Error) -> Ended {
         error = error as &dyn std::error::Error,
         "a certificate of a run can't be made"
     );
-    Ended::Failed(Failure::new(
+    let failure = Failure::new(
         FailureCode::Internal,
         "The run's certificates can't be made. Start the job again.",
-    ))
+    );
+    Ended::Failed(failure.with_cause(whole(error)))
 }

@@ -43,6 +43,7 @@ impl Run {
     /// Builds the image in the site, or in the one that replaces it.
     async fn build_somewhere(&mut self, site: &mut Site) -> Result<ImageStatus, Ended> {
         // The received data is kept; the agent proves it to the next receiver.
+        let mut last = String::new();
         for _ in 0..=self.context.config.receiver_losses {
             match self.build(site).await? {
                 Building::Stored(image) => return Ok(image),
@@ -54,12 +55,14 @@ impl Run {
                         .open_site(site.instance.clone(), site.image.clone())
                         .await?;
                     *site = self.receive_all(replaced).await?;
+                    last = message;
                 }
             }
         }
         let sentence = "The receiver was lost again and again while it made the image. Tell the operator, then start the job again: \
                         the copy is kept.";
-        Err(Failure::new(FailureCode::ReceiverLost, sentence).into())
+        let failure = Failure::new(FailureCode::ReceiverLost, sentence);
+        Err(failure.with_cause(last).into())
     }
 
     async fn build(&mut self, site: &Site) -> Result<Building, Ended> {

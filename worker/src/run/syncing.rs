@@ -85,7 +85,7 @@ impl Run {
                         let lost = losses.another(self.progress.bytes_durable());
                         if lost > self.context.config.receiver_losses {
                             tracing::error!(job_id = %self.lease.job_id, message, lost, "the receiver was lost too often");
-                            return Err(given_up(lost).into());
+                            return Err(given_up(lost).with_cause(message).into());
                         }
                         tracing::warn!(job_id = %self.lease.job_id, message, lost, "the receiver is lost and is replaced");
                         self.observe("starting a new receiver: the last one was lost")
@@ -229,8 +229,8 @@ fn spoken(time: Duration) -> String {
 
 fn given_up(lost: u32) -> Failure {
     let sentence = format!(
-        "The receiver was lost {lost} times without progress; the worker's log has the cause. Tell the operator, then start the job again; \
-         what was copied is kept."
+        "The receiver was lost {lost} times without progress. Tell the operator, whose history has the cause, then start the job again; what \
+         was copied is kept."
     );
     Failure::new(FailureCode::ReceiverLost, sentence)
 }
@@ -239,5 +239,5 @@ fn given_up(lost: u32) -> Failure {
 pub(super) fn failure_of(status: &StatusResponse) -> Option<Failure> {
     let failure = status.failure.as_ref()?;
     let code = failure.code.parse().unwrap_or(FailureCode::Internal);
-    Some(Failure::new(code, failure.message.clone()))
+    Some(Failure::new(code, failure.message.clone()).with_cause(failure.cause.clone()))
 }

@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use domain::status_info::CopiedFreeSpace;
 use domain::{Epoch, Failure, JobId, Run, SourceId};
 use sqlx::types::Json;
 
-use super::seat::{self, Caller, Seated};
+use super::seat::{self, Caller, Holder, Seated};
 use super::{Inventory, system_info, write_disks};
 use crate::{Store, StoreError, Transaction, parking};
 
@@ -117,14 +116,7 @@ pub enum Heartbeated {
         assignments: Vec<Vec<u8>>,
     },
     /// Another agent with the same key is accepted. Only the call of this agent was recorded.
-    Other {
-        /// Name of the other agent's host.
-        host: String,
-        /// Time since the other agent's last call.
-        silent: Duration,
-        /// True if two servers are known to have one key.
-        is_clone: bool,
-    },
+    Other(Holder),
     /// The source is gone or is being deleted. Nothing was written.
     Gone,
 }
@@ -142,17 +134,9 @@ impl Store {
                 was_offline,
                 is_new,
             } => was_offline || is_new,
-            Seated::Other {
-                host,
-                silent,
-                is_clone,
-            } => {
+            Seated::Other(holder) => {
                 transaction.commit().await?;
-                return Ok(Heartbeated::Other {
-                    host,
-                    silent,
-                    is_clone,
-                });
+                return Ok(Heartbeated::Other(holder));
             }
             Seated::Gone => return Ok(Heartbeated::Gone),
         };

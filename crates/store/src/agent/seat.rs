@@ -19,6 +19,17 @@ pub struct Caller {
     pub host: String,
 }
 
+/// The agent that is accepted in place of one that called with the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Name of its host.
+    pub host: String,
+    /// Time since its last call.
+    pub silent: Duration,
+    /// True if two servers are known to have one key.
+    pub is_clone: bool,
+}
+
 /// Decision about an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seated {
@@ -30,14 +41,7 @@ pub enum Seated {
         is_new: bool,
     },
     /// Another agent is accepted.
-    Other {
-        /// Name of the other agent's host.
-        host: String,
-        /// Time since the other agent's last call.
-        silent: Duration,
-        /// True if two servers are known to have one key.
-        is_clone: bool,
-    },
+    Other(Holder),
     /// The source is gone or is being deleted.
     Gone,
 }
@@ -115,11 +119,11 @@ pub(super) async fn take(
         }
         seating @ (Seating::Waits | Seating::IsClone) => {
             record_rival(transaction, source_id, caller).await?;
-            Ok(Seated::Other {
+            Ok(Seated::Other(Holder {
                 host: row.agent_host.clone().unwrap_or_default(),
                 silent,
                 is_clone: seating == Seating::IsClone,
-            })
+            }))
         }
     }
 }

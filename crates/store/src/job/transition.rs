@@ -299,9 +299,9 @@ async fn record(
         Some(failure) => failure.to_string(),
         None => change.detail.to_owned(),
     };
-    sqlx::query!(
+    let seq = sqlx::query_scalar!(
         "insert into job_event (job_id, tenant, event, from_state, to_state, run, epoch, actor, detail)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning seq",
         changed.job_id.as_str(),
         changed.tenant.as_str(),
         changed.event.as_str(),
@@ -312,8 +312,18 @@ async fn record(
         change.actor,
         detail,
     )
-    .execute(&mut **transaction)
+    .fetch_one(&mut **transaction)
     .await?;
+    let cause = change.failure.map_or("", |failure| failure.cause.as_str());
+    if !cause.is_empty() {
+        sqlx::query!(
+            "insert into failure_cause (seq, cause) values ($1, $2)",
+            seq,
+            cause
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
     Ok(())
 }
 
