@@ -201,7 +201,8 @@ async fn the_image_store_is_full() -> anyhow::Result<()> {
     );
     // The tenant is not told where the operator keeps images. The operator is.
     let place = cluster.images().display().to_string();
-    let answers = job.describe().await?.to_string() + &shell.says("job explain failing")?;
+    let answers = smc::model::to_json(&job.describe().await?).to_string()
+        + &shell.says("job explain failing")?;
     ensure!(!answers.contains(&place), "{answers}");
     let history = cluster.store.history(0, 1000, None).await?;
     ensure!(
