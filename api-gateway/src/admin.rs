@@ -1,8 +1,8 @@
 //! The operators' service: gRPC over a Unix domain socket, for `wherry admin`.
 //!
-//! Whoever may open the socket is the operator: its mode is 0600, in a directory that nobody else can write to, so only the account that the
-//! gateway runs as, and root, get in. There is no other credential, and none that could be sent over a network by mistake. Each call
-//! that changes something is written to the audit with the uid of the other end.
+//! Anyone who may open the socket is the operator. Its mode is 0600, in a directory that nobody else can write to. So
+//! only root and the account of the gateway get in. There is no other credential, and none that could be sent over a
+//! network by mistake. Each call that changes something is written to the audit with the uid of the other end.
 
 mod calls;
 mod dead_letter;
@@ -33,13 +33,13 @@ struct Admin {
     gateway: Arc<Gateway>,
 }
 
-/// What a change answers with, and what the audit is told of it.
+/// The answer to a change, and the facts about the change that go into the audit.
 #[derive(Debug)]
 struct Changed<T> {
     message: T,
-    /// Whom it concerned; `None` for what is no tenant's.
+    /// The tenant whose data changed; `None` if the data belongs to no tenant.
     tenant: Option<domain::TenantId>,
-    /// Ids that it made.
+    /// Ids that the change made.
     made: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl<T> Changed<T> {
         }
     }
 
-    /// A change of what is no tenant's.
+    /// A change of data that belongs to no tenant.
     fn of_all(message: T) -> Self {
         Self {
             message,
@@ -69,7 +69,7 @@ impl<T> Changed<T> {
     }
 }
 
-/// A failed statement as the operator reads it. The log has the cause.
+/// Turns a failed statement into the operator's error. The log has the cause.
 fn failed(error: StoreError) -> Status {
     let refusal = Refusal::from(error);
     if refusal == Refusal::unavailable() {

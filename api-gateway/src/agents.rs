@@ -1,8 +1,9 @@
 //! The agents' listener: gRPC over TLS with the deployment's own authority.
 //!
-//! A client certificate is optional in the handshake, because an agent that registers has none yet; every call but `Register` asks
-//! for one. The authority has signed it over the agent's key, and its common name is the id of the source, so that the
-//! caller's identity is its key. A source that is deleted keeps a certificate that nobody honours: the row decides.
+//! A client certificate is optional in the handshake, because an agent that registers has none yet. Every call but
+//! `Register` requires one. The authority has signed it over the agent's key, and its common name is the id of the
+//! source. So the caller's identity is its key. The certificate of a deleted source is still well-formed but is
+//! refused: the source's row decides.
 
 mod authority;
 mod calls;
@@ -21,13 +22,13 @@ pub use config::Config;
 pub use doorbell::Doorbell;
 pub use listener::Listener;
 
-/// What keeps the agents' listener from working.
+/// An error that keeps the agents' listener from working.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The deployment's authority could not be read or made.
     #[error("the deployment's certificate authority can't be read")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Its own certificates can't be used for TLS.
+    /// The listener's own certificates can't be used for TLS.
     #[error("the agents' listener can't use the deployment's certificates")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No certificate could be made for the listener.

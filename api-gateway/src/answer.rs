@@ -1,7 +1,7 @@
 //! Answers, and how they look on the wire: JSON and XML from one tree.
 //!
-//! A list is an object that holds an array under the name of its items (`{"DataDisks":{"DataDisk":[…]}}`), which is what SDKs read
-//! and what makes XML a plain rendering of the same tree.
+//! A list is an object that holds an array under the name of its items (`{"DataDisks":{"DataDisk":[…]}}`). SDKs read
+//! this form, and it makes XML a plain rendering of the same tree.
 
 mod xml;
 
@@ -15,7 +15,7 @@ use smc::model;
 use crate::Refusal;
 use crate::download::FileAnswer;
 
-/// What an operation answers.
+/// The answer of an operation.
 #[derive(Debug)]
 pub enum Answer {
     /// An object of fields; the request id is added.
@@ -25,7 +25,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The fields of an operation's answer.
+    /// Makes an answer of an operation's fields.
     pub fn fields(answer: &impl Serialize) -> Self {
         match model::to_json(answer) {
             Value::Object(fields) => Self::Fields(fields),
@@ -34,7 +34,7 @@ impl Answer {
     }
 }
 
-/// How the caller wants to read the answer.
+/// The format that the caller wants for the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// The API's default.
@@ -45,7 +45,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The value of `Format`. Some clients send `None` when they mean none, so what is not XML is JSON.
+    /// Parses the value of `Format`. Some clients send `None` to mean no value, so any other text than XML means JSON.
     pub fn parse(text: &str) -> Self {
         if text.eq_ignore_ascii_case("xml") {
             Self::Xml
@@ -69,7 +69,7 @@ impl Format {
     }
 }
 
-/// The HTTP response of a call that was done.
+/// Returns the HTTP response of a call that succeeded.
 pub fn success(
     action: &str,
     answer: Answer,
@@ -91,7 +91,7 @@ pub fn success(
     response
 }
 
-/// The HTTP response of a call that was not.
+/// Returns the HTTP response of a call that failed.
 pub fn failure(
     refusal: &Refusal,
     host: &str,
@@ -111,7 +111,7 @@ pub fn failure(
     let mut response = body(refusal.status, format, format.render("Error", &fields));
     name_request(&mut response, request_id);
     if let Some(wait) = refusal.retry_after {
-        // Milliseconds, and never none: SDKs take 0 for "not throttled".
+        // Milliseconds, and at least one: SDKs take 0 for "not throttled".
         let milliseconds = wait.as_millis().max(1);
         if let Ok(value) = HeaderValue::from_str(&milliseconds.to_string()) {
             response.headers_mut().insert("x-acs-retry-after", value);

@@ -1,4 +1,5 @@
-//! From a request to its response: read, verify, count, allow, check, answer, render; with a span, a metric and a time limit around it.
+//! From a request to its response: read, verify, count, allow, check, answer, render. A span, a metric and a time limit
+//! surround these stages.
 
 use std::sync::Arc;
 
@@ -26,16 +27,17 @@ use crate::request::Incoming;
 /// The label of calls that name no operation.
 const UNKNOWN: &str = "unknown";
 
-/// What has become known of a call while it was answered; it outlives a failure.
+/// Facts about a call that are learned while it is answered; they outlive a failure.
 #[derive(Debug, Default)]
 struct Known {
     format: Format,
     operation: Option<&'static Operation>,
-    /// The place of its connection, which is a stranger's until a call is verified.
+    /// The place of the call's connection, which is a stranger's until a call is verified.
     place: Option<Arc<Place>>,
 }
 
-/// Counts a request as being answered for as long as it lives: a caller that hangs up drops the answer half made.
+/// Counts a request as being answered for as long as this guard lives. When a caller hangs up, the unfinished answer is
+/// dropped, and the guard with it.
 struct InFlight(telemetry::Gauge);
 
 impl InFlight {
@@ -150,7 +152,7 @@ async fn done(
     auditing::carry_out(&caller, &incoming, request_id, call, arguments).await
 }
 
-/// The arguments of a call that its caller may make.
+/// Returns the arguments of a call that its caller may make.
 async fn allowed(
     gateway: &Gateway,
     incoming: &Incoming,
@@ -160,7 +162,7 @@ async fn allowed(
     Arguments::parse(&caller.operation.parameters, &incoming.pairs)
 }
 
-/// `HostId` of error answers: the name under which the caller knows this service.
+/// Returns `HostId` of error answers: the name under which the caller knows this service.
 fn host(request: &Request<Body>) -> String {
     request
         .headers()

@@ -1,7 +1,8 @@
 //! Parameters of operations: their rules, and the checked request that handlers get.
 //!
-//! The type of a request says which parameters an operation has. Others are ignored (SDKs send `OwnerId` and `RegionId`
-//! with everything). What the API knows but Wherry does not offer is in the table as well, and refused with a sentence.
+//! The type of a request determines the parameters of its operation. Others are ignored (SDKs send `OwnerId` and
+//! `RegionId` with everything). Parameters of SMC that Wherry does not offer are in the table as well, and are refused
+//! with a sentence.
 
 mod parameter;
 mod value;
@@ -55,7 +56,7 @@ impl Arguments {
         Ok(Self(tree))
     }
 
-    /// The request.
+    /// Converts the parameters into the request.
     ///
     /// # Panics
     /// If its type is not the one whose table the parameters were checked against.
@@ -64,8 +65,8 @@ impl Arguments {
     }
 }
 
-/// Puts a value at its place in the tree. In a list of values only those that are given count. In a list of objects the
-/// place matters, so those that are not given are there without fields.
+/// Puts a value at its place in the tree. A list of values holds only the values that are given. A list of objects
+/// keeps every position, so those that are not given become objects without fields.
 fn put<'a>(
     at: &mut Value,
     mut path: impl Iterator<Item = &'a str> + Clone,
@@ -99,7 +100,7 @@ fn put<'a>(
     put(&mut items[place], path, number, value);
 }
 
-/// Refuses names that are almost elements of a list: ignoring them would ignore what the caller asks for.
+/// Refuses names that are almost elements of a list: ignoring them would ignore part of the request.
 fn check_names(table: &[Parameter], pairs: &Pairs) -> Result<(), Refusal> {
     for (name, _) in pairs {
         let mut resembles = None;

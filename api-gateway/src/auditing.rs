@@ -1,9 +1,10 @@
-//! Every call that changes something leaves a row, whatever becomes of it (`docs/decisions/0005-audit.md`).
+//! Every call that changes something leaves a row, whatever its result (`docs/decisions/0005-audit.md`).
 //!
-//! The row is written before the call is carried out and completed behind it. Without the first the call is not carried out, without the
-//! second it is not answered as done. Only ids get into it: of parameters those that name resources, of answers the fields that end in
-//! `Id`, and of both only what has the form of an id. So no secret, no activation code and no text of a caller can.
-//! Calls that are throttled share a row a minute (`throttled`).
+//! The row is written before the call is carried out, and completed after it. If it can't be written, the call is not
+//! carried out. If it can't be completed, the call is not answered as done. Only ids get into the row. From parameters,
+//! it takes those that name resources; from answers, the fields that end in `Id`. From both it takes only texts in the
+//! form of an id. So no secret, no activation code and no text of a caller can get in. Calls that are throttled share a
+//! row a minute (`throttled`).
 
 mod throttled;
 
@@ -24,13 +25,13 @@ pub use throttled::ThrottledCalls;
 /// The outcome of a call that was carried out.
 pub const DONE: &str = "OK";
 
-/// Ids that one row holds at most: as many as a call may name.
+/// Most ids in one row: as many as a call may name.
 const MOST_IDS: usize = 100;
 
-/// Carries out a call whose arguments were checked, or refused, and writes to the audit what became of it.
+/// Carries out a call whose arguments were checked or refused, and writes the outcome to the audit.
 ///
 /// # Errors
-/// What the operation refuses; `ServiceUnavailable` when the row can't be written.
+/// The operation's refusal; `ServiceUnavailable` when the row can't be written.
 pub async fn carry_out(
     caller: &Caller,
     incoming: &Incoming,
@@ -74,7 +75,7 @@ pub async fn carry_out(
     outcome
 }
 
-/// The ids in the parameters that name what the operation touches.
+/// Returns the ids in the parameters that name the operation's resources.
 fn named(operation: &Operation, pairs: &Pairs) -> Vec<String> {
     let named_by: Vec<&str> = operation
         .resources
@@ -95,7 +96,7 @@ fn named(operation: &Operation, pairs: &Pairs) -> Vec<String> {
         .collect()
 }
 
-/// The ids in an answer.
+/// Returns the ids in an answer.
 fn made(answer: &Answer) -> Vec<String> {
     let Answer::Fields(fields) = answer else {
         return Vec::new();
@@ -153,7 +154,7 @@ mod tests {
     fn codes_and_secrets_are_not_among_what_was_made() {
         let answer = Answer::fields(&json!({ "AccessTokenId": "at-1", "AccessTokenCode": "c" }));
         assert_eq!(made(&answer), ["at-1"]);
-        // An operation that gives away a secret under a name that ends in Id would be found here.
+        // This finds an operation that gives away a secret under a name that ends in Id.
         for operation in operations::all() {
             for field in operation
                 .fields

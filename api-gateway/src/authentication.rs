@@ -1,7 +1,8 @@
-//! Who calls, and what: the checks of SMC API §3.3 in their order, so that each single fault has its documented code.
+//! The caller and the operation of a call. The checks of SMC API §3.3 run in their order, so that each single fault has
+//! its documented code.
 //!
-//! A nonce is used up only after the signature matched; else a stranger could burn the nonces of others. And only after the call was counted:
-//! a call beyond its account's limits writes nothing.
+//! A nonce is used up only after the signature matched; else a stranger could use up the nonces of others. It is used
+//! up only after the call was counted: a call beyond its account's limits writes nothing.
 
 mod claim;
 
@@ -22,14 +23,14 @@ use crate::request::Incoming;
 pub use claim::Claim;
 use claim::Signature;
 
-/// How far a call's time may be off, either way.
+/// Largest difference between a call's time and ours, either way.
 const TOLERANCE: Duration = Duration::from_secs(15 * 60);
 
-/// How long the nonces of an hour are remembered after its end: as long as a signature of that hour could still be in time, and as much
-/// again and more, since the clocks of gateways and of Postgres may differ.
+/// Time for which the nonces of an hour are remembered after its end. It covers the time in which a signature of that
+/// hour is still valid. It is more than twice as long, since the clocks of gateways and of Postgres may differ.
 pub const NONCE_KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// Longest nonce that is taken.
+/// Longest nonce that is accepted.
 const NONCE_LENGTH: usize = 128;
 
 /// A verified caller.
@@ -37,11 +38,11 @@ const NONCE_LENGTH: usize = 128;
 pub struct Caller {
     /// The account.
     pub tenant: TenantId,
-    /// Which key and user of it.
+    /// The key, and its user.
     pub principal: Principal,
-    /// What it may do.
+    /// The caller's rights.
     pub rights: Rights,
-    /// What is called.
+    /// The operation that is called.
     pub operation: &'static Operation,
 }
 
@@ -53,11 +54,11 @@ pub struct Nonce<'a> {
 }
 
 impl Nonce<'_> {
-    /// Uses it up.
+    /// Uses up the nonce.
     ///
-    /// A copy of a call whose nonce was not used up, because the call was throttled, is taken later: once, and only while its time is not
-    /// over. That is what the caller asked for with its signature, and what an SDK does by itself. Of two copies never more than one is
-    /// carried out, since none is before its nonce is used up here.
+    /// A call that was throttled has not used up its nonce. A copy of it is accepted later: once, and only while its
+    /// time is not over. The caller's signature allows this, and an SDK repeats such calls by itself. Of two copies
+    /// never more than one is carried out, since each must use up its nonce here first.
     ///
     /// # Errors
     /// `SignatureNonceUsed`; the database fails.
@@ -125,7 +126,7 @@ pub async fn verify<'a>(
     Ok((caller, nonce))
 }
 
-/// A temporary key signs with its token and in its time; a key that lasts has no token.
+/// Checks the session token: a temporary key signs with its token and in its time, and a permanent key has no token.
 fn check_token(key: &AccessKey, token: Option<&str>, now: Timestamp) -> Result<(), Refusal> {
     let refused = |why: &str, sentence: &str| {
         let code = format!("InvalidSecurityToken.{why}");
@@ -182,7 +183,7 @@ fn check_signature(claim: &Claim<'_>, incoming: &Incoming, secret: &str) -> Resu
             if v1::verify(secret, &text, signature) {
                 return Ok(());
             }
-            // SDKs split this message at its colon and compare what follows with their own text.
+            // SDKs split this message at its colon and compare the rest with their own text.
             Err(Refusal::new(
                 "SignatureDoesNotMatch",
                 format!(

@@ -1,8 +1,8 @@
-//! What a caller may do: each resource that a call touches is decided by policies (SMC API §4.2, §4.3).
+//! The rights of a caller: policies decide each resource that a call touches (SMC API §4.2, §4.3).
 //!
-//! Parameters are not checked yet: who may not call learns nothing about them. A resource is named by what the parameter holds, however wrong;
-//! which of a call's names are that parameter is said by the same rule that checks them later, so that nothing is touched that was not
-//! decided.
+//! Parameters are not checked yet: a caller without the right learns nothing about them. The parameter's text names the
+//! resource, however wrong the text. The rule that checks parameters later also decides here which names of a call are
+//! that parameter. So no resource is touched without a decision.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,12 +27,12 @@ const ANY: &str = "*";
 /// The parameter that names a region.
 const REGION_ID: &str = "RegionId";
 
-/// The policies by which a caller's calls are decided. Each kind that there is must allow.
+/// The policies by which a caller's calls are decided. Each kind of policies that exists must allow the call.
 #[derive(Debug, Clone)]
 pub struct Rights {
-    /// Those of the user; `None` is the account itself, which needs none.
+    /// The policies of the user; `None` is the account itself, which needs none.
     identity: Option<Arc<[Policy]>>,
-    /// That of a temporary key.
+    /// The session policy of a temporary key.
     session: Option<Arc<Policy>>,
 }
 
@@ -48,12 +48,12 @@ impl Rights {
         }
     }
 
-    /// Whether nothing narrows what the caller may do: it is the account itself.
+    /// Returns true if no policy restricts the caller: it is the account itself.
     fn are_unlimited(&self) -> bool {
         self.identity.is_none() && self.session.is_none()
     }
 
-    /// The kind of policies that does not allow the request, and how.
+    /// Returns the kind of policies that does not allow the request, and its decision.
     fn denial(&self, request: &Request<'_>) -> Option<(PolicyType, Decision)> {
         let session = self.session.iter().map(|policy| {
             let decision = decide([policy.as_ref()], request);
@@ -84,7 +84,7 @@ impl PolicyType {
     }
 }
 
-/// Decides whether the caller may touch everything that the call touches.
+/// Decides if the caller may touch everything that the call touches.
 ///
 /// # Errors
 /// `NoPermission` for the first resource that it may not touch.
@@ -140,11 +140,11 @@ impl fmt::Display for Touched {
 #[derive(Debug)]
 struct Regions {
     own: String,
-    /// Those that the call names.
+    /// The regions that the call names.
     asked: Vec<String>,
-    /// Those that the account has: what is listed without a region is listed from all.
+    /// The regions of the account: a list without a region covers all of them.
     all: Vec<String>,
-    /// By the id of what lies there.
+    /// The region of each stored resource, by its id.
     stored: HashMap<String, String>,
 }
 
@@ -185,7 +185,8 @@ impl Regions {
         Ok(regions)
     }
 
-    /// What is nowhere is decided as if it were here: its caller learns only that it does not exist.
+    /// Returns the regions of a resource. One that does not exist is decided in the gateway's own region: its caller
+    /// learns only that it does not exist.
     fn of_touched(&self, touched: &Touched) -> &[String] {
         match touched.place {
             Place::Own => slice::from_ref(&self.own),
@@ -198,7 +199,7 @@ impl Regions {
     }
 }
 
-/// Checks that every value which a call gives for what names its resources is among what is decided.
+/// Checks that every resource that the call names is among the decided ones.
 ///
 /// # Panics
 /// If one is not: it would be touched without being allowed.
@@ -221,7 +222,7 @@ pub fn every_touched_is_named(operation: &Operation, pairs: &Pairs) {
     }
 }
 
-/// What a call touches.
+/// Returns the resources that a call touches.
 fn touched(operation: &Operation, pairs: &Pairs) -> BTreeSet<Touched> {
     let values = |parameter: &str| -> BTreeSet<&str> {
         let Some(parameter) = operation
@@ -284,7 +285,8 @@ fn denied(caller: &Caller, request: &Request<'_>, kind: PolicyType, decision: De
     )
 }
 
-/// `AccessDeniedDetail` (SMC API §3.4). Nothing is encoded in it that the message does not say, so there is no `EncodedDiagnosticMessage`.
+/// Returns `AccessDeniedDetail` (SMC API §3.4). The message already has everything, so there is no
+/// `EncodedDiagnosticMessage`.
 fn detail(
     tenant: &TenantId,
     principal: &Principal,
@@ -335,7 +337,7 @@ mod tests {
                 &[("SourceId", "s-1")],
                 &["sourceServer/s-1"],
             ),
-            // What is given twice or not at all is refused later, but decided before.
+            // A parameter that is given twice or not at all is refused later, but decided before.
             (
                 "DeleteSourceServer",
                 &[("SourceId", "s-1"), ("SourceId", "s-2")],
@@ -377,7 +379,7 @@ mod tests {
         }
     }
 
-    /// A resource that is named by a parameter which the table does not have would never be looked at.
+    /// A resource that is named by a parameter outside the table would never be decided.
     #[test]
     fn every_resource_is_named_by_a_parameter_of_its_operation() {
         for operation in operations::all() {

@@ -1,9 +1,9 @@
-//! Calls that are sent again: the same `ClientToken` with the same parameters is the same call.
+//! Calls that are repeated: the same `ClientToken` with the same parameters is the same call.
 
 use serde::Serialize;
 use smc::model;
 
-/// SHA-256 of everything that a request asks for but its `ClientToken`.
+/// Returns the SHA-256 of everything in a request but its `ClientToken`.
 pub fn digest(request: &impl Serialize) -> Vec<u8> {
     let mut asked = model::pairs(request);
     asked.retain(|(name, _)| name != "ClientToken");

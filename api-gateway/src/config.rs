@@ -32,8 +32,8 @@ pub struct Config {
     /// Refuses calls that did not come over TLS, to --api-tls or to a trusted proxy.
     #[arg(long, env = "WHERRY_API_REQUIRE_TLS")]
     pub api_require_tls: bool,
-    /// Addresses of reverse proxies, as CIDR: what they say of their callers in X-Forwarded-For and X-Forwarded-Proto counts. They must leave
-    /// Host, Accept and User-Agent as they are, since these are signed.
+    /// Addresses of reverse proxies, as CIDR: only their X-Forwarded-For and X-Forwarded-Proto headers count. They must
+    /// leave Host, Accept and User-Agent as they are, since these are signed.
     #[arg(
         long,
         env = "WHERRY_TRUSTED_PROXIES",
@@ -41,8 +41,8 @@ pub struct Config {
         value_name = "CIDR"
     )]
     pub trusted_proxies: Vec<IpNet>,
-    /// Path of the Unix domain socket for `wherry admin`; none without it. Whoever may open it is the operator: its mode is 0600, and its
-    /// directory must not be writable for others.
+    /// Path of the Unix domain socket for `wherry admin`; none without it. Anyone who may open it is the operator: its
+    /// mode is 0600, and its directory must not be writable for others.
     #[arg(long, env = "WHERRY_ADMIN_SOCKET", value_name = "PATH")]
     pub admin: Option<PathBuf>,
     /// Days that the audit is kept.
@@ -72,10 +72,11 @@ pub struct Config {
     /// Directory of the image store, for DownloadImage; without it that operation is refused.
     #[arg(long, env = "WHERRY_IMAGE_STORE")]
     pub image_store: Option<PathBuf>,
-    /// Largest system disk that a job may ask for, in GiB. 500 is what SMC documents, 2048 what its newer versions take.
+    /// Largest system disk that a job may ask for, in GiB. SMC documents 500; its newer versions accept 2048.
     #[arg(long, env = "WHERRY_MAX_SYSTEM_DISK_GIB", default_value_t = 500, value_parser = clap::value_parser!(u32).range(20..=2048))]
     pub max_system_disk_gib: u32,
-    /// Milliseconds from the head of a request to its answer at most; downloads may take longer. JavaScript clients give up after 3000.
+    /// Milliseconds from the head of a request to its answer at most; downloads may take longer. JavaScript clients
+    /// give up after 3000.
     #[arg(long, env = "WHERRY_API_TIMEOUT_MS", default_value_t = 2500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub api_timeout_ms: u64,
     /// Seconds that a connection may stay without a request before it is closed.
@@ -102,7 +103,8 @@ pub struct Config {
     /// Seconds from a connection's beginning to the end of its first request's head.
     #[arg(long, env = "WHERRY_API_FIRST_REQUEST_SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub api_first_request_secs: u64,
-    /// Bytes a second at which the reader of a download must take it, as the mean of --api-least-rate-secs; else its connection is closed.
+    /// Least mean rate at which a client must read a download, in bytes a second, over --api-least-rate-secs. A slower
+    /// connection is closed.
     #[arg(long, env = "WHERRY_API_LEAST_RATE", default_value_t = 16 * 1024)]
     pub api_least_rate: u64,
     /// Seconds over which the rate of a download is measured.
@@ -122,7 +124,7 @@ pub struct Config {
     pub readiness: Readiness,
 }
 
-/// Places at a listener: one at least.
+/// Parses the number of places at a listener: at least one.
 pub(crate) fn places(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be 1 or more".to_owned()),
@@ -132,7 +134,7 @@ pub(crate) fn places(text: &str) -> Result<usize, String> {
 }
 
 impl Config {
-    /// The places of API clients.
+    /// Returns the places of API clients.
     pub(crate) fn door(&self) -> Door {
         let strangers = self.api_strangers.min(self.api_connections);
         Door::new(
@@ -146,7 +148,7 @@ impl Config {
         )
     }
 
-    /// Bounds of one connection of an API client.
+    /// Returns the bounds of one connection of an API client.
     pub(crate) fn connection_limits(&self) -> ConnectionLimits {
         ConnectionLimits {
             first_byte: Duration::from_secs(self.api_first_byte_secs),
@@ -160,35 +162,35 @@ impl Config {
         }
     }
 
-    /// Keys and nonces, agents, upkeep: a quarter of the connections.
+    /// Returns the connections to Postgres for keys and nonces, agents and upkeep: a quarter.
     pub(crate) fn connections_for_all(&self) -> u32 {
         self.database_connections.div_ceil(4)
     }
 
-    /// Calls: the rest.
+    /// Returns the connections to Postgres for calls: the rest.
     pub(crate) fn connections_for_tenants(&self) -> u32 {
         (self.database_connections - self.connections_for_all()).max(1)
     }
 
-    /// Longest time of a call.
+    /// Returns the longest time of a call.
     pub(crate) fn call_limit(&self) -> Duration {
         Duration::from_millis(self.api_timeout_ms)
     }
 
-    // A call that waits in vain must be answered within that, which is while its caller still listens (SMC API §3.5): so each of its waits
-    // is a part of it.
+    // A call that waits in vain must be answered within this limit, while its caller still listens (SMC API §3.5). So
+    // each wait of a call is a part of the limit.
 
-    /// Longest wait of a call for a connection to Postgres.
+    /// Returns the longest wait of a call for a connection to Postgres.
     pub(crate) fn database_wait(&self) -> Duration {
         self.call_limit() * 4 / 5
     }
 
-    /// Longest wait of a statement for a row that another one holds.
+    /// Returns the longest wait of a statement for a row that another one holds.
     pub(crate) fn lock_timeout(&self) -> Duration {
         self.call_limit() * 2 / 5
     }
 
-    /// Longest run of one of a call's statements.
+    /// Returns the longest run of one statement of a call.
     pub(crate) fn call_statement_timeout(&self) -> Duration {
         self.call_limit() * 4 / 5
     }
@@ -198,10 +200,10 @@ impl Config {
     }
 }
 
-/// Access keys that are kept after a look-up.
+/// Most access keys that are cached after a look-up.
 pub(crate) const CACHED_KEYS: usize = 10_000;
 
-/// How long one is kept: a key that was switched off signs for at most that long.
+/// Time for which a key is cached: a key that was switched off signs for at most that long.
 pub(crate) const KEY_CACHED_FOR: Duration = Duration::from_secs(5);
 
 /// Longest run of any other statement: of agents, of operators, of upkeep.

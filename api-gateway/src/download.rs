@@ -50,16 +50,16 @@ pub async fn open(path: &Path, range: Option<&str>) -> Result<Option<FileAnswer>
     }))
 }
 
-/// Why a file could not be opened.
+/// An error of opening a file.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file system says no.
+    /// The file system returned an error.
     #[error("a file of the image store can't be read")]
     Read(#[source] io::Error),
     /// The file ends before the range begins.
     #[error("the file has {total} bytes, which is before the range {range:?} begins")]
     Range {
-        /// What was asked for.
+        /// The range in the request.
         range: String,
         /// Size of the file in bytes.
         total: u64,
@@ -78,7 +78,8 @@ impl From<OpenError> for Refusal {
     }
 }
 
-/// First byte and length of what is asked for. One range is understood; a header of another form means the whole file (RFC 9110, 14.2).
+/// Returns first byte and length of the part. One range is understood; a header of another form means the whole file
+/// (RFC 9110, 14.2).
 fn part(range: Option<&str>, total: u64) -> Result<(u64, u64), OpenError> {
     let whole = Ok((0, total));
     let Some((text, range)) =
@@ -108,7 +109,7 @@ fn part(range: Option<&str>, total: u64) -> Result<(u64, u64), OpenError> {
 }
 
 impl FileAnswer {
-    /// The response; it is read from the file as fast as the caller takes it.
+    /// Returns the response; the file is read as fast as the caller takes it.
     pub fn into_response(self) -> Response<Body> {
         let last = self.first + self.length.saturating_sub(1);
         let is_part = self.length < self.total;

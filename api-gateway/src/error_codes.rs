@@ -1,8 +1,8 @@
-//! The errors of the API: those that every call can have, and the texts that SMC gives for codes.
+//! The errors of the API: those that every call can have, and the texts that SMC has for codes.
 //!
-//! Debug builds, and with them all tests, stop at a code that neither the operation nor the list below names, and at a
-//! message that does not begin with its code's text: so the reference and the OpenAPI page can't say less than callers
-//! see. The fields of answers are said by their types.
+//! Debug builds, and with them all tests, stop at a code that neither the operation nor the list below names. They also
+//! stop at a message that does not begin with its code's text. So the reference and the OpenAPI page have every error
+//! that callers see. The types of answers describe the answers' fields.
 
 use crate::Refusal;
 use crate::operation::Operation;
@@ -13,7 +13,7 @@ pub struct CommonError {
     pub code: &'static str,
     /// Its HTTP status.
     pub status: u16,
-    /// When it is answered.
+    /// The condition for which it is answered.
     pub when: &'static str,
 }
 
@@ -133,8 +133,8 @@ pub const COMMON: &[CommonError] = &[
     ),
 ];
 
-/// The texts that SMC's tables give for codes (SMC API §1, §2, §4.1). A message begins with its code's, and may say more behind it
-/// (`docs/decisions/0010-messages.md`). What stands between two parts of a text is said by the call.
+/// The texts in SMC's tables of codes (SMC API §1, §2, §4.1). A message begins with its code's text, and more may
+/// follow (`docs/decisions/0010-messages.md`). The call fills the place between two parts of a text.
 const TEXTS: &[(&str, &[&str])] = &[
     (
         "UnsupportedHTTPMethod",
@@ -322,7 +322,7 @@ fn flaw_of(operation: &Operation, refusal: &Refusal) -> Option<String> {
         .then(|| format!("the message of {code} is {:?}", refusal.message))
 }
 
-/// Whether the code is that of a parameter's rule.
+/// Returns true if the code is that of a parameter's rule.
 fn is_of_a_parameter(operation: &Operation, code: &str) -> bool {
     operation.parameters.iter().any(|parameter| {
         let name = parameter.code_name();

@@ -1,4 +1,4 @@
-//! What every call shares.
+//! The state that all calls share.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,18 +14,18 @@ use store::key::KeyCache;
 use crate::auditing::ThrottledCalls;
 use crate::throttle::Throttle;
 
-/// What every call shares.
+/// The state that all calls share.
 #[derive(Debug)]
 pub struct Gateway {
     /// The database.
     pub store: Store,
     /// Access keys that were looked up a moment ago.
     pub keys: KeyCache,
-    /// For the time stamps of signatures.
+    /// The clock that checks the time stamps of signatures.
     pub clock: Arc<dyn Clock>,
     /// The one region of this service.
     pub region_id: String,
-    /// Where images lie, if this gateway sees it.
+    /// Path of the image store, if this gateway has access to it.
     pub image_store: Option<PathBuf>,
     /// Largest system disk that may be asked for, in GiB.
     pub system_disk_limit_gib: u32,
@@ -37,11 +37,11 @@ pub struct Gateway {
     pub limits: Limits,
     /// Bounds of the rate of calls.
     pub throttle: Throttle,
-    /// Calls beyond these bounds, until the audit has them.
+    /// Calls beyond these bounds, until they are in the audit.
     pub throttled: ThrottledCalls,
-    /// Reverse proxies whose word about their callers counts.
+    /// Reverse proxies whose headers about their callers count.
     pub trusted_proxies: Vec<IpNet>,
-    /// Calls that did not come over TLS are refused.
+    /// True if calls that did not come over TLS are refused.
     pub requires_tls: bool,
 }
 

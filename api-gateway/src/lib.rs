@@ -1,8 +1,9 @@
 //! The gateway: the SMC API over HTTP, the agents' gRPC service, and the operators'.
 //!
-//! A call runs through `answering`: read (`request`), verify (`authentication`), allow (`authorization`), check (`arguments`), answer
-//! (`operations`), render (`answer`). The table of operations in `operations` is what calls are checked against and what `docs/api.md` is made of. The
-//! gateway decides nothing about jobs: it writes what a tenant wants, and answers.
+//! A call runs through `answering`: read (`request`), verify (`authentication`), allow (`authorization`), check
+//! (`arguments`), answer (`operations`), render (`answer`). Calls are checked against the table of operations in
+//! `operations`, and `docs/api.md` is made from it. The gateway decides nothing about jobs: it writes the tenant's
+//! intent, and answers.
 
 mod admin;
 mod answer;
@@ -56,7 +57,7 @@ use throttle::Throttle;
 use tls::Certificate;
 pub use tls::TlsError;
 
-/// Why a gateway does not run.
+/// An error that keeps a gateway from running, or ends it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Postgres.
@@ -74,7 +75,7 @@ pub enum Error {
     /// The operators' socket.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// A part of it failed while it ran, or did not end in time.
+    /// A task of the gateway failed while it ran, or did not end in time.
     #[error("the gateway ended")]
     Tasks(#[from] TaskFailure),
 }
@@ -91,7 +92,7 @@ pub struct Server {
     config: Config,
 }
 
-/// Runs a gateway until it is told to end.
+/// Runs a gateway until it is asked to end.
 ///
 /// # Errors
 /// See [`Error`].
@@ -156,36 +157,36 @@ impl Server {
         })
     }
 
-    /// Where the API listens.
+    /// Returns the address of the API.
     pub fn api_address(&self) -> SocketAddr {
         self.api.local_addr().unwrap_or(self.config.api)
     }
 
-    /// Where the API listens over HTTPS.
+    /// Returns the address of the API over HTTPS.
     pub fn api_tls_address(&self) -> Option<SocketAddr> {
         let (listener, _) = self.api_tls.as_ref()?;
         listener.local_addr().ok()
     }
 
-    /// Where agents call.
+    /// Returns the address that agents call.
     pub fn agents_address(&self) -> SocketAddr {
         self.agents.address()
     }
 
-    /// Where /healthz, /readyz and /metrics are.
+    /// Returns the address of /healthz, /readyz and /metrics.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health
             .as_ref()
             .and_then(|health| health.local_addr().ok())
     }
 
-    /// Serves until it is told to end, and lets the calls under way end.
+    /// Serves until it is asked to end, and lets the calls under way end.
     ///
     /// # Errors
     /// [`Error::Tasks`].
     pub async fn serve(mut self, shutdown: Shutdown) -> Result<(), Error> {
         tracing::info!(api = %self.api_address(), agents = %self.agents_address(), "gateway listens");
-        // Ends with this call, whatever it ends with.
+        // The child ends with this call, whatever its result.
         let shutdown = shutdown.child();
         let (listener, readiness) = (self.health.take(), self.config.readiness.clone());
         let served = Box::pin(self.serve_calls(&shutdown));
@@ -245,7 +246,7 @@ impl Server {
             );
         }
         let ended = tasks.join(self.config.drain_deadline()).await;
-        // Those of the calls that ended while it drained.
+        // Writes the throttled calls that ended while the gateway drained.
         if let Err(error) = self.gateway.throttled.write(&self.gateway.store).await {
             tracing::warn!(%error, "throttled calls of the last minute are not in the audit");
         }

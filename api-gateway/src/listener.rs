@@ -1,4 +1,4 @@
-//! The HTTP listener: connections have places at a door, and one that keeps its place without need is ended.
+//! The HTTP listener: connections have places at a door, and one that holds its place without need is ended.
 
 mod activity;
 
@@ -33,17 +33,17 @@ pub struct ConnectionLimits {
     pub first_byte: Duration,
     /// From a connection's beginning to the end of its TLS handshake.
     pub handshake: Duration,
-    /// What comes after.
+    /// Bounds after the handshake.
     pub patience: Patience,
 }
 
-/// Pause after an accept failed: the process is out of file descriptors, and asking at once again would spin.
+/// Pause after an accept failed: the process is out of file descriptors, and an immediate retry would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a connection that is told to end may take to do so.
+/// Time that a connection has to end after it was asked to.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Accepts connections until draining; each is a task of the group and ends with the request that it is on.
+/// Accepts connections until draining; each is a task of the group and ends with its current request.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -91,7 +91,7 @@ pub async fn serve(
     }
 }
 
-/// One connection, and what its requests share.
+/// One connection, and the state that its requests share.
 struct Conversation {
     origin: Origin,
     place: Arc<Place>,
@@ -121,8 +121,8 @@ impl Conversation {
         }
     }
 
-    /// Runs a step before the first request. Returns nothing if the connection is to end: who has not asked for anything loses nothing
-    /// when the gateway drains.
+    /// Runs a step before the first request. Returns nothing if the connection is to end: a client without a request
+    /// loses nothing when the gateway drains.
     async fn in_time<T>(&self, limit: Duration, step: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = self.place.in_time(limit, step) => done,
@@ -136,7 +136,7 @@ impl Conversation {
         let (requests, place) = (Arc::clone(&activity), Arc::clone(&self.place));
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let (gateway, under_way) = (Arc::clone(&gateway), requests.begin());
-            // A call that proves who its caller is makes the connection known.
+            // A verified call makes the connection a known one.
             request.extensions_mut().insert(Arc::clone(&place));
             async move {
                 let response = match request.uri().path() {
@@ -159,7 +159,7 @@ impl Conversation {
             .max_concurrent_streams(100);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        // Ends as soon as nothing is under way, as HTTP/2 says with a GOAWAY.
+        // Ends as soon as no request is under way; HTTP/2 announces this with a GOAWAY.
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = self.shutdown.draining() => {

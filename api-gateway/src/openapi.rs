@@ -1,6 +1,6 @@
 //! The OpenAPI description, made from the types of requests and answers: `docs/openapi.json`, and `GET /openapi.json`.
 //!
-//! SMC is an RPC API: its clients call `/`, and `Action` says which operation. OpenAPI tells operations apart by their
+//! SMC is an RPC API: its clients call `/`, and `Action` names the operation. OpenAPI tells operations apart by their
 //! paths only. So each can also be called at a path of its own, `/` and its name, with its request as JSON in the body
 //! (`docs/decisions/0023-types-of-the-api.md`).
 
@@ -14,10 +14,10 @@ use crate::operation::{Effect, Operation};
 use crate::operations;
 use crate::schema::{Of, Schemas};
 
-/// Where it is served, to everybody: it says nothing that the documents don't.
+/// Path at which it is served, to everybody: it has nothing that is not in the documents.
 pub(crate) const PATH: &str = "/openapi.json";
 
-/// The answer to whoever asks for it: `text` is that of [`document`].
+/// Returns the response to a request for the description: `text` is that of [`document`].
 pub(crate) fn response(text: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(
@@ -27,7 +27,7 @@ pub(crate) fn response(text: Bytes) -> Response<Body> {
     response
 }
 
-/// The description of a gateway that allows system disks of so many GiB, as JSON.
+/// Returns the description of a gateway that allows system disks of up to this size in GiB, as JSON.
 pub fn document(system_disk_limit_gib: u32) -> Value {
     let paths: Map<String, Value> = operations::all()
         .iter()
@@ -58,7 +58,7 @@ pub fn document(system_disk_limit_gib: u32) -> Value {
     })
 }
 
-/// The path at which an operation can be called by itself.
+/// Returns the path at which an operation can be called by itself.
 fn path(operation: &Operation) -> String {
     format!("/{}", operation.name)
 }
@@ -95,12 +95,12 @@ fn reference(to: &Schemas) -> Value {
     json!({ "$ref": format!("#/components/schemas/{}", to.name) })
 }
 
-/// The same tree, as JSON and with `Format=XML`.
+/// Returns one schema for both formats: JSON, and `Format=XML`.
 fn in_both_formats(schema: &Value) -> Value {
     json!({ "application/json": { "schema": schema }, "text/xml": { "schema": schema } })
 }
 
-/// The schemas of all requests and answers.
+/// Returns the schemas of all requests and answers.
 fn schemas(system_disk_limit_gib: u32) -> Map<String, Value> {
     let mut all = Map::new();
     let mut add = |schemas: &Schemas, is_answer: bool| {
@@ -136,7 +136,7 @@ fn limit_system_disk(schema: &mut Value, limit_gib: u32) {
     }
 }
 
-/// Adds the id of the call, which every answer that is no file has.
+/// Adds the id of the call, which every answer but a file has.
 fn name_call(schema: &mut Value) {
     let field =
         json!({ "type": "string", "description": "Name of this call in the gateway's log." });
@@ -151,7 +151,7 @@ fn name_call(schema: &mut Value) {
 mod tests {
     use super::*;
 
-    /// The largest system disk that gateways allow by default, in GiB: what `docs/openapi.json` says.
+    /// The default limit of gateways for the system disk, in GiB, which `docs/openapi.json` has.
     const DEFAULT_SYSTEM_DISK_GIB: u32 = 500;
 
     /// `UPDATE=1` writes the page.

@@ -18,11 +18,11 @@ use crate::{Refusal, operations};
 /// A call whose signature is verified.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What every call shares.
+    /// The state that all calls share.
     pub gateway: Arc<Gateway>,
-    /// Who calls. No statement runs without it.
+    /// The account that calls. No statement runs without it.
     pub tenant: TenantId,
-    /// Which key and user of it, for the audit.
+    /// The key and its user, for the audit.
     pub principal: Principal,
     /// The HTTP headers, for operations that answer with a stream.
     pub headers: Arc<HeaderMap>,
@@ -30,7 +30,7 @@ pub struct Call {
 
 /// A request that this gateway answers.
 pub trait Handle: model::Operation<Answer: Serialize> {
-    /// On which terms.
+    /// The terms of the operation.
     const TERMS: Terms;
 
     /// Answers a call whose parameters were checked.
@@ -40,17 +40,17 @@ pub trait Handle: model::Operation<Answer: Serialize> {
 /// The terms of an operation, beside the types of its request and its answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// Says if it changes something.
+    /// Its effect on rows.
     pub effect: Effect,
-    /// What the caller must be allowed to touch.
+    /// The resources that the caller must be allowed to touch.
     pub resources: &'static [Resource],
     /// Error codes of its own, beyond those of its parameters' rules and of every call.
     pub refusals: &'static [&'static str],
-    /// Parameters of SMC that are not offered, with everything below their names, and the sentence that says so.
+    /// Parameters of SMC that are not offered, with everything below their names, and the sentence for the caller.
     pub not_offered: &'static [(&'static str, &'static str)],
 }
 
-/// An answer in the making.
+/// An answer that is being made.
 pub type Answering = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + Send>>;
 
 /// One field of an answer, for the reference.
@@ -60,11 +60,11 @@ pub struct Field {
     pub path: String,
     /// `string`, `integer`, `number` or `boolean`.
     pub kind: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub meaning: String,
 }
 
-/// What an operation does to the rows of its tenant. Those that change some are audited.
+/// The effect of an operation on the rows of its tenant. Operations that change rows are audited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It only reads.
@@ -73,34 +73,34 @@ pub enum Effect {
     Writes,
 }
 
-/// What a caller must be allowed to touch: `acs:smc:<region>:<account>:<kind>/<id>` (SMC API §4.2).
+/// A resource that a caller must be allowed to touch: `acs:smc:<region>:<account>:<kind>/<id>` (SMC API §4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resource {
     /// Its kind, such as `sourceServer`.
     pub kind: &'static str,
-    /// The parameter that names it, one or a list; `None` is all of the kind, `*`.
+    /// The parameter that names it, one or a list; `None` stands for all of the kind, `*`.
     pub named_by: Option<&'static str>,
     /// The parameter whose value is the kind, in whatever case; then `kind` is `*`.
     pub kind_by: Option<&'static str>,
-    /// In which region it is.
+    /// The region that it is in.
     pub place: Place,
 }
 
-/// In which region a resource is.
+/// The region that a resource is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The gateway's own.
     Own,
-    /// The one that `RegionId` names; without it, every one that the account has.
+    /// The region that `RegionId` names; without it, every region of the account.
     Asked,
-    /// The one that `RegionId` names; without it, the gateway's own.
+    /// The region that `RegionId` names; without it, the gateway's own.
     AskedOrOwn,
-    /// The one in which it lies; for all of a kind, every one that the account has.
+    /// The region in which the resource is stored; for all of a kind, every region of the account.
     Stored,
 }
 
 impl Resource {
-    /// All resources of a kind.
+    /// Makes the entry for all resources of a kind.
     pub const fn any(kind: &'static str) -> Self {
         Self {
             kind,
@@ -110,7 +110,7 @@ impl Resource {
         }
     }
 
-    /// The resource that `parameter` names.
+    /// Makes the entry for the resource that `parameter` names.
     pub const fn one(kind: &'static str, parameter: &'static str) -> Self {
         Self {
             kind,
@@ -120,7 +120,7 @@ impl Resource {
         }
     }
 
-    /// The resources that the list `parameter` names, of the kind that `kind_by` names.
+    /// Makes the entry for the resources that the list `parameter` names, of the kind that `kind_by` names.
     pub const fn of_kind(kind_by: &'static str, parameter: &'static str) -> Self {
         Self {
             kind: "*",
@@ -130,7 +130,7 @@ impl Resource {
         }
     }
 
-    /// In the region that the call names.
+    /// Places the resource in the region that the call names.
     pub const fn in_asked_region(self) -> Self {
         Self {
             place: Place::Asked,
@@ -138,7 +138,7 @@ impl Resource {
         }
     }
 
-    /// In the region that the call names, or in the gateway's own.
+    /// Places the resource in the region that the call names, or in the gateway's own.
     pub const fn in_asked_or_own_region(self) -> Self {
         Self {
             place: Place::AskedOrOwn,
@@ -146,7 +146,7 @@ impl Resource {
         }
     }
 
-    /// In the region in which it lies.
+    /// Places the resource in the region in which it is stored.
     pub const fn where_it_lies(self) -> Self {
         Self {
             place: Place::Stored,
@@ -160,7 +160,7 @@ impl Resource {
 pub struct Operation {
     /// Its name, `Action` on the wire.
     pub name: &'static str,
-    /// What it does, in a sentence.
+    /// Its purpose, in a sentence.
     pub summary: String,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
@@ -172,16 +172,16 @@ pub struct Operation {
     pub fields: Vec<Field>,
     /// Error codes of its own, beyond those of its parameters' rules and of every call.
     pub refusals: &'static [&'static str],
-    /// Says if it changes something.
+    /// Its effect on rows.
     pub effect: Effect,
-    /// What the caller must be allowed to touch.
+    /// The resources that the caller must be allowed to touch.
     pub resources: &'static [Resource],
-    /// Answers it.
+    /// Its handler.
     pub handler: fn(Call, Arguments) -> Answering,
 }
 
 impl Operation {
-    /// The operation of a request.
+    /// Makes the operation of a request.
     pub fn of<O: Handle + 'static>() -> Self {
         Self::new::<O>(O::TERMS, |call, arguments| {
             Box::pin(async move {
@@ -191,7 +191,7 @@ impl Operation {
         })
     }
 
-    /// The operation of a request that `handler` answers, on these terms.
+    /// Makes the operation of a request that `handler` answers, on these terms.
     pub fn new<O: model::Operation>(
         terms: Terms,
         handler: fn(Call, Arguments) -> Answering,
@@ -217,7 +217,7 @@ impl Operation {
         self.fields.is_empty() && self.answer.is_binary()
     }
 
-    /// The operation of this name; names are case-sensitive.
+    /// Returns the operation of this name; names are case-sensitive.
     pub fn named(name: &str) -> Option<&'static Self> {
         operations::all()
             .iter()
@@ -225,7 +225,7 @@ impl Operation {
     }
 }
 
-/// The page that a call asks for.
+/// Returns the page that a call asks for.
 pub fn page(number: Option<u32>, size: Option<u32>) -> store::Page {
     store::Page {
         number: number.unwrap_or(1),

@@ -27,7 +27,7 @@ use smc::model::*;
 use crate::Refusal;
 use crate::operation::Operation;
 
-/// Every operation, in the order of the reference.
+/// Returns every operation, in the order of the reference.
 pub fn all() -> &'static [Operation] {
     static ALL: LazyLock<Vec<Operation>> = LazyLock::new(|| {
         vec![
@@ -63,17 +63,17 @@ pub fn all() -> &'static [Operation] {
     &ALL
 }
 
-/// The id that a call names. A text that is no id names nothing.
+/// Parses the id that a call names. A text that is no id names nothing.
 fn id<I: FromStr>(text: &str, parameter: &str) -> Result<I, Refusal> {
     text.parse().map_err(|_| Refusal::not_found(parameter))
 }
 
-/// A name that keeps the rule of its parameter.
+/// Parses a name that keeps the rule of its parameter.
 fn name(text: Option<&String>) -> Option<Name> {
     text.map(|text| Name::parse(text).expect("the rule of the parameter is that of names"))
 }
 
-/// A time that keeps the rule of its parameter.
+/// Parses a time that keeps the rule of its parameter.
 fn time(text: Option<&String>) -> Option<Timestamp> {
     text.map(|text| {
         text.parse()

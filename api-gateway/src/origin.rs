@@ -1,4 +1,4 @@
-//! Where a call came from.
+//! The origin of a call.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,28 +6,29 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-/// Where a call came from, as far as this gateway knows.
+/// The origin of a call, as far as this gateway knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// The caller's address; `None` behind a trusted proxy that does not say it.
+    /// The caller's address; `None` behind a trusted proxy that does not send it.
     pub address: Option<IpAddr>,
-    /// Whether the call came over TLS.
+    /// True if the call came over TLS.
     pub is_secure: bool,
 }
 
 impl Origin {
-    /// The other end of a connection.
+    /// Returns the other end of a connection.
     pub fn peer(peer: SocketAddr, is_secure: bool) -> Self {
         Self {
-            // A dual-stack listener sees IPv4 callers under mapped addresses; policies and people name them plainly.
+            // A dual-stack listener sees IPv4 callers under mapped addresses; policies and people write them plainly.
             address: Some(peer.ip().to_canonical()),
             is_secure,
         }
     }
 
-    /// Who stands behind a reverse proxy that is trusted: the last address of `X-Forwarded-For` that is no trusted proxy itself, and
-    /// what `X-Forwarded-Proto` says. Anybody else's headers count for nothing. Where a trusted proxy says nothing, or nothing that can be
-    /// read, the address is unknown: the proxy's own would let strangers pass for it.
+    /// Returns the client behind a trusted reverse proxy. This is the last address of `X-Forwarded-For` that is no
+    /// trusted proxy itself. `X-Forwarded-Proto` decides about TLS. Headers of other peers are ignored. The address is
+    /// unknown if a trusted proxy sends none, or none that can be read. With the proxy's own address, strangers would
+    /// pass for the proxy.
     pub fn behind(self, trusted: &[IpNet], headers: &HeaderMap) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
         if !self.address.as_ref().is_some_and(is_trusted) {
@@ -39,7 +40,7 @@ impl Origin {
         };
         for address in forwarded_for(headers).into_iter().rev() {
             origin.address = parsed(address);
-            // Whoever wrote what can't be read is no proxy: what stands further left is the word of a stranger.
+            // The author of an unreadable address is no proxy: entries further left are the word of a stranger.
             if !origin.address.as_ref().is_some_and(is_trusted) {
                 break;
             }
@@ -58,7 +59,7 @@ fn forwarded_for(headers: &HeaderMap) -> Vec<&str> {
         .collect()
 }
 
-/// Reads an address as proxies write it: plain, in brackets, and with a port behind it.
+/// Parses an address as proxies write it: plain, in brackets, and with a port behind it.
 fn parsed(text: &str) -> Option<IpAddr> {
     let plain = text
         .strip_prefix('[')
@@ -71,7 +72,7 @@ fn parsed(text: &str) -> Option<IpAddr> {
 }
 
 fn is_https(headers: &HeaderMap) -> bool {
-    // Of several, the last proxy's is the one that this gateway trusts.
+    // Of several values, the last is that of the proxy that this gateway trusts.
     let last = headers.get_all("x-forwarded-proto").iter().next_back();
     last.and_then(|value| value.to_str().ok()?.rsplit(',').next())
         .is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
@@ -121,7 +122,7 @@ mod tests {
             ),
             ("10.0.0.1", &["10.0.0.2"][..], "10.0.0.2"),
             ("10.0.0.1", &["198.51.100.1"][..], "198.51.100.1"),
-            // What the caller itself wrote into the header stands on the left and is not believed.
+            // The caller's own entry in the header is on the left and is not believed.
             ("10.0.0.1", &["127.0.0.1, 198.51.100.1"][..], "198.51.100.1"),
             ("10.0.0.1", &["198.51.100.1, 10.0.0.2"][..], "198.51.100.1"),
             (

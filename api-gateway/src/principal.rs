@@ -1,8 +1,8 @@
-//! Who calls.
+//! The identity of a caller.
 
 use domain::UserId;
 
-/// Who calls: a key, and the user whose key it is.
+/// The identity of a caller: a key, and the key's user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The key that signed the call.
@@ -21,7 +21,7 @@ pub struct PrincipalUser {
 }
 
 impl Principal {
-    /// The principal that a verified key stands for.
+    /// Returns the principal of a verified key.
     pub fn of(key: &store::key::AccessKey) -> Self {
         Self {
             access_key_id: key.id.clone(),

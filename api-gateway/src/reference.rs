@@ -36,12 +36,12 @@ A job or a source that has failed says so in `ErrorCode`, and in `error_msg` of 
 |---|---|
 ";
 
-/// The names of all operations.
+/// Returns the names of all operations.
 pub fn operation_names() -> impl Iterator<Item = &'static str> {
     operations::all().iter().map(|operation| operation.name)
 }
 
-/// The parameters that name something by its id, behind the operations that have them; without what is not offered.
+/// Returns the parameters that name something by its id, each after its operation; without those that are not offered.
 pub fn ids() -> impl Iterator<Item = (&'static str, &'static str)> {
     operations::all().iter().flat_map(|operation| {
         operation
@@ -53,7 +53,7 @@ pub fn ids() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The fields of all answers: path and type, as the reference has them.
+/// Returns the fields of all answers: path and type, as the reference has them.
 pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
     operations::all()
         .iter()
@@ -61,7 +61,7 @@ pub fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
         .map(|field| (field.path.as_str(), field.kind))
 }
 
-/// The page.
+/// Renders the page.
 pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
     for CommonError { code, status, when } in COMMON {

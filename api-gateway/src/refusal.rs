@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use smc::model::AccessDeniedDetail;
 use store::{ErrorKind, StoreError};
 
-/// A call that is not done, as its caller reads it.
+/// An error answer, in the form that the caller reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Refusal {
@@ -17,14 +17,14 @@ pub struct Refusal {
     pub code: Cow<'static, str>,
     /// The sentence.
     pub message: String,
-    /// When the same call may be taken, if that is known.
+    /// Time after which the same call may be accepted, if known.
     pub retry_after: Option<Duration>,
-    /// `AccessDeniedDetail`: which kind of policies did not allow the call.
+    /// `AccessDeniedDetail`: the kind of policies that did not allow the call.
     pub access_denied: Option<Box<AccessDeniedDetail>>,
 }
 
 impl Refusal {
-    /// A refusal with HTTP status 400, as most are.
+    /// Makes a refusal with HTTP status 400, as most are.
     pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -39,7 +39,7 @@ impl Refusal {
         Self { status, ..self }
     }
 
-    /// A parameter that must be given is not.
+    /// Refuses a call without a required parameter.
     pub fn missing(parameter: &str) -> Self {
         Self::new(
             format!("Missing{parameter}"),
@@ -47,7 +47,7 @@ impl Refusal {
         )
     }
 
-    /// A parameter breaks its rule. `because` says which, in a sentence.
+    /// Refuses a parameter that breaks its rule. `because` is a sentence about the rule.
     pub fn invalid(parameter: &str, because: impl AsRef<str>) -> Self {
         Self::new(
             format!("Invalid{parameter}"),
@@ -58,7 +58,8 @@ impl Refusal {
         )
     }
 
-    /// An id names nothing that this tenant has. The same whether it is another tenant's or nobody's.
+    /// Refuses an id that names nothing of this tenant. The answer is the same for another tenant's id and for one that
+    /// nobody has.
     pub fn not_found(parameter: &str) -> Self {
         Self::new(
             format!("Invalid{parameter}.NotFound"),
@@ -67,7 +68,7 @@ impl Refusal {
         .with_status(StatusCode::NOT_FOUND)
     }
 
-    /// No operation has this name, or the path is neither `/` nor the operation's.
+    /// Refuses a call if no operation has this name, or the path is neither `/` nor the operation's.
     pub fn unknown_action() -> Self {
         Self::new(
             "InvalidAction.NotFound",
@@ -76,7 +77,7 @@ impl Refusal {
         .with_status(StatusCode::NOT_FOUND)
     }
 
-    /// The call is larger than what is read of one.
+    /// Refuses a call that is larger than the limits.
     pub fn too_large(what: &str) -> Self {
         Self::new(
             "RequestTooLarge",
@@ -90,7 +91,7 @@ impl Refusal {
         self.code.starts_with("Throttling.")
     }
 
-    /// The account makes more calls than it may.
+    /// Refuses a call beyond the rate of its account.
     pub fn throttled(code: &'static str, message: &str, wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
@@ -98,7 +99,7 @@ impl Refusal {
         }
     }
 
-    /// The caller's policies do not allow the call.
+    /// Refuses a call that the caller's policies do not allow.
     pub fn no_permission(message: String, detail: AccessDeniedDetail) -> Self {
         Self {
             access_denied: Some(Box::new(detail)),
@@ -107,12 +108,12 @@ impl Refusal {
         .with_status(StatusCode::FORBIDDEN)
     }
 
-    /// A range that the file does not have.
+    /// Refuses a range that the file does not have.
     pub fn range(message: String) -> Self {
         Self::new("InvalidRange", message).with_status(StatusCode::RANGE_NOT_SATISFIABLE)
     }
 
-    /// The access key does not exist.
+    /// Refuses an access key that does not exist.
     pub fn unknown_access_key() -> Self {
         Self::new(
             "InvalidAccessKeyId.NotFound",
@@ -121,7 +122,7 @@ impl Refusal {
         .with_status(StatusCode::NOT_FOUND)
     }
 
-    /// A defect of ours; the log has the cause under the call's request id.
+    /// Reports a defect of ours; the log has the cause under the call's request id.
     pub fn internal() -> Self {
         Self::new(
             "InternalError",
@@ -130,7 +131,7 @@ impl Refusal {
         .with_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Postgres is away or busy, or the call took too long.
+    /// Reports that Postgres is away or busy, or that the call took too long.
     pub fn unavailable() -> Self {
         Self::new(
             "ServiceUnavailable",
@@ -141,7 +142,7 @@ impl Refusal {
 }
 
 impl From<StoreError> for Refusal {
-    /// The one place where a failed statement is logged: here it is decided what becomes of the call.
+    /// Logs a failed statement. This is the one place that does, because the outcome of the call is decided here.
     fn from(error: StoreError) -> Self {
         let causes = causes(&error);
         match error.kind() {
@@ -157,7 +158,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// An error and all its causes in one line.
+/// Writes an error and all its causes in one line.
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)

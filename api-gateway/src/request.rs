@@ -23,7 +23,7 @@ const JSON: &str = "application/json";
 /// A call as it arrived.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
     /// `GET` or `POST`.
     pub method: String,
@@ -37,18 +37,19 @@ pub struct Incoming {
     pub pairs: Pairs,
     /// Hexadecimal SHA-256 of its body.
     pub body_sha256: String,
-    /// Whether it has a body.
+    /// True if it has a body.
     pub has_body: bool,
     /// Its `Authorization` header, if that claims signature V3.
     pub authorization: Option<Result<Authorization, MalformedAuthorization>>,
 }
 
 impl Incoming {
-    /// Reads a request to its end, within the limits. `format` becomes that of the answer as soon as it is known, so that a refusal has it too.
+    /// Reads a request to its end, within the limits. `format` is set as soon as the request's format is known, so that
+    /// a refusal has it too.
     ///
     /// # Errors
-    /// Another method than GET and POST, a path that is neither `/` nor an operation's, a body that is too large, is cut off, or claims to be JSON and
-    /// is no object, text that is not UTF-8.
+    /// The method is neither GET nor POST. The path is neither `/` nor an operation's. The body is too large, is cut
+    /// off, or claims to be JSON and is no object. A text is not UTF-8.
     pub async fn read<B>(
         request: Request<B>,
         origin: Origin,
@@ -91,7 +92,7 @@ impl Incoming {
             _ => Pairs::new(),
         };
         let pairs: Pairs = query.iter().cloned().chain(of_body).collect();
-        // Postgres' texts have none.
+        // Texts in Postgres can't hold this character.
         if pairs
             .iter()
             .any(|(name, value)| name.contains('\0') || value.contains('\0'))
@@ -126,7 +127,7 @@ impl Incoming {
         })
     }
 
-    /// The parameter of this name, if it is given once and not empty.
+    /// Returns the parameter of this name, if it is given once and not empty.
     ///
     /// # Errors
     /// It is given more than once.
@@ -139,18 +140,19 @@ impl Incoming {
         Ok(value.filter(|value| !value.is_empty()))
     }
 
-    /// The operation that the path names; `None` for `/`, at which every operation can be called.
+    /// Returns the operation that the path names; `None` for `/`, at which every operation can be called.
     pub fn action_of_path(&self) -> Option<&str> {
         action_of(&self.path)
     }
 
-    /// A header's text; empty is as good as none.
+    /// Returns a header's text; an empty one counts as missing.
     pub fn header(&self, name: &str) -> Option<&str> {
         text_of(&self.headers, name)
     }
 }
 
-/// The parameters of a query or form. `format` becomes what they say of it, of several the last, also if another one can't be read.
+/// Parses the parameters of a query or form. `format` is set from the last `Format` among them, even if another
+/// parameter can't be read.
 fn parameters(text: &[u8], format: &mut Format) -> Result<Pairs, Refusal> {
     let parsed = smc::pairs::parse(text).map_err(|_| -> Pairs {
         text.split(|&byte| byte == b'&')
@@ -173,7 +175,7 @@ fn parameters(text: &[u8], format: &mut Format) -> Result<Pairs, Refusal> {
     })
 }
 
-/// How V3 clients want the answer to look.
+/// Returns the format that a V3 client asks for.
 fn accepted(headers: &HeaderMap) -> Format {
     match text_of(headers, "accept") {
         Some("application/xml" | "text/xml") => Format::Xml,
@@ -188,7 +190,7 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .filter(|value| !value.is_empty())
 }
 
-/// HTTP/2 has the host in `:authority`, and its clients sign that.
+/// Sets the header Host from the URI. HTTP/2 has the host in `:authority`, and its clients sign that.
 fn name_host(headers: &mut HeaderMap, uri: &Uri) {
     if headers.contains_key(header::HOST) {
         return;
@@ -199,12 +201,12 @@ fn name_host(headers: &mut HeaderMap, uri: &Uri) {
     }
 }
 
-/// The operation that a path names.
+/// Returns the operation that a path names.
 fn action_of(path: &str) -> Option<&str> {
     path.strip_prefix('/').filter(|action| !action.is_empty())
 }
 
-/// The parameters of a request that is an object of JSON, in the flat form in which they are signed and checked.
+/// Returns the parameters of a request that is a JSON object, in the flat form in which they are signed and checked.
 fn fields(body: &[u8]) -> Result<Pairs, Refusal> {
     let request: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
         Refusal::new(

@@ -9,12 +9,12 @@ use utoipa::openapi::{Object, RefOr, Schema, SchemaFormat};
 
 use crate::operation::Field;
 
-/// Whose schemas they are.
+/// The owner of the schemas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {
-    /// A request's: its type says what must be given.
+    /// A request's: the type determines the required fields.
     Request,
-    /// An answer's: every field that can't be null is there.
+    /// An answer's: every field that can't be null is present.
     Answer,
 }
 
@@ -36,12 +36,12 @@ pub struct Leaf<'a> {
     pub meaning: &'a str,
     /// True if it must be there.
     pub is_required: bool,
-    /// In a list, the most items of it; else 0.
+    /// Most items of a list; 0 if it is no list.
     pub most: usize,
 }
 
 impl Schemas {
-    /// The schemas of a type.
+    /// Returns the schemas of a type.
     pub fn of<T: ToSchema>(whose: Of) -> Self {
         let name = T::name().into_owned();
         let mut all = vec![(name.clone(), T::schema())];
@@ -55,7 +55,7 @@ impl Schemas {
         }
     }
 
-    /// The description of the type.
+    /// Returns the description of the type.
     pub fn description(&self) -> &str {
         meaning_of(&self.all[&self.name])
     }
@@ -66,7 +66,7 @@ impl Schemas {
         matches!(&self.all[&self.name], RefOr::T(Schema::Object(object)) if object.format == binary)
     }
 
-    /// The fields of an answer, as the reference has them.
+    /// Returns the fields of an answer, as the reference has them.
     pub fn fields(&self) -> Vec<Field> {
         let mut fields = Vec::new();
         self.leaves("[]", &mut |path, leaf| {
@@ -88,7 +88,7 @@ impl Schemas {
         fields
     }
 
-    /// Shows every value to `see`, with its path: the names of fields, and `item` behind those of lists.
+    /// Calls `see` with every value and its path: the names of fields, with `item` after those of lists.
     pub fn leaves<'a>(&'a self, item: &str, see: &mut impl FnMut(String, Leaf<'a>)) {
         self.walk(&self.all[&self.name], "", String::new(), item, true, 0, see);
     }
@@ -123,7 +123,7 @@ impl Schemas {
                         format!("{path}.{name}")
                     };
                     let is_required = is_required && object.required.contains(name);
-                    // The array in a list has nothing to say but what the list does.
+                    // The array in a list has no description beyond the list's.
                     let own = meaning_of(field);
                     let meaning = if own.is_empty() { meaning } else { own };
                     self.walk(field, meaning, path, item, is_required, most, see);
@@ -168,7 +168,7 @@ fn meaning_of(schema: &RefOr<Schema>) -> &str {
     }
 }
 
-/// Returns true if a field of this schema may lack.
+/// Returns true if a field of this schema may be missing.
 fn is_nullable(schema: &RefOr<Schema>) -> bool {
     let has_null =
         |kind: &SchemaType| matches!(kind, SchemaType::Array(kinds) if kinds.contains(&Type::Null));
@@ -180,7 +180,8 @@ fn is_nullable(schema: &RefOr<Schema>) -> bool {
     }
 }
 
-/// A schema as it is published: the wire has no nulls, and the defaults of Rust's types are no defaults of the API.
+/// Returns a schema in its published form: the wire has no nulls, and the defaults of Rust's types are no defaults of
+/// the API.
 fn published(schema: RefOr<Schema>, whose: Of) -> RefOr<Schema> {
     let one_line = |text: String| text.replace('\n', " ");
     let schema = match schema {
@@ -218,7 +219,7 @@ fn published(schema: RefOr<Schema>, whose: Of) -> RefOr<Schema> {
             }
             RefOr::T(Schema::Array(list))
         }
-        // What stands beside null in the schema of an Option.
+        // The schema beside null in the schema of an Option.
         Schema::OneOf(either) => {
             let is_null = |one: &RefOr<Schema>| matches!(one, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null));
             let mut others = either.items.into_iter().filter(|one| !is_null(one));

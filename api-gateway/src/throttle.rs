@@ -1,10 +1,10 @@
 //! Limits on the rate of calls, for each account and for each operation of an account.
 //!
-//! Each gateway counts for itself: behind two of them an account has twice the rate. That costs no round trip, and what the limits are for
-//! is that one account can't take a gateway from the others.
+//! Each gateway counts for itself: behind two of them an account has twice the rate. This costs no round trip. It still
+//! meets the purpose of the limits, which is that one account can't take a gateway from the others.
 //!
-//! A call is counted when its signature is verified, before anything is written for it. So copies of a call count too: whoever holds a
-//! signed call can use up its account's rate with it, until its time is over.
+//! A call is counted when its signature is verified, before anything is written for it. So copies of a call count too.
+//! Anyone who holds a signed call can use up its account's rate with it, until the call's time is over.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -20,10 +20,10 @@ use store::tenant::CallRates;
 use crate::Refusal;
 use crate::operation::Operation;
 
-/// How long an account's limits are kept before they are read again.
+/// Time for which an account's limits are kept before they are read again.
 const KEPT_FOR: Duration = Duration::from_secs(10);
 
-/// From so many accounts on, those that have not called lately are let go.
+/// Number of accounts at which those without recent calls are dropped.
 const KEPT: usize = 10_000;
 
 /// The limits of the accounts that call.
@@ -33,7 +33,7 @@ pub struct Throttle {
     accounts: Mutex<HashMap<TenantId, Arc<Account>>>,
 }
 
-/// One account's limits, and what it has used of them.
+/// One account's limits, and the used part of them.
 #[derive(Debug)]
 struct Account {
     rates: CallRates,
@@ -43,7 +43,7 @@ struct Account {
 }
 
 impl Throttle {
-    /// Limits as the database has them.
+    /// Reads limits from the database.
     pub fn new(store: Store) -> Self {
         Self {
             store,
@@ -85,7 +85,7 @@ impl Throttle {
         }
         let rates = self.store.call_rates(tenant).await?;
         let mut accounts = self.lock();
-        // Looked up again: calls that read the limits at the same time share one account, and what was used stays used.
+        // Checked again: calls that read the limits at the same time share one account, and its used part is kept.
         if let Some(account) = accounts.get(tenant)
             && account.rates == rates
         {
@@ -123,7 +123,7 @@ impl Account {
         self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The limit of one operation. There are as many as the table of operations has, so the map is bounded.
+    /// Returns the limit of one operation. The map is bounded by the table of operations.
     fn operation(&self, name: &'static str) -> Arc<DefaultDirectRateLimiter> {
         let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
         let limiter = each.entry(name).or_insert_with(|| {
@@ -135,7 +135,8 @@ impl Account {
     }
 }
 
-/// So many calls a second, and those of two seconds at once: an SDK that lists pages does not space its calls.
+/// Returns the quota for this number of calls a second. A burst may have the calls of two seconds: an SDK that lists
+/// pages does not space its calls.
 fn quota(per_second: u32) -> Quota {
     let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
     Quota::per_second(per_second).allow_burst(per_second.saturating_mul(TWO))
@@ -143,7 +144,7 @@ fn quota(per_second: u32) -> Quota {
 
 const TWO: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
-/// Takes one call's place, or says how long until there is one.
+/// Takes one call's place, or returns the time until there is one.
 fn check(limiter: &DefaultDirectRateLimiter) -> Result<(), Duration> {
     limiter
         .check()

@@ -12,10 +12,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
-/// Why HTTPS can't be served.
+/// An error that keeps HTTPS from being served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The address stands alone.
+    /// The address is given without a certificate and key.
     #[error(
         "--api-tls needs a certificate: give --api-certificate and --api-key, PEM files of the chain and its key"
     )]
@@ -23,19 +23,19 @@ pub enum TlsError {
     /// A file can't be read.
     #[error("{} can't be read as PEM", path.display())]
     Unreadable {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Reason for the failure.
         source: rustls::pki_types::pem::Error,
     },
-    /// Certificate and key don't go together, or are of a kind that is not served.
+    /// Certificate and key don't go together, or are of an unsupported kind.
     #[error("the certificate in {} can't be served with the key in {}", certificate.display(), key.display())]
     Unusable {
         /// The chain.
         certificate: PathBuf,
         /// The key.
         key: PathBuf,
-        /// Why.
+        /// Reason for the failure.
         source: rustls::Error,
     },
 }
@@ -62,7 +62,7 @@ impl Certificate {
         }))
     }
 
-    /// Takes HTTPS connections with it.
+    /// Returns an acceptor of HTTPS connections with the certificate.
     ///
     /// # Panics
     /// If the process has installed no cryptography, which its main does first of all.
@@ -74,8 +74,8 @@ impl Certificate {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// Reads the files again if the certificate's was changed. What can't be read or does not fit leaves the old one in use: a renewal is
-    /// seen half done, and is looked at again.
+    /// Reads the files again if the certificate's was changed. If they can't be read or do not match, the old pair
+    /// stays in use. A renewal may be half done, and the next refresh reads it again.
     pub fn refresh(&self) {
         let now = changed(&self.certificate);
         if now == self.read_lock().1 {

@@ -2,7 +2,7 @@
 
 use domain::message::TraceHeaders;
 
-/// The current span's context, for the rows and messages that the call leaves behind.
+/// Returns the current span's context, for the rows and messages that the call leaves behind.
 pub fn headers() -> TraceHeaders {
     telemetry::trace_context::headers()
 }

@@ -1,4 +1,5 @@
-//! What a gateway reads of a call before it knows who calls, without sockets and database: whatever strangers send must not make it panic.
+//! The parts of a call that a gateway reads before the caller is known, without sockets and database. No input of
+//! strangers may cause a panic.
 
 use axum::body::Bytes;
 use axum::http::Request;
@@ -22,10 +23,11 @@ const LIMITS: Limits = Limits {
     request_timeout: std::time::Duration::from_secs(1),
 };
 
-/// Reads a call: method and query in the first line, a header in each line up to an empty one, the body behind it.
+/// Reads a call: method and query in the first line, a header in each line up to an empty one, then the body.
 ///
 /// # Panics
-/// If what is read depends on the order of parameters, or is refused with a code or text that the operation does not have.
+/// If the result depends on the order of parameters. If the call is refused with a code or text that the operation does
+/// not have.
 pub fn read(bytes: &[u8]) {
     let Some(request) = request(bytes) else {
         return;

@@ -1,4 +1,5 @@
-//! Small recurring work of a gateway: is Postgres there, which rows are no longer needed, and what was throttled.
+//! Small recurring work of a gateway: checks of Postgres, removal of rows that are no longer needed, and the audit of
+//! throttled calls.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,19 +13,19 @@ use crate::authentication::NONCE_KEPT_FOR;
 use crate::gateway::Gateway;
 use crate::tls::Certificate;
 
-/// How often rows that are no longer needed are removed.
+/// Interval of the removal of rows that are no longer needed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// How often throttled calls are written to the audit.
+/// Interval at which throttled calls are written to the audit.
 const AUDIT_THROTTLED_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a temporary key that expired is kept, so that its holder reads that it did.
+/// Time for which an expired temporary key is kept, so that its holder gets the error that it expired.
 const EXPIRED_KEYS_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often the file of the API's certificate is looked at.
+/// Interval at which the file of the API's certificate is checked.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
-/// Keeps readiness as Postgres is.
+/// Sets readiness by the state of Postgres.
 pub async fn watch_postgres(gateway: Arc<Gateway>, postgres: Dependency) -> Result<(), Infallible> {
     let store = &gateway.store;
     let never = postgres.watch(|| async {
@@ -35,14 +36,14 @@ pub async fn watch_postgres(gateway: Arc<Gateway>, postgres: Dependency) -> Resu
     match never.await {}
 }
 
-/// Removes nonces, client tokens and temporary keys whose time is over, sources whose last job is gone, and rows of the audit that are older
-/// than `audit_days`. Any number of gateways may do so at once.
+/// Removes nonces, client tokens and temporary keys whose time is over, and sources whose last job is gone. It also
+/// removes rows of the audit that are older than `audit_days`. Any number of gateways may do so at once.
 pub async fn forget(store: Store, audit_days: i32) -> Result<(), StoreError> {
     let mut ticks = ticks(FORGET_EVERY);
     loop {
         ticks.tick().await;
         let nonce_hours = store.keep_nonces(NONCE_KEPT_FOR).await?;
-        // Until nothing is due: calls may add more in a minute than one batch holds.
+        // Repeats until nothing is due: calls may add more in a minute than one batch holds.
         while store.forget_client_tokens().await? > 0 {}
         let sources = store.remove_deleted_sources().await?;
         let keys = store.forget_temporary_keys(EXPIRED_KEYS_KEPT_FOR).await?;
@@ -67,7 +68,7 @@ pub async fn audit_throttled(gateway: Arc<Gateway>, shutdown: Shutdown) -> Resul
     }
 }
 
-/// Serves a renewed certificate soon after it lies there.
+/// Serves a renewed certificate soon after it is written.
 pub async fn refresh(certificate: Arc<Certificate>) -> Result<(), Infallible> {
     let mut ticks = ticks(REFRESH_EVERY);
     loop {

@@ -1,4 +1,4 @@
-//! The calls: which file answers each, and which of them change something.
+//! The calls: the file that answers each, and the calls that change something.
 
 use proto::admin as wire;
 use proto::admin::admin_service_server::AdminService;

@@ -1,4 +1,4 @@
-//! Messages that nobody could read or do.
+//! Messages that no process could read or carry out.
 
 use proto::admin as wire;
 use store::Store;
@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::{Changed, failed};
 
-/// Dead letters of one answer at most.
+/// Most dead letters in one answer.
 const MOST: i64 = 1000;
 
 pub(super) async fn list(

@@ -1,4 +1,4 @@
-//! What happened: the history of jobs, and the audit.
+//! The record of events: the history of jobs, and the audit.
 
 use domain::Timestamp;
 use proto::admin as wire;
@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::failed;
 
-/// Rows of one answer at most. Callers ask again behind the last one.
+/// Most rows in one answer. Callers ask again for the rows after the last one.
 const MOST: i64 = 10_000;
 
 fn limit(asked: i64) -> i64 {

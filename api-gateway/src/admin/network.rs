@@ -9,7 +9,7 @@ use tonic::Status;
 use super::tenant::named;
 use super::{Changed, failed};
 
-/// Characters of a made-up id behind its prefix.
+/// Characters of a generated id after its prefix.
 const RANDOM_DIGITS: usize = 18;
 
 /// Longest id, and longest host name.
@@ -118,7 +118,7 @@ pub(super) async fn delete(
     }
 }
 
-/// The region of a VPC: the gateway's own unless another is named, which the tenant must have.
+/// Returns the region of a VPC: the gateway's own unless another is named, which the tenant must have.
 async fn region(
     store: &Store,
     tenant: &domain::TenantId,
@@ -137,7 +137,7 @@ async fn region(
     )))
 }
 
-/// The id that was given, or a new one.
+/// Returns the id that was given, or a new one.
 fn id(given: &str, prefix: &str) -> Result<String, Status> {
     if given.is_empty() && !prefix.is_empty() {
         const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -156,7 +156,7 @@ fn id(given: &str, prefix: &str) -> Result<String, Status> {
     Ok(given.to_owned())
 }
 
-/// A host name or address without a port.
+/// Checks a host name or address without a port.
 fn host(given: &str) -> Result<Option<String>, Status> {
     let is_plain = given
         .bytes()

@@ -1,4 +1,4 @@
-//! Who stands at the other end of the socket, and the audit of what it changes.
+//! The process at the other end of the socket, and the audit of its changes.
 
 use domain::RequestId;
 use store::audit::{Actor, NewEntry};
@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{Admin, Changed, failed};
 use crate::auditing::DONE;
 
-/// The other end, as the kernel tells.
+/// Returns the other end as the kernel identifies it.
 fn origin<T>(request: &Request<T>) -> String {
     let peer = request.extensions().get::<UdsConnectInfo>();
     match peer.and_then(|peer| peer.peer_cred) {
@@ -18,7 +18,8 @@ fn origin<T>(request: &Request<T>) -> String {
 }
 
 impl Admin {
-    /// Carries out a call that changes something, between the two halves of its row in the audit. `names` gives what the request names.
+    /// Carries out a call that changes something, between the two halves of its row in the audit. `names` gives the
+    /// resources in the request.
     pub(super) async fn changes<T, A, F>(
         &self,
         operation: &'static str,
@@ -58,7 +59,7 @@ impl Admin {
     }
 }
 
-/// A status as an outcome in the audit.
+/// Names a status as the outcome in the audit.
 fn name(code: Code) -> &'static str {
     match code {
         Code::NotFound => "NotFound",

@@ -1,4 +1,4 @@
-//! Another seal key.
+//! Change of the seal key.
 
 use proto::admin as wire;
 use store::{Resealed, Store};

@@ -1,7 +1,7 @@
-//! The socket: bound so that nobody else can get in at any moment, and gone when the gateway is.
+//! The socket: bound so that nobody else can get in at any moment, and removed when the gateway ends.
 //!
-//! A lock file beside it says whether its process lives, since the kernel drops a lock with the process that held it. Whoever has the lock may
-//! remove a socket that was left behind, and no second gateway can take the place of one that runs.
+//! A lock file beside it shows if its process lives, since the kernel drops a lock with the process that held it. The
+//! holder of the lock may remove a stale socket. No second gateway can take the place of one that runs.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -28,22 +28,22 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 64;
 
-/// Why operators can't be served.
+/// An error that keeps operators from being served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process serves there.
     #[error("another gateway serves its operators at {}: stop it, or choose another path with --admin", path.display())]
     InUse {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Something that is no socket lies there.
+    /// The path holds something that is no socket.
     #[error("{} is there and is no socket: move it away, or choose another path with --admin", path.display())]
     NoSocket {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Others could put a socket of their own there.
+    /// Others could put a socket of their own in the directory.
     #[error("others may write to {}: operators' sockets need a directory that only its owner can write to (chmod go-w), or another one with --admin", directory.display())]
     Directory {
         /// The directory.
@@ -52,13 +52,13 @@ pub enum Error {
     /// The socket can't be made.
     #[error("can't listen for operators at {}: choose another path with --admin; it must be in a directory that is there, and have fewer than 108 bytes", path.display())]
     Bind {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system call.
         #[source]
         source: io::Error,
     },
-    /// It failed as a whole.
+    /// The service failed as a whole.
     #[error("the operators' service failed")]
     Serve(#[from] tonic::transport::Error),
 }
@@ -70,7 +70,7 @@ pub struct Socket {
     path: Removed,
 }
 
-/// The socket's file, which goes with this; and the lock that says that somebody is there.
+/// The socket's file, removed when this is dropped, and the lock that shows that the process lives.
 #[derive(Debug)]
 struct Removed {
     path: PathBuf,
@@ -86,7 +86,7 @@ impl Drop for Removed {
 }
 
 impl Socket {
-    /// Binds the path. What a process that is dead has left there goes.
+    /// Binds the path. A socket that a dead process left there is removed.
     ///
     /// # Errors
     /// See [`Error`].
@@ -115,7 +115,7 @@ impl Socket {
             path: path.to_owned(),
             _lock: lock,
         };
-        // Nobody can connect before it listens: there is no moment at which it lies open.
+        // Nobody can connect before the socket listens: at no moment is it open to others.
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         let listener = socket.listen(BACKLOG).map_err(failed)?;
         tracing::info!(path = %path.display(), "operators may call");
@@ -157,7 +157,7 @@ fn check_directory(path: &Path) -> io::Result<Result<(), Error>> {
     })
 }
 
-/// The lock beside the socket; `None` when a living process has it.
+/// Takes the lock beside the socket; `None` when a living process has it.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

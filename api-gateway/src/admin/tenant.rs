@@ -10,7 +10,7 @@ use tonic::Status;
 use super::{Changed, failed};
 use crate::operations::{MOST_DAYS, MOST_USES};
 
-/// The tenant with this name.
+/// Returns the tenant with this name.
 pub(super) async fn named(store: &Store, name: &str) -> Result<Tenant, Status> {
     store
         .tenant_named(name)
@@ -172,7 +172,7 @@ fn quotas_over(change: &wire::QuotaChange, quotas: Quotas) -> Result<Quotas, Sta
         Some(given) if given < 0 => Err(Status::invalid_argument("a quota is 0 or more")),
         given => Ok(given.unwrap_or(before)),
     };
-    // What the operation's table lets through is the bound of what a quota can allow.
+    // The rules of the operation's parameters bound these quotas too.
     let within = |given: Option<i32>, before: i32, most: i64| match given {
         Some(given) if given < 1 || i64::from(given) > most => Err(Status::invalid_argument(
             format!("agents and days of an activation code are 1 to {most}"),

@@ -6,7 +6,7 @@ use store::Store;
 
 use super::Error;
 
-/// Its name among the deployment's secrets.
+/// Name of the authority among the deployment's secrets.
 const SECRET: &str = "authority";
 
 #[derive(Serialize, Deserialize)]
@@ -15,7 +15,7 @@ struct Kept {
     key_pem: String,
 }
 
-/// The deployment's authority. Gateways that start at the same moment on an empty database get the same one.
+/// Returns the deployment's authority. Gateways that start at the same moment on an empty database get the same one.
 ///
 /// # Errors
 /// [`Error::Authority`] when Postgres does not answer, or the secret was sealed with another key.

@@ -197,7 +197,7 @@ impl AgentService for Agents {
         let public_key = certificate
             .and_then(|certificate| pki::public_key_der_of(certificate).ok())
             .ok_or_else(|| Status::unauthenticated("this call needs a client certificate"))?;
-        // Only of a source that is there.
+        // A certificate is renewed only for a source that exists.
         self.version(&source_id).await?;
         let certificate_pem = self
             .authority
@@ -229,7 +229,7 @@ impl AgentService for Agents {
         let caller = inventory::caller(request.into_inner().instance)?;
         self.seat(&source_id, caller.as_ref()).await?;
         let watch = self.watches.open(source_id);
-        // Read after the watch was opened: what changes from here on either wakes it or differs from this.
+        // Read after the watch was opened: any later change either wakes the watch or differs from this version.
         let seen = self.version(watch.source_id()).await?;
         let nudges = Nudges {
             agents: self.clone(),
@@ -244,7 +244,7 @@ impl AgentService for Agents {
 }
 
 impl Agents {
-    /// Lets only the agent watch that is listened to: another's watch would end the first one's.
+    /// Accepts only the agent that holds the source: the watch of another agent would end the first one's.
     async fn seat(&self, source_id: &SourceId, caller: Option<&Caller>) -> Result<(), Status> {
         let seated = self.store.seat_agent(source_id, caller).await;
         match seated.map_err(store_failed)? {
@@ -263,16 +263,16 @@ impl Agents {
     }
 }
 
-/// What a watch sends: a nudge when the bus says so, or when the database shows what the bus did not say.
+/// The stream of a watch: a nudge when the bus announces a change, or when the database shows one that the bus did not.
 struct Nudges {
     agents: Agents,
     watch: Watch,
-    /// The assignments as of the last look.
+    /// The assignments at the last poll.
     seen: String,
 }
 
 impl Nudges {
-    /// One step of the stream; after an error there is no next one.
+    /// Takes one step of the stream; after an error there is no next one.
     async fn next(nudges: Option<Self>) -> Option<(Result<wire::Nudge, Status>, Option<Self>)> {
         let mut nudges = nudges?;
         Some(match nudges.nudged().await {
@@ -301,7 +301,7 @@ impl Nudges {
                 }
                 Ok(_) => (),
                 Err(status) if status.code() == tonic::Code::NotFound => return Err(status),
-                // Heartbeats tell the agent soon enough that the database is away; a reconnect would not help.
+                // Heartbeats show the agent soon enough that the database is away; a reconnect would not help.
                 Err(status) => {
                     tracing::debug!(reason = status.message(), "assignments can't be looked up")
                 }
@@ -310,20 +310,20 @@ impl Nudges {
     }
 }
 
-/// The source that calls: the common name of the certificate that the handshake has verified.
+/// Returns the calling source: the common name of the certificate that the handshake has verified.
 fn caller<T>(request: &Request<T>) -> Result<SourceId, Status> {
     peer(request)?.source_id.clone().ok_or_else(|| {
         Status::unauthenticated("this call needs the client certificate that Register gives")
     })
 }
 
-/// The other end of the connection that the call came over.
+/// Returns the other end of the connection that the call came over.
 fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
     let peer = request.extensions().get();
     peer.ok_or_else(|| Status::internal("the call came over no connection"))
 }
 
-/// The agent's clock less this gateway's.
+/// Returns the agent's clock minus this gateway's.
 fn clock_ahead(agent_unix_millis: i64) -> i64 {
     let now = domain::clock::SystemClock.now();
     agent_unix_millis.saturating_sub(now.unix_seconds().saturating_mul(1000))

@@ -8,18 +8,19 @@ use service::door::{self, Door};
 
 use crate::config::places;
 
-/// Where agents call, and how many may.
+/// Addresses that agents call, and bounds of their connections.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Config {
     /// Address that agents call. Port 0 takes a free one.
     #[arg(long, env = "WHERRY_AGENTS", default_value = "127.0.0.1:8701")]
     pub agents: SocketAddr,
-    /// Names and addresses under which agents reach this gateway, for its certificate: repeat it or use commas. `localhost`, this
-    /// machine's name and the listener's own address are always in it.
+    /// Names and addresses under which agents reach this gateway, for its certificate: repeat it or use commas.
+    /// `localhost`, this machine's name and the listener's own address are always in it.
     #[arg(long, env = "WHERRY_AGENTS_NAME", value_delimiter = ',')]
     pub agents_name: Vec<String>,
-    /// Seconds between two looks into the database for changed assignments of a connected agent: how late a lost nudge is noticed.
+    /// Seconds between two polls of the database for changed assignments of a connected agent: the longest delay until
+    /// a lost nudge is noticed.
     #[arg(long, env = "WHERRY_AGENTS_POLL_SECS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=30))]
     pub agents_poll_secs: u64,
     /// Agents with a certificate that may be connected to this gateway at once.
@@ -28,7 +29,8 @@ pub struct Config {
     /// Connections of one source. When it has that many, its oldest is closed for each new one.
     #[arg(long, env = "WHERRY_AGENTS_CONNECTIONS_PER_SOURCE", default_value_t = 4, value_parser = places)]
     pub agents_connections_per_source: usize,
-    /// Connections without a certificate, of servers that register. When there are that many, the oldest is closed for each new one.
+    /// Connections without a certificate, of servers that register. When there are that many, the oldest is closed for
+    /// each new one.
     #[arg(long, env = "WHERRY_AGENTS_STRANGERS", default_value_t = 1024, value_parser = places)]
     pub agents_strangers: usize,
     /// Those of them from one address: one of IPv4, or a /64 of IPv6.
@@ -83,11 +85,11 @@ impl Config {
 /// Longest time of one call of an agent.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often a silent connection is asked whether it still stands, and how long it may take to say so.
+/// Interval of the pings to a silent connection, and the time within which the peer must answer one.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Calls that one connection may have open: a watch, a heartbeat, and room for what later versions add.
+/// Calls that one connection may have open: a watch, a heartbeat, and room for the calls of later versions.
 pub(super) const MAX_CALLS_PER_CONNECTION: u32 = 8;
 
-/// Largest message of an agent in bytes: an inventory with every disk and text at its longest fits many times.
+/// Largest message of an agent in bytes: many times the size of an inventory with every disk and text at its longest.
 pub(super) const MAX_MESSAGE_BYTES: usize = 256 * 1024;

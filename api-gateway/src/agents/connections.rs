@@ -1,4 +1,4 @@
-//! Connections of agents: a handshake in time, and places for those who have a certificate and for those who have none yet.
+//! Connections of agents: a time limit for handshakes, and places for those with a certificate and for those without.
 
 use std::future::pending;
 use std::io;
@@ -22,7 +22,7 @@ use tonic::transport::server::Connected;
 
 use super::handshake::Failures;
 
-/// Pause after the kernel gave no connection: without file descriptors, say, it would be asked without end.
+/// Pause after an accept failed. Without it, a lack of file descriptors would make the loop spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that are past their handshake and wait to be served, which is a moment.
@@ -40,22 +40,22 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Takes the one registration that a connection is good for. Returns false if it was taken before.
+    /// Takes the one registration that a connection allows. Returns false if it was taken before.
     pub fn take_registration(&self) -> bool {
         !self.has_registered.swap(true, Ordering::AcqRel)
     }
 }
 
-/// A connection past its handshake, in its place.
+/// A connection past its handshake, with the place that it holds.
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    /// Ends when the connection must.
+    /// Completes when the connection must end.
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     has_ended: bool,
 }
 
-/// The connections that come in. One without a certificate lives for `stranger_limit`, handshake included.
+/// Returns the incoming connections. One without a certificate lives for `stranger_limit`, handshake included.
 pub(super) fn incoming(
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -95,7 +95,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Without it heartbeats are slower, nothing else.
+                // Without this option heartbeats are slower; nothing else changes.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer.ip().to_canonical());
             }

@@ -1,4 +1,4 @@
-//! Waking the agents that are connected here when somebody, at any gateway or worker, says so.
+//! Waking the connected agents when a gateway or worker, here or elsewhere, announces a change.
 
 use std::convert::Infallible;
 
@@ -19,8 +19,8 @@ impl Doorbell {
         Self { watches }
     }
 
-    /// Connects to NATS and wakes the agent of each source that is nudged, for as long as the connection lives. To be started
-    /// again when it fails: a gateway without NATS works, only later (`--agents-poll-secs`).
+    /// Connects to NATS and wakes the agent of each source that is nudged, for as long as the connection lives. The
+    /// caller starts it again when it fails: a gateway without NATS works, only later (`--agents-poll-secs`).
     ///
     /// # Errors
     /// [`Error::Bus`] and [`Error::Deaf`].

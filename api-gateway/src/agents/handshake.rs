@@ -10,10 +10,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// Lines a minute about clocks. Strangers can cause them too, and must not fill the log.
+/// Log lines a minute about clocks. Strangers can cause them too, and must not fill the log.
 const LINES_A_MINUTE: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
-/// Tells of handshakes that failed.
+/// Reports handshakes that failed.
 #[derive(Debug)]
 pub(super) struct Failures {
     lines: DefaultDirectRateLimiter,
@@ -26,7 +26,7 @@ impl Failures {
         }
     }
 
-    /// Logs a failure: as a warning where a clock is to blame.
+    /// Logs a failure, as a warning if a clock is wrong.
     pub fn tell(&self, address: IpAddr, error: &io::Error) {
         match clock_to_blame(error) {
             Some(reason) if self.lines.check().is_ok() => {
@@ -37,7 +37,7 @@ impl Failures {
     }
 }
 
-/// Says which clock made a handshake fail, and what to do, if it was one.
+/// Names the clock that made a handshake fail and the remedy, if a clock was the cause.
 fn clock_to_blame(error: &io::Error) -> Option<String> {
     match error.get_ref()?.downcast_ref::<Error>()? {
         // TLS has one alert for "expired" and "not valid yet".
@@ -87,7 +87,7 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
-    /// A clock that is off by so many seconds.
+    /// A clock that is off by this number of seconds.
     #[derive(Debug)]
     struct Off(i64);
 
@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    /// A handshake of an agent and the gateway's listener, whose clocks are off. Answers with what the gateway meets.
+    /// Makes a handshake of an agent and the gateway's listener, whose clocks are off. Returns the gateway's result.
     async fn handshake(agent: i64, gateway: i64) -> io::Result<()> {
         let authority = Authority::generate("deployment", AGENT_VALIDITY * 4).unwrap();
         let server = authority.issue_server(&["localhost".to_owned()]).unwrap();

@@ -1,5 +1,6 @@
-//! What agents say, checked and turned into our own types. Whoever has an activation code can send anything: every text and
-//! number has a bound, and a text that a terminal could not show as it is, or Postgres could not keep, is refused here.
+//! Messages of agents, checked and turned into our own types. Anyone with an activation code can send anything, so
+//! every text and number has a bound. A text that a terminal could not show as it is, or that Postgres could not store,
+//! is refused here.
 
 use std::collections::BTreeSet;
 
@@ -21,17 +22,17 @@ const MAX_SYSTEM_INFO: usize = 1024;
 const MAX_WORD: usize = 128;
 /// Longest path of a disk.
 const MAX_PATH: usize = 4096;
-/// Longest text on what uses a disk.
+/// Longest text about the use of a disk.
 const MAX_IN_USE: usize = 1024;
 /// Most partitions of a disk: as many as a table of the usual size has.
 const MAX_PARTITIONS: usize = 128;
 /// Longest fact about a disk.
 const MAX_FACT: usize = 1024;
-/// Bytes of the largest sector that is believed.
+/// Largest sector that is accepted, in bytes.
 const MAX_SECTOR: u32 = 1 << 20;
-/// Longest text of a failure; what is longer is cut.
+/// Longest text of a failure; a longer one is cut.
 const MAX_FAILURE: usize = 2048;
-/// Longest reason why free space of a disk is copied, in characters; what is longer is cut.
+/// Longest reason for copying the free space of a disk, in characters; a longer one is cut.
 const MAX_REASON: usize = 512;
 /// Most disks of a source.
 const MAX_DISKS: usize = DiskIndex::MAX.0 as usize + 1;
@@ -120,7 +121,7 @@ fn sector(bytes: u32) -> Result<u32, Status> {
         .ok_or_else(|| invalid("the bytes of a sector are a power of two"))
 }
 
-/// Facts of later versions are left out before they are looked at.
+/// Checks the identity of a disk, after dropping the facts of later versions.
 fn identity(identity: wire::DiskIdentity) -> Result<DiskIdentity, Status> {
     let identity: DiskIdentity = identity.facts.into_iter().collect();
     for kind in Fact::ALL {
@@ -131,7 +132,7 @@ fn identity(identity: wire::DiskIdentity) -> Result<DiskIdentity, Status> {
     Ok(identity)
 }
 
-/// A disk of which a fact is unique in the world, and that is there twice, would be copied twice.
+/// Refuses two disks with the same unique fact: one disk would be copied twice.
 fn are_apart(disks: &[SourceDisk]) -> Result<(), Status> {
     for kind in [Fact::DeviceMapper, Fact::Raid, Fact::File] {
         let mut facts = BTreeSet::new();
@@ -181,7 +182,7 @@ fn has_printable_texts(value: &serde_json::Value) -> bool {
     }
 }
 
-/// Which agent calls; `None` from one that does not say so.
+/// Checks the identity of the calling agent; `None` from an agent that sends none.
 pub(super) fn caller(instance: Option<wire::Instance>) -> Result<Option<Caller>, Status> {
     let Some(wire::Instance { id, place, host }) = instance else {
         return Ok(None);
@@ -203,23 +204,23 @@ pub(super) fn caller(instance: Option<wire::Instance>) -> Result<Option<Caller>,
     }))
 }
 
-/// The host name that an inventory speaks of.
+/// Returns the host name in an inventory.
 pub(super) fn host_name(inventory: &Inventory) -> Option<&str> {
     inventory.system_info.get("hostname")?.as_str()
 }
 
-/// Checks what keeps a source or an assignment from working.
+/// Checks the failure of a source or an assignment.
 pub(super) fn failure(failure: Option<wire::Failure>) -> Option<Failure> {
     failure.map(|failure| {
-        // A newer agent may know codes that this gateway does not; its sentence still says what happened.
+        // A newer agent may send codes that this gateway does not know; its sentence still describes the failure.
         let code = failure.code.parse().unwrap_or(FailureCode::Internal);
-        // A failure that is refused would be a failure that nobody hears of: its text is made printable instead.
+        // A refused failure would reach nobody, so its text is made printable instead.
         let message: String = failure.message.chars().take(MAX_FAILURE).collect();
         Failure::new(code, message)
     })
 }
 
-/// Checks what became of assignments.
+/// Checks the reports on assignments.
 pub(super) fn reports(reports: Vec<wire::AssignmentReport>) -> Result<Vec<Report>, Status> {
     if reports.len() > MAX_REPORTS {
         return Err(invalid("a heartbeat has at most 64 reports"));

@@ -67,17 +67,17 @@ impl Listener {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What wakes the agents that are connected here.
+    /// Returns the doorbell, which wakes the agents that are connected here.
     pub fn doorbell(&self) -> Doorbell {
         Doorbell::new(self.agents.watches().clone())
     }
 
-    /// Serves until draining: open watches end then, and agents call another gateway, or this one when it is back.
+    /// Serves until draining. Then open watches end, and agents call another gateway, or this one when it is back.
     ///
     /// # Errors
     /// [`Error::Serve`].
@@ -97,7 +97,7 @@ impl Listener {
     }
 }
 
-/// TLS with a client certificate for whoever has one: an agent that registers has none yet.
+/// Configures TLS with an optional client certificate: an agent that registers has none yet.
 pub(super) fn tls(
     identity: &Identity,
     authority_pem: &str,
@@ -110,7 +110,7 @@ pub(super) fn tls(
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .allow_unauthenticated()
             .build()?;
-    // The chain ends with the authority itself: an agent that knows only its fingerprint finds it there.
+    // The chain ends with the authority itself, for an agent that knows only the authority's fingerprint.
     let chain = vec![pki::certificate_der(&identity.certificate_pem)?, authority];
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
     let mut tls = ServerConfig::builder_with_provider(provider)
@@ -121,7 +121,7 @@ pub(super) fn tls(
     Ok(tls)
 }
 
-/// The names in the listener's certificate.
+/// Returns the names in the listener's certificate.
 fn server_names(config: &Config, address: SocketAddr) -> Vec<String> {
     let mut names = config.agents_name.clone();
     names.push("localhost".to_owned());
@@ -132,7 +132,7 @@ fn server_names(config: &Config, address: SocketAddr) -> Vec<String> {
     names
 }
 
-/// The addresses under which the listener is reached: all of this machine's when it listens on all.
+/// Returns the addresses under which the listener is reached: all of this machine's when it listens on all.
 fn addresses(listening: IpAddr) -> Vec<IpAddr> {
     if !listening.is_unspecified() {
         return vec![listening];

@@ -1,4 +1,4 @@
-//! How often agents may call: a source by its certificate, and a server that registers by its address.
+//! Rates of agents' calls: of a source by its certificate, and of a server that registers by its address.
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
@@ -15,18 +15,19 @@ use tonic::{Code, Status};
 
 use super::Config;
 
-/// Heartbeats and watches that a source may make at once: a nudge, or a change of its disks or its runs, is followed by a heartbeat.
+/// Heartbeats and watches that a source may make at once. A heartbeat follows each nudge, and each change of its disks
+/// or runs.
 const BURST: NonZeroU32 = NonZeroU32::new(20).expect("it is not zero");
 
-/// Registrations from one address at once, for each that it may make in a second.
+/// Registrations from one address at once, for each that is allowed per second.
 const REGISTRATION_BURST: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
-/// From so many callers on, those that have not called lately are forgotten.
+/// Number of callers at which those without recent calls are dropped.
 const KEPT: usize = 20_000;
 
 type Buckets<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 
-/// What callers have used of their rates.
+/// The used part of each caller's rate.
 #[derive(Debug)]
 pub(super) struct Rates {
     sources: Buckets<SourceId>,
@@ -69,7 +70,7 @@ fn check<K: Hash + Eq + Clone>(buckets: &Buckets<K>, key: &K) -> Result<(), Dura
     checked.map_err(|full| full.wait_time_from(DefaultClock::default().now()))
 }
 
-/// The answer to a call that came too early: `retry-after` has whole seconds, as in HTTP.
+/// Returns the answer to a call that came too early: `retry-after` has whole seconds, as in HTTP.
 fn too_early(call: &'static str, wait: Duration) -> Status {
     telemetry::counter(Metric::AgentCallsDeferred, &[("call", call)]).increment(1);
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -1,4 +1,4 @@
-//! A server becomes a source: the name that it gets, and the sentences of a refusal.
+//! The registration of a server as a source: the name that it gets, and the messages of a refusal.
 
 use domain::name::Name;
 use ring::digest::{SHA256, digest};
@@ -7,14 +7,14 @@ use tonic::{Code, Status};
 
 use super::inventory::invalid;
 
-/// What an access token keeps of its code's secret.
+/// Hashes the secret of an activation code. An access token keeps only this hash.
 pub(super) fn code_hash(activation_secret: &str) -> Vec<u8> {
     digest(&SHA256, activation_secret.as_bytes())
         .as_ref()
         .to_vec()
 }
 
-/// The name that a source is to have: the one that the operator chose, or one made from the host's.
+/// Returns the name of a new source: the one that the operator chose, or one made from the host's name.
 pub(super) fn name(wanted: &str, host_name: Option<&str>) -> Result<Name, Status> {
     if wanted.is_empty() {
         Ok(from_host_name(host_name.unwrap_or_default()))
@@ -23,7 +23,7 @@ pub(super) fn name(wanted: &str, host_name: Option<&str>) -> Result<Name, Status
     }
 }
 
-/// A host name has dots, and may begin with a digit; a source's name may not.
+/// Makes a source's name from a host name, which has dots and may begin with a digit; a source's name may not.
 fn from_host_name(host_name: &str) -> Name {
     let allowed = |character: char| {
         if character.is_alphanumeric() || character == '_' {
@@ -38,7 +38,7 @@ fn from_host_name(host_name: &str) -> Name {
         .expect("a letter, and letters, digits and dashes after it, are a name")
 }
 
-/// What the agent prints when it may not register, and what to do then.
+/// Returns the message that the agent prints when it may not register, with the remedy.
 pub(super) fn refused(refusal: &Refusal) -> Status {
     let (code, message) = match refusal {
         Refusal::UnknownCode => (

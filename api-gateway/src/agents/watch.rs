@@ -1,7 +1,8 @@
-//! Who is connected here, and waking them.
+//! The sources that are connected here, and their wake-ups.
 //!
-//! A source has one watch at a gateway. A second one takes its place and ends the first: after a reconnect the first is a dead
-//! connection that nobody has noticed yet. If two agents were started with one key, the ends tell both.
+//! A source has one watch at a gateway. A second one replaces and ends the first: after a reconnect the first belongs
+//! to a dead connection that has not been noticed yet. If two agents were started with one key, each learns it when its
+//! watch ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +52,7 @@ impl Watches {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SourceId, watch::Sender<()>>> {
-        // The map is whole after any panic: nothing is done to it in steps.
+        // The map is consistent after any panic: every change of it is a single step.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -61,7 +62,7 @@ impl Watch {
         &self.source_id
     }
 
-    /// Waits until the watch is woken. Wakes that come while nobody waits are one wake.
+    /// Waits until the watch is woken. Wakes that arrive between two waits count as one.
     pub async fn woken(&mut self) -> Result<(), Replaced> {
         self.woken.changed().await.map_err(|_| Replaced)
     }

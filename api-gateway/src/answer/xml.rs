@@ -3,7 +3,7 @@
 use quick_xml::escape::escape;
 use serde_json::{Map, Value};
 
-/// The document.
+/// Renders the document.
 pub fn render(root: &str, fields: &Map<String, Value>) -> String {
     let mut document = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
     object(&mut document, root, fields);
@@ -37,7 +37,7 @@ fn leaf(document: &mut String, name: &str, text: &str) {
     document.push_str(&format!("<{name}>{text}</{name}>"));
 }
 
-/// Escapes what XML reads as markup, and drops the control characters that it can't hold at all.
+/// Escapes XML's markup characters, and drops the control characters that XML can't hold at all.
 fn escaped(text: &str) -> String {
     let holdable: String = text
         .chars()

@@ -1,4 +1,4 @@
-//! What a request's schema says of a parameter.
+//! The parameters that a request's schema describes.
 
 use serde_json::Value;
 use utoipa::openapi::schema::{KnownFormat, SchemaType, Type};
@@ -7,20 +7,20 @@ use utoipa::openapi::{Object, SchemaFormat};
 use crate::Refusal;
 use crate::schema::Schemas;
 
-/// What a value must be.
+/// The rule for a value.
 #[derive(Debug, Clone)]
 pub enum Rule {
     /// Any text of at most this many characters.
     Text(usize),
     /// 2–128 letters, digits, `:`, `_`, `-`, beginning with a letter.
     Name,
-    /// At most 256 characters, also none, not beginning with `http://` or `https://`.
+    /// At most 256 characters, possibly none, not beginning with `http://` or `https://`.
     SourceDescription,
     /// At most this many ASCII characters.
     Token(usize),
     /// A whole number between two bounds.
     Integer(i64, i64),
-    /// A whole number from 20 to 500, or to what the operator allows, which is 2048 at most.
+    /// A whole number from 20 to 500, or to the operator's limit, which is 2048 at most.
     SystemDiskGib,
     /// `true` or `false` in any case.
     Boolean,
@@ -28,9 +28,9 @@ pub enum Rule {
     Time,
     /// One of these texts.
     OneOf(Vec<String>),
-    /// One of these texts in any case; this spelling is what the handler gets.
+    /// One of these texts in any case; the handler gets this spelling.
     OneOfAnyCase(Vec<String>),
-    /// A JSON object text, as `domain::parameters` reads it.
+    /// A JSON object text, parsed by `domain::parameters`.
     ReplicationParameters,
     /// The name of a workgroup.
     WorkgroupName,
@@ -40,14 +40,14 @@ pub enum Rule {
     TagKey,
     /// The value of a tag.
     TagValue,
-    /// Only this value, which is what leaving it out means; others are not offered. The sentence says so.
+    /// Only this value, which is also the default; others are not offered. The sentence explains this.
     Only(String, String),
-    /// Not offered, nor anything below it. The sentence says so.
+    /// Not offered, nor anything below it. The sentence explains this.
     NotOffered(&'static str),
 }
 
 impl Rule {
-    /// The rule that a schema states; `None` if it states none that a gateway checks.
+    /// Reads the rule from a schema; `None` if the schema has none that a gateway checks.
     fn of(schema: &Object) -> Option<Self> {
         let most = schema.max_length;
         if let Some(texts) = &schema.enum_values {
@@ -112,21 +112,21 @@ fn whole(number: &impl serde::Serialize) -> Option<i64> {
 pub struct Parameter {
     /// Its name; `SourceId.N` and `DataDisk.N.Size` for lists.
     pub name: String,
-    /// What its value must be.
+    /// The rule for its value.
     pub rule: Rule,
     /// True if it must be given.
     pub is_required: bool,
     /// For a list, the largest N.
     pub most: u32,
-    /// What it means.
+    /// Its meaning.
     pub meaning: String,
 }
 
 impl Parameter {
-    /// The parameters of a request, and behind them what SMC has and Wherry does not offer.
+    /// Returns the parameters of a request, followed by those of SMC that Wherry does not offer.
     ///
     /// # Panics
-    /// If the type of a field states no rule: nothing would be checked.
+    /// If the type of a field has no rule: the value would not be checked.
     pub fn of(request: &Schemas, not_offered: &[(&'static str, &'static str)]) -> Vec<Self> {
         let mut parameters = Vec::new();
         request.leaves(".N", &mut |name, leaf| {
@@ -154,7 +154,7 @@ impl Parameter {
         self.name == "ResourceType"
     }
 
-    /// The name in error codes: without the `.N`.
+    /// Returns the name in error codes: without the `.N`.
     pub fn code_name(&self) -> String {
         self.name.replace(".N", "")
     }
@@ -170,7 +170,7 @@ impl Parameter {
         }
     }
 
-    /// The value is none of those that there are.
+    /// Refuses a value that is not one of the allowed texts.
     pub(super) fn not_one_of(&self, texts: &[String]) -> Refusal {
         if self.is_resource_type() {
             Refusal::new(
@@ -183,12 +183,12 @@ impl Parameter {
         }
     }
 
-    /// Whether `name` of a call is this parameter, be it at an N that is too large.
+    /// Returns true if `name` of a call is this parameter, even at an N that is too large.
     pub fn is_named(&self, name: &str) -> bool {
         matches!(self.fit(name), Fit::At(_) | Fit::OutOfRange)
     }
 
-    /// How `name` of a call fits this parameter.
+    /// Compares `name` of a call with this parameter.
     pub(super) fn fit(&self, name: &str) -> Fit {
         if let Rule::NotOffered(_) = self.rule {
             return if is_at_or_below(name, &self.name) {
@@ -221,7 +221,7 @@ impl Parameter {
     }
 }
 
-/// Whether `name` begins with the parts of `pattern`, in which `N` stands for any part.
+/// Returns true if `name` begins with the parts of `pattern`, in which `N` stands for any part.
 fn is_at_or_below(name: &str, pattern: &str) -> bool {
     let mut parts = name.split('.');
     pattern.split('.').all(|wanted| {
@@ -231,14 +231,14 @@ fn is_at_or_below(name: &str, pattern: &str) -> bool {
     })
 }
 
-/// How a name of a call fits a parameter.
+/// The relation of a name in a call to a parameter.
 pub(super) enum Fit {
-    /// It is this parameter, at this N (0 if it is no list).
+    /// The name is this parameter, at this N (0 if it is no list).
     At(u32),
-    /// It is this parameter at an N that it does not have.
+    /// The name is this parameter at an N that the parameter does not have.
     OutOfRange,
-    /// It begins like this list but is no element of it, such as `SourceId` or `DataDisk.1.Speed`.
+    /// The name begins like this list but is no element of it, such as `SourceId` or `DataDisk.1.Speed`.
     Resembles,
-    /// It is something else.
+    /// The name is another parameter.
     Not,
 }

@@ -1,4 +1,4 @@
-//! One value of a call, and whether it keeps its parameter's rule.
+//! The check of one value against its parameter's rule.
 
 use std::str::FromStr as _;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::parameter::{Parameter, Rule};
 use crate::Refusal;
 
-/// Checks one value. An empty text is as good as none, except where a rule allows it.
+/// Checks one value. An empty text counts as missing, except where a rule allows it.
 pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, Refusal> {
     if text.is_empty() && !matches!(parameter.rule, Rule::SourceDescription) {
         return Ok(None);
@@ -102,8 +102,8 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
 }
 
 impl Rule {
-    /// Returns false if `text` has characters that nobody can see. Tags have an error code of their own for them, and JSON may have
-    /// white space between its values.
+    /// Returns false if `text` has characters that nobody can see. Tags have an error code of their own for such
+    /// characters. JSON may have white space between its values.
     fn allows_characters_of(&self, text: &str) -> bool {
         match self {
             Self::TagKey | Self::TagValue => true,
@@ -123,7 +123,7 @@ fn integer(parameter: &Parameter, text: &str, least: i64, most: i64) -> Result<i
         })
 }
 
-/// Tags have codes of their own.
+/// Checks a tag's key or value. Tags have error codes of their own.
 fn check_tag<'a>(rule: &Rule, text: &'a str) -> Result<&'a str, Refusal> {
     let (is_allowed, code, because) = if matches!(rule, Rule::TagKey) {
         (
@@ -145,7 +145,7 @@ fn check_tag<'a>(rule: &Rule, text: &'a str) -> Result<&'a str, Refusal> {
     }
 }
 
-/// Python writes `True`, everybody else `true`.
+/// Parses a boolean: Python writes `True`, other languages `true`.
 fn parse_boolean(text: &str) -> Option<bool> {
     if text.eq_ignore_ascii_case("true") {
         Some(true)

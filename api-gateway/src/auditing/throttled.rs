@@ -1,8 +1,8 @@
 //! Calls that were throttled, counted until the audit has them.
 //!
 //! A row for each would let one account fill the disk with calls that do nothing. They are counted in memory and
-//! written once a minute: one row for each key and operation. A gateway that dies loses the counts of a minute at most;
-//! nothing was carried out for them.
+//! written once a minute: one row for each key and operation. A gateway that dies loses at most the counts of one
+//! minute; nothing was carried out for these calls.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,14 @@ use crate::authentication::Caller;
 use crate::operation::Effect;
 use crate::request::Incoming;
 
-/// Throttled calls of this gateway that the audit does not have yet. There are at most as many entries as keys times
-/// operations, since only verified calls are counted.
+/// Throttled calls of this gateway that the audit does not have yet. Only verified calls are counted, so there are at
+/// most as many entries as keys times operations.
 #[derive(Debug, Default)]
 pub struct ThrottledCalls {
     calls: Mutex<HashMap<Who, Calls>>,
 }
 
-/// Whose calls, and of what.
+/// The caller and the operation of counted calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Who {
     tenant: TenantId,
@@ -31,7 +31,7 @@ struct Who {
     operation: &'static str,
 }
 
-/// The first call, and how many there were.
+/// The first call, and the number of calls.
 #[derive(Debug)]
 struct Calls {
     user_name: String,
@@ -73,10 +73,10 @@ impl ThrottledCalls {
         self.lock().entry(who).or_insert_with(first).count += 1;
     }
 
-    /// Writes what was counted to the audit.
+    /// Writes the counts to the audit.
     ///
     /// # Errors
-    /// The database fails; what was not written is kept for the next time.
+    /// The database fails; unwritten counts are kept for the next time.
     pub async fn write(&self, store: &Store) -> Result<(), StoreError> {
         let taken = std::mem::take(&mut *self.lock());
         let mut left = taken.into_iter();

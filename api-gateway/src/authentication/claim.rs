@@ -1,4 +1,4 @@
-//! What a call claims of itself, before anything of it is believed.
+//! The claims of a call about itself, before any of them is verified.
 
 use axum::http::HeaderName;
 use smc::v3::Authorization;
@@ -6,7 +6,8 @@ use smc::v3::Authorization;
 use crate::Refusal;
 use crate::request::Incoming;
 
-/// What a call claims of itself. In V1 it is among the parameters, in V3 in the headers; the `Authorization` header decides which.
+/// The claims of a call. In V1 they are among the parameters, in V3 in the headers; the `Authorization` header decides
+/// which.
 #[derive(Debug)]
 pub struct Claim<'a> {
     pub action: &'a str,
@@ -29,17 +30,18 @@ pub(super) enum Signature<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Reads it; what is missing is named as the parameter that it would be.
+    /// Reads the claims; a missing part is named as the V1 parameter.
     ///
     /// # Errors
-    /// `Missing…` for the first part that is not there, `InvalidAction.NotFound` for a path that names another operation, `IncompleteSignature` for a V3 header that can't be read or signs too little.
+    /// `Missing…` for the first part that is missing. `InvalidAction.NotFound` for a path that names another operation.
+    /// `IncompleteSignature` for a V3 header that can't be read or signs too little.
     pub fn read(incoming: &'a Incoming) -> Result<Self, Refusal> {
         let claim = match &incoming.authorization {
             Some(Ok(authorization)) => Self::read_v3(incoming, authorization)?,
             Some(Err(malformed)) => return Err(incomplete(&malformed.to_string())),
             None => Self::read_v1(incoming)?,
         };
-        // V1 does not sign the path: what it names must be what is signed.
+        // V1 does not sign the path: the operation in the path must be the signed one.
         match incoming.action_of_path() {
             Some(named) if named != claim.action => Err(Refusal::unknown_action()),
             _ => Ok(claim),
@@ -86,7 +88,7 @@ impl<'a> Claim<'a> {
         Ok(claim)
     }
 
-    /// Whether V1 names the one method and version that there are.
+    /// Checks that V1 names the one supported method and version.
     pub(super) fn check_scheme(&self) -> Result<(), Refusal> {
         let Signature::V1 {
             method, version, ..
@@ -110,8 +112,9 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// Whether V3 signs what decides about the call: the host, every `x-acs-` header, each given once, the kind of a body, and the body itself,
-/// whose hash is in the canonical request, also without the header that has it (SMC API §3.2).
+/// Checks that V3 signs everything that decides about the call. This is the host, every `x-acs-` header, each given
+/// once, the kind of a body, and the body itself. The hash of the body is in the canonical request, even without the
+/// header that carries it (SMC API §3.2).
 fn check_signed(incoming: &Incoming, signed: &[String]) -> Result<(), Refusal> {
     let is_signed = |name: &str| signed.iter().any(|signed| signed == name);
     if incoming.header("host").is_none() {

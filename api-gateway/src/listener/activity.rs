@@ -1,8 +1,8 @@
-//! What happens on a connection: requests under way, and how fast their answers are taken.
+//! Activity on a connection: requests under way, and the rate at which their answers are taken.
 //!
-//! hyper closes a connection of HTTP/1 that waits too long for a request. It does not for HTTP/2 as long as pings are answered, and
-//! it waits without end for the first bytes, which tell the two apart. Nor does it end a download that nobody reads. So a connection is
-//! watched from outside.
+//! hyper closes a connection of HTTP/1 that waits too long for a request. It does not close one of HTTP/2 as long as
+//! pings are answered. It waits without end for the first bytes, which tell the two protocols apart. Nor does it end a
+//! download that nobody reads. So a connection is watched from outside.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use service::door::Reason;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a connection may do nothing.
+/// Bounds of a connection's inactivity.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// From the connection's beginning to the end of its first request's head.
@@ -42,7 +42,7 @@ pub struct Activity {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// When the last request ended.
+    /// Time at which the last request ended.
     idle_since: Option<Instant>,
     /// Bytes of the answer that have been taken, for each request that is not done.
     under_way: HashMap<u64, Arc<AtomicU64>>,
@@ -57,7 +57,7 @@ impl Activity {
         })
     }
 
-    /// Notes that a request has come.
+    /// Records the start of a request.
     pub fn begin(self: &Arc<Self>) -> Request {
         let mut state = self.lock();
         let id = state.next;
@@ -73,7 +73,7 @@ impl Activity {
         }
     }
 
-    /// Waits until the connection has tried the patience of its listener, and returns how.
+    /// Waits until the connection has exceeded a bound of its listener, and returns which.
     pub async fn overdue(&self, patience: Patience) -> Reason {
         let mut window = Window::begin(&self.lock().under_way);
         loop {
@@ -96,7 +96,7 @@ impl Activity {
         }
     }
 
-    /// When a connection without a request is overdue, and how.
+    /// Returns the time at which a connection without a request is overdue, and the reason.
     fn due(&self, patience: Patience) -> Option<(Instant, Reason)> {
         let state = self.lock();
         if !state.under_way.is_empty() {
@@ -130,7 +130,8 @@ impl Window {
         }
     }
 
-    /// Returns true if an answer was under way all the time until `next`, and less than `least` bytes of it were taken.
+    /// Returns true if an answer was under way all the time until `next`, and fewer than `least` bytes of it were
+    /// taken.
     fn has_slower(&self, next: &Self, least: u64) -> bool {
         self.taken.iter().any(|(id, before)| {
             let now = next.taken.get(id);
@@ -148,7 +149,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns the answer, which takes the request with it.
+    /// Returns the answer, which keeps the request alive until its end.
     pub fn answered(self, response: Response<Body>) -> Response<Body> {
         response.map(|body| {
             Body::new(Watched {
@@ -213,7 +214,7 @@ mod tests {
         rate_window: Duration::from_secs(60),
     };
 
-    /// How the connection ends and after how many seconds, if it does within an hour.
+    /// Returns the reason for a connection's end and the seconds until then, if it ends within an hour.
     async fn end(activity: &Activity, began: Instant) -> Option<(Reason, u64)> {
         let overdue = timeout(Duration::from_secs(3600), activity.overdue(PATIENCE));
         let reason = overdue.await.ok()?;

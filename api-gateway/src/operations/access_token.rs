@@ -1,4 +1,4 @@
-//! Activation codes, with which agents register: make, list, disable, delete.
+//! Activation codes, with which agents register: create, list, disable, delete.
 
 use domain::name::Name;
 use domain::{AccessTokenId, TenantId};
@@ -16,38 +16,38 @@ use super::{id, name};
 use crate::Refusal;
 use crate::operation::{Call, Effect, Handle, Resource, Terms, page};
 
-/// Bounds of what an operator can allow an account; its quotas are narrower (SMC API §5.6).
+/// Bounds of the quotas that an operator can give an account; the quotas are narrower (SMC API §5.6).
 pub const MOST_USES: i64 = 1_000_000;
 /// See [`MOST_USES`].
 pub const MOST_DAYS: i64 = 3650;
 
-/// Rows on a page, if a call does not say it.
+/// Rows on a page, unless the call names a size.
 const PAGE_SIZE: u32 = 20;
 
 const ONE: &[Resource] = &[Resource::one("accessToken", "AccessTokenId")];
 
-/// What an activation code is to be.
+/// The properties of a new activation code.
 pub struct NewToken<'a> {
-    /// What people call it; without it, `Token_<id>`.
+    /// Its name for people; without it, `Token_<id>`.
     pub name: Option<&'a Name>,
     /// More about it.
     pub description: &'a str,
-    /// How many agents may register with it, if that was said.
+    /// Number of agents that may register with it, if given.
     pub count: Option<i32>,
-    /// How many days it is valid, if that was said.
+    /// Number of days for which it is valid, if given.
     pub days: Option<i32>,
 }
 
-/// What became of making an activation code.
+/// The outcome of making an activation code.
 #[derive(Debug)]
 pub enum TokenMade {
-    /// It is there: its id, and the code itself, which is not kept.
+    /// The token was made: its id, and the code itself, which is not kept.
     Made(AccessTokenId, String),
     /// A quota of the tenant does not allow it.
     Refused(AccessTokenQuota),
 }
 
-/// Makes an activation code. `authority_fingerprint` is what agents must find.
+/// Makes an activation code. `authority_fingerprint` is the certificate fingerprint that agents must find.
 ///
 /// # Errors
 /// The database fails.
@@ -120,7 +120,7 @@ fn refused(quota: AccessTokenQuota) -> Refusal {
     }
 }
 
-/// 192 bits, as 48 hexadecimal digits: nobody guesses it, and its plain SHA-256 tells nothing.
+/// Returns 192 random bits as 48 hexadecimal digits: nobody can guess them, and their plain SHA-256 reveals nothing.
 fn hex_secret() -> String {
     let bytes: [u8; 24] = rand::random();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -26,7 +26,7 @@ impl Handle for DescribeReplicationJobs {
 
     async fn handle(self, call: Call) -> Result<DescribeReplicationJobsAnswer, Refusal> {
         let page = page(self.page_number, self.page_size);
-        // What no job has, none is found by.
+        // No job has these properties, so a filter by them finds none.
         let is_of_none = self.job_type.is_some_and(|kind| kind != 0)
             || self.instance_id.is_some()
             || self.resource_group_id.is_some();
@@ -127,7 +127,7 @@ fn show(job: &Job, tags: &tag::Shown) -> ReplicationJob {
     }
 }
 
-/// What a run that has not copied everything yet may fail of, and what the owner must know of the source although it works.
+/// Returns possible causes of failure of an unfinished run, and warnings for the owner about a source that works.
 fn warnings(job: &Job) -> Vec<String> {
     let parameters = ReplicationParameters::parse(&job.replication_parameters);
     let matters = parameters.is_ok_and(|asked| asked.consistency == Consistency::Crash);
@@ -139,7 +139,7 @@ fn warnings(job: &Job) -> Vec<String> {
         .collect()
 }
 
-/// What is known of the run, and why it failed. What an earlier run reported does not count.
+/// Returns the known facts about the run, and the reason for its failure. Reports of an earlier run don't count.
 fn status_info(job: &Job) -> Option<String> {
     let is_of_this_run = job.observed.run.is_none_or(|run| run == job.run.0);
     let mut info = if is_of_this_run {

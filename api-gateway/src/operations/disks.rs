@@ -1,4 +1,4 @@
-//! Disk sizes that a call asks for.
+//! Disk sizes in a call.
 
 use domain::disk::{DiskIndex, TargetDisk};
 use domain::target_disks::InvalidTargetDisks;
@@ -7,10 +7,10 @@ use smc::model::{DataDiskSize, DiskSizes};
 
 use crate::Refusal;
 
-/// Partitions are copied as they are.
+/// Message for partition parameters: partitions are copied as they are.
 pub(super) const NO_PARTITIONS: &str = "Disks are copied with their partitions as they are; partition and LVM layouts are not offered by this service: leave it out.";
 
-/// The sizes with those that a call gives in the other way. That of the system disk must be among them.
+/// Adds the sizes that a call gives in the other form. The system disk's size must be among them.
 pub(super) fn with_wholes(
     mut sizes: Vec<TargetDisk>,
     others: Option<DiskSizes>,
@@ -42,7 +42,7 @@ pub(super) fn with_wholes(
     }
 }
 
-/// Adds a size that may have been given in the other way too, if it is the same.
+/// Adds a size. The same size may also be given in the other form.
 fn add(
     disks: &mut Vec<TargetDisk>,
     disk: TargetDisk,
@@ -74,7 +74,7 @@ fn within(size_gib: u32, limit_gib: u32, parameter: &'static str) -> Result<(), 
     ))
 }
 
-/// The sizes that SystemDiskSize and DataDisk name.
+/// Returns the sizes that SystemDiskSize and DataDisk name.
 pub(super) fn asked(
     system_gib: Option<u32>,
     data: Option<Vec<DataDiskSize>>,
@@ -106,7 +106,7 @@ pub(super) fn asked(
     Ok(disks)
 }
 
-/// The sizes don't fit the source.
+/// Refuses sizes that don't fit the source.
 pub(super) fn refusal(invalid: &InvalidTargetDisks) -> Refusal {
     match invalid {
         InvalidTargetDisks::Unknown(index) => Refusal::new(

@@ -1,4 +1,4 @@
-//! ExplainReplicationJob, Wherry's own: why a job is where it is, what happens next, and what happened so far.
+//! ExplainReplicationJob, Wherry's own: the reason for a job's state, its next step, and its history.
 
 use domain::JobId;
 use domain::job::explain::explain;

@@ -1,4 +1,4 @@
-//! Images, Wherry's own operations: SMC hands images to another product, and here there is none.
+//! Images, Wherry's own operations: SMC hands images to another product, which does not exist here.
 
 use domain::ImageId;
 use smc::model::{self, DeleteImage, DescribeImages, DescribeImagesAnswer, Done, DownloadImage};
@@ -37,7 +37,7 @@ impl Handle for DescribeImages {
 }
 
 fn show(image: Image) -> model::Image {
-    // Where the store is on its host is the operator's.
+    // The path of the store on its host is known to the operator only.
     let location = image.location.rsplit('/').next();
     model::Image {
         image_id: image.id.to_string(),
@@ -82,7 +82,7 @@ impl Handle for DeleteImage {
     }
 }
 
-/// DownloadImage, whose answer is a file.
+/// Makes DownloadImage, whose answer is a file.
 pub(super) fn download() -> Operation {
     const TERMS: Terms = Terms {
         effect: Effect::Reads,

@@ -1,4 +1,4 @@
-//! Jobs that deliver again and again: how often, their runs in an answer, and CutOverReplicationJob.
+//! Jobs that deliver again and again: their frequency, their runs in an answer, and CutOverReplicationJob.
 
 use domain::JobId;
 use domain::job::Event;
@@ -11,7 +11,7 @@ use super::{id, run_job};
 use crate::operation::{Call, Effect, Handle, Terms};
 use crate::{Refusal, trace};
 
-/// How often the job that is to be made delivers; `None` for once.
+/// Returns the schedule of a new job; `None` for one delivery.
 pub(super) fn asked(
     run_once: Option<bool>,
     frequency: Option<i32>,
@@ -30,7 +30,7 @@ pub(super) fn asked(
     }))
 }
 
-/// A job that delivers once has neither a frequency nor images to keep.
+/// Refuses a frequency or a number of images to keep for a job that delivers once.
 pub(super) fn delivers_once(has_frequency: bool) -> Refusal {
     let parameter = if has_frequency {
         "Frequency"
@@ -43,7 +43,7 @@ pub(super) fn delivers_once(has_frequency: bool) -> Refusal {
     )
 }
 
-/// `ReplicationJobRuns`.
+/// Returns `ReplicationJobRuns`.
 pub(super) fn runs(runs: &[JobRun]) -> ReplicationJobRuns {
     let shown = runs.iter().map(|run| ReplicationJobRun {
         r#type: match run.kind {

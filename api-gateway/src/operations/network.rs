@@ -5,7 +5,8 @@ use store::network::{NetworkChange, NetworkRefusal};
 
 use crate::Refusal;
 
-/// What the call asks of the job's network. Whether the account has it in the job's region is seen when the job is written.
+/// Returns the network that the call asks for. The account's right to it in the job's region is checked when the job is
+/// written.
 pub(super) fn asked(
     net_mode: Option<NetMode>,
     vswitch_id: Option<String>,
@@ -21,7 +22,7 @@ pub(super) fn asked(
     }
 }
 
-/// The job can't have that network.
+/// Refuses a network that the job can't have.
 pub(super) fn refused(refusal: NetworkRefusal) -> Refusal {
     match refusal {
         NetworkRefusal::NoVSwitch => Refusal::missing("VSwitchId"),

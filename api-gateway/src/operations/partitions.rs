@@ -1,15 +1,15 @@
-//! Partitions as the answers show them. Disks are copied whole, so every partition is copied block by block, and none can be left out. Where
-//! none is known, nothing is shown.
+//! Partitions in answers. Disks are copied whole, so every partition is copied block by block, and none can be left
+//! out. An answer has no partitions if none are known.
 
 use domain::disk::{DiskIndex, SourcePartition};
 use smc::model::{JobPart, JobPlacedPart, SourcePart, SourceTypedPart};
 
-/// Disk and partition, each from 0, as in `0_1`.
+/// Returns the disk and the partition, each from 0, as in `0_1`.
 fn device(disk: DiskIndex, position: usize) -> String {
     format!("{disk}_{position}")
 }
 
-/// Shows partitions, with the position of each on its disk.
+/// Lists partitions, with the position of each on its disk.
 fn shown<P, L: FromIterator<P>>(
     partitions: &[SourcePartition],
     show: impl Fn(usize, &SourcePartition) -> P,
@@ -19,7 +19,7 @@ fn shown<P, L: FromIterator<P>>(
     (!partitions.is_empty()).then(|| shown.collect())
 }
 
-/// Of a source, under its disks.
+/// Lists the partitions of a source's disk.
 pub(super) fn of_source<L: FromIterator<SourcePart>>(
     disk: DiskIndex,
     partitions: &[SourcePartition],
@@ -33,7 +33,7 @@ pub(super) fn of_source<L: FromIterator<SourcePart>>(
     })
 }
 
-/// Of a source, under `Disks`.
+/// Lists the partitions of a source's disk, under `Disks`.
 pub(super) fn of_source_with_types<L: FromIterator<SourceTypedPart>>(
     partitions: &[SourcePartition],
 ) -> Option<L> {
@@ -45,13 +45,13 @@ pub(super) fn of_source_with_types<L: FromIterator<SourceTypedPart>>(
     })
 }
 
-/// Bytes before the first partition: a partition table, and what a machine boots from.
+/// Returns the bytes before the first partition: a partition table, and code from which a machine boots.
 pub(super) fn offset(partitions: &[SourcePartition]) -> u64 {
     let starts = partitions.iter().map(|partition| partition.start_bytes);
     starts.min().unwrap_or(0)
 }
 
-/// Of a job, under its disks.
+/// Lists the partitions of a job's disk.
 pub(super) fn of_job<L: FromIterator<JobPart>>(
     disk: DiskIndex,
     partitions: &[SourcePartition],
@@ -63,7 +63,7 @@ pub(super) fn of_job<L: FromIterator<JobPart>>(
     })
 }
 
-/// Of a job, under `Disks`.
+/// Lists the partitions of a job's disk, under `Disks`.
 pub(super) fn of_job_with_paths<L: FromIterator<JobPlacedPart>>(
     partitions: &[SourcePartition],
 ) -> Option<L> {

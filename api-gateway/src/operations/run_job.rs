@@ -1,4 +1,5 @@
-//! StartReplicationJob, StopReplicationJob, DeleteReplicationJob: intent is recorded, and the call answers; the work is others'.
+//! StartReplicationJob, StopReplicationJob, DeleteReplicationJob. A call records the intent and answers; other
+//! processes do the work.
 
 use domain::JobId;
 use domain::job::{BusinessStatus, Event, Outcome, State, transition};
@@ -12,7 +13,7 @@ use super::{id, source};
 use crate::operation::{Call, Effect, Handle, Resource, Terms};
 use crate::{Refusal, trace};
 
-/// The job that a call names, in the region in which it lies.
+/// The job that a call names, in the region in which it is stored.
 pub(super) const THE_JOB: &[Resource] = &[Resource::one("replicationJob", "JobId").where_it_lies()];
 
 impl Handle for StartReplicationJob {
@@ -47,12 +48,12 @@ impl Handle for StartReplicationJob {
     }
 }
 
-/// The tenant has stored too much for another run.
+/// Refuses another run of a tenant that has stored too much.
 pub(super) fn over_quota(over: &OverQuota) -> Refusal {
     Refusal::new("QuotaExceeded.Bytes", over.to_string())
 }
 
-/// The job's source can't be copied from now.
+/// Refuses a job whose source can't be copied from now.
 pub(super) fn source_not_ready(state: SourceState) -> Refusal {
     let mut refusal = source::invalid_state(state, &[SourceState::Available, SourceState::InUse]);
     if state == SourceState::Unavailable {
@@ -102,7 +103,7 @@ impl Handle for DeleteReplicationJob {
     }
 }
 
-/// Sends the tenant's event; the inner error is the state that does not take it.
+/// Applies the tenant's event; the inner error is the state that does not accept it.
 async fn change(call: &Call, id: &JobId, event: Event) -> Result<Result<Done, State>, Refusal> {
     let headers = trace::headers();
     let change = Change {
@@ -123,7 +124,7 @@ async fn change(call: &Call, id: &JobId, event: Event) -> Result<Result<Done, St
     }
 }
 
-/// The states in which the tenant may ask for it: straight from the state machine.
+/// Returns the states in which the tenant may ask for the event, from the state machine.
 pub(super) fn allowed(event: Event) -> Vec<State> {
     State::ALL
         .into_iter()
@@ -136,7 +137,7 @@ pub(super) fn allowed(event: Event) -> Vec<State> {
         .collect()
 }
 
-/// The job's state does not allow it.
+/// Refuses a call that the job's state does not allow.
 pub(super) fn invalid_status(state: State, allowed: &[State]) -> Refusal {
     let mut statuses: Vec<&str> = allowed
         .iter()

@@ -48,7 +48,7 @@ impl Handle for DescribeSourceServers {
                 false
             }
         };
-        // What no source has, none is found by.
+        // No source has these properties, so a filter by them finds none.
         if is_of_none || self.resource_group_id.is_some() {
             filter.ids = Some(Vec::new());
         }
@@ -127,7 +127,7 @@ fn whole_disk(disk: &SourceDisk) -> SourceWholeDisk {
     }
 }
 
-/// What keeps the source from working, and what its owner must know all the same.
+/// Returns the failure of the source and warnings for its owner.
 fn status_info(trouble: Option<(String, String)>, warning: Option<String>) -> Option<String> {
     let (error_code, error_msg) = trouble.unzip();
     let info = StatusInfo {
@@ -139,7 +139,7 @@ fn status_info(trouble: Option<(String, String)>, warning: Option<String>) -> Op
     (info != StatusInfo::default()).then(|| info.to_json())
 }
 
-/// Why the source is Unavailable, if it is.
+/// Returns the reason why the source is Unavailable, if it is.
 fn trouble(source: &Source) -> Option<(String, String)> {
     if !source.online && source.state == SourceState::Unavailable {
         let message = format!(
@@ -237,7 +237,7 @@ fn is_deleting() -> Refusal {
     )
 }
 
-/// The source's state does not allow it.
+/// Refuses a call that the source's state does not allow.
 pub(super) fn invalid_state(state: SourceState, allowed: &[SourceState]) -> Refusal {
     let allowed: Vec<&str> = allowed.iter().map(|state| state.as_str()).collect();
     Refusal::new(

@@ -1,4 +1,4 @@
-//! Tags of sources, jobs and workgroups: put on, take off, list, and narrow other lists by them.
+//! Tags of sources, jobs and workgroups: add, remove, list, and filter other lists by them.
 
 use std::collections::HashMap;
 
@@ -15,12 +15,12 @@ use store::tag::{ChangeTags, TagList, TagRow, TaggedKind};
 use crate::Refusal;
 use crate::operation::{Call, Effect, Handle, Resource, Terms};
 
-/// Resources that one call may name.
+/// Most resources in one call.
 const MOST_RESOURCES: usize = 50;
 /// Tags on a page of ListTagResources, which has no parameter for it.
 const PAGE: usize = 100;
 
-/// Codes of lists that are narrowed by tags.
+/// Error codes of lists that are filtered by tags.
 pub(super) const FILTER_REFUSALS: &[&str] = &[
     "NumberExceed.Tags",
     "MissingTag.Key",
@@ -128,7 +128,7 @@ impl Handle for ListTagResources {
             ids: self.resource_id,
             with: filters(self.tag)?,
             after: after.as_ref().map(|(id, key)| (id.as_str(), key.as_str())),
-            // One more than a page tells whether there is another.
+            // One more row than a page shows if there is another page.
             limit: i64::try_from(PAGE + 1).unwrap_or(i64::MAX),
         };
         let mut rows = call.gateway.store.tags(&call.tenant, kind, &wanted).await?;
@@ -149,7 +149,8 @@ impl Handle for ListTagResources {
     }
 }
 
-/// Where a page ended. Opaque to callers, and of use only to the account that got it: every statement asks for its own rows.
+/// Returns the token for the end of a page. It is opaque to callers, and of use only to its account: every statement
+/// asks for the account's own rows.
 fn next_token(row: &TagRow) -> String {
     URL_SAFE_NO_PAD.encode(json!([row.resource_id, row.tag.key]).to_string())
 }
@@ -191,7 +192,7 @@ fn check_ids(ids: &[String]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The tags that a call gives.
+/// Returns the tags that a call gives.
 pub(super) fn given(tags: Option<Vec<model::NewTag>>) -> Result<Vec<Tag>, Refusal> {
     let tags = tags.into_iter().flatten();
     let tags = keys_and_values(tags.map(|tag| (tag.key, tag.value)))?;
@@ -210,7 +211,7 @@ pub(super) fn given(tags: Option<Vec<model::NewTag>>) -> Result<Vec<Tag>, Refusa
         .collect())
 }
 
-/// Places of the list at which nothing is given are passed over.
+/// Skips the places of the list at which nothing is given.
 fn keys_and_values(
     tags: impl Iterator<Item = (Option<String>, Option<String>)>,
 ) -> Result<Vec<(String, Option<String>)>, Refusal> {
@@ -231,7 +232,7 @@ fn too_many_tags() -> Refusal {
     )
 }
 
-/// What a list is narrowed to by the tags of a call.
+/// Returns the tag filters of a call for a list.
 pub(super) fn filters(tags: Option<Vec<model::TagFilter>>) -> Result<Vec<TagFilter>, Refusal> {
     let tags = tags.into_iter().flatten();
     let tags = keys_and_values(tags.map(|tag| (tag.key, tag.value)))?;
@@ -244,7 +245,7 @@ pub(super) fn filters(tags: Option<Vec<model::TagFilter>>) -> Result<Vec<TagFilt
 /// The tags of the rows of an answer.
 pub(super) struct Shown(HashMap<String, Vec<Tag>>);
 
-/// Reads the tags of what an answer lists.
+/// Reads the tags of the resources in an answer.
 pub(super) async fn of(
     call: &Call,
     kind: TaggedKind,
@@ -256,7 +257,7 @@ pub(super) async fn of(
 }
 
 impl Shown {
-    /// `Tags` of one resource.
+    /// Returns `Tags` of one resource.
     pub(super) fn of(&self, id: &str) -> model::Tags {
         let tags = self.0.get(id).into_iter().flatten().cloned();
         tags.map(|Tag { key, value }| model::Tag { key, value })

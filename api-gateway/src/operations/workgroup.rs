@@ -101,7 +101,8 @@ impl Handle for DescribeWorkgroups {
     }
 }
 
-/// A status is known only when all sources of a group are: of all groups, whose number and that of their sources are quotas.
+/// Lists groups of one status. A status is known only when all sources of a group are, so all groups are read. Quotas
+/// bound the number of groups and of their sources.
 async fn of_status(
     call: &Call,
     filter: &WorkgroupFilter,

@@ -147,7 +147,7 @@ async fn codes_are_bounded_by_what_the_operator_has_set() {
             &[("TimeToLiveInDays", "8")],
             Some("InvalidTimeToLiveInDays"),
         ),
-        // Within what is allowed, also where the default is not.
+        // Without parameters a code stays within the quotas, even if the defaults do not.
         (&[], None),
         (&[], Some("QuotaExceeded.AccessToken")),
     ] {

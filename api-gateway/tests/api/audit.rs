@@ -1,4 +1,4 @@
-//! Calls that change something leave a row, whatever became of them; others leave none.
+//! Calls that change something leave a row, whatever their result; others leave none.
 
 use store::audit::{AuditFilter, Entry};
 
@@ -33,7 +33,7 @@ async fn refused_changes_are_audited_and_reads_and_strangers_are_not() {
     let fixture = Fixture::start().await;
     let tenant = fixture.tenant("one").await;
     tenant.call("DescribeSourceServers", &[]).await;
-    // Refused by the operation, by its parameters' rules, and before anybody knew who calls.
+    // Refused by the operation, by its parameters' rules, and before the caller was known.
     let code = tenant
         .code("DeleteReplicationJob", &[("JobId", "j-none")])
         .await;
@@ -79,7 +79,7 @@ async fn without_its_row_a_change_is_not_made_or_not_answered_as_done() {
     let fixture = Fixture::start().await;
     let tenant = fixture.tenant("one").await;
     let tokens = async || tenant.call("ListAccessTokens", &[]).await["TotalCount"].clone();
-    // The row can't be begun: nothing is done.
+    // The row can't be begun: the call is not carried out.
     sqlx::raw_sql(
         "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no' using errcode = '53100'; end $$;
          create trigger refuse before insert on audit for each statement execute function refuse()",
@@ -93,7 +93,7 @@ async fn without_its_row_a_change_is_not_made_or_not_answered_as_done() {
         ("ServiceUnavailable", 503)
     );
     assert_eq!(tokens().await, 0);
-    // The row can't be completed: it was done, and is not answered as done.
+    // The row can't be completed: the call was carried out, and is not answered as done.
     sqlx::raw_sql(
         "drop trigger refuse on audit;
          create trigger refuse before update on audit for each statement execute function refuse()",

@@ -1,4 +1,4 @@
-//! Who may call: the checks of SMC API §3.3, each single fault with its documented code.
+//! Authentication: the checks of SMC API §3.3, each single fault with its documented code.
 
 use std::collections::HashMap;
 
@@ -125,7 +125,7 @@ async fn a_wrong_signature_is_answered_with_the_text_that_sdks_parse() {
             "Specified signature is not matched with our calculation. server string to sign is:{text}"
         )
     );
-    // What the SDK compares with its own text.
+    // The text that the SDK compares with its own.
     assert_eq!(message.split_once(':').expect("a colon").1, text);
 
     let wrong = fixture
@@ -281,7 +281,7 @@ async fn v3_signs_the_host_every_header_of_its_own_and_the_body_once() {
     fixture.stop().await;
 }
 
-/// HTTP/2 has no header Host: the authority is what its clients sign.
+/// HTTP/2 has no header Host: its clients sign the authority.
 #[tokio::test]
 async fn v3_signs_the_authority_of_http2() {
     let fixture = Fixture::start().await;

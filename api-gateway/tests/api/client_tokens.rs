@@ -1,4 +1,4 @@
-//! ClientToken: what was done once is answered again and not done again (SMC API §5.7).
+//! ClientToken: a call that was done once is answered again and not done again (SMC API §5.7).
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ async fn a_client_token_makes_one_job_however_often_it_is_sent() {
     assert_eq!(answers.len(), 1, "{answers:?}");
     let job = answers.into_iter().next().expect("one").expect("a job");
 
-    // The answer wins over the state of the source, which is InUse by the very job.
+    // The answer takes precedence over the state of the source, which is InUse by this job.
     assert_eq!(
         create(&tenant, source.as_str(), &token).await,
         Ok(job.clone())
@@ -81,7 +81,7 @@ async fn a_client_token_is_one_for_the_account_and_its_answer_wins_over_everythi
     let job = create(&tenant, source.as_str(), &more)
         .await
         .expect("a job");
-    // The region is no longer the account's, nor the source: the call was done when they were.
+    // The account no longer has the region, nor the source: it had both when the call was done.
     fixture
         .execute("delete from region where tenant = $1", tenant.id.as_str())
         .await;
@@ -93,7 +93,7 @@ async fn a_client_token_is_one_for_the_account_and_its_answer_wins_over_everythi
         .await;
     assert_eq!(create(&tenant, source.as_str(), &more).await, Ok(job));
 
-    // Another operation can't use it for something else.
+    // Another operation can't use the token.
     let group = [token, ("Name", "hall")];
     let code = tenant.code("CreateWorkgroup", &group).await;
     assert_eq!(code, "IdempotentParameterMismatch");

@@ -1,4 +1,4 @@
-//! Connections that keep a place without need, at the API and at the agents' listener, and what they cost right callers.
+//! Connections that hold a place without need, at the API and at the agents' listener, and their cost to other callers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::fixture::{Fixture, Tenant, form};
 
-/// Every limit is a second, but the gateway runs beside other tests.
+/// Every limit is one second, but the gateway runs beside other tests.
 const SHORT: [&str; 5] = [
     "--api-first-byte-secs=1",
     "--api-handshake-secs=1",
@@ -34,7 +34,8 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
 
-/// Reads to the end, as a peer that is there and wants nothing: pings of HTTP/2 are answered. Returns whether there was a GOAWAY.
+/// Reads to the end, as a peer that is connected and sends no request: pings of HTTP/2 are answered. Returns true if
+/// there was a GOAWAY.
 async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<bool> {
     let mut has_goaway = false;
     loop {
@@ -52,13 +53,13 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
             let length = u8::try_from(payload.len()).expect("a ping has 8 bytes");
             let mut answer = vec![0, 0, length, kind, ACK, 0, 0, 0, 0];
             answer.extend(payload);
-            // The other side may be gone already; the next read says so.
+            // The other side may be gone already; the next read returns the error.
             let _gone = stream.write_all(&answer).await;
         }
     }
 }
 
-/// Reads and drops what comes, to the end.
+/// Reads and drops everything, to the end.
 async fn read_all(mut stream: impl AsyncRead + Unpin) {
     let mut ignored = [0; 4096];
     while matches!(stream.read(&mut ignored).await, Ok(read) if read > 0) {}
@@ -201,7 +202,7 @@ async fn a_download_that_nobody_reads_is_ended_and_one_that_is_read_is_not() {
     read.write_all(request().as_bytes())
         .await
         .expect("a request");
-    // Three times as long as a reader may rest; each read takes more than the least rate asks for.
+    // Three times as long as a reader may rest; each read takes more than the least rate requires.
     let reading = Instant::now();
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];
@@ -268,7 +269,7 @@ fn server_name() -> ServerName<'static> {
     ServerName::try_from("localhost").expect("a name")
 }
 
-/// TLS of a client that trusts this authority and has this certificate, if any.
+/// Returns TLS of a client that trusts this authority and has this certificate, if any.
 fn connector(
     authority_pem: &str,
     identity: Option<pki::Identity>,

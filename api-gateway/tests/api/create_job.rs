@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, GIB, Tenant};
 
 const CREATE: &str = "CreateReplicationJob";
 
-/// The time that lies this many seconds from now.
+/// Returns the time this many seconds from now.
 fn in_seconds(seconds: i64) -> String {
     let now: Timestamp = smc::timestamp().parse().expect("our own form");
     Timestamp::from_unix_seconds(now.unix_seconds() + seconds)
@@ -369,7 +369,7 @@ async fn a_source_has_one_unfinished_job() {
             );
         }
     }
-    // Deleting does not count.
+    // Deleting jobs don't count.
     let second = tenant.job(&source).await;
     fixture.set_state(&second, State::Finished).await;
     tenant.job(&source).await;
@@ -491,7 +491,7 @@ async fn creates_at_once_never_pass_the_quota_or_share_a_source() {
     fixture.stop().await;
 }
 
-/// The job's id, or the code of the refusal.
+/// Returns the job's id, or the code of the refusal.
 pub(crate) async fn create(
     tenant: &Tenant,
     source: &str,
@@ -505,7 +505,7 @@ pub(crate) async fn create(
     }
 }
 
-/// How long a call waits is in the settings, and a test beside them.
+/// The bounds of a call's waits are in the settings, with a test beside them.
 #[tokio::test]
 async fn a_call_that_waits_for_a_row_in_vain_is_answered_while_it_is_held() {
     let fixture = Fixture::start_with(&["--api-timeout-ms=5000"]).await;

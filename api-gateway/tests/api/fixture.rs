@@ -1,4 +1,4 @@
-//! A gateway with its own database, and the people who call it.
+//! A gateway with its own database, and its callers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use testkit::Database;
 
 pub const REGION: &str = "local";
 pub const GIB: i64 = 1 << 30;
-/// Bound of waits for what is quick. Only something that hangs reaches it, however busy the machine is.
+/// Bound of waits for quick events. Only something that hangs reaches it, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Parser)]
@@ -26,7 +26,7 @@ struct Arguments {
     config: Config,
 }
 
-/// Settings of a gateway on free ports, with these flags.
+/// Returns settings of a gateway on free ports, with these flags.
 pub fn config(flags: &[&str]) -> Config {
     // The first test of the process installs it; later ones find it there.
     let _installed = rustls::crypto::ring::default_provider().install_default();
@@ -36,7 +36,7 @@ pub fn config(flags: &[&str]) -> Config {
         "--nats-url=nats://127.0.0.1:1",
         "--drain-secs=5",
         "--region=local",
-        // A machine that runs many tests at once is no reason to give a call up.
+        // A machine that runs many tests at once must not make a call time out.
         "--api-timeout-ms=60000",
     ];
     let name = |flag: &str| flag.split('=').next().map(str::to_owned);
@@ -59,7 +59,7 @@ pub struct Fixture {
     flags: Vec<String>,
     shutdown: Shutdown,
     served: tokio::task::JoinHandle<()>,
-    // Goes last: the gateway still talks to it while it drains.
+    // Dropped last: the gateway still uses it while it drains.
     pub database: Database,
 }
 
@@ -82,7 +82,7 @@ impl Fixture {
         Self::start_with(&[]).await
     }
 
-    /// A gateway with more flags.
+    /// Starts a gateway with more flags.
     pub async fn start_with(flags: &[&str]) -> Self {
         let database = testkit::postgres().await;
         let image_store = tempfile::tempdir().expect("a temporary directory");
@@ -140,7 +140,7 @@ impl Fixture {
         self.second_without("no flag").await
     }
 
-    /// The same without one of the flags of the first.
+    /// Starts another gateway without one of the flags of the first.
     pub async fn second_without(&self, flag: &str) -> Second {
         let flags = self.flags.iter().map(String::as_str);
         let flags: Vec<&str> = flags.filter(|given| !given.starts_with(flag)).collect();
@@ -180,7 +180,7 @@ impl Fixture {
         Client::new(&self.address.to_string(), credentials, REGION).expect("an endpoint")
     }
 
-    /// A source that its agent was heard from just now, with disks of these sizes in bytes; the first is the system disk.
+    /// Makes a source whose agent reported just now, with disks of these sizes in bytes; the first is the system disk.
     pub async fn source(&self, tenant: &Tenant, name: &str, disks: &[i64]) -> SourceId {
         let id = SourceId::generate();
         sqlx::query(
@@ -207,7 +207,7 @@ impl Fixture {
         id
     }
 
-    /// Runs a statement with one text, to bring about what other parts of Wherry do.
+    /// Runs a statement with one text, in the place of other parts of Wherry.
     pub async fn execute(&self, statement: &'static str, id: &str) {
         sqlx::query(statement)
             .bind(id)
@@ -216,7 +216,7 @@ impl Fixture {
             .expect("a valid statement");
     }
 
-    /// Puts a job into a state as if its life had led there.
+    /// Puts a job into a state as if its events had led there.
     pub async fn set_state(&self, job: &JobId, state: domain::job::State) {
         sqlx::query("update job set state = $2 where id = $1")
             .bind(job.as_str())
@@ -271,7 +271,7 @@ async fn drained(shutdown: &Shutdown, served: tokio::task::JoinHandle<()>) {
 }
 
 impl Second {
-    /// The tenant, calling this gateway.
+    /// Returns a client of the tenant for this gateway.
     pub fn client(&self, tenant: &Tenant) -> Client {
         let credentials = Credentials::new(&tenant.key.id, &tenant.key.secret);
         Client::new(&self.address.to_string(), credentials, REGION).expect("an endpoint")
@@ -291,7 +291,7 @@ fn header(response: &reqwest::Response, name: &str) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-/// An answer as it came.
+/// An answer as it was received.
 #[derive(Debug)]
 pub struct Raw {
     pub status: u16,
@@ -325,12 +325,12 @@ impl Tenant {
         }
     }
 
-    /// Code of the refusal.
+    /// Returns the code of the refusal.
     pub async fn code(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         self.refusal(action, parameters).await.code
     }
 
-    /// A new job of the source, Ready.
+    /// Makes a job of the source, Ready.
     pub async fn job(&self, source: &SourceId) -> JobId {
         let parameters = [("SourceId", source.as_str()), ("SystemDiskSize", "20")];
         let answer = self.call("CreateReplicationJob", &parameters).await;
@@ -341,7 +341,7 @@ impl Tenant {
             .expect("a job's id")
     }
 
-    /// The one job of this id, as it is described.
+    /// Returns the description of the job with this id.
     pub async fn describe(&self, job: &JobId) -> Value {
         let answer = self
             .call("DescribeReplicationJobs", &[("JobId.1", job.as_str())])
@@ -353,7 +353,7 @@ impl Tenant {
         self.client.clone().signing(version)
     }
 
-    /// The parameters of a V1 call, signed; `changes` replace or add parameters before signing.
+    /// Returns the parameters of a V1 call, signed; `changes` replace or add parameters before signing.
     pub fn signed(&self, method: &str, action: &str, changes: &[(&str, &str)]) -> Pairs {
         let mut pairs: Pairs = [
             ("Action", action),
@@ -376,7 +376,7 @@ impl Tenant {
     }
 }
 
-/// A V3 call: its headers, and which of them are signed.
+/// A V3 call: its headers, and the names of those that are not signed.
 pub struct V3 {
     pub headers: Vec<(String, String)>,
     /// Names of headers that are left out of the signature.
@@ -410,7 +410,7 @@ impl V3 {
         self
     }
 
-    /// All headers with that of the signature over an empty body.
+    /// Returns all headers with that of the signature over an empty body.
     pub fn signed(mut self, tenant: &Tenant) -> Vec<(String, String)> {
         let mut names: Vec<String> = self.headers.iter().map(|(name, _)| name.clone()).collect();
         names.retain(|name| !self.unsigned.contains(&name.as_str()));
@@ -435,7 +435,7 @@ impl V3 {
     }
 }
 
-/// The text of a query or form.
+/// Returns the text of a query or form.
 pub fn form(pairs: &Pairs) -> String {
     smc::pairs::canonical(pairs)
 }

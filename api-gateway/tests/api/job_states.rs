@@ -1,4 +1,5 @@
-//! Start, Stop and Delete: in which states each is allowed (SMC API §1.7, §5.4), and what an offline agent means for a start.
+//! Start, Stop and Delete: the states in which each is allowed (SMC API §1.7, §5.4), and the effect of an offline agent
+//! on a start.
 
 use domain::job::State;
 

@@ -92,7 +92,7 @@ async fn a_running_job_shows_measured_progress_and_what_it_does() {
     let info = StatusInfo::from_json(shown["StatusInfo"].as_str().expect("a text")).expect("JSON");
     assert_eq!((info.queue_position, info.run), (Some(1), Some(1)));
 
-    // What a worker writes while it copies.
+    // The rows that a worker writes while it copies.
     fixture
         .execute(
             "update job set state = 'syncing', admitted_at = now(), bytes_durable = 250, bytes_total = 1000, instance_id = 'i-abc',
@@ -135,7 +135,7 @@ async fn a_running_job_shows_measured_progress_and_what_it_does() {
     assert_eq!(info.error_msg.as_deref(), Some("The store is full."));
     assert_eq!(info.doing, None, "a job that does not run does nothing");
 
-    // The next run begins with a clean slate.
+    // The next run begins without the reports of the last.
     tenant
         .call("StartReplicationJob", &[("JobId", job.as_str())])
         .await;
@@ -228,7 +228,7 @@ async fn what_may_change_depends_on_how_far_the_job_is() {
         for change in changes {
             let allowed = match change.0 {
                 "Name" | "Description" => state != State::Deleting,
-                // Of the copy's parameters a run takes up another limit, and nothing else.
+                // Of the copy's parameters, a run takes up a new limit only.
                 "ValidTime" => has_still_to_deliver(state),
                 _ if change.1 == LIMITED => has_still_to_deliver(state),
                 _ => state == State::Ready,
@@ -299,7 +299,7 @@ async fn a_changed_job_keeps_every_rule() {
         ),
         (&[("ValidTime", "2020-01-01T00:00:00Z")], "InvalidValidTime"),
         (&[("Frequency", "2")], "InvalidFrequency"),
-        // What a job keeps, or has another operation for, is not ignored in silence.
+        // Fixed properties of a job, or those that another operation changes, are not ignored in silence.
         (&[("RunOnce", "true")], "InvalidRunOnce"),
         (&[("JobType", "0")], "InvalidJobType"),
         (&[("SourceId", source.as_str())], "InvalidSourceId"),
@@ -391,7 +391,7 @@ async fn a_validity_ends_behind_the_scheduled_start_however_it_is_changed() {
         "InvalidValidTime"
     );
     tenant.call(MODIFY, &[id, ("ValidTime", &ten)]).await;
-    // Both at once are looked at together.
+    // Both are checked together if both change at once.
     let earlier = in_days(7);
     tenant
         .call(
@@ -399,7 +399,7 @@ async fn a_validity_ends_behind_the_scheduled_start_however_it_is_changed() {
             &[id, ("ScheduledStartTime", &earlier), ("ValidTime", &eight)],
         )
         .await;
-    // A start that is past binds no longer.
+    // A start in the past has no effect any more.
     fixture.set_state(&job, State::Stopped).await;
     fixture
         .execute(
@@ -472,7 +472,7 @@ async fn a_disk_in_use_is_warned_of_until_it_is_copied_or_a_fuzzy_image_is_asked
         let is_named = warnings.contains("/dev/vd1 is used for writing (mounted at /srv)");
         assert_eq!(is_named, state.may_copy(), "{state}: {warnings}");
     }
-    // What a run takes up at its start may change while there is none.
+    // Parameters that a run takes up at its start may change while there is no run.
     let parameters = |consistency: &str| format!(r#"{{"consistency":"{consistency}"}}"#);
     for state in State::ALL {
         fixture.set_state(&job, State::Ready).await;

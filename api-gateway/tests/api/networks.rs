@@ -87,7 +87,7 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
         let refused = code(&one, with(source.as_str(), region, more)).await;
         assert_eq!(refused, wanted, "{region} {more:?}");
     }
-    // What is one's own is nobody else's.
+    // No other account can use the networks of this account.
     let taken = [("NetMode", "2"), ("VSwitchId", "vsw-1")];
     let refused = code(&two, with(foreign.as_str(), "local", &taken)).await;
     assert_eq!(refused, "InvalidVSwitchId.NotFound");
@@ -122,7 +122,7 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
             "{network}: {removed:?}"
         );
     }
-    // The job lies in the region north, and so do the vSwitches it may be given.
+    // The job is in the region north, and so are the vSwitches it may be given.
     for (more, wanted) in [
         (&[("VSwitchId", "vsw-1")][..], "InvalidVSwitchId.NotFound"),
         (
@@ -143,7 +143,7 @@ async fn a_job_takes_its_network_and_is_refused_one_that_does_not_fit() {
     fixture.stop().await;
 }
 
-/// What a change does not name stays, and what it names fits what stays.
+/// A change leaves the fields that it does not name, and its own fields must fit these.
 #[tokio::test]
 async fn a_job_keeps_of_its_network_what_a_change_does_not_name() {
     let fixture = Fixture::start().await;
@@ -159,7 +159,7 @@ async fn a_job_keeps_of_its_network_what_a_change_does_not_name() {
     assert_eq!(made.expect("answered"), CreateNetwork::Created);
     let source = fixture.source(&tenant, "web", &[GIB]).await;
     let job = tenant.job(&source).await;
-    // From one change to the next, the network that is shown.
+    // Each change, and the network that is shown after it.
     for (change, wanted) in [
         (&[("NetMode", "2")][..], Err("MissingVSwitchId")),
         (&[("VpcId", "vpc-9")], Err("InvalidVpcId.NotFound")),
@@ -189,7 +189,7 @@ async fn a_job_keeps_of_its_network_what_a_change_does_not_name() {
         });
         assert_eq!(shown.map_err(String::as_str), wanted, "{change:?}");
     }
-    // A VPC in which jobs are stays, be it without a vSwitch.
+    // A VPC with jobs stays, even without a vSwitch.
     let other = fixture.source(&tenant, "db", &[GIB]).await;
     let parameters = [
         ("SourceId", other.as_str()),

@@ -1,4 +1,4 @@
-//! What an operator sees: starting without what is needed, health, metrics, Postgres going away, draining.
+//! Operating a gateway: starts without a dependency, health, metrics, an outage of Postgres, draining.
 
 use std::error::Error as _;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use store::SealKey;
 
 use crate::fixture::{Fixture, PATIENCE, config, form};
 
-/// The sentence with which a gateway does not start, with its causes.
+/// Returns the message with which a gateway does not start, with its causes.
 async fn refusal_to_start(flags: &[&str]) -> String {
     let seal = format!("--seal-key={}", SealKey::generate_hex());
     let flags: Vec<&str> = flags.iter().copied().chain([seal.as_str()]).collect();
@@ -129,7 +129,7 @@ async fn without_postgres_calls_are_refused_in_time_and_work_again_with_it() {
     tenant.call("DescribeSourceServers", &[]).await;
     ready(&fixture, 200).await;
 
-    // Stopped, not ended: connections stay open and nobody answers, as when a network goes silent.
+    // Stopped, not ended: connections stay open without an answer, as when a network goes silent.
     let server =
         i32::try_from(fixture.database.server().pid().expect("it runs")).expect("a process id");
     let processes = testkit::program::family(server);
@@ -213,7 +213,7 @@ async fn wait_for_a_blocked_statement(fixture: &Fixture) {
 async fn the_trace_of_a_call_goes_with_the_messages_that_it_causes() {
     let endpoint = "http://127.0.0.1:1".parse().expect("a URL");
     let _traced = telemetry::init(&telemetry::TelemetryConfig {
-        // Nobody listens there: spans are made, and dropped when they can't be sent.
+        // There is no listener: spans are made, and dropped when they can't be sent.
         otlp_endpoint: Some(endpoint),
         ..telemetry::TelemetryConfig::default()
     });

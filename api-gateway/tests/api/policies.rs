@@ -1,4 +1,4 @@
-//! What users and temporary keys may do, by signed calls over real HTTP.
+//! Rights of users and temporary keys, by signed calls over real HTTP.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn policy(statements: &[String]) -> String {
 }
 
 impl Fixture {
-    /// A client of a new user with these policies.
+    /// Returns a client of a new user with these policies.
     async fn user(&self, tenant: &Tenant, name: &str, policies: &[String]) -> Client {
         let made = self.store.create_user(&tenant.id, name).await;
         assert!(matches!(made, Ok(CreateUser::Created(_))), "{made:?}");
@@ -70,7 +70,7 @@ impl Fixture {
     }
 }
 
-/// `None` if the call was done, else its code.
+/// Returns `None` if the call was done, else its code.
 async fn outcome(client: &Client, action: &str, parameters: &[(&str, &str)]) -> Option<String> {
     refused(client, action, parameters)
         .await
@@ -94,7 +94,7 @@ async fn a_user_may_do_what_its_policies_allow_and_none_denies() {
     let tenant = fixture.tenant("one").await;
     let nobody = fixture.user(&tenant, "nobody", &[]).await;
     assert_eq!(outcome(&nobody, LIST, &[]).await, no_permission());
-    // Who may not call learns nothing about parameters.
+    // A caller without the right learns nothing about parameters.
     assert_eq!(
         outcome(&nobody, LIST, &[("PageSize", "wrong")]).await,
         no_permission()
@@ -194,7 +194,7 @@ async fn rights_can_be_for_one_source_only() {
     let tenant = fixture.tenant("one").await;
     let mine = fixture.source(&tenant, "mine", &[1 << 30]).await;
     let other = fixture.source(&tenant, "other", &[1 << 30]).await;
-    // The kind in whatever case, as the two generations of documents write it.
+    // The kind in any case, as the two generations of documents write it.
     let arn = format!("acs:smc:*:{}:sourceserver/{mine}", tenant.id);
     let jobs = "acs:smc:*:*:replicationJob/*";
     let policies = [policy(&[
@@ -218,7 +218,7 @@ async fn rights_can_be_for_one_source_only() {
     };
     assert_eq!(create(other.as_str()).await, no_permission());
     assert_eq!(create(mine.as_str()).await, None);
-    // Each of a list.
+    // Each resource of a list is decided.
     let tag = async |ids: [&str; 2]| {
         let parameters = [
             ("ResourceType", "SourceServer"),
@@ -292,7 +292,7 @@ async fn a_temporary_key_signs_with_its_token_until_it_expires() {
             assert_eq!(outcome.as_deref(), wanted, "{version:?} {token:?}");
         }
     }
-    // A key that this gateway has not seen yet, so that its end is not an earlier one's.
+    // A key that this gateway has not seen yet, so that no older entry of the cache is used.
     fixture
         .execute(
             "update access_key set expires_at = now() - interval '1 second' where id = $1",
@@ -412,7 +412,7 @@ async fn what_a_user_may_do_depends_on_the_region_of_what_it_touches() {
                         ("ResourceId.1", job.as_str()),
                     ],
                 ),
-                // What the caller says of the region does not count where it is stored.
+                // The caller's region does not count for a stored resource.
                 (
                     "ExplainReplicationJob",
                     vec![("JobId", job.as_str()), ("RegionId", REGION)],
@@ -433,7 +433,7 @@ async fn what_a_user_may_do_depends_on_the_region_of_what_it_touches() {
             Some("InvalidSourceId.NotFound".to_owned()),
             "{name}: without a region a job is made where the gateway is"
         );
-        // A list of all regions is of north too. Clients of SDKs send theirs; this one is made to send none.
+        // A list of all regions includes north. Clients of SDKs send their own region; this one is made to send none.
         let all = outcome(&user, "DescribeReplicationJobs", &[("RegionId", "")]).await;
         assert_eq!(all, no_permission(), "{name}");
         let sources = outcome(&user, LIST, &[("SourceId.1", free.as_str())]).await;

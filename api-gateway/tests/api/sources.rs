@@ -354,7 +354,7 @@ async fn a_source_goes_only_as_far_as_its_jobs_allow() {
         "Deleting"
     );
 
-    // The worker removes the job; the source follows.
+    // The worker removes the job; then the source is removed.
     fixture
         .execute("delete from job where id = $1", job.as_str())
         .await;

@@ -1,10 +1,10 @@
-//! TagResources, UntagResources, ListTagResources, and lists narrowed by tags.
+//! TagResources, UntagResources, ListTagResources, and lists filtered by tags.
 
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, GIB, Tenant};
 
-/// `(ResourceId, TagKey, TagValue)` of an answer.
+/// Returns `(ResourceId, TagKey, TagValue)` of an answer.
 fn rows(answer: &Value) -> Vec<(String, String, String)> {
     let text = |row: &Value, field: &str| row[field].as_str().expect("a text").to_owned();
     answer["TagResources"]["TagResource"]
@@ -53,7 +53,7 @@ async fn sources_and_jobs_are_tagged_found_by_tags_and_untagged() {
     tenant
         .call("TagResources", &[&both[..], &tags[..]].concat())
         .await;
-    // The same key again is a new value; the type is read in any case.
+    // The same key again has a new value; the type is accepted in any case.
     let again = [
         ("ResourceType", "SourceServer"),
         ("ResourceId.1", web.as_str()),
@@ -127,7 +127,7 @@ async fn sources_and_jobs_are_tagged_found_by_tags_and_untagged() {
 
     let one_key = [&both[..], &[("TagKey.1", "team"), ("TagKey.2", "none")]].concat();
     tenant.call("UntagResources", &one_key).await;
-    // All does not count with keys.
+    // All has no effect when keys are given.
     let with_keys = [&both[..], &[("TagKey.1", "none"), ("All", "true")]].concat();
     tenant.call("UntagResources", &with_keys).await;
     let listed = tenant
@@ -236,7 +236,7 @@ async fn what_breaks_a_rule_has_its_own_code_and_changes_nothing() {
         "InvalidNextToken"
     );
 
-    // Twenty tags fit, in however many calls; one more does not.
+    // Twenty tags are allowed, in any number of calls; one more is not.
     tenant
         .call("TagResources", &[&[kind, id][..], &many_tags[1..]].concat())
         .await;

@@ -1,4 +1,5 @@
-//! Nothing of one account can be seen, changed or told apart from nothing by another: every operation of the table, across two accounts.
+//! No account can see or change anything of another, or distinguish it from nothing: every operation of the table,
+//! across two accounts.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +14,8 @@ use store::network::{CreateNetwork, Network, VSwitch};
 
 use crate::fixture::{Fixture, GIB, REGION, Tenant};
 
-/// How one account could reach for what is another's through an operation: with an id of the other's in a parameter. One that nobody has is
-/// the yardstick. Others that the call needs follow.
+/// A way in which one account could reach a resource of another through an operation: a parameter with an id of the
+/// other account. The answer for an id that nobody has is the yardstick. Other parameters that the call needs follow.
 struct Reach {
     parameter: &'static str,
     theirs: String,
@@ -39,7 +40,7 @@ fn names(
     }
 }
 
-/// One account's things, each of which another reaches for.
+/// One account's resources, each of which another account tries to reach.
 struct Things {
     source: String,
     job: String,
@@ -126,20 +127,20 @@ impl Things {
     }
 }
 
-/// What the caller has itself, for the parameters beside the one that reaches.
+/// The caller's own resources, for the parameters beside the one that reaches.
 struct Own<'a> {
     source: &'a str,
     job: &'a str,
     workgroup: &'a str,
 }
 
-/// Every operation with each of its ways to name a resource; some have none.
+/// Returns every operation with each of its ways to name a resource; some have none.
 fn reaches(one: &Things, own: &Own<'_>) -> Vec<(&'static str, Vec<Reach>)> {
     let (own_source, own_workgroup) = (own.source, own.workgroup);
     // A new job of the caller's own source, and a change of its own job.
     let new_job = [("SourceId", own_source), ("SystemDiskSize", "20")];
     let own_job = [("JobId", own.job)];
-    // No list has anything in a resource group: not one of the caller's, and so not one of another's.
+    // No list has anything in a resource group: neither one of the caller's nor one of another's.
     let group = || names("ResourceGroupId", "rg-theirs", "rg-none", &[]);
     let source = |others: &[(&'static str, &str)]| names("SourceId", &one.source, "s-none", others);
     let job = |others: &[(&'static str, &str)]| names("JobId", &one.job, "j-none", others);
@@ -266,7 +267,7 @@ fn reaches(one: &Things, own: &Own<'_>) -> Vec<(&'static str, Vec<Reach>)> {
     ]
 }
 
-/// What becomes of a call, without what differs from call to call.
+/// Returns the result of a call, without the parts that differ from call to call.
 async fn outcome(tenant: &Tenant, action: &str, reach: &Reach, id: &str) -> String {
     let mut parameters = vec![(reach.parameter, id)];
     let others = reach.others.iter();
@@ -285,7 +286,7 @@ async fn outcome(tenant: &Tenant, action: &str, reach: &Reach, id: &str) -> Stri
     text.replace(id, "ID")
 }
 
-/// The statements that this thread sends to the database, each with how many rows it gave and changed.
+/// The statements that this thread sends to the database, each with the number of rows that it gave and changed.
 #[derive(Debug, Clone, Default)]
 struct Statements(Arc<Mutex<Vec<String>>>);
 
@@ -318,13 +319,14 @@ impl Visit for Statement {
     }
 }
 
-/// Pairs of calls that are compared before two of them count as different.
+/// Most pairs of calls that are compared before two of the calls count as different.
 const PAIRS: usize = 5;
 
-/// Asserts that a call for another account's id and one for an id that nobody has get the same answer from the same statements.
+/// Asserts that a call for another account's id and one for an id that nobody has get the same answer from the same
+/// statements.
 ///
-/// A new connection of the pool, a cache that is read again and the gateway's own questions add statements to whichever call meets
-/// them. None of them recurs in each of several pairs, so only a difference that is always there is one of the calls.
+/// A new connection of the pool, a cache that is read again and the gateway's own statements add to either call. None
+/// of them recurs in each of several pairs. So only a difference that is in every pair is one of the calls.
 async fn assert_alike(
     tenant: &Tenant,
     statements: &Statements,
@@ -348,7 +350,7 @@ async fn assert_alike(
     panic!("{action} with {} can be timed: {sent:#?}", reach.parameter);
 }
 
-/// Everything that an account sees of its own.
+/// Returns everything that an account sees of its own.
 async fn seen(tenant: &Tenant) -> Vec<Value> {
     let mut seen = Vec::new();
     for action in [
@@ -411,7 +413,7 @@ async fn two_accounts_know_nothing_of_each_other() {
             assert!(!mentions(&answer, id), "{id} is in {answer}");
         }
     }
-    // The time that a call takes is that of its statements: where these are the same, so is that.
+    // The time of a call is that of its statements: the same statements take the same time.
     let statements = Statements::default();
     let recording = tracing_subscriber::registry().with(statements.clone());
     let _recording = tracing::subscriber::set_default(recording);

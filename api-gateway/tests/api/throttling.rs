@@ -24,10 +24,10 @@ async fn limited(fixture: &Fixture, account: u32, operation: u32) -> Tenant {
     tenant
 }
 
-/// Calls of a flood: more than a burst takes, whatever the machine does meanwhile.
+/// Calls of a flood: more than a burst takes, at any speed of the machine.
 const CALLS: usize = 50;
 
-/// Calls many times at once. Returns how many calls were taken, and the code of those that were refused.
+/// Calls many times at once. Returns the number of accepted calls, and the code of the refused ones.
 async fn flood(tenant: &Tenant, action: &str) -> (usize, String) {
     let calls = (0..CALLS).map(|_| tenant.client.call_by_name(action, &[("PageSize", "1")]));
     let mut codes = BTreeSet::new();
@@ -61,7 +61,7 @@ async fn an_account_that_calls_too_often_is_told_when_to_call_again_and_others_a
     );
 
     let address = fixture.address;
-    // Several at once: time may have given back a place or two.
+    // Several at once: one or two places may have become free meanwhile.
     let calls = (0..5).map(|_| {
         let call = form(&busy.signed("GET", "DescribeReplicationJobs", &[]));
         reqwest::get(format!("http://{address}/?{call}"))
@@ -126,7 +126,7 @@ async fn a_hundred_throttled_calls_leave_no_nonce_and_one_row_of_the_audit() {
     assert_eq!(count(&fixture.pool, "signature_nonce").await, taken);
     let (pool, store) = (fixture.pool.clone(), fixture.store.clone());
     let _database = fixture.database.clone();
-    // A gateway that drains writes what it has counted.
+    // A gateway that drains writes its counts.
     fixture.stop().await;
     assert_eq!(count(&pool, "signature_nonce").await, taken);
     let rows = store.audit(&AuditFilter::default(), 0, 1000).await;

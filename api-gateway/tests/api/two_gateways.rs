@@ -1,4 +1,4 @@
-//! Two gateways over one database: what must happen once happens once, wherever the calls arrive.
+//! Two gateways over one database: an effect that must happen once happens once, at whichever gateway the calls arrive.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! How calls arrive and how answers look: query and form, JSON and XML, limits.
+//! Forms of calls and of answers: query and form, JSON and XML, limits.
 
 use futures::stream;
 
@@ -44,7 +44,8 @@ async fn parameters_arrive_in_query_form_or_both_and_in_chunks() {
     fixture.stop().await;
 }
 
-/// The parts of a call that a V1 signature needs stand in the query; the signature is over the parameters in their flat form.
+/// The query has the parts of a call that a V1 signature needs; the signature is over the parameters in their flat
+/// form.
 #[tokio::test]
 async fn each_operation_has_a_path_and_takes_its_request_as_json() {
     let fixture = Fixture::start().await;
@@ -170,7 +171,7 @@ async fn large_requests_and_other_paths_are_refused() {
     fixture.stop().await;
 }
 
-/// A refusal has the form that was asked for, also of a call that could not be read to its end.
+/// A refusal has the requested format, even for a call that could not be read to its end.
 #[tokio::test]
 async fn whatever_is_wrong_is_said_in_the_form_that_was_asked_for() {
     let fixture = Fixture::start().await;
@@ -185,7 +186,7 @@ async fn whatever_is_wrong_is_said_in_the_form_that_was_asked_for() {
         ("POST", "", &[FORM, xml], "Action=%ff"),
         ("POST", "", &[FORM], "Action=%ff&Format=XML"),
         ("GET", "Action=%00&Format=XML", &[], ""),
-        // Of several, the last one.
+        // Of several formats, the last counts.
         ("GET", "Format=JSON&Format=XML", &[], ""),
     ] {
         let answer = fixture.raw(method, query, headers, body.to_owned()).await;
@@ -198,8 +199,8 @@ async fn whatever_is_wrong_is_said_in_the_form_that_was_asked_for() {
     fixture.stop().await;
 }
 
-/// Every field that these answers carry is in the reference. Debug builds hold every error code of all tests against the tables that the
-/// reference is made of (`error_codes`).
+/// Every field in these answers is in the reference. Debug builds check every error code of all tests against the
+/// tables from which the reference is made (`error_codes`).
 #[tokio::test]
 async fn answers_hold_what_the_reference_says() {
     let fixture = Fixture::start().await;

@@ -24,7 +24,7 @@ async fn associate(tenant: &Tenant, group: &str, sources: &[&SourceId]) {
     tenant.call("AssociateSourceServers", &parameters).await;
 }
 
-/// The names that pass the filters, in the order of the answer.
+/// Returns the names that pass the filters, in the order of the answer.
 async fn names(tenant: &Tenant, filters: &[(&str, &str)]) -> Vec<String> {
     let answer = tenant.call(DESCRIBE, filters).await;
     answer["Workgroups"]["Workgroup"]
@@ -280,7 +280,7 @@ async fn status_and_warnings_follow_from_the_jobs_of_the_sources() {
         (&"Completed".into(), vec![])
     );
 
-    // A job that is being deleted is none any more.
+    // A job that is being deleted does not count any more.
     fixture.set_state(&other, State::Deleting).await;
     assert_eq!(shown(&tenant, &wave).await["Status"], "InProgress");
     fixture.stop().await;
