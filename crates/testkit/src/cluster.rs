@@ -1,5 +1,5 @@
-//! A whole Wherry out of real processes: a private Postgres and NATS, every role as its own `wherry` process, agents with their
-//! disks. Tests kill, stop, pause and restart any of them.
+//! A whole Wherry out of real processes: a private Postgres and NATS, every role as its own `wherry` process, agents
+//! with their disks. Tests kill, stop, pause and restart any of them.
 
 mod database;
 pub mod disk;
@@ -29,13 +29,13 @@ pub use trouble::Paused;
 use crate::program::free_address;
 use crate::{program, wait};
 
-/// How long a role may take from its start until it is ready.
+/// Longest time from a role's start until it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The region of every test cluster.
 pub const REGION: &str = "cn-wherry";
 
-/// What a cluster is made of.
+/// The parts of a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
     /// The `wherry` binary: `env!("CARGO_BIN_EXE_wherry")` in its own tests.
@@ -217,7 +217,7 @@ impl Cluster {
             .with_context(|| format!("no worker of the cluster drives job {}", job.id))
     }
 
-    /// What a role shows at `/metrics`.
+    /// Returns the text that a role serves at `/metrics`.
     pub async fn metrics(&self, name: &str) -> anyhow::Result<String> {
         let url = format!("http://{}/metrics", self.metrics_address(name));
         Ok(reqwest::get(url).await?.error_for_status()?.text().await?)
@@ -233,12 +233,12 @@ impl Cluster {
             .expect("every role is started with --health")
     }
 
-    /// Where the API listens, as a URL.
+    /// The API's address, as a URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.api)
     }
 
-    /// Where agents call, as a URL.
+    /// The address that agents call, as a URL.
     pub fn agents_endpoint(&self) -> String {
         format!("https://{}", self.agents)
     }

@@ -1,4 +1,5 @@
-//! Checks that what dashboards and alerts ask of Prometheus exists: every expression parses, and every metric and label in it is shown.
+//! Checks that everything that dashboards and alerts query in Prometheus exists: every expression parses, and every
+//! metric and label in it is exported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -62,7 +63,8 @@ pub fn of_dashboards(folder: &Path) -> anyhow::Result<Vec<Expression>> {
     Ok(expressions)
 }
 
-/// Every expression of a file of Prometheus rules, as `promtool check rules --lint=none` would read it; given as YAML that has been made JSON.
+/// Every expression of a file of Prometheus rules, as `promtool check rules --lint=none` would read it. `rules` is the
+/// YAML converted to JSON.
 pub fn of_rules(rules: &Value) -> anyhow::Result<Vec<Expression>> {
     let mut expressions = Vec::new();
     for group in rules["groups"].as_array().context("rules have groups")? {
@@ -80,7 +82,7 @@ pub fn of_rules(rules: &Value) -> anyhow::Result<Vec<Expression>> {
     Ok(expressions)
 }
 
-/// What the program's list of metrics promises.
+/// Metrics and labels that the program's list of metrics promises.
 pub fn promised() -> Shown {
     let mut shown = Shown::new();
     for metric in telemetry::Metric::ALL {
@@ -104,7 +106,7 @@ pub fn promised() -> Shown {
     shown
 }
 
-/// What a text in Prometheus' format shows.
+/// Metrics and labels in a text in Prometheus' format.
 pub fn shown_by(text: &str) -> Shown {
     let mut shown = Shown::new();
     for line in text

@@ -1,7 +1,7 @@
-//! A workload of real processes under faults from a seed, and what must hold whatever goes wrong.
+//! A workload of real processes under faults from a seed, and the invariants that must hold under every fault.
 //!
-//! The plan is a function of the seed. How it meets the processes is not, since they are real: a seed that fails once is run again until it is
-//! understood. What is checked, by the numbers of the list that it comes from:
+//! The plan is a function of the seed. Its timing against the processes is not, since they are real: a seed that fails
+//! once is run again until the failure is understood. The checks, by the numbers of the list that they come from:
 //!
 //! | | |
 //! |---|---|
@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const WORKERS: usize = 2;
 const SOURCES: usize = 4;
 
-/// Faults of one plan. Leases that are lost three times without progress end a job for good, so workers are not hit more often than twice.
+/// Faults of one plan. Leases that are lost three times without progress end a job for good, so workers are not hit
+/// more often than twice.
 const FAULTS: usize = 6;
 const MOST_OF_WORKERS: usize = 2;
 
@@ -59,7 +60,7 @@ pub enum Fault {
     Nats,
 }
 
-/// What goes wrong, and how long after what went wrong before.
+/// The faults of a run, each with its delay after the fault before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Of which the plan is made.

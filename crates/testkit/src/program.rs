@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rand::RngExt as _;
 
-/// Where the servers' programs are: the one thing that a developer's shell says to tests.
+/// Variables that locate the servers' programs: the only settings that tests take from a developer's shell.
 const KEPT: [&str; 2] = ["WHERRY_PG_BIN", "WHERRY_NATS_SERVER"];
 
 /// The program without any of the settings and profiles that the caller's shell has.
@@ -27,7 +27,8 @@ pub fn command(binary: &Path) -> Command {
     command
 }
 
-/// Ports below those that the kernel gives to outgoing connections: one that is free now is not taken by a client in the next moment.
+/// Ports below those that the kernel gives to outgoing connections, so that a client can't take one that was free a
+/// moment ago.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A loopback address that nobody listened on a moment ago.
@@ -62,7 +63,7 @@ pub fn parent_of(id: i32) -> Option<i32> {
     stat(id)?.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether a process has ended. One that was not waited for yet is gone, too.
+/// Returns true if a process has ended. A process that was not waited for yet is gone, too.
 pub fn is_gone(id: i32) -> bool {
     stat(id).is_none_or(|stat| stat.starts_with('Z'))
 }

@@ -1,7 +1,7 @@
 //! A Postgres data directory with the schema of this checkout, made once and copied for each test process.
 //!
-//! It lies in the target folder under a name that says which migrations made it. Who finds none makes one under an exclusive lock, and others
-//! wait; who copies it holds a shared lock.
+//! The directory lies in the target folder under a name that depends on the migrations that made it. A process that
+//! finds none makes one under an exclusive lock, and others wait. A process that copies it holds a shared lock.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 /// A span that arrived.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Span {
-    /// Which trace.
+    /// Id of the trace.
     pub trace: Vec<u8>,
     /// Its id in the trace.
     pub id: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct Span {
     pub parent: Vec<u8>,
     /// The process that made it.
     pub service: String,
-    /// What was done.
+    /// Name of the operation.
     pub name: String,
     /// The API's action that was called, if it is a call.
     pub action: String,
@@ -47,7 +47,7 @@ impl Collector {
         Ok(endpoint)
     }
 
-    /// What has arrived.
+    /// The spans that have arrived.
     pub fn spans(&self) -> Vec<Span> {
         self.0.lock().expect("no holder panics").clone()
     }
@@ -88,7 +88,8 @@ fn text(attributes: &[KeyValue], key: &str) -> String {
         })
 }
 
-/// The spans from the receiver's admission of a run up to the API's call that started the job, each the cause of the one before.
+/// The spans from the receiver's admission of a run up to the API's call that started the job. Each span is the cause
+/// of the one before it.
 pub fn way_of_a_start(spans: &[Span]) -> Option<Vec<&Span>> {
     let by_id: HashMap<(&[u8], &[u8]), &Span> = spans
         .iter()

@@ -1,4 +1,4 @@
-//! What `deploy/` asks for exists: metrics of dashboards and alerts, in both directions.
+//! Everything that `deploy/` asks for exists: metrics of dashboards and alerts, in both directions.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

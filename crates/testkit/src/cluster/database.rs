@@ -1,4 +1,4 @@
-//! What tests read in a cluster's database and put into it, where no API does.
+//! Reads and writes of a cluster's database that tests need and no API offers.
 
 use anyhow::{Context as _, ensure};
 use domain::TenantId;
@@ -43,7 +43,8 @@ impl Cluster {
         .await?)
     }
 
-    /// Starts so many jobs whose sources count as online, and whose agents never come: each holds a worker's slot until that has no more patience.
+    /// Starts this many jobs whose sources count as online, but whose agents never connect. Each job holds a worker's
+    /// slot until the worker stops waiting.
     pub async fn start_flood(&self, tenant: &Tenant, jobs: u32) -> anyhow::Result<()> {
         // Of ten jobs that a filled database has, two can be started.
         self.store.fill(&tenant.id, REGION, jobs * 5).await?;

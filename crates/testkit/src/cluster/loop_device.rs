@@ -1,4 +1,5 @@
-//! A block device whose end can be made unreadable: the kernel answers reads behind the end of a loop device's file with an I/O error.
+//! A block device whose end can be made unreadable: the kernel answers reads behind the end of a loop device's file
+//! with an I/O error.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

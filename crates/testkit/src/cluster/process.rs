@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 
 use crate::{program, wait};
 
-/// How long a role may take from its start until it is ready.
+/// Longest time from a role's start until it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a process may take to stop after SIGTERM.
+/// Longest time from SIGTERM until the process has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A child process with its log.
@@ -106,7 +106,7 @@ impl Process {
         self.arguments.get(position + 1).cloned()
     }
 
-    /// Whether it has not ended.
+    /// Returns true if the process has not ended.
     pub fn is_running(&mut self) -> bool {
         self.child
             .as_mut()
@@ -195,7 +195,7 @@ impl Process {
         Ok(())
     }
 
-    /// What it has printed.
+    /// Everything that the process has printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -46,7 +46,7 @@ impl Shell {
             .output()?)
     }
 
-    /// What a command that succeeds prints.
+    /// Runs a command that must succeed, and returns its standard output.
     pub fn says(&self, line: &str) -> anyhow::Result<String> {
         let output = self.run(line)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -65,7 +65,7 @@ impl Shell {
         )?)
     }
 
-    /// What a command that fails says.
+    /// Runs a command that must fail, and returns its standard error.
     pub fn fails(&self, line: &str) -> anyhow::Result<String> {
         let output = self.run(line)?;
         ensure!(

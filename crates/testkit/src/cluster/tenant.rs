@@ -16,7 +16,7 @@ use sqlx::Connection as _;
 use super::{Cluster, Process, REGION, Shell, disk};
 use crate::wait;
 
-/// How long an agent may take from its start until its source is Available.
+/// Longest time from an agent's start until its source is Available.
 const ENROL_TIMEOUT: Duration = Duration::from_secs(30);
 
 const GIB: u64 = 1 << 30;
@@ -55,7 +55,7 @@ pub struct Source {
 pub struct Job {
     /// The job's id.
     pub id: String,
-    /// Whose job.
+    /// The tenant that owns the job.
     pub tenant: domain::TenantId,
     client: smc::Client,
     key: store::key::AccessKey,
@@ -63,7 +63,7 @@ pub struct Job {
     images: PathBuf,
 }
 
-/// What a job is to be made with.
+/// Settings of a new job.
 #[derive(Debug, Clone, Default)]
 pub struct JobOptions {
     /// `ReplicationParameters`, as JSON text.
@@ -311,7 +311,7 @@ impl Job {
             .sum()
     }
 
-    /// What happened to it, oldest first.
+    /// The job's history, oldest first.
     pub async fn history(
         &self,
         cluster: &Cluster,
@@ -333,13 +333,14 @@ impl Job {
         job.with_context(|| format!("job {} is not there", self.id))
     }
 
-    /// What its `StatusInfo` says.
+    /// The job's `StatusInfo`, parsed.
     pub async fn status_info(&self) -> anyhow::Result<StatusInfo> {
         let job = self.describe().await?;
         Ok(StatusInfo::from_json(&job.status_info.unwrap_or_default())?)
     }
 
-    /// Waits until `Status`, or `BusinessStatus`, is one of `wanted`; a job that fails while it is not wanted ends the wait.
+    /// Waits until `Status`, or `BusinessStatus`, is one of `wanted`. A job that fails ends the wait, unless failure is
+    /// wanted.
     pub async fn wait_for(
         &self,
         timeout: Duration,

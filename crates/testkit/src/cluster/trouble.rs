@@ -69,7 +69,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// How large a disk of a source is, as far as its agent has told.
+    /// Size of a source's disk in bytes, as its agent reported it.
     pub async fn disk_bytes(&self, source_id: &str, index: i16) -> anyhow::Result<Option<i64>> {
         let mut connection = PgConnection::connect(&self.postgres.url()).await?;
         let known = sqlx::query_scalar(
@@ -82,7 +82,7 @@ impl Cluster {
         Ok(known)
     }
 
-    /// What a role says at `/readyz`.
+    /// Returns the text that a role serves at `/readyz`.
     pub async fn readiness(&self, name: &str) -> anyhow::Result<String> {
         let url = format!("http://{}/readyz", self.metrics_address(name));
         Ok(reqwest::get(url).await?.text().await?)
