@@ -20,7 +20,7 @@ use cpu::CpuMeter;
 use mix::Mix;
 pub use report::{OperationFigures, Report, Settings};
 
-/// How many calls, of which kind, over how full a database.
+/// Load on the API: the rate and kind of calls, and the size of the database.
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 #[command(
@@ -39,8 +39,8 @@ pub struct Config {
     /// Calls under way at once, at most.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub connections: u32,
-    /// Which calls: `read` (95 % lists and look-ups, 5 % changes) or `write` (half changes). With --endpoint, descriptions are all that is
-    /// changed: no job is made, started, stopped or deleted.
+    /// Kind of calls: `read` (95 % lists and look-ups, 5 % changes) or `write` (half changes). With --endpoint,
+    /// descriptions are all that is changed: no job is made, started, stopped or deleted.
     #[arg(long, value_enum, default_value_t = Mix::Read)]
     pub mix: Mix,
     /// Tenants to make.
@@ -113,7 +113,8 @@ pub async fn run(config: Config) -> anyhow::Result<Report> {
     report
 }
 
-/// Makes the tenants and their rows, and lets each call as often as it likes: limits on the rate are not what is measured here.
+/// Makes the tenants and their rows, and lifts the limits on each account's rate of calls: those limits are not under
+/// test here.
 async fn fill(config: &Config, deployment: &Deployment) -> anyhow::Result<Vec<smc::Client>> {
     let database = deployment
         .database()

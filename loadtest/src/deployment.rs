@@ -22,12 +22,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Rows of the history that are read at once.
 const HISTORY_PAGE: usize = 10_000;
 
-/// Where it is, and how its operator reaches it.
+/// A Wherry under test: its addresses, and its operator's access.
 pub(crate) struct Deployment {
     pub(crate) endpoint: String,
     pub(crate) agent_endpoint: String,
     pub(crate) region: String,
-    /// Where images lie, if that is known here.
+    /// Directory of the images, if it is known here.
     pub(crate) image_store: Option<PathBuf>,
     admin_socket: PathBuf,
     /// Of one of our own.
@@ -35,7 +35,7 @@ pub(crate) struct Deployment {
     up: Option<Child>,
 }
 
-/// How rows are written without the API.
+/// Access for rows that are written without the API.
 #[derive(Deserialize)]
 pub(crate) struct Database {
     #[serde(rename = "database_url")]
@@ -43,7 +43,7 @@ pub(crate) struct Database {
     pub(crate) seal_key: String,
 }
 
-/// How a Wherry that runs already is reached.
+/// Addresses of a Wherry that runs already.
 pub(crate) struct Given {
     pub(crate) endpoint: String,
     pub(crate) agent_endpoint: String,

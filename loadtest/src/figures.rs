@@ -1,4 +1,4 @@
-//! What every report has: the machine, and percentiles of times.
+//! The parts of every report: the machine, and percentiles of times.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Serialize;
 /// Longest time that a figure can be, one day, in microseconds.
 const LONGEST_MICROS: u64 = 86_400_000_000;
 
-/// What it ran on.
+/// The machine that a test ran on.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
     /// Processors that this process may use.
@@ -20,14 +20,14 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Release of the kernel.
     pub kernel: String,
-    /// Whether this is a release build: figures of others mean little.
+    /// Set if this is a release build: figures of others mean little.
     pub is_release_build: bool,
 }
 
 /// Percentiles in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Percentiles {
-    /// How many were measured.
+    /// Number of measurements.
     pub count: u64,
     /// Half took no longer.
     pub p50_ms: f64,

@@ -1,7 +1,8 @@
 //! Replays the history of jobs and finds every rule that was broken.
 //!
-//! The rows are replayed in their order `seq`. A row that gives a job its slot is written after slots were counted, and the row of a job that
-//! gives its slot back is written before that can be seen; so a limit that is passed in the replay was passed in truth.
+//! The rows are replayed in their order `seq`. A row that gives a job its slot is written after slots were counted. The
+//! row of a job that gives its slot back is written before that can be seen. So a limit that is exceeded in the replay
+//! was exceeded in fact.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +15,13 @@ use serde::Deserialize;
 pub struct Event {
     /// Its place in the order of everything.
     pub seq: i64,
-    /// When its transaction began.
+    /// Time at which its transaction began.
     pub time: DateTime<Utc>,
     /// Name of the tenant.
     pub tenant: String,
-    /// Which job.
+    /// Id of the job.
     pub job_id: String,
-    /// What happened.
+    /// The kind of event.
     pub event: String,
     /// The state before.
     pub from: String,
@@ -33,18 +34,18 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether the job was given its slot: it is started, and stays where it is.
+    /// Returns true if the job was given its slot: it is started, and its state stays the same.
     pub fn gives_slot(&self) -> bool {
         self.event == "start" && self.from == "preparing" && self.to == "preparing"
     }
 
-    /// Whether the tenant, or the schedule, started the job.
+    /// Returns true if the tenant, or the schedule, started the job.
     pub fn starts(&self) -> bool {
         self.event == "start" && !self.gives_slot()
     }
 }
 
-/// What must have happened.
+/// Facts that the history must agree with.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
     /// Running jobs that each tenant may have at once, by the tenant's name.

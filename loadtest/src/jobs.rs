@@ -25,7 +25,7 @@ pub use report::{Report, Settings};
 /// A line about how far it is goes to standard error this often.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How much load, and on what.
+/// Load of real jobs: their number, and the sources and disks that they copy.
 #[derive(Debug, Clone, Args)]
 #[group(skip)]
 #[command(
@@ -43,7 +43,8 @@ pub struct Config {
     /// Jobs that each tenant may run at once.
     #[arg(long, default_value_t = 2, value_parser = count)]
     pub running_limit: usize,
-    /// Sources, of all tenants together; each does one job after the other. Without it, twice as many as may run at once, so that jobs queue.
+    /// Sources, of all tenants together; each does one job after the other. Without it, twice as many as may run at
+    /// once, so that jobs queue.
     #[arg(long, value_parser = count)]
     pub sources: Option<usize>,
     /// Size of each source's disk, in MiB.
@@ -61,7 +62,8 @@ pub struct Config {
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Directory for disks, logs and its own Wherry. Without it, a new one under the system's directory for temporary files.
+    /// Directory for disks, logs and its own Wherry. Without it, a new one under the system's directory for temporary
+    /// files.
     #[arg(long)]
     pub work_dir: Option<PathBuf>,
     /// Keep the work directory.
@@ -70,7 +72,7 @@ pub struct Config {
     /// API of a Wherry that runs already. Images that lie on this machine are compared, others are not.
     #[arg(long, requires_all = ["agent_endpoint", "admin_socket"])]
     pub endpoint: Option<String>,
-    /// Where agents call that Wherry, as https://HOST:PORT.
+    /// Address that agents call at that Wherry, as https://HOST:PORT.
     #[arg(long, requires = "endpoint")]
     pub agent_endpoint: Option<String>,
     /// Its gateway's socket for operators: tenants are made and the history is read there.
@@ -122,7 +124,8 @@ impl Config {
     }
 }
 
-/// Puts the load on and reports. What went wrong with the load is in the report; an error means that it could not be put on.
+/// Applies the load and reports. Faults under load are in the report; an error means that the load could not be
+/// applied.
 ///
 /// # Errors
 /// Wherry or an agent does not start, or the history can't be read.
@@ -245,7 +248,8 @@ async fn measure(config: &Config, folder: &std::path::Path) -> anyhow::Result<Re
     })
 }
 
-/// Makes the tenants, and starts an agent for each source. Names are new in every run, so that a Wherry can be tested twice.
+/// Makes the tenants, and starts an agent for each source. Names are new in every run, so that a Wherry can be tested
+/// twice.
 async fn enrol(
     config: &Config,
     deployment: &Deployment,

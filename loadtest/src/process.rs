@@ -1,4 +1,5 @@
-//! Child processes of the load test: `wherry` itself, as a deployment of its own, as agents, and as the operator's command.
+//! Child processes of the load test: `wherry` itself, as a deployment of its own, as agents, and as the operator's
+//! command.
 
 use std::fs::File;
 use std::path::Path;

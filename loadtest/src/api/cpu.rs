@@ -34,7 +34,7 @@ impl CpuSeconds {
     }
 }
 
-/// What /proc/PID/stat says.
+/// The fields of /proc/PID/stat that are used.
 struct Stat {
     parent: i32,
     /// Clock ticks of the process itself, and of its children that ended.

@@ -1,7 +1,7 @@
-//! Puts the load on.
+//! Applies the load.
 //!
-//! With a rate, every call has a time at which it is due, and its latency counts from there: a service that answers too slowly for the
-//! rate shows in the latencies, and does not simply get fewer calls.
+//! With a rate, every call has a time at which it is due, and its latency counts from that time. A service that is too
+//! slow for the rate therefore shows in the latencies, and does not simply get fewer calls.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,8 +38,8 @@ pub(super) struct Account {
     movable: Movable,
 }
 
-/// What can be changed, each but once: sources without an unfinished job, and jobs by their status. Nothing of an account that is not the
-/// test's own.
+/// Sources and jobs that can be changed, each only once: sources without an unfinished job, and jobs by their status.
+/// Empty for an account that is not the test's own.
 #[derive(Debug, Default)]
 struct Movable {
     free: Pool,
@@ -75,7 +75,7 @@ pub(super) struct Load {
     pub(super) connections: u32,
 }
 
-/// What came of it.
+/// The calls that were made, and their results.
 #[derive(Debug, Default)]
 pub(super) struct Driven {
     pub(super) times: BTreeMap<Kind, Vec<Duration>>,
@@ -249,7 +249,7 @@ impl Load {
 }
 
 impl Account {
-    /// What a call is about. When nothing is left that could be changed so, a job is looked up instead.
+    /// Takes the subject of a call. If nothing is left for this kind of change, the call looks up a job instead.
     fn take(&self, kind: Kind) -> (Kind, String) {
         let index = rand::rng().random_range(0..self.jobs.len());
         let subject = match kind {

@@ -1,14 +1,14 @@
-//! Which calls are made, and how often each.
+//! The kinds of calls, and the frequency of each.
 
 use clap::ValueEnum;
 use rand::RngExt as _;
 use serde::Serialize;
 
-/// Which calls are made.
+/// The share of reads and changes among the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mix {
-    /// What consoles and scripts do: lists and look-ups, and a change now and then.
+    /// The calls of consoles and scripts: lists and look-ups, and a change now and then.
     Read,
     /// Half changes.
     Write,

@@ -1,4 +1,4 @@
-//! What a load on the API found.
+//! The result of a load on the API.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,9 @@ use crate::figures::{Machine, Percentiles};
 /// The whole report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was asked for.
+    /// The settings of the test.
     pub settings: Settings,
-    /// What it ran on.
+    /// The machine that the test ran on.
     pub machine: Machine,
     /// Calls that were answered, rightly or not.
     pub calls: usize,
@@ -38,13 +38,13 @@ pub struct Report {
 /// Latencies of one kind of call.
 #[derive(Debug, Clone, Serialize)]
 pub struct OperationFigures {
-    /// Which.
+    /// Name of the operation.
     pub name: &'static str,
     /// Its latencies.
     pub latency: Percentiles,
 }
 
-/// What was asked for.
+/// The settings of the test.
 #[derive(Debug, Clone, Serialize)]
 pub struct Settings {
     /// Calls a second; 0 is as many as are answered.
@@ -53,7 +53,7 @@ pub struct Settings {
     pub duration_secs: u64,
     /// Calls under way at once.
     pub connections: u32,
-    /// Which calls.
+    /// Kind of calls.
     pub mix: Mix,
     /// Sources, and as many jobs, in the database; 0 where it is not this test's own.
     pub rows: u32,
@@ -89,7 +89,7 @@ impl Report {
         }
     }
 
-    /// Whether every answer was right.
+    /// Returns true if every answer was right.
     pub fn is_clean(&self) -> bool {
         self.faults.is_empty()
     }

@@ -1,4 +1,5 @@
-//! Small disks with what a real one has: noise, text, written zeros and holes. And whether an image's disk is what its source was.
+//! Small disks with the contents of a real one: noise, text, written zeros and holes. Also compares an image's disk
+//! with its source.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -37,7 +37,7 @@ pub(super) struct Source {
     image_store: Option<PathBuf>,
 }
 
-/// What the sources have done so far, as their client saw it.
+/// Progress of the sources, as their client saw it.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// Job and its source, for every job that the API accepted.
@@ -229,10 +229,12 @@ impl Source {
         Ok(ids.remove(0))
     }
 
-    /// Asks for one job more than the tenant may have, and compares the jobs that the API lists with those that it accepted.
+    /// Asks for one job more than the tenant may have, and compares the jobs that the API lists with those that it
+    /// accepted.
     ///
     /// # Errors
-    /// The job was made, or was refused for another reason, or jobs are missing or were made that nobody asked for.
+    /// The job was made, or was refused for another reason, or jobs are missing, or jobs exist that no source
+    /// requested.
     pub(super) async fn one_too_many(&self, limit: usize, log: &SharedLog) -> anyhow::Result<()> {
         let request = self.job_named(format!("{}-too-many", self.name));
         match self.call(log, &request).await {
@@ -260,7 +262,7 @@ impl Source {
         Ok(())
     }
 
-    /// What makes a job of this source. A call that is sent again must not make a second one.
+    /// The request that makes a job of this source. A call that is sent again must not make a second job.
     fn job_named(&self, name: String) -> CreateReplicationJob {
         CreateReplicationJob {
             source_id: self.id.clone(),

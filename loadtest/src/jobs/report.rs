@@ -1,4 +1,4 @@
-//! What a load test found.
+//! The result of a load test.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,15 +12,16 @@ use crate::history::Event;
 /// The whole report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was asked for.
+    /// The settings of the test.
     pub settings: Settings,
-    /// What it ran on.
+    /// The machine that the test ran on.
     pub machine: Machine,
     /// Jobs that the API accepted.
     pub jobs_created: usize,
     /// Jobs that finished.
     pub jobs_finished: usize,
-    /// Finished jobs whose image equals its source byte for byte. Less than `jobs_finished` where images lie on other machines.
+    /// Finished jobs whose image equals its source byte for byte. Less than `jobs_finished` where images lie on other
+    /// machines.
     pub images_compared: usize,
     /// From the first start to the last finish, in seconds.
     pub elapsed_secs: f64,
@@ -44,7 +45,7 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-/// What was asked for.
+/// The settings of the test.
 #[derive(Debug, Clone, Serialize)]
 pub struct Settings {
     /// Tenants.
@@ -72,7 +73,7 @@ pub(super) struct Figures {
     pub(super) run_time: Percentiles,
 }
 
-/// When a job got where.
+/// Times at which a job reached its states.
 #[derive(Default)]
 struct Times {
     started: Option<DateTime<Utc>>,
@@ -150,7 +151,7 @@ fn per_second(count: usize, seconds: f64) -> f64 {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Returns true if no fault was found.
     pub fn is_clean(&self) -> bool {
         self.faults.is_empty()
     }
