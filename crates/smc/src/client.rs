@@ -23,9 +23,9 @@ const FORM: &str = "application/x-www-form-urlencoded";
 pub struct Credentials {
     /// The key's public name.
     pub access_key_id: String,
-    /// What calls are signed with.
+    /// The secret that calls are signed with.
     pub access_key_secret: String,
-    /// What a temporary key needs besides.
+    /// The token that a temporary key needs besides its secret.
     pub security_token: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How calls are signed.
+/// The signature scheme of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SignatureVersion {
     /// HMAC-SHA1 among the parameters.
@@ -58,13 +58,13 @@ pub enum SignatureVersion {
     V3,
 }
 
-/// Why there is no client.
+/// Reason for which no client could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidClient {
     /// The endpoint is no address that can be called.
     #[error("{endpoint:?} is not an endpoint: give it as https://host:port or http://host:port")]
     Endpoint {
-        /// What was given.
+        /// The endpoint as given.
         endpoint: String,
     },
     /// The authority's certificate can't be read.
@@ -86,8 +86,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for the gateway at `endpoint` (`https://host:port`, `http://host:port`, or `host:port` for the latter), signing V1.
-    /// `region_id` goes with every call; without one, the gateway takes its own.
+    /// A client for the gateway at `endpoint` (`https://host:port`, `http://host:port`, or `host:port` for the latter),
+    /// signing V1. `region_id` goes with every call; without one, the gateway takes its own.
     ///
     /// # Errors
     /// [`InvalidClient`].
@@ -99,8 +99,8 @@ impl Client {
         Self::trusting(endpoint, credentials, region_id, None)
     }
 
-    /// [`Client::new`] for an endpoint whose certificate comes from the authority with this certificate, PEM; without it, from one that
-    /// this machine trusts.
+    /// [`Client::new`] for an endpoint whose certificate comes from the authority with this certificate, in PEM.
+    /// Without one, the certificate must come from an authority that this machine trusts.
     ///
     /// # Errors
     /// [`InvalidClient`].
@@ -152,7 +152,7 @@ impl Client {
         self
     }
 
-    /// Where calls go.
+    /// The endpoint that calls go to.
     pub fn endpoint(&self) -> &Url {
         &self.endpoint
     }

@@ -13,7 +13,7 @@ pub struct Download {
 }
 
 impl Download {
-    /// How many bytes will come, when the gateway said so.
+    /// Number of bytes that will come, if the gateway gave it.
     pub fn length_bytes(&self) -> Option<u64> {
         self.response.content_length()
     }

@@ -1,4 +1,4 @@
-//! Why a call did not succeed.
+//! Reasons for which a call did not succeed.
 
 use url::Url;
 
@@ -16,7 +16,7 @@ pub struct Refusal {
     pub http_status: u16,
 }
 
-/// Why a call did not succeed.
+/// Reason for which a call did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The gateway answered with an error.
@@ -25,9 +25,9 @@ pub enum CallError {
     /// No connection could be made.
     #[error("can't reach {endpoint}: is the gateway running? check --endpoint")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address that was tried.
         endpoint: Url,
-        /// What the connection said.
+        /// The connection's error.
         #[source]
         source: reqwest::Error,
     },
@@ -36,15 +36,15 @@ pub enum CallError {
         "{endpoint} did not answer in time: the gateway may be busy, or its database may be down; try again"
     )]
     TimedOut {
-        /// Who was asked.
+        /// The address that was called.
         endpoint: Url,
     },
     /// The connection broke before the answer was whole.
     #[error("the connection to {endpoint} broke before the answer was complete; try again")]
     Interrupted {
-        /// Who was asked.
+        /// The address that was called.
         endpoint: Url,
-        /// What the connection said.
+        /// The connection's error.
         #[source]
         source: reqwest::Error,
     },
@@ -53,7 +53,7 @@ pub enum CallError {
         "{endpoint} answered with HTTP {http_status} and no SMC answer: does --endpoint point to a Wherry gateway?"
     )]
     NotSmc {
-        /// Who was asked.
+        /// The address that was called.
         endpoint: Url,
         /// HTTP status of the answer.
         http_status: u16,
@@ -74,7 +74,7 @@ impl CallError {
         }
     }
 
-    /// Whether the same call may succeed in a moment: the gateway is away, busy or throttling.
+    /// Returns true if the same call may succeed in a moment: the gateway is away, busy or throttling.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(refusal) => {

@@ -1,8 +1,8 @@
 //! The SMC wire: how calls are encoded and signed, and a client that signs them.
 //!
-//! The gateway verifies with the functions with which the client signs, so the two can't disagree. What a server must accept
-//! is more than what our client sends: four encodings of the same text reach it, so it decodes first ([`pairs::parse`]) and
-//! encodes again by RFC 3986 ([`pairs::canonical`]) before it signs.
+//! The gateway verifies with the functions with which the client signs, so the two can't disagree. A server must accept
+//! more than our client sends: four encodings of the same text reach it. It therefore decodes first ([`pairs::parse`])
+//! and encodes again by RFC 3986 ([`pairs::canonical`]) before it signs.
 
 pub mod pairs;
 pub mod v1;

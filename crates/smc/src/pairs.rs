@@ -17,7 +17,8 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 #[error("a parameter is not UTF-8")]
 pub struct NotUtf8;
 
-/// Reads `a=1&b=2`: `+` is a space, `%XX` a byte. A name without `=` has an empty value; a `%` that begins no `%XX` stays.
+/// Reads `a=1&b=2`: `+` is a space, `%XX` a byte. A name without `=` has an empty value; a `%` that begins no `%XX`
+/// stays.
 ///
 /// # Errors
 /// [`NotUtf8`].
@@ -46,7 +47,8 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// The canonical text: sorted by name (then value), encoded by RFC 3986, joined with `&`. Also a valid query and form body.
+/// The canonical text: sorted by name (then value), encoded by RFC 3986, joined with `&`. Also a valid query and form
+/// body.
 pub fn canonical<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> String {
     let mut sorted: Vec<(&str, &str)> = pairs
         .iter()

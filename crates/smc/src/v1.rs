@@ -25,7 +25,7 @@ pub fn sign(secret: &str, string_to_sign: &str) -> String {
     STANDARD.encode(mac(secret, string_to_sign).finalize().into_bytes())
 }
 
-/// Whether `signature` is the right one. Takes the same time for every wrong one of the right length.
+/// Returns true if `signature` is right. Takes the same time for every wrong one of the right length.
 pub fn verify(secret: &str, string_to_sign: &str, signature: &str) -> bool {
     STANDARD
         .decode(signature)

@@ -8,10 +8,10 @@ use crate::pairs::canonical;
 /// The scheme's name in the `Authorization` header.
 pub const ALGORITHM: &str = "ACS3-HMAC-SHA256";
 
-/// What the `Authorization` header says.
+/// The fields of the `Authorization` header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorization {
-    /// Whose key signed.
+    /// Id of the key that signed.
     pub access_key_id: String,
     /// Names of the signed headers, lower case, in the order in which they were signed.
     pub signed_headers: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Authorization {
 pub struct MalformedAuthorization;
 
 impl Authorization {
-    /// Whether the header names this scheme, well formed or not.
+    /// Returns true if the header names this scheme, well formed or not.
     pub fn is_claimed(header: &str) -> bool {
         header.trim_start().starts_with("ACS3-")
     }
@@ -134,7 +134,7 @@ pub fn sign(secret: &str, string_to_sign: &str) -> String {
     hex::encode(mac(secret, string_to_sign).finalize().into_bytes())
 }
 
-/// Whether `signature` is the right one. Takes the same time for every wrong one of the right length.
+/// Returns true if `signature` is right. Takes the same time for every wrong one of the right length.
 pub fn verify(secret: &str, string_to_sign: &str, signature: &str) -> bool {
     hex::decode(signature)
         .is_ok_and(|signature| mac(secret, string_to_sign).verify_slice(&signature).is_ok())

@@ -1,4 +1,4 @@
-//! What a person reads when there is no gateway at the other end.
+//! The messages that a person reads when there is no gateway at the other end.
 
 use smc::model::DescribeSourceServers;
 use smc::{CallError, Client, Credentials};
