@@ -25,7 +25,7 @@ use crate::output::{self, fields, table, text};
 pub(crate) struct Admin {
     #[command(flatten)]
     at: socket::At,
-    /// How answers are shown.
+    /// Format of answers.
     #[arg(long, value_enum, default_value_t = Output::Table, global = true)]
     output: Output,
     #[command(subcommand)]
@@ -37,7 +37,7 @@ enum Command {
     /// Tenants: the accounts of this service.
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
-    /// What tenants may have, and how many calls they may make.
+    /// Limits of tenants: what they may have, and how many calls they may make.
     #[command(subcommand)]
     Quota(tenant::QuotaCommand),
     /// Access keys, with which calls are signed.
@@ -61,7 +61,7 @@ enum Command {
     /// The key of secrets at rest.
     #[command(subcommand)]
     Seal(seal::SealCommand),
-    /// Who changed what.
+    /// The record of who changed what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Shows what happened to jobs, oldest first, also to those that are deleted.

@@ -1,11 +1,12 @@
-//! What documents, messages and scripts advise people to run.
+//! Checks of the commands that documents, messages and scripts advise people to run.
 
 use std::path::{Path, PathBuf};
 
 /// Commands of qemu-img that look at a disk's bytes to find out its format, unless they are told.
 const PROBE: [&str; 6] = ["convert", "info", "compare", "check", "map", "resize"];
 
-/// Lines that let qemu-img guess a format. A raw disk of a source can claim to be qcow2, with any file of the host behind it.
+/// Lines that let qemu-img guess a format. A raw disk of a source can claim to be qcow2, with any file of the host
+/// behind it.
 fn guesses(text: &str) -> Vec<&str> {
     text.lines()
         .filter(|line| {

@@ -35,10 +35,10 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Transfer {
-    /// What to copy: a file or a block device.
+    /// Source of the copy: a file or a block device.
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
-    /// Where to copy to: a file. One that exists is written over in place.
+    /// Target of the copy: a file. One that exists is written over in place.
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// Keep the receiver's chunk map as PATH.chunks: the next copy to PATH sends only what differs.
@@ -68,7 +68,7 @@ struct Transfer {
     /// The address at which the receiver listens.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     address: IpAddr,
-    /// What the receiver's command begins with, such as `ip netns exec NAME` for a network of its own.
+    /// Words that the receiver's command begins with, such as `ip netns exec NAME` for a network of its own.
     #[arg(long, value_name = "WORDS", default_value = "")]
     via: String,
     /// Print JSON.
@@ -201,7 +201,7 @@ fn print(report: &Report) {
     }
 }
 
-/// What was asked for, in the words of the flags.
+/// The settings, in the words of the flags.
 fn settings(settings: &Settings) -> String {
     let level = settings.level.map_or_else(
         || "level of the sender's choice".to_owned(),

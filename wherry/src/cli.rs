@@ -8,7 +8,8 @@ use service::ExitCode;
 
 use crate::{admin, bench, config_file, connection, image, job, output, roles, source, up};
 
-/// A self-hosted service that migrates servers: it speaks the SMC API, so SDKs and command lines for it work by changing the endpoint.
+/// A self-hosted service that migrates servers: it speaks the SMC API, so SDKs and command lines for it work by
+/// changing the endpoint.
 #[derive(Debug, Parser)]
 #[command(name = "wherry", version, max_term_width = 110)]
 pub(crate) struct Cli {

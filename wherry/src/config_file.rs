@@ -1,8 +1,9 @@
 //! Settings from a file: `--config FILE` in TOML, with the names of the flags without their dashes.
 //!
-//! A flag stands above the environment, the environment above the file, the file above the defaults. The file's settings are put in front
-//! of the flags as flags, those left out that the environment has; a flag given twice counts as given last. clap knows `--config` too, for its
-//! help and its errors, and does nothing with it.
+//! A flag stands above the environment, the environment above the file, the file above the defaults. The file's
+//! settings are put in front of the flags, as flags; a flag given twice counts as given last. Settings that the
+//! environment has are left out of these. clap knows `--config` too, for its help and its errors, and does nothing with
+//! it.
 
 use std::ffi::OsString;
 use std::path::Path;

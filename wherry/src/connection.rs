@@ -1,4 +1,5 @@
-//! Where the API is, and with which key it is called: flags, then environment, then a bootstrap file, then a profile.
+//! The API's address and the key for its calls: from flags, then the environment, then a bootstrap file, then a
+//! profile.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,10 @@ use serde::Deserialize;
 
 use crate::failure::UsageError;
 
-/// How the API is called.
+/// The options of a call to the API.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// Where the API is, such as http://127.0.0.1:8700.
+    /// Address of the API, such as http://127.0.0.1:8700.
     #[arg(
         long,
         env = "WHERRY_ENDPOINT",
@@ -80,12 +81,12 @@ pub(crate) struct Connection {
         help_heading = "Connection"
     )]
     profile: String,
-    /// How answers are shown.
+    /// Format of answers.
     #[arg(long, value_enum, default_value_t = Output::Table, global = true)]
     output: Output,
 }
 
-/// How answers are shown.
+/// Format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people.

@@ -1,4 +1,5 @@
-//! What `deploy/` says is what this program understands: commands, settings, files. No container engine is needed to know that.
+//! Checks that this program understands everything in `deploy/`: commands, settings, files. The checks need no
+//! container engine.
 
 mod secrets;
 
@@ -20,7 +21,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What people fill in, and what secrets are like.
+/// Sample values for settings that people fill in, and for secrets.
 fn filled_in(name: &str) -> &'static str {
     match name {
         "WHERRY_SEAL_KEY" => "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",

@@ -1,4 +1,4 @@
-//! How a failed command ends: one sentence for a person, and an exit code for a script.
+//! The end of a failed command: one sentence for a person, and an exit code for a script.
 
 use std::error::Error;
 use std::process;
@@ -18,8 +18,8 @@ pub(crate) fn report(error: &anyhow::Error) -> process::ExitCode {
     code(error).into()
 }
 
-/// The error and its causes; a cause that the sentence before already contains is not repeated. Behind a call that failed come the layers of
-/// the HTTP stack, of which only the innermost says something.
+/// The error and its causes. A cause that the sentence before already contains is not repeated. Behind a call that
+/// failed come the layers of the HTTP stack; only the innermost layer adds information.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     #[cfg_attr(

@@ -28,16 +28,16 @@ pub(crate) enum Image {
     },
     /// Checks every chunk of every disk against the manifests.
     ///
-    /// Of an image that was exported, or of one disk, nothing else is needed: no gateway and no key. With the image's name it is also checked that the files are
-    /// those of that image. Exit code 1 if anything differs.
+    /// An image that was exported, or one disk, needs nothing else: no gateway and no key. With the image's name, the
+    /// command also checks that the files are those of that image. Exit code 1 if anything differs.
     #[command(
         override_usage = "wherry image verify IMAGE [--path DIR]\n       wherry image verify --path DIR\n       wherry image verify --disk FILE --manifest FILE"
     )]
     Verify(Verify),
     /// Fetches an image into a directory, and checks every chunk of every disk against the root hash that the API has.
     ///
-    /// A fetch that was cut off goes on where it was. What is in the directory already is kept if it is this image's, and else never replaced.
-    /// qcow2 files are checked by qemu-img.
+    /// A fetch that was cut off goes on where it was. A file that is in the directory already is kept if it is this
+    /// image's, and else never replaced. qcow2 files are checked by qemu-img.
     Export(Export),
     /// Deletes an image and its disks.
     Delete {
@@ -47,7 +47,7 @@ pub(crate) enum Image {
 }
 
 impl Image {
-    /// What needs neither gateway nor key; `None` if it needs them.
+    /// Runs a command that needs neither gateway nor key; `None` if the command needs them.
     pub(crate) async fn run_alone(&self) -> Option<anyhow::Result<ExitCode>> {
         match self {
             Self::Verify(verify) => verify.of_files().await,
@@ -94,7 +94,8 @@ async fn find(api: &Api, image: &str) -> anyhow::Result<model::Image> {
     }
 }
 
-/// Makes the image's location a path where the image store is on this machine: the API tells tenants no paths of its hosts.
+/// Makes the image's location a path if the image store is on this machine: the API reveals no paths of its hosts to
+/// tenants.
 fn locate(image: &mut model::Image, image_store: Option<&Path>) {
     let id = image.image_id.parse::<domain::ImageId>();
     let (Ok(id), Some(image_store)) = (id, image_store) else {

@@ -37,8 +37,9 @@ pub(crate) enum Job {
         wherry job create --source web-1 --every 24 --keep 3 --start"
     )]
     Create(Box<Create>),
-    /// Changes a job. Name and description for all its life; until it has delivered, how long it is valid and how fast it copies, which a run takes
-    /// up within seconds; hours and images to keep also while it waits for its next run; the rest before its first start.
+    /// Changes a job. Its name and description can change at any time. Until the job has delivered, so can its
+    /// validity and its speed, which a run takes up within seconds. Hours and images to keep can change also while it
+    /// waits for its next run, the rest only before its first start.
     #[command(
         after_help = "Examples:\n  wherry job modify web-1 --bandwidth-limit 500mbit\n  \
         wherry job modify web-1 --name web-1-final --bandwidth-limit none"
@@ -56,7 +57,8 @@ pub(crate) enum Job {
     List,
     /// Shows one job.
     Show(Named),
-    /// Shows a job's progress until it ends, or waits for its next run. Exit code 0 for a finished, waiting or stopped job, 1 for any other end.
+    /// Shows a job's progress until it ends, or waits for its next run. Exit code 0 for a finished, waiting or stopped
+    /// job, 1 for any other end.
     Watch(Named),
     /// Says why a job is where it is, and what happens next.
     Explain(Named),
@@ -79,7 +81,7 @@ pub(crate) struct Create {
     /// Name of the image.
     #[arg(long)]
     image_name: Option<String>,
-    /// What the job is for.
+    /// Description of the job, for people.
     #[arg(long)]
     description: Option<String>,
     /// Size of the image's system disk in GiB. Without it, that of the source's, at least 20.
@@ -88,7 +90,7 @@ pub(crate) struct Create {
     /// Size of a data disk of the image, as INDEX:GIB. Others get the size of the source's, at least 20.
     #[arg(long, value_name = "INDEX:GIB", value_parser = data_disk)]
     data_disk: Vec<(u16, u32)>,
-    /// When the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
+    /// Time at which the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Until when the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days from now, 30 without it.
@@ -287,14 +289,14 @@ fn progress(job: &ReplicationJob) -> String {
     format!("{:?} %", job.progress)
 }
 
-/// What carries the disks, and why.
+/// The transport of the disks, and the reason for it.
 fn transport(info: &StatusInfo) -> String {
     let parts = [&info.transport, &info.transport_reason];
     let known: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
     known.join(": ")
 }
 
-/// What was left out as free, and where free space is copied instead.
+/// Bytes that were left out as free, and disks whose free space is copied instead.
 fn free_space(info: &StatusInfo) -> String {
     let left_out = info
         .bytes_free
@@ -310,7 +312,7 @@ fn free_space(info: &StatusInfo) -> String {
         .join("; ")
 }
 
-/// What the source could not read.
+/// Ranges that the source could not read.
 fn unread(info: &StatusInfo) -> String {
     match (info.unreadable_ranges, info.unreadable_bytes) {
         (Some(ranges), Some(lost)) => {
@@ -323,7 +325,7 @@ fn unread(info: &StatusInfo) -> String {
     }
 }
 
-/// Whether what was copied is one moment in time, where that is not so or not known.
+/// The relation of the copy to one moment in time; empty if the agent has not reported it.
 fn consistency(info: &StatusInfo) -> String {
     match info.consistency {
         Some(Moment::Several) => "not one moment in time: the disks were written meanwhile",

@@ -61,8 +61,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Keeps other accounts from the files that this process makes, and other programs of its user from its memory and environment, in
-/// which secrets lie. Called before anything else: both hold for what comes after.
+/// Keeps other accounts from the files that this process makes, and other programs of its user from its memory and
+/// environment, which hold secrets. Called before anything else, because both measures apply only to what comes later.
 fn close_to_others() -> anyhow::Result<()> {
     umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

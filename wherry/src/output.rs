@@ -1,5 +1,5 @@
-//! What people see. Everything that the command line prints leaves through [`line()`], [`lines`], [`json`] or [`error`],
-//! which escape what a terminal would not show as it is.
+//! The output for people. Everything that the command line prints leaves through [`line()`], [`lines`], [`json`] or
+//! [`error`], which escape what a terminal would not show as it is.
 
 #[cfg(feature = "service")]
 mod tables;

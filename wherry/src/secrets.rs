@@ -1,8 +1,8 @@
 //! Secrets of roles: from files instead of the environment, and never from a command line.
 //!
-//! For each setting that is a secret, such as `WHERRY_SEAL_KEY` (`--seal-key`), `WHERRY_SEAL_KEY_FILE` names a file that has it. Without
-//! that, `seal-key` in `$CREDENTIALS_DIRECTORY` is read, which is where systemd puts credentials. A setting in the environment stands above
-//! both.
+//! For each setting that is a secret, such as `WHERRY_SEAL_KEY` (`--seal-key`), `WHERRY_SEAL_KEY_FILE` names a file
+//! that has it. Without that, `seal-key` in `$CREDENTIALS_DIRECTORY` is read, which is where systemd puts credentials.
+//! A setting in the environment stands above both.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -30,7 +30,8 @@ pub(crate) fn take_activation_code() -> Option<OsString> {
     Some(code)
 }
 
-/// Returns the flags of the secrets of `role` that come from files, and of the activation code that came with the environment.
+/// Returns the flags of the secrets of `role` that come from files, and of the activation code that came with the
+/// environment.
 pub(crate) fn flags(
     role: &Command,
     code: Option<OsString>,
@@ -58,8 +59,9 @@ pub(crate) fn flags(
     Ok(flags)
 }
 
-/// Starts this process anew without the activation code of its command line, which every account of the server can read as long as
-/// the process runs. The code goes on in the environment, which is the account's own. Returns if there is no code to take off.
+/// Starts this process anew without the activation code on its command line, which every account of the server can read
+/// as long as the process runs. The code goes on in the environment, which only the process's own account can read.
+/// Returns if there is no code to take off.
 ///
 /// # Errors
 /// The program can't be started anew.

@@ -18,12 +18,13 @@ pub(crate) enum Source {
         /// Its id or name.
         source: String,
     },
-    /// Makes an activation code, with which agents register as sources of this account. This is the only time at which it is shown.
+    /// Makes an activation code, with which agents register as sources of this account. This is the only time at which
+    /// it is shown.
     ActivationCode {
-        /// How many agents may register with it.
+        /// Number of agents that may register with it.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=1000))]
         count: i32,
-        /// How many days it is valid.
+        /// Number of days for which it is valid.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=90))]
         days: i32,
     },

@@ -42,11 +42,12 @@ pub(crate) struct Up {
     /// Address of the SMC API. Port 0 takes a free one, and keeps it in later starts.
     #[arg(long, env = "WHERRY_API", default_value = "127.0.0.1:8700")]
     api: SocketAddr,
-    /// Address that agents call. Port 0 takes a free one, and keeps it in later starts. Without it, 127.0.0.1:8701, or a free port where --api
-    /// takes one.
+    /// Address that agents call. Port 0 takes a free one, and keeps it in later starts. Without it, 127.0.0.1:8701, or
+    /// a free port where --api takes one.
     #[arg(long, env = "WHERRY_AGENTS")]
     agents: Option<SocketAddr>,
-    /// Address of /healthz, /readyz and /metrics of all roles. Without it, 127.0.0.1:8702, or a free port where --api takes one.
+    /// Address of /healthz, /readyz and /metrics of all roles. Without it, 127.0.0.1:8702, or a free port where --api
+    /// takes one.
     #[arg(long, env = "WHERRY_HEALTH")]
     health: Option<SocketAddr>,
     /// Postgres to use instead of a private one, as postgres://user:password@host:port/database.
@@ -83,7 +84,8 @@ impl Up {
         self.health.unwrap_or_else(|| self.beside_api(8702))
     }
 
-    /// Where an address that was not given is: its usual port, or any where the API takes any too, as it does beside another `wherry up`.
+    /// The address of a listener that was not given one: its usual port, or a free port if the API takes a free port
+    /// too, as it does beside another `wherry up`.
     fn beside_api(&self, port: u16) -> SocketAddr {
         let port = if self.api.port() == 0 { 0 } else { port };
         SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port))
@@ -281,7 +283,7 @@ async fn all_ready(readiness: &Readiness) -> anyhow::Result<()> {
     })
 }
 
-/// What all roles share.
+/// Settings that all roles share.
 struct Shared<'a> {
     database_url: &'a str,
     nats_url: &'a str,
@@ -342,7 +344,7 @@ fn role_config<T: Args>(role: &'static str, seal_key: &str) -> anyhow::Result<T>
     })
 }
 
-/// Why the data directory can't be used, for people.
+/// Adds to an error, for people, that the data directory can't be used.
 pub(super) fn in_directory<T>(
     result: std::io::Result<T>,
     what: &str,

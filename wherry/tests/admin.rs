@@ -200,7 +200,7 @@ fn keys(operator: &Operator) -> anyhow::Result<String> {
     Ok(secret.to_owned())
 }
 
-/// What a user may do is what calls signed with its keys may do.
+/// Calls signed with a user's keys may do exactly what the user may do.
 fn users_and_policies(operator: &Operator) -> anyhow::Result<()> {
     let file = operator.data.join("reads.json");
     let reads = r#"{"Version":"1","Statement":[{"Effect":"Allow","Action":"smc:Describe*","Resource":"*"}]}"#;

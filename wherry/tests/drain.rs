@@ -42,7 +42,8 @@ async fn started(
 /// 80 Mbit/s, without compression: slow enough to be met in the middle.
 const SLOWLY: &str = r#"{"bandwidth_limit":80000,"compress_level":0}"#;
 
-/// Ends the worker politely: it says that all is well, and another one drives the job before the lease would have run out.
+/// Ends the worker by SIGTERM. The worker must report a clean end, and another one must drive the job before the lease
+/// would have run out.
 async fn drain(cluster: &mut Cluster, job: &Job, holder: &str) -> anyhow::Result<()> {
     let since = Instant::now();
     cluster.role(holder).signal(Signal::SIGTERM)?;

@@ -1,4 +1,5 @@
-//! What a person is told when something that Wherry needs is not there: one sentence with what to do, and an exit code for scripts.
+//! Messages for a person when something that Wherry needs is missing: one sentence with what to do, and an exit code
+//! for scripts.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -95,7 +96,7 @@ impl Role<'_> {
         fails(&arguments, code, parts)
     }
 
-    /// What was missing is there: the same role starts and takes work.
+    /// The missing part is back: the same role must start and take work.
     async fn starts(&self) -> anyhow::Result<()> {
         let name = format!("{}-starts", self.role);
         let arguments = self.arguments()?;

@@ -1,4 +1,4 @@
-//! Runs that fail as their owner sees it: the code, the sentence, what the command line says; and that the next try succeeds.
+//! Runs that fail as their owner sees it: the code, the sentence, the command line's output. The next try must succeed.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -52,7 +52,7 @@ async fn prepared(
     Ok((source, job, shell))
 }
 
-/// The job fails with this code, and its sentence has these parts: in the API's fields, and in what the command line shows.
+/// The job fails with this code. Its sentence has these parts, in the API's fields and in the command line's output.
 async fn fails(job: &Job, shell: &Shell, code: &str, parts: &[&str]) -> anyhow::Result<()> {
     let failed = wait::some(PATIENCE, "the job fails", async || {
         let shown = job.describe().await?;

@@ -10,13 +10,14 @@ use testkit::wait;
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Jobs of the flood that are started. Each holds a slot of a worker for [`HELD_SECS`], since its agent never comes: all of them take two minutes.
+/// Jobs of the flood that are started. Each holds a slot of a worker for [`HELD_SECS`], since its agent never comes:
+/// all of them take two minutes.
 const FLOOD: u32 = 100;
 const HELD_SECS: u64 = 5;
 const SLOTS: u64 = 4;
 
-/// The small tenant's jobs reach their receiver in so much time: the jobs that were given to the workers before it, as many as there are slots,
-/// and one that ends. A queue in the order of arrival would take two minutes.
+/// Time within which the small tenant's jobs reach their receiver. It covers the jobs that the workers got before, as
+/// many as there are slots, and one that ends. A queue in the order of arrival would take two minutes.
 const DISPATCH: Duration = Duration::from_secs(20);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What deleted files have left on a disk stays behind, and everything else arrives.
+//! Blocks that deleted files have left on a disk stay behind, and everything else arrives.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! `wherry image export` against a server that may be a false one: what is written is the image that the answer describes, and lies where it
-//! was asked to lie.
+//! `wherry image export` against a server that may be a false one: the image that the answer describes is written, and
+//! only where it was asked to lie.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -16,7 +16,7 @@ const CHUNK: u32 = 1 << 16;
 const SIZE: usize = 5 * CHUNK as usize;
 const IMAGE: &str = "m-export";
 
-/// What the server says and has.
+/// Answers and files of the server.
 #[derive(Debug, Clone)]
 struct Served {
     description: Value,
@@ -135,7 +135,7 @@ fn export(server: SocketAddr, to: &Path, more: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a refused export says.
+/// The error text of a refused export.
 #[track_caller]
 fn refused(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

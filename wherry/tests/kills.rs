@@ -1,4 +1,5 @@
-//! `kill -9` of every process in turn, in the middle of a copy: each job still finishes with the right bytes, and sends little of them twice.
+//! `kill -9` of every process in turn, in the middle of a copy: each job still finishes with the right bytes, and sends
+//! little of them twice.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,19 +15,22 @@ use testkit::{program, wait};
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// 80 Mbit/s: a copy takes long enough to be hit in the middle. Without compression the wire carries what the disks hold.
+/// 80 Mbit/s: a copy takes long enough to be hit in the middle. Without compression the wire carries what the disks
+/// hold.
 const SLOWLY: &str = r#"{"bandwidth_limit":80000,"compress_level":0}"#;
 
 /// A copy is hit when so much was sent: more than [`SENT_TWICE`], so that one that starts over is found out.
 const SENT_BEFORE: u64 = 96 * MIB;
 
-/// What one kill may cost: a flush window.
+/// Cost of one kill, at most: a flush window.
 const SENT_TWICE: u64 = 64 * MIB;
 
-/// What was sent between the last look of a worker and the kill is not in the count: so much in a second, at 80 Mbit/s.
+/// Bytes sent between the worker's last sample and the kill are not in the count: up to this many in a second, at 80
+/// Mbit/s.
 const SENT_IN_A_SECOND: u64 = 10_000_000;
 
-/// Seconds that a kill hides from the worker, and those for which a worker that is paused, or without Postgres, lets its receiver live.
+/// Seconds that a kill hides from the worker, and those for which a worker that is paused, or without Postgres, lets
+/// its receiver live.
 const KILLED: u64 = 2;
 const PAUSED: u64 = 12;
 
@@ -71,8 +75,8 @@ async fn copying(workers: usize) -> anyhow::Result<(Cluster, Source, Job)> {
     Ok((cluster, source, job))
 }
 
-/// The job delivers the source's bytes, and `kills` that hit it have made it send no more than a flush window each a second time. `unseen` are
-/// the seconds of each for which nobody counted what was sent.
+/// The job delivers the source's bytes. The `kills` that hit it have made it send no more than a flush window each a
+/// second time. `unseen` are the seconds of each kill in which sent bytes were not counted.
 async fn finishes_right(job: &Job, kills: u64, unseen: u64) -> anyhow::Result<()> {
     job.wait_for(PATIENCE, &["Finished"]).await?;
     job.check_image().await?;
@@ -216,7 +220,8 @@ async fn a_worker_whose_receiver_is_silent_stays_the_owner_and_replaces_it() -> 
     Ok(())
 }
 
-/// Two tenants, all five roles killed in turn while several jobs of many disks are copied, and while others are about to start.
+/// Two tenants, all five roles killed in turn while several jobs of many disks are copied, and while others are about
+/// to start.
 #[tokio::test]
 async fn every_role_killed_in_turn_and_every_job_delivers() -> anyhow::Result<()> {
     let mut cluster = cluster(2).await?;
@@ -241,7 +246,8 @@ async fn every_role_killed_in_turn_and_every_job_delivers() -> anyhow::Result<()
         job.start().await?;
         running.push(job);
     }
-    // Of what waits: a job in bob's queue, one with a timer, one that is started while nobody publishes, one while the gateway falls.
+    // The jobs that wait: one in bob's queue, one with a timer, one that is started while the outbox is not published,
+    // one while the gateway falls.
     let small = [12 * MIB, 4 * MIB];
     let queued_source = bob.source(&cluster, "queued", &small).await?;
     let queued = queued_source
@@ -351,7 +357,7 @@ async fn epoch_of(cluster: &Cluster, job: &Job) -> anyhow::Result<domain::Epoch>
         .context("the job has a history")
 }
 
-/// How often something happened to the job.
+/// Number of times that the event happened to the job.
 async fn events(cluster: &Cluster, job: &Job, event: Event) -> anyhow::Result<usize> {
     let history = job.history(cluster).await?;
     Ok(history.iter().filter(|row| row.event == event).count())

@@ -174,8 +174,8 @@ async fn an_agent_sends_no_more_than_its_own_limit() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_runs_of_a_worker_share_its_limit() -> anyhow::Result<()> {
-    // Each agent may send as much, so nothing but the worker's share keeps two of them to half of it. Half of it is still many chunks in the
-    // second between two looks.
+    // Each agent may send as much, so nothing but the worker's share keeps two of them to half of it. Half of it is
+    // still many chunks in the second between two samples.
     let cluster = cluster_with(&[("WHERRY_BANDWIDTH_LIMIT", "128mbit")]).await?;
     let tenant = cluster.tenant("alice").await?;
     let first = tenant.source(&cluster, "first", &[144 * MIB]).await?;

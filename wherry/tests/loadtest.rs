@@ -55,7 +55,7 @@ fn calls_of_every_kind_are_answered_rightly_at_the_rate_asked_for() -> anyhow::R
     Ok(())
 }
 
-/// What a load test that found nothing wrong has to say.
+/// Returns the report of a load test that must find nothing wrong.
 fn report_of(arguments: &str, work_dir: &Path) -> anyhow::Result<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_wherry"))
         .args(arguments.split(' '))

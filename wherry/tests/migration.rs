@@ -1,4 +1,5 @@
-//! The main job, with real processes: two tenants, three sources, several disks each, all at once; and a stop in the middle.
+//! The main job, with real processes: two tenants, three sources, several disks each, all at once; and a stop in the
+//! middle.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What an operator sees: every expression of the dashboards against live metrics, and one trace from the API call to the receiver.
+//! The operator's view: every expression of the dashboards against live metrics, and one trace from the API call to the
+//! receiver.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,7 +140,7 @@ async fn lose_a_lease(cluster: &mut Cluster, tenant: &Tenant) -> anyhow::Result<
     job.check_image().await
 }
 
-/// What all roles show together.
+/// Metrics of all roles together.
 async fn shown(cluster: &Cluster) -> anyhow::Result<Shown> {
     let mut all = Shown::new();
     for role in ["gateway", "scheduler", "worker-1"] {
@@ -153,7 +154,8 @@ async fn shown(cluster: &Cluster) -> anyhow::Result<Shown> {
     Ok(all)
 }
 
-/// The first expression of a dashboard that asks for what nobody shows. What the workload does not bring about must at least be promised.
+/// The first expression of a dashboard that asks for a metric that no role exports. A metric that the workload does not
+/// cause must at least be promised.
 fn first_unanswered(live: &Shown) -> anyhow::Result<Option<anyhow::Error>> {
     let promised = expressions::promised();
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");

@@ -1,5 +1,5 @@
-//! The official SDK clients, and clients that are generated of the OpenAPI description, against a whole Wherry: `tests/sdk` has the cases, this
-//! gives them a deployment.
+//! The official SDK clients, and clients that are generated from the OpenAPI description, against a whole Wherry.
+//! `tests/sdk` has the cases; this file gives them a deployment.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -46,8 +46,9 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// Two sources of one tenant, its network and its users; a neighbour with a source and a job; accounts that soon have called or made
-    /// as much as they may; and one with hundreds of jobs, of which none gets a slot.
+    /// Starts the deployment: two sources of one tenant, its network and its users; a neighbour with a source and a
+    /// job; accounts that soon reach their limits of calls or of objects; and one with hundreds of jobs, none of which
+    /// gets a slot.
     async fn start() -> anyhow::Result<Self> {
         let certificate = tempfile::tempdir()?;
         let tls_endpoint = tls(certificate.path())?;
@@ -161,7 +162,7 @@ impl Deployment {
         }
     }
 
-    /// What a program of a suite says that ends well.
+    /// Runs a program of a suite that must succeed, and returns its output.
     async fn said(&self, mut command: Command) -> anyhow::Result<String> {
         command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -184,7 +185,7 @@ impl Deployment {
         Ok(said)
     }
 
-    /// Where the gateway describes itself to everybody.
+    /// Address of the gateway's public description.
     fn description(&self) -> anyhow::Result<String> {
         Ok(self.owner.client.endpoint().join("openapi.json")?.into())
     }
@@ -311,8 +312,8 @@ async fn small(
     Ok(tenant)
 }
 
-/// An account with jobs in every status, of which none gets a slot, and their images; a source with as many disks as one can have; and a job
-/// that waits for its next run, of a source that has fallen silent.
+/// An account with jobs in every status, none of which gets a slot, and their images. It also has a source with the
+/// most disks possible, and a job that waits for its next run, whose source has fallen silent.
 async fn filled(
     cluster: &Cluster,
     known: &mut Value,

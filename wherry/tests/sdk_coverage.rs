@@ -1,5 +1,6 @@
-//! Every operation of the API has a case in `tests/sdk` that is done, every code that it can refuse with one that shows it, and every rule of
-//! its parameters one just past the edge and one exactly at it.
+//! Coverage of the API by the cases in `tests/sdk`. Every operation has a case that succeeds, and every code that it
+//! can refuse with has one that shows it. Every rule of its parameters has one case just past the edge and one exactly
+//! at it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use serde_json::Value;
 /// Codes with which any call can be refused are those of no operation.
 const GATEWAY: &str = "";
 
-/// What the clients can't be brought to see, of which operation, and who shows it instead.
+/// Codes that the clients can't provoke, each with its operation and the test that shows it instead.
 const ELSEWHERE: [(&str, &str, &str); 10] = [
     (GATEWAY, "InternalError", "a defect"),
     (
@@ -80,7 +81,7 @@ fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }
 
-/// What the API promises of one operation.
+/// The promises of the API about one operation.
 struct Operation {
     name: String,
     /// Codes of its own.
@@ -189,7 +190,7 @@ impl Call {
         given.filter(|value| !value.is_empty())
     }
 
-    /// Whether it was refused for what a parameter lacks, or what it must not be.
+    /// Returns true if the call was refused because a parameter is missing or breaks a rule.
     fn is_invalid(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         let of_a_rule = ["Missing", "NumberExceed.", "InvalidParameter."];
@@ -252,7 +253,7 @@ fn calls() -> Vec<Call> {
     calls
 }
 
-/// What the suites name in their own tests.
+/// The strings that the suites name in their own tests.
 fn named() -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for suite in [

@@ -52,7 +52,7 @@ const COPIES: [&str; 2] = [
     r#"{"bandwidth_limit":32000,"compress_level":0,"use_ssh_tunnel":true}"#,
 ];
 
-/// What strangers say before they fall silent.
+/// Bytes that strangers send before they fall silent.
 const OPENINGS: [&[u8]; 4] = [
     b"",
     b"PRI * HTTP",
@@ -96,7 +96,7 @@ impl Strangers {
     }
 }
 
-/// Where a stranger comes from.
+/// Source address of a stranger.
 fn address(number: u8) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, 2 + number % ADDRESSES), 0).into()
 }
@@ -165,7 +165,7 @@ impl Times {
     }
 }
 
-/// What right callers met in one phase.
+/// Measurements of legitimate callers in one phase.
 #[derive(Debug)]
 struct Phase {
     api: Times,

@@ -1,5 +1,5 @@
-//! What goes wrong around a run and must not be taken for its end, and what must: a slow and a restarting database, a receiver that crashes
-//! again and again, a disk that rots or is gone, a message that nobody can read.
+//! Faults around a run that must not be taken for its end, and faults that must: a slow and a restarting database, a
+//! receiver that crashes again and again, a disk that rots or is gone, a message that no process can read.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;

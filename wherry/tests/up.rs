@@ -59,7 +59,7 @@ async fn start_with(folder: &Path, name: &str, arguments: &[String]) -> anyhow::
     Ok(up)
 }
 
-/// What a page answers, with its head.
+/// Returns a page's response, with its head.
 fn page(url: &str) -> anyhow::Result<String> {
     let address = url.strip_prefix("http://").context("plain HTTP")?;
     let (address, path) = address.split_once('/').context("a path")?;

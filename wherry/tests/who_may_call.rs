@@ -1,5 +1,5 @@
-//! Who may call what: every call of every service, and the data port over both transports, with every kind of certificate that there is. The
-//! table in `docs/security.md` is what this finds.
+//! Permissions of callers: every call of every service, and the data port over both transports, with every kind of
+//! certificate that there is. The table in `docs/security.md` is what this test finds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use transport::ALPN;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What comes of a call.
+/// Outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// The connection is not made: no call is looked at.
@@ -132,7 +132,7 @@ impl Run {
     }
 }
 
-/// Where a service is called.
+/// Address of a service.
 enum Door {
     Tcp {
         address: String,

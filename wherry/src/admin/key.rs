@@ -19,7 +19,8 @@ pub(super) enum KeyCommand {
         /// The user whose key it is; without one it is the account's own and may do everything.
         #[arg(long)]
         user: Option<String>,
-        /// Makes a temporary key, which needs its security token with each call and ends after so many seconds, 900 to 43200.
+        /// Makes a temporary key, which needs its security token with each call and ends after so many seconds, 900 to
+        /// 43200.
         #[arg(long, value_name = "SECONDS")]
         temporary: Option<u64>,
         /// File with what a temporary key may do at most, JSON; - for standard input.
@@ -44,7 +45,7 @@ pub(super) enum KeyCommand {
         tenant: String,
         /// Id of the key.
         key: String,
-        /// Whether it may sign.
+        /// State of the key: on if it may sign.
         #[arg(long, value_enum)]
         active: Switch,
     },

@@ -11,7 +11,8 @@ use super::{Answer, rows, show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NetworkCommand {
-    /// Gives a tenant a region, a VPC (--vpc) or a vSwitch (--vswitch) in one of its VPCs. Ids that are not given are made up.
+    /// Gives a tenant a region, a VPC (--vpc) or a vSwitch (--vswitch) in one of its VPCs. Ids that are not given are
+    /// made up.
     Create(Create),
     /// Lists a tenant's networks. The region of the service itself is every tenant's and not listed.
     List {
@@ -59,7 +60,7 @@ pub(super) struct Create {
     /// A vSwitch.
     #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", requires = "vpc")]
     vswitch: Option<String>,
-    /// Under which name or address agents in the vSwitch reach the workers' receivers; without it, under the worker's own.
+    /// Name or address by which agents in the vSwitch reach the workers' receivers; without it, the worker's own.
     #[arg(long, value_name = "HOST", requires = "vswitch", default_value = "")]
     receiver_host: String,
 }

@@ -1,4 +1,4 @@
-//! Where the gateway serves its operators.
+//! The gateway's socket for operators, and calls over it.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct At {
-    /// The gateway's socket for operators, its --admin. Only the account that the gateway runs as, and root, may open it.
+    /// The gateway's socket for operators, its --admin. Only the account that the gateway runs as, and root, may open
+    /// it.
     #[arg(
         long,
         env = "WHERRY_ADMIN_SOCKET",
@@ -66,7 +67,7 @@ impl At {
     }
 }
 
-/// What the gateway says, as an error of this command.
+/// Turns the gateway's status into an error of this command.
 pub(super) fn said(status: Status) -> anyhow::Error {
     let is_away = status.code() == Code::Unavailable;
     OperatorError::said(status.message(), is_away).into()

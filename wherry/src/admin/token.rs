@@ -14,7 +14,7 @@ pub(super) enum TokenCommand {
     Create {
         /// Name of the tenant whose sources the agents become.
         tenant: String,
-        /// What people call the code.
+        /// Name of the code, for people.
         #[arg(long)]
         name: Option<String>,
         /// Agents that may register with it.
@@ -55,7 +55,7 @@ pub(super) enum TokenCommand {
     },
 }
 
-/// What a code can become by hand.
+/// Statuses that a code can be given by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum NewStatus {
     /// As when it is used up.

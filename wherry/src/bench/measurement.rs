@@ -1,7 +1,9 @@
-//! A measured transfer: a real sender in this process and a real receiver in another, over loopback or any other network.
+//! A measured transfer: a real sender in this process and a real receiver in another, over loopback or any other
+//! network.
 //!
-//! The caller gives the command that becomes the receiver; it must end up in [`receive`]. The two talk in lines of JSON over the receiver's standard
-//! input and output: setup in, port out, then the end of input, and last the receiver's usage out.
+//! The caller gives the command that becomes the receiver; that command must end up in [`receive`]. The two processes
+//! exchange lines of JSON over the receiver's standard input and output. The order is: setup in, port out, the end of
+//! input, and last the receiver's usage out.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -25,20 +27,21 @@ use transfer::sender::{Compression, Preference, SendConfig, SendProgress, Source
 use transfer::{Ticket, TicketSecret, TransferError};
 use transport::{Identity, Kind};
 
-/// How long the receiver's process may take for one line.
+/// Longest time in which the receiver's process must write one line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The name in the sender's certificate.
 pub(crate) const SENDER: &str = "bench";
 
-/// What to measure.
+/// Settings of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// The source: a file or a block device.
     pub(crate) from: PathBuf,
-    /// The target, a file. One that exists is written over in place, and with a chunk map beside it only where it differs.
+    /// The target, a file. One that exists is written over in place, and with a chunk map beside it only where it
+    /// differs.
     pub(crate) to: PathBuf,
-    /// Whether the chunk map stays beside the target, with `.chunks` after its name.
+    /// Keep the chunk map beside the target, with `.chunks` after its name.
     pub(crate) keep: bool,
     /// `None`: the sender's choice; 0: no compression; else a zstd level.
     pub(crate) level: Option<i32>,
@@ -50,15 +53,15 @@ pub(crate) struct Settings {
     pub(crate) link_bytes_per_sec: Option<u64>,
     /// Re-read the target before the receipt.
     pub(crate) checksum: bool,
-    /// Whether free space of file systems is read.
+    /// Handling of free space of file systems.
     pub(crate) free_space: FreeSpace,
     /// The transport; `None`: the sender's choice.
     pub(crate) transport: Option<Kind>,
-    /// Where the receiver listens.
+    /// Address that the receiver listens on.
     pub(crate) address: IpAddr,
 }
 
-/// Who the two sides are, from one authority.
+/// Certificates of the two sides, from one authority.
 #[derive(Debug, Clone)]
 pub(crate) struct Identities {
     /// The receiver's.
@@ -69,7 +72,7 @@ pub(crate) struct Identities {
     pub(crate) sender: Identity,
 }
 
-/// What a process has used.
+/// Resources that a process has used.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// Seconds of processor time, user and system.
@@ -78,14 +81,14 @@ pub(crate) struct Usage {
     pub(crate) peak_memory_bytes: u64,
 }
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// What was asked for.
+    /// The settings of the measurement.
     pub(crate) settings: Settings,
-    /// What it went over.
+    /// The transport that was used.
     pub(crate) transport: Option<Kind>,
-    /// Why.
+    /// Reason for the choice of transport.
     pub(crate) transport_reason: String,
     /// From the first packet to the receipt.
     pub(crate) wall_secs: f64,
@@ -115,19 +118,19 @@ pub(crate) enum BenchError {
     /// A file of the measurement.
     #[error("can't {doing} {}", path.display())]
     File {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
         /// To which.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The receiver's process.
     #[error("the receiver's process {what}")]
     Receiver {
-        /// What it did.
+        /// The failure, as the end of the message.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// The transfer itself.
@@ -361,7 +364,8 @@ impl Other {
     }
 }
 
-/// A directory beside the target for the receiver to work in; a target that exists lies in it as its disk, and so does its chunk map.
+/// Makes a directory beside the target for the receiver to work in. A target that exists is moved there as the
+/// receiver's disk, and its chunk map with it.
 fn lend(to: &Path) -> Result<PathBuf, BenchError> {
     let directory = beside(to, ".bench");
     let lend = || {
@@ -401,7 +405,7 @@ fn give_back(to: &Path, directory: &Path, with_map: bool) -> Result<(), BenchErr
     })
 }
 
-/// Where disk and chunk map lie outside and inside the receiver's directory.
+/// Paths of disk and chunk map, each outside and inside the receiver's directory.
 fn lent(to: &Path, directory: &Path) -> [(PathBuf, PathBuf); 2] {
     let disk = disk_path(directory, DiskIndex::SYSTEM);
     let map = disk.with_extension("chunks");
@@ -414,7 +418,7 @@ fn beside(to: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What this process has had of the processors, all threads together.
+/// Processor time of this process, all threads together.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(time).expect("a process takes no negative time")

@@ -1,4 +1,5 @@
-//! No file of `deploy/` puts a secret into an environment or onto a command line: each is a file, and reaches only whom it is for.
+//! Checks that no file of `deploy/` puts a secret into an environment or onto a command line. Each secret is a file,
+//! and reaches only the service that it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::{environment, read, root, yaml};
 
-/// Where a container finds its secrets.
+/// Directory in which a container finds its secrets.
 const SECRETS: &str = "/run/secrets/";
 
 /// Words in the name of a variable that is a secret, also of programs that are not ours.
@@ -102,7 +103,7 @@ pub(super) fn variables() -> impl Iterator<Item = String> {
     secrets.into_iter()
 }
 
-/// Whether a variable of this name holds a secret, or names the file of one.
+/// Returns true if a variable of this name holds a secret, or names the file of one.
 fn is_secret(name: &str) -> bool {
     variables().any(|variable| name.starts_with(variable.as_str()))
         || SECRET_WORDS.iter().any(|word| name.contains(word))

@@ -93,7 +93,7 @@ impl OperatorError {
         }
     }
 
-    /// What the service said. `is_away`: it may do better in a moment.
+    /// The service's own sentence. `is_away`: the service may do better in a moment.
     pub(crate) fn said(sentence: &str, is_away: bool) -> Self {
         Self {
             sentence: sentence.to_owned(),

@@ -1,8 +1,9 @@
 //! `wherry image export`: an image's files, from the API into a directory.
 //!
-//! The server may be a false one, and the store another's than it was. So no name of a file leads out of the directory, nothing that is there
-//! already is replaced, and a file gets its name only when its content has the root hash that the API's answer gives.
-//! No more bytes are taken than a file of such a disk can have, and some room is left in the directory's file system.
+//! The server may be a false one, and the store may be another than before. So no name of a file leads out of the
+//! directory, and nothing that is there already is replaced. A file gets its name only when its content has the root
+//! hash that the API's answer gives. No more bytes are taken than a file of such a disk can have, and some room is left
+//! in the directory's file system.
 
 use std::fs::{DirBuilder, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -27,7 +28,7 @@ pub(crate) struct Export {
     /// Directory; made if it is not there.
     #[arg(long)]
     to: PathBuf,
-    /// Which form of the disks.
+    /// Format of the disks.
     #[arg(long, value_enum, default_value_t = Format::Qcow2)]
     format: Format,
     /// Program that reads qcow2 files.
@@ -167,8 +168,8 @@ impl Fetched {
         })
     }
 
-    /// Where a file of the image is now: under its own name if it was there before, else under that of what is not
-    /// checked yet. It has at most `most` bytes.
+    /// Returns the current path of a file of the image: its own name if it was there before, else the name of a file
+    /// that is not checked yet. It has at most `most` bytes.
     async fn obtain(&self, api: &Api, name: &str, to: &Path, most: u64) -> anyhow::Result<PathBuf> {
         if is_there(to) {
             return Ok(to.to_owned());
@@ -203,7 +204,7 @@ impl Fetched {
     }
 }
 
-/// How a download ended.
+/// Outcome of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Whole,
@@ -211,12 +212,12 @@ enum Ended {
     TooLong,
 }
 
-/// Fetches one file of at most `most` bytes, going on behind what is there. Blocks of zeros are left out: the file is as
-/// sparse as its disk.
+/// Fetches one file of at most `most` bytes, going on behind the bytes that are there. Blocks of zeros are left out:
+/// the file is as sparse as its disk.
 ///
-/// What is not checked yet lies under a name with the image's id, so that two images exported to one directory never
+/// A file that is not checked yet has a name with the image's id, so that two images exported to one directory never
 /// mix. Its last byte is fetched again: a file that was whole but not renamed yet has nothing behind its end that could
-/// be asked for.
+/// be requested.
 async fn fetch(
     api: &Api,
     image_id: &ImageId,

@@ -1,4 +1,5 @@
-//! The bytes of a disk in a qcow2 file, read by qemu-img a window at a time: the whole disk never lies unpacked beside it.
+//! The bytes of a disk in a qcow2 file, read by qemu-img a window at a time: the whole disk never lies unpacked beside
+//! it.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,7 +12,7 @@ use anyhow::{Context as _, ensure};
 /// Bytes that are unpacked at a time.
 const WINDOW_BYTES: u64 = 256 << 20;
 
-/// The fields of the header that are looked at, as QEMU's docs/interop/qcow2.rst has them: big-endian, from these bytes on.
+/// The fields of the header that are read, as QEMU's docs/interop/qcow2.rst has them: big-endian, from these bytes on.
 const MAGIC: &[u8; 4] = b"QFI\xfb";
 const HEADER_BYTES: usize = 80;
 const BACKING_FILE: usize = 8;
@@ -47,7 +48,7 @@ pub(super) struct Content {
     file: String,
     size_bytes: u64,
     scratch: tempfile::TempDir,
-    /// What is unpacked, and its first byte.
+    /// The unpacked window: the offset of its first byte, and its file.
     window: Option<(u64, File)>,
 }
 

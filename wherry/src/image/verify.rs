@@ -20,10 +20,12 @@ pub(crate) struct Verify {
     /// Its id or name.
     #[arg(required_unless_present_any = ["path", "disk"], conflicts_with = "disk")]
     image: Option<String>,
-    /// Directory with the image, as it was exported or as the store has it. Without it, the image is looked for in --image-store.
+    /// Directory with the image, as it was exported or as the store has it. Without it, the image is looked for in
+    /// --image-store.
     #[arg(long, value_name = "DIR", conflicts_with = "disk")]
     path: Option<PathBuf>,
-    /// Directory of the image store, on the machine where the worker has it; else that of the bootstrap file or profile.
+    /// Directory of the image store, on the machine where the worker has it; else that of the bootstrap file or
+    /// profile.
     #[arg(long, env = "WHERRY_IMAGE_STORE", value_name = "DIR")]
     image_store: Option<PathBuf>,
     /// One disk, a raw file or a block device.
@@ -141,7 +143,7 @@ async fn check(
     Ok(())
 }
 
-/// What the source could not read: the image has zeros there that were never its bytes.
+/// The ranges that the source could not read: the image has zeros there that were never the source's bytes.
 fn unreadable_list(unreadable: &[ByteRange]) -> String {
     if unreadable.is_empty() {
         return String::new();

@@ -29,7 +29,7 @@ pub(crate) struct Modify {
     /// Size of a data disk of the image, as INDEX:GIB. Others keep theirs.
     #[arg(long, value_name = "INDEX:GIB", value_parser = data_disk)]
     data_disk: Vec<(u16, u32)>,
-    /// When the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
+    /// Time at which the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Until when the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days after it was created.

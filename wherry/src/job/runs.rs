@@ -36,7 +36,8 @@ impl CutOver {
     }
 }
 
-/// How often a job delivers; empty for once.
+/// Text for a job that delivers again and again: its interval, and the images that are kept. Empty for a job that
+/// delivers once.
 pub(super) fn repeats(job: &ReplicationJob) -> String {
     match (job.frequency, job.max_number_of_image_to_keep) {
         (Some(hours), Some(keep)) => format!("every {hours} h, the last {keep} images are kept"),

@@ -1,4 +1,4 @@
-//! How a job's copy is tuned: the flags that become `ReplicationParameters`.
+//! Tuning of a job's copy: the flags that become `ReplicationParameters`.
 
 use std::str::FromStr;
 
@@ -16,7 +16,8 @@ pub(super) struct Tuning {
     /// zstd level of the copy: 0 for none, up to 19. Without it, the sender weighs link against processor.
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
     compress_level: Option<i32>,
-    /// What becomes of sectors that the source can't read: the run fails, as without it, or the image has zeros there and its manifests list them.
+    /// Handling of sectors that the source can't read: the run fails, as without it, or the image has zeros there and
+    /// its manifests list them.
     #[arg(long, value_name = "fail|zero", value_parser = bad_sectors)]
     bad_sectors: Option<BadSectors>,
     /// Re-read the copied disks and compare them before the image is made.
@@ -25,14 +26,14 @@ pub(super) struct Tuning {
     /// Copy over TLS on TCP only, where nothing else is let through.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     tunnel: Option<bool>,
-    /// How hard the source may work: 1 (one thread), 2 (two, as without it) or 3 (four).
+    /// Load that the source may carry: 1 (one thread), 2 (two, as without it) or 3 (four).
     #[arg(long, value_name = "LEVEL", value_parser = efficiency_level)]
     efficiency_level: Option<EfficiencyLevel>,
     /// skip: leave out what the file systems of a disk that nobody uses call free, as without it; copy: every byte.
     #[arg(long, value_name = "WHAT")]
     free_space: Option<FreeSpace>,
-    /// crash: the image is one moment in time, and a disk that is written while it is copied fails the run, as without it; fuzzy: it is delivered all the
-    /// same, and says so.
+    /// crash: the image is one moment in time, and a disk that is written while it is copied fails the run, as without
+    /// it; fuzzy: it is delivered all the same, and says so.
     #[arg(long, value_name = "crash|fuzzy")]
     consistency: Option<Consistency>,
 }

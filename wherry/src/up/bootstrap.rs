@@ -27,7 +27,7 @@ const TOKEN_DAYS: i32 = 90;
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What `bootstrap.json` holds.
+/// Contents of `bootstrap.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bootstrap {
     pub(super) endpoint: String,
@@ -42,7 +42,7 @@ pub(super) struct Bootstrap {
     pub(super) image_store: PathBuf,
 }
 
-/// Where this start listens.
+/// Addresses that this start listens on.
 pub(super) struct Endpoints {
     pub(super) api: SocketAddr,
     pub(super) agents: SocketAddr,
@@ -52,7 +52,7 @@ pub(super) struct Endpoints {
 }
 
 impl Bootstrap {
-    /// What the last start has written.
+    /// Reads the file that the last start has written.
     pub(super) fn read(directory: &Directory) -> anyhow::Result<Option<Self>> {
         let path = directory.path(FILE);
         match std::fs::read_to_string(&path) {

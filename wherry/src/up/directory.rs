@@ -64,7 +64,7 @@ impl Directory {
         }
     }
 
-    /// What an operator needs: the socket for `wherry admin`, and how to reach the database of this directory.
+    /// Writes the operator's file: the socket for `wherry admin`, and the access to this directory's database.
     pub(super) fn write_operator(
         &self,
         database_url: &str,
