@@ -51,7 +51,7 @@ pub struct ClusterConfig {
 pub struct Cluster {
     // Roles end before the servers that they use, and the directory goes last.
     roles: BTreeMap<String, Process>,
-    /// The database, for looking at what no API shows.
+    /// The database, for reading what no API shows.
     pub store: Store,
     /// The private NATS.
     pub nats: Nats,
@@ -177,7 +177,7 @@ impl Cluster {
         self.ready(name).await
     }
 
-    /// Waits until a role says that it is ready.
+    /// Waits until a role reports that it is ready.
     pub async fn ready(&mut self, name: &str) -> anyhow::Result<()> {
         self.role(name).ready().await
     }

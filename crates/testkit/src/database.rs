@@ -1,8 +1,8 @@
 //! A migrated database of its own for each test.
 //!
-//! Each test process has a server of its own. The server starts from a copied data directory in a fraction of a second
-//! and dies with the process, so a test may also kill it. Tests that run as threads of one process share the server,
-//! and each still has its own database.
+//! Each test process has a server of its own. The server starts from a copied data directory in a fraction of a second.
+//! It dies with the process, so a test may also kill it. Tests that run as threads of one process share the server, and
+//! each still has its own database.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -88,7 +88,7 @@ impl Database {
         &self.server.postgres
     }
 
-    /// Its own pool of connections, for looking behind the store.
+    /// Returns a separate pool of connections, for reads and writes that bypass the store.
     ///
     /// # Panics
     /// The server does not take connections.

@@ -130,7 +130,7 @@ pub fn shown_by(text: &str) -> Shown {
 /// Checks one expression.
 ///
 /// # Errors
-/// It does not parse, or asks for a metric, a label or a label's value that is not in `shown`.
+/// It does not parse, or it queries a metric, a label or a label's value that is not in `shown`.
 pub fn check(expression: &Expression, shown: &Shown) -> anyhow::Result<()> {
     let place = &expression.place;
     let parsed = match parser::parse(&expression.promql) {

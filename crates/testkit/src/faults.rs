@@ -60,12 +60,12 @@ pub enum Fault {
     Nats,
 }
 
-/// The faults of a run, each with its delay after the fault before it.
+/// The faults of a run, and the seed that gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Of which the plan is made.
+    /// Seed that the plan is made from.
     pub seed: u64,
-    /// In this order.
+    /// The faults in their order, each with the delay before it.
     pub faults: Vec<(Duration, Fault)>,
 }
 
@@ -145,7 +145,7 @@ async fn run(binary: &Path, plan: &Plan) -> anyhow::Result<()> {
     .await
 }
 
-/// Two tenants, one of which may run one job at a time, with two sources each.
+/// Two tenants with two sources each; one tenant may run one job at a time.
 async fn workload(cluster: &Cluster) -> anyhow::Result<(Vec<Source>, Vec<Job>, Expected)> {
     let mut expected = Expected::default();
     let (mut sources, mut jobs) = (Vec::new(), Vec::new());
@@ -210,7 +210,7 @@ async fn inject(
     Ok(())
 }
 
-/// Every image is what its manifest says, as its owner would check it.
+/// Every image agrees with its manifest, as its owner would check it.
 async fn check_manifests(cluster: &Cluster, jobs: &[Job]) -> anyhow::Result<()> {
     for job in jobs {
         let image = job.describe().await?.image_id;
@@ -220,7 +220,7 @@ async fn check_manifests(cluster: &Cluster, jobs: &[Job]) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// No rule is broken in what happened, in the order in which it happened.
+/// The recorded history breaks no rule, replayed in its order.
 async fn check_history(cluster: &Cluster, expected: &Expected) -> anyhow::Result<()> {
     let rows = cluster.store.history(0, 100_000, None).await?;
     let events: Vec<Event> = rows

@@ -31,7 +31,7 @@ pub fn command(binary: &Path) -> Command {
 /// moment ago.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// A loopback address that nobody listened on a moment ago.
+/// A loopback address that was free a moment ago.
 pub fn free_address() -> anyhow::Result<String> {
     for _ in 0..100 {
         let port = rand::rng().random_range(PORTS);

@@ -57,7 +57,7 @@ fn remove_others(folder: &Path) -> Result<()> {
         let other = entry?.path();
         let unused = File::open(other.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
         if other != folder && unused {
-            // Somebody else may be removing it as well.
+            // Another process may be removing it as well.
             let _ = fs::remove_dir_all(&other);
         }
     }

@@ -1,4 +1,4 @@
-//! A collector of traces, and whether they tell the way of a started job from the API's call to the receiver.
+//! A collector of traces, and a check that they show a started job's way from the API's call to the receiver.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Everything that `deploy/` asks for exists: metrics of dashboards and alerts, in both directions.
+//! Everything that `deploy/` refers to exists: metrics of dashboards and alerts, in both directions.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ fn every_metric_is_set_somewhere() {
     assert!(unset.is_empty(), "nothing sets {unset:?}");
 }
 
-/// A setting that no role reads is a wish that nobody hears.
+/// A setting that no role reads has no effect.
 #[test]
 fn every_setting_in_deploy_is_one_of_a_role() {
     let compose = yaml("compose.yaml");

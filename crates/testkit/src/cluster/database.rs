@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::{Cluster, REGION, Tenant};
 
 impl Cluster {
-    /// Leases that somebody holds, or has died with.
+    /// Number of leases that a process holds, or has died with.
     pub async fn leases(&self) -> anyhow::Result<i64> {
         self.count("select count(*) from job_lease").await
     }
@@ -49,7 +49,8 @@ impl Cluster {
         // Of ten jobs that a filled database has, two can be started.
         self.store.fill(&tenant.id, REGION, jobs * 5).await?;
         let mut connection = PgConnection::connect(&self.postgres.url()).await?;
-        // Heard for as long as a test runs, each with a key (Ed25519, DER) that certificates can be made for.
+        // Last seen late enough to be online for as long as a test runs, each with a key (Ed25519, DER) that
+        // certificates can be made for.
         sqlx::query(
             "update source set last_seen_at = now() + interval '1 hour',
                  public_key = decode('302a300506032b6570032100', 'hex') || sha256(id::bytea)

@@ -34,12 +34,12 @@ impl LoopDevice {
         })
     }
 
-    /// Its path.
+    /// Path of the device.
     pub fn path(&self) -> &Path {
         &self.device
     }
 
-    /// From now on nothing can be read from this byte on; the size stays.
+    /// Makes everything from this byte on unreadable; the size stays.
     pub fn lose_from(&self, byte: u64) -> anyhow::Result<()> {
         Ok(File::options()
             .write(true)

@@ -76,7 +76,7 @@ impl Process {
         Ok(())
     }
 
-    /// From its next start on it gets these arguments too.
+    /// Adds arguments for the process, from its next start on.
     pub fn add_arguments(&mut self, more: &[&str]) {
         self.arguments
             .extend(more.iter().map(|&one| one.to_owned()));
@@ -113,9 +113,9 @@ impl Process {
             .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Waits until it says at the address of `--health` that it is ready.
+    /// Waits until its page at the address of `--health` reports that it is ready.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
-        // Looking at health pages needs it, though they are plain HTTP.
+        // Requests to health pages need it, though they are plain HTTP.
         let _installed_by_another_test = rustls::crypto::ring::default_provider().install_default();
         let name = self.name.clone();
         let address = self

@@ -19,7 +19,8 @@ impl SmallStore {
     /// Puts a file system of this size over the directory.
     ///
     /// # Errors
-    /// This process may not mount. A test that needs a full disk then fails, and does not pass without having looked.
+    /// This process may not mount. A test that needs a full disk then fails, and does not pass without having checked
+    /// anything.
     pub fn over(path: &Path, bytes: u64) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)?;
         set(path, bytes, MsFlags::empty()).with_context(|| {

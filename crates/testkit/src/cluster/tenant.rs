@@ -41,7 +41,7 @@ pub struct Tenant {
 pub struct Source {
     /// The source's id.
     pub id: String,
-    /// Its disks, the system disk first.
+    /// The source's disks, the system disk first.
     pub disks: Vec<PathBuf>,
     /// The agent.
     pub agent: Process,
@@ -206,7 +206,7 @@ impl Source {
         source.with_context(|| format!("source {} is not there", self.id))
     }
 
-    /// Lets so much time pass since its agent was heard that it counts as offline.
+    /// Moves the agent's last heartbeat so far back that the source counts as offline.
     pub async fn let_silence_be_long(&self, cluster: &Cluster) -> anyhow::Result<()> {
         let mut connection = sqlx::PgConnection::connect(&cluster.postgres.url()).await?;
         sqlx::query("update source set last_seen_at = now() - interval '1 hour' where id = $1")
