@@ -81,7 +81,7 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Calls and reports. What was answered wrongly is in the report; an error means that no load could be put on.
+/// Calls and reports. Wrong answers are in the report; an error means that no load could be applied.
 ///
 /// # Errors
 /// Wherry does not start or can't be reached, or the account has no source or job.
@@ -149,7 +149,7 @@ async fn measure(
     meter: Option<CpuMeter>,
     rows: u32,
 ) -> anyhow::Result<Report> {
-    // Whoever gave an endpoint gave it to be looked at, not for its jobs to be removed.
+    // A deployment given by its endpoint is there to be measured: its jobs must not be removed.
     let accounts = drive::accounts(clients, config.endpoint.is_none()).await?;
     ensure!(!accounts.is_empty(), "no account to call for");
     let duration = Duration::from_secs(config.duration_secs);

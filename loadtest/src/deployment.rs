@@ -30,7 +30,7 @@ pub(crate) struct Deployment {
     /// Directory of the images, if it is known here.
     pub(crate) image_store: Option<PathBuf>,
     admin_socket: PathBuf,
-    /// Of one of our own.
+    /// The database of a deployment that this test started.
     database: Option<Database>,
     up: Option<Child>,
 }

@@ -40,7 +40,7 @@ pub struct Percentiles {
 }
 
 impl Percentiles {
-    /// Of these times.
+    /// Percentiles of these times.
     pub fn of(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut histogram =
             Histogram::<u64>::new_with_max(LONGEST_MICROS, 3).expect("the bounds are sound");

@@ -13,7 +13,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Event {
-    /// Its place in the order of everything.
+    /// Place of the row in the order of all events.
     pub seq: i64,
     /// Time at which its transaction began.
     pub time: DateTime<Utc>,
@@ -27,9 +27,9 @@ pub struct Event {
     pub from: String,
     /// The state since.
     pub to: String,
-    /// In which run.
+    /// Number of the run.
     pub run: i64,
-    /// Under which epoch.
+    /// Epoch of the row.
     pub epoch: i64,
 }
 
@@ -87,7 +87,7 @@ pub enum Violation {
     /// A job that the API accepted did not finish.
     #[error("job {job_id} did not finish, it is {state}")]
     NotFinished { job_id: String, state: String },
-    /// There is a job that nobody created.
+    /// There is a job that no client created.
     #[error("tenant {tenant} has job {job_id}, which nobody created")]
     Unknown { job_id: String, tenant: String },
     /// A row does not begin where the row before ended.
@@ -129,7 +129,7 @@ impl Default for Replayed {
     }
 }
 
-/// Finds every rule that the history breaks. Rows of tenants without a limit in `expected` are not looked at.
+/// Finds every rule that the history breaks. Rows of tenants without a limit in `expected` are ignored.
 pub fn check(expected: &Expected, history: &[Event]) -> Vec<Violation> {
     let mut rows: Vec<&Event> = history
         .iter()

@@ -115,7 +115,7 @@ impl Config {
         self.jobs / sources + usize::from(number < self.jobs % sources)
     }
 
-    /// Jobs of the tenant with this number: those of every so many-th source.
+    /// Number of jobs of the tenant with this number. Sources belong to tenants in turn.
     fn jobs_of_tenant(&self, number: usize) -> usize {
         (number..self.sources())
             .step_by(self.tenants)
@@ -294,7 +294,7 @@ async fn enrol(
     Ok((sources, agents))
 }
 
-/// Waits for all sources, and tells how far they are.
+/// Waits for all sources, and reports their progress.
 async fn finish(working: &mut JoinSet<()>, log: &SharedLog, jobs: usize) {
     let mut told_at = Instant::now();
     loop {

@@ -33,7 +33,7 @@ pub(crate) fn wherry() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Starts a process that lasts. It dies with this one, whatever way this one ends. What it prints goes to `log`.
+/// Starts a process that lasts. It dies with this one, whatever way this one ends. Its output goes to `log`.
 ///
 /// To be called on the main thread: the kernel ties such a child to the thread that made it.
 pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Child> {
@@ -47,7 +47,7 @@ pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Child> {
     unsafe {
         command.pre_exec(move || {
             set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have died before the signal was asked for.
+            // The parent may have died before the signal was requested.
             if getppid() == parent {
                 Ok(())
             } else {
@@ -58,7 +58,7 @@ pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Child> {
     command.spawn().context("can't start wherry")
 }
 
-/// Asks a process to drain. It may be gone already.
+/// Sends SIGTERM to a process, so that it drains. The process may be gone already.
 pub(crate) fn ask_to_end(child: &Child) {
     if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
         let _already_gone = kill(Pid::from_raw(id), Signal::SIGTERM);

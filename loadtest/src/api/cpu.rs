@@ -14,9 +14,9 @@ pub(super) struct CpuMeter {
 /// Processor time, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct CpuSeconds {
-    /// Of Wherry's own process.
+    /// Processor time of Wherry's own process.
     pub wherry: f64,
-    /// Of its Postgres and NATS.
+    /// Processor time of its Postgres and NATS.
     pub servers: f64,
 }
 
@@ -28,7 +28,7 @@ impl CpuSeconds {
         }
     }
 
-    /// Of both.
+    /// Processor time of both.
     pub fn total(&self) -> f64 {
         self.wherry + self.servers
     }
@@ -76,7 +76,7 @@ impl CpuMeter {
     }
 }
 
-/// Of this process.
+/// Processor time of this process.
 pub(super) fn own() -> f64 {
     let id = i32::try_from(std::process::id()).unwrap_or_default();
     stat(id).map_or(0.0, |stat| seconds(stat.own))

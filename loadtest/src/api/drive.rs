@@ -90,14 +90,15 @@ impl Driven {
     }
 }
 
-/// Looks what the accounts have. What may be changed is looked for only where the accounts are the test's own.
+/// Lists the sources and jobs of the accounts. Those that may be changed are listed only if the accounts are the test's
+/// own.
 pub(super) async fn accounts(
     clients: Vec<Client>,
     are_own: bool,
 ) -> anyhow::Result<Arc<[Account]>> {
     let mut accounts = Vec::new();
     for client in clients {
-        // What is looked up again and again is not what is removed meanwhile.
+        // Jobs that are looked up again and again are not those that are removed meanwhile.
         let status = are_own.then_some(JobStatus::Finished);
         let (jobs, total) = known(&client, status).await?;
         if jobs.is_empty() {
@@ -253,7 +254,7 @@ impl Account {
     fn take(&self, kind: Kind) -> (Kind, String) {
         let index = rand::rng().random_range(0..self.jobs.len());
         let subject = match kind {
-            // People look at the first pages; a script that walks them all gets to the others.
+            // People read the first pages; a script that walks them all gets to the others.
             Kind::ListJobs | Kind::ListSources => {
                 Some(rand::rng().random_range(1..=self.pages.min(20)).to_string())
             }

@@ -17,7 +17,7 @@ pub enum Mix {
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A job by its id, as whoever waits for it does.
+    /// A job by its id, as a client does that waits for the job.
     PollJob,
     /// A page of jobs.
     ListJobs,

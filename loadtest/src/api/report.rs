@@ -21,7 +21,7 @@ pub struct Report {
     pub calls: usize,
     /// Calls answered per second.
     pub calls_per_sec: f64,
-    /// From the time at which a call was due to its answer, over all calls.
+    /// Time from when a call was due to its answer, over all calls.
     pub latency: Percentiles,
     /// The same for each kind of call.
     pub operations: Vec<OperationFigures>,
@@ -40,7 +40,7 @@ pub struct Report {
 pub struct OperationFigures {
     /// Name of the operation.
     pub name: &'static str,
-    /// Its latencies.
+    /// Latencies of the operation.
     pub latency: Percentiles,
 }
 
@@ -49,7 +49,7 @@ pub struct OperationFigures {
 pub struct Settings {
     /// Calls a second; 0 is as many as are answered.
     pub rate: f64,
-    /// For how many seconds.
+    /// Duration of the load in seconds.
     pub duration_secs: u64,
     /// Calls under way at once.
     pub connections: u32,

@@ -131,7 +131,8 @@ pub(super) async fn enrolled(
 }
 
 impl Source {
-    /// Does so many jobs. A fault ends this source's part: an unfinished job would refuse the next.
+    /// Runs this number of jobs, one after the other. A fault ends this source's part: an unfinished job would refuse
+    /// the next.
     pub(super) async fn work(self, jobs: usize, log: SharedLog) {
         for number in 0..jobs {
             if let Err(error) = self.job(number, &log).await {
@@ -197,7 +198,7 @@ impl Source {
         self.check_image(&job, log).await
     }
 
-    /// Two calls at once ask for a job of this source. One must win: a source has one unfinished job at most.
+    /// Two calls at once request a job of this source. One must win: a source has one unfinished job at most.
     async fn create(&self, number: usize, log: &SharedLog) -> anyhow::Result<String> {
         let request = |call: &str| {
             let name = format!("{}-{number}-{call}", self.name);
@@ -229,7 +230,7 @@ impl Source {
         Ok(ids.remove(0))
     }
 
-    /// Asks for one job more than the tenant may have, and compares the jobs that the API lists with those that it
+    /// Requests one job more than the tenant may have, and compares the jobs that the API lists with those that it
     /// accepted.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub struct Report {
     /// Finished jobs whose image equals its source byte for byte. Less than `jobs_finished` where images lie on other
     /// machines.
     pub images_compared: usize,
-    /// From the first start to the last finish, in seconds.
+    /// Time from the first start to the last finish, in seconds.
     pub elapsed_secs: f64,
     /// Starts that the API accepted, per second between the first and the last.
     pub offered_per_sec: f64,
@@ -31,11 +31,11 @@ pub struct Report {
     pub achieved_per_sec: f64,
     /// Most jobs with a slot at once, by tenant.
     pub most_running: BTreeMap<String, usize>,
-    /// From the start of a job until it has a slot.
+    /// Time from the start of a job until it has a slot.
     pub queue_time: Percentiles,
-    /// From the start of a job until it copies.
+    /// Time from the start of a job until it copies.
     pub start_latency: Percentiles,
-    /// From the start of a job until it is finished.
+    /// Time from the start of a job until it is finished.
     pub run_time: Percentiles,
     /// Calls of the API, as their client saw them.
     pub call_time: Percentiles,
