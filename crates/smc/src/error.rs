@@ -2,7 +2,7 @@
 
 use url::Url;
 
-/// The gateway's own answer that it did not do what was asked.
+/// The gateway's own answer that it did not do what the call requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({code}, request {request_id})")]
 pub struct Refusal {
@@ -48,7 +48,7 @@ pub enum CallError {
         #[source]
         source: reqwest::Error,
     },
-    /// Somebody answered who does not speak this API.
+    /// The answer did not come from a service that speaks this API.
     #[error(
         "{endpoint} answered with HTTP {http_status} and no SMC answer: does --endpoint point to a Wherry gateway?"
     )]
