@@ -55,7 +55,7 @@ enum Command {
     /// Regions, VPCs and vSwitches of tenants.
     #[command(subcommand)]
     Network(network::NetworkCommand),
-    /// Messages between Wherry's processes that nobody could read or do.
+    /// Messages between Wherry's processes that no process could read or carry out.
     #[command(subcommand)]
     DeadLetter(dead_letter::DeadLetterCommand),
     /// The key of secrets at rest.

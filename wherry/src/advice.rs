@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Commands of qemu-img that look at a disk's bytes to find out its format, unless they are told.
+/// Commands of qemu-img that inspect a disk's bytes to find out its format, unless the format is given.
 const PROBE: [&str; 6] = ["convert", "info", "compare", "check", "map", "resize"];
 
 /// Lines that let qemu-img guess a format. A raw disk of a source can claim to be qcow2, with any file of the host
@@ -48,7 +48,7 @@ fn whoever_advises_qemu_img_names_the_format() {
         if path.ends_with("wherry/src/advice.rs") {
             continue;
         }
-        // What is no text advises nothing.
+        // A file that is no text advises nothing.
         let Ok(text) = std::fs::read_to_string(&path) else {
             continue;
         };

@@ -26,7 +26,8 @@ pub(crate) struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Copies a disk over loopback with a sender and a receiver of their own processes, and says what it took.
+    /// Copies a disk over loopback with a sender and a receiver of their own processes, and reports the time and
+    /// resources that it took.
     Transfer(Transfer),
     /// The receiver of a measurement; `transfer` starts it.
     #[command(name = RECEIVER, hide = true)]

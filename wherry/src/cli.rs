@@ -68,7 +68,7 @@ enum Command {
     Bench(bench::Bench),
     /// Puts load on a Wherry, and checks that every limit holds.
     Loadtest(Loadtest),
-    /// Shows which version this is, and of which API.
+    /// Shows the version of this program and of its API.
     Version,
 }
 
@@ -184,7 +184,7 @@ fn print_report(report: &(impl Serialize + Display), is_json: bool) -> anyhow::R
     Ok(())
 }
 
-/// Runs what was asked for.
+/// Runs the command that was given.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(up) => roles::process(up.telemetry.clone(), "wherry", |shutdown| {

@@ -30,7 +30,7 @@ fn filled_in(name: &str) -> &'static str {
     }
 }
 
-/// Names of `.env.example`: what compose asks the user for.
+/// Names of `.env.example`: the settings that compose requires from the user.
 fn asked_for() -> BTreeSet<String> {
     settings_in(&read("deploy/.env.example"))
         .into_keys()

@@ -117,7 +117,7 @@ fn description(image: &model::Image) -> anyhow::Result<receiver::ImageDescriptio
     })
 }
 
-/// Whoever describes an image must not choose where this program reads and writes.
+/// Checks the names of files: a description must not choose where this program reads and writes.
 ///
 /// # Errors
 /// Names of files that lead out of the image's directory, or that are given twice.

@@ -93,7 +93,7 @@ pub(crate) struct Create {
     /// Time at which the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Until when the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days from now, 30 without it.
+    /// Time until which the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days from now, 30 without it.
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
     /// Deliver an image every so many hours, 1 to 168, until `wherry job cutover`. Each is a full copy.
@@ -185,7 +185,7 @@ async fn find(api: &Api, job: &str) -> anyhow::Result<ReplicationJob> {
 }
 
 impl Named {
-    /// Does what `request` makes of the job's id, says that it is `done`, and gives the id.
+    /// Runs `request` with the job's id, prints that it is `done`, and returns the id.
     async fn call<O: Operation<Answer = Done>>(
         &self,
         api: &Api,
@@ -237,7 +237,7 @@ impl Create {
             .unwrap_or_else(|| target_gib(of_source))
     }
 
-    /// Every data disk of the source, with the size that was asked for or its own.
+    /// Every data disk of the source, with the size that was requested or its own.
     fn data_disks(&self, source: &SourceServer) -> anyhow::Result<Vec<(u16, u32)>> {
         let of_source = source.data_disks.iter().map(|disk| (disk.index, disk.size));
         let of_source: Vec<(u16, u64)> = of_source.collect();
@@ -265,7 +265,7 @@ impl Create {
     }
 }
 
-/// The size of a disk in the image, when none was asked for.
+/// The size of a disk in the image, if none was requested.
 fn target_gib(source_gib: u64) -> u32 {
     u32::try_from(source_gib)
         .unwrap_or(u32::MAX)
@@ -281,7 +281,7 @@ fn status(job: &ReplicationJob) -> String {
 }
 
 fn info(job: &ReplicationJob) -> StatusInfo {
-    // What a later version adds is no reason to show nothing.
+    // An addition of a later version is no reason to show nothing.
     StatusInfo::from_json(job.status_info.as_deref().unwrap_or_default()).unwrap_or_default()
 }
 

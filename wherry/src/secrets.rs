@@ -23,7 +23,7 @@ const CODE_FLAG: &str = "--activation-code";
 pub(crate) fn take_activation_code() -> Option<OsString> {
     let code = std::env::var_os(CODE_VARIABLE)?;
     #[expect(clippy::disallowed_methods, reason = "there is no other thread yet")]
-    // SAFETY: main has started no thread, so nobody else reads the environment.
+    // SAFETY: main has started no thread, so no other thread reads the environment.
     unsafe {
         std::env::remove_var(CODE_VARIABLE);
     }
@@ -59,9 +59,9 @@ pub(crate) fn flags(
     Ok(flags)
 }
 
-/// Starts this process anew without the activation code on its command line, which every account of the server can read
-/// as long as the process runs. The code goes on in the environment, which only the process's own account can read.
-/// Returns if there is no code to take off.
+/// Starts this process anew without the activation code on its command line. Every account of the server can read the
+/// command line as long as the process runs. The code goes on in the environment, which only the process's own account
+/// can read. Returns if there is no code to take off.
 ///
 /// # Errors
 /// The program can't be started anew.
@@ -92,7 +92,7 @@ fn without_code(arguments: &[OsString]) -> Option<(Vec<OsString>, OsString)> {
     let code = match flag.to_str()?.split_once('=') {
         Some((_, code)) => code.into(),
         None if place < without.len() => without.remove(place),
-        // The parser says what is missing.
+        // The parser reports a missing setting.
         None => return None,
     };
     Some((without, code))

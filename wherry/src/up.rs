@@ -101,7 +101,7 @@ struct Servers {
 pub(crate) async fn run(up: Up, shutdown: Shutdown) -> anyhow::Result<()> {
     let directory = Directory::open(&up.data_dir)?;
     let seal_key = directory.seal_key(up.seal_key.as_deref())?;
-    // What is wrong in the settings is said before anything starts.
+    // Faults in the settings are reported before anything starts.
     let roles = Roles::read(&seal_key)?;
     let (servers, database_url, nats_url) = start_servers(&up, &directory).await?;
     let shared = Shared {
@@ -154,7 +154,7 @@ async fn run_roles(
     let connect = ConnectConfig::new(shared.database_url, "wherry up");
     store::migrate(&connect).await?;
     let store = Store::connect(&connect, SealKey::from_hex(shared.seal_key)?).await?;
-    // Asked for once before anything starts: whoever gave a wrong address is told so in one sentence.
+    // Tried once before anything starts, so that a wrong address is reported in one sentence.
     bus::Bus::connect(&bus::BusConfig::new(shared.nats_url, "wherry up")).await?;
     let before = Bootstrap::read(directory)?;
     let readiness = Readiness::new();
@@ -254,7 +254,7 @@ async fn run_roles(
     ended.map_err(unwrap_task)
 }
 
-/// The role's own error says more than that its task failed.
+/// The role's own error has more detail than the failure of its task.
 fn unwrap_task(failure: service::TaskFailure) -> anyhow::Error {
     anyhow::Error::new(failure)
 }

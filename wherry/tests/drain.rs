@@ -1,4 +1,4 @@
-//! A worker that is told to end hands its runs over: they go on elsewhere, at once, and nobody calls it a loss.
+//! A worker that is ended hands its runs over. They go on elsewhere, at once, and no counter counts them as a loss.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use testkit::wait;
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A lease that nobody gives back lives so long: a run that goes on earlier was handed over.
+/// Lifetime of a lease that is not given back: a run that goes on earlier was handed over.
 const LEASE: Duration = Duration::from_secs(30);
 
 async fn started(
@@ -42,7 +42,7 @@ async fn started(
 /// 80 Mbit/s, without compression: slow enough to be met in the middle.
 const SLOWLY: &str = r#"{"bandwidth_limit":80000,"compress_level":0}"#;
 
-/// Ends the worker by SIGTERM. The worker must report a clean end, and another one must drive the job before the lease
+/// Ends the worker by SIGTERM. The worker must report success, and another one must drive the job before the lease
 /// would have run out.
 async fn drain(cluster: &mut Cluster, job: &Job, holder: &str) -> anyhow::Result<()> {
     let since = Instant::now();
@@ -97,7 +97,7 @@ async fn a_copy_goes_on_where_it_was() -> anyhow::Result<()> {
     finishes_without_a_loss(&cluster, &job).await?;
     let (needed, sent) = (job.bytes_needed()?, job.status_info().await?.bytes_wire);
     let sent = sent.context("StatusInfo says what was sent")?;
-    // What was received is flushed before the run is handed over: only what was under way is sent again.
+    // Received bytes are flushed before the run is handed over: only those under way are sent again.
     ensure!(
         sent <= needed + 24 * MIB,
         "{sent} bytes crossed the wire, the disks hold {needed}"

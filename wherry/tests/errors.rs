@@ -12,7 +12,7 @@ use testkit::{program, wait};
 
 const WHERRY: &str = env!("CARGO_BIN_EXE_wherry");
 
-/// Port 1 needs root to listen on and is nobody's.
+/// Port 1 needs root to listen on, and no program uses it.
 const NOBODY: &str = "127.0.0.1:1";
 
 /// Any port that is free.

@@ -111,7 +111,7 @@ async fn too_little_room_is_found_before_the_copy_and_in_the_middle_of_it() -> a
     let sentence = ["no space left at disk-", "start the job again"];
     fails(&job, &shell, "ReplicationJob.TargetFull", &sentence).await?;
 
-    // What is deleted goes although nothing can be written there.
+    // A deleted image goes although nothing can be written there.
     let free = instances.free()?;
     shell.says("job delete failing")?;
     wait::until(PATIENCE, "the copy is removed", async || {
@@ -199,7 +199,7 @@ async fn the_image_store_is_full() -> anyhow::Result<()> {
         std::fs::read_dir(cluster.images())?.count() == 0,
         "half an image is left"
     );
-    // The tenant is not told where the operator keeps images. The operator is.
+    // Answers to the tenant leave out the path where the operator keeps images. The operator finds it in the history.
     let place = cluster.images().display().to_string();
     let answers = smc::model::to_json(&job.describe().await?).to_string()
         + &shell.says("job explain failing")?;
@@ -221,7 +221,7 @@ async fn a_disk_of_the_source_is_gone_in_the_middle() -> anyhow::Result<()> {
     job.wait_for_wire(PATIENCE, 16 * MIB).await?;
     let (disk, away) = (&source.disks[0], cluster.path("away"));
     std::fs::rename(disk, &away)?;
-    // Who has it open still reads it: the agent has to open it again.
+    // A process that has the disk open still reads it: the agent has to open it again.
     let receiver = cluster.receiver_of(&job).await?;
     kill(Pid::from_raw(receiver), Signal::SIGKILL)?;
     let path = disk.display().to_string();
@@ -408,7 +408,7 @@ async fn a_target_is_smaller_than_its_disk() -> anyhow::Result<()> {
     )
 }
 
-/// The agent is there and has nothing to complain of. A source whose job has failed is still that job's.
+/// The agent runs and reports no fault. A source whose job has failed is still that job's.
 async fn usable(source: &Source) -> anyhow::Result<()> {
     let mut last = None;
     wait::until(PATIENCE, "the source can be used", async || {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const MIB: usize = 1 << 20;
 
-/// Runs a command of which the test depends.
+/// Runs a command that the test depends on.
 fn sh(command: &str) {
     let output = Command::new("sh")
         .args(["-ec", command])

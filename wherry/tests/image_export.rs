@@ -1,5 +1,5 @@
 //! `wherry image export` against a server that may be a false one: the image that the answer describes is written, and
-//! only where it was asked to lie.
+//! only where the user wants it.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -100,7 +100,7 @@ impl Served {
                 .to_string()
                 .into_bytes()
         } else {
-            // Whatever name was asked for, a false server has a file for it.
+            // A false server has a file for every name.
             let named = self
                 .files
                 .iter()
@@ -209,7 +209,7 @@ fn an_image_described_with_such_names_is_not_verified_either() {
 fn other_bytes_than_the_answers_root_hash_are_not_kept() {
     let true_image = Served::image(1);
     for format in FORMATS {
-        // Disk and manifest fit each other, as those of whoever replaced an image do.
+        // Disk and manifest fit each other, as they do if an attacker replaced the image.
         let mut served = Served::image(2);
         served.description = true_image.description.clone();
         let to = tempfile::tempdir().unwrap();

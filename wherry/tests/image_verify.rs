@@ -22,7 +22,7 @@ impl Image {
         Self::with(Vec::new())
     }
 
-    /// Of a source that could not be read there.
+    /// An image of a source that could not be read in these ranges.
     fn with(unreadable: Vec<ByteRange>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (disk, manifest) = (

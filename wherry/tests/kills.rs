@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// hold.
 const SLOWLY: &str = r#"{"bandwidth_limit":80000,"compress_level":0}"#;
 
-/// A copy is hit when so much was sent: more than [`SENT_TWICE`], so that one that starts over is found out.
+/// A copy is killed after this many bytes were sent: more than [`SENT_TWICE`], so that a copy that starts over is found
+/// out.
 const SENT_BEFORE: u64 = 96 * MIB;
 
 /// Cost of one kill, at most: a flush window.
@@ -100,7 +101,7 @@ async fn a_killed_agent_goes_on_where_it_was() -> anyhow::Result<()> {
     source.agent.kill()?;
     source.agent.restart()?;
     finishes_right(&job, 1, KILLED).await?;
-    // Nobody has written to the disks: what it had read and sent, it has not read again.
+    // The disks have not been written meanwhile: the agent has not read again what it had read and sent.
     let (needed, read) = (job.bytes_needed()?, source.agent.bytes_read()?);
     ensure!(
         read <= needed - SENT_BEFORE + SENT_TWICE,

@@ -21,7 +21,7 @@ async fn cluster() -> anyhow::Result<Cluster> {
     cluster_with(&[]).await
 }
 
-/// Of roles and agents with these settings.
+/// A cluster whose roles and agents have these settings.
 async fn cluster_with(environment: &[(&str, &str)]) -> anyhow::Result<Cluster> {
     let environment = environment
         .iter()
@@ -72,7 +72,7 @@ async fn watch_wire(job: &Job, lasts: Duration) -> anyhow::Result<Vec<(Instant, 
         }
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
-    // What was there when the watch began was seen late.
+    // Bytes that were there when the watch began were seen late.
     seen.remove(0);
     Ok(seen)
 }

@@ -154,7 +154,7 @@ async fn shown(cluster: &Cluster) -> anyhow::Result<Shown> {
     Ok(all)
 }
 
-/// The first expression of a dashboard that asks for a metric that no role exports. A metric that the workload does not
+/// The first expression of a dashboard that queries a metric that no role exports. A metric that the workload does not
 /// cause must at least be promised.
 fn first_unanswered(live: &Shown) -> anyhow::Result<Option<anyhow::Error>> {
     let promised = expressions::promised();
@@ -181,7 +181,7 @@ fn first_unanswered(live: &Shown) -> anyhow::Result<Option<anyhow::Error>> {
     Ok(None)
 }
 
-/// Nobody shows a metric or a label that the program's list does not have.
+/// No role exports a metric or a label that the program's list does not have.
 fn nothing_strange(live: &Shown) -> anyhow::Result<()> {
     let promised = expressions::promised();
     for (name, labels) in live {

@@ -46,9 +46,9 @@ struct Deployment {
 }
 
 impl Deployment {
-    /// Starts the deployment: two sources of one tenant, its network and its users; a neighbour with a source and a
-    /// job; accounts that soon reach their limits of calls or of objects; and one with hundreds of jobs, none of which
-    /// gets a slot.
+    /// Starts the deployment. One tenant has two sources, its network and its users; a neighbour has a source and a
+    /// job. Further accounts soon reach their limits of calls or of objects. The last one has hundreds of jobs, and
+    /// none of them gets a slot.
     async fn start() -> anyhow::Result<Self> {
         let certificate = tempfile::tempdir()?;
         let tls_endpoint = tls(certificate.path())?;
@@ -140,7 +140,7 @@ impl Deployment {
                     .images()
                     .join(&image.image_id)
                     .join(format!("disk-{index}.raw"));
-                // The migration asks for 20 GiB of the system disk; the other one keeps its size, in whole GiB.
+                // The migration requests 20 GiB for the system disk; the other one keeps its size, in whole GiB.
                 let gib = if index == 0 { 20 } else { 1 };
                 testkit::cluster::disk::check_equal(disk, &file, gib << 30)?;
             }
@@ -202,7 +202,7 @@ fn tls(directory: &Path) -> anyhow::Result<String> {
     Ok(free.local_addr()?.to_string())
 }
 
-/// Keys of a user of the tenant who may look at everything and change nothing: a lasting one and two temporary ones.
+/// Keys of a user of the tenant who may read everything and change nothing: a lasting one and two temporary ones.
 async fn readers(
     store: &Store,
     tenant: &Tenant,
@@ -312,7 +312,7 @@ async fn small(
     Ok(tenant)
 }
 
-/// An account with jobs in every status, none of which gets a slot, and their images. It also has a source with the
+/// An account with jobs in every status, and their images. None of the jobs gets a slot. It also has a source with the
 /// most disks possible, and a job that waits for its next run, whose source has fallen silent.
 async fn filled(
     cluster: &Cluster,

@@ -276,7 +276,7 @@ struct Edge {
     holds: Box<dyn Fn(&str) -> bool>,
 }
 
-/// The edges of what the API says of a parameter.
+/// The edges of the rules that the API gives for a parameter.
 fn edges(schema: &Value) -> Vec<Edge> {
     let mut edges = Vec::new();
     let mut add = |what: String, is_past: bool, holds: Box<dyn Fn(&str) -> bool>| {

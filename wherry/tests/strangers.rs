@@ -28,10 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Right calls at a door in each phase, and the pause between two.
 const CALLS: u32 = 300;
 const CALL_PAUSE: Duration = Duration::from_millis(60);
-/// Pause before a call is made again whose connection was the oldest stranger's: of an agent at least so much.
+/// Pause before a call is repeated whose connection was dropped as the oldest unauthenticated one: an agent waits at
+/// least this long.
 const CALLED_AGAIN: Duration = Duration::from_millis(100);
-/// Longest time of a right caller's call while strangers crowd, until it is answered: of 99 in 100, and of each. In
-/// silence it is some 10 ms.
+/// Longest time of a legitimate caller's call during the crowd, until it is answered: of 99 in 100, and of each.
+/// Without a crowd it is some 10 ms.
 const P99: Duration = Duration::from_millis(500);
 const SLOWEST: Duration = Duration::from_secs(5);
 /// Longest time of a job. In silence it is some 15 s.
@@ -42,7 +43,7 @@ const STRANGERS: u8 = 240;
 const ADDRESSES: u8 = 16;
 const COMES_BACK: Duration = Duration::from_millis(500);
 
-/// First datagrams of handshakes over QUIC that nobody goes on with, and the pause between two.
+/// First datagrams of QUIC handshakes that are never continued, and the pause between two.
 const INITIALS: usize = 1000;
 const INITIAL_PAUSE: Duration = Duration::from_millis(2);
 
@@ -170,7 +171,7 @@ impl Times {
 struct Phase {
     api: Times,
     agents: Times,
-    /// From registration to the image, with an agent that dies half way; and over what the copy went.
+    /// Time from registration to the image, with an agent that dies half way; and the transport of the copy.
     jobs: Vec<(Duration, String)>,
 }
 
@@ -333,7 +334,7 @@ fn listener(endpoint: &str) -> anyhow::Result<SocketAddr> {
     Ok(address.replace("localhost", "127.0.0.1").parse()?)
 }
 
-/// Strangers that a door has ended for the sake of others, as a role shows it.
+/// Number of strangers that a door has ended in favour of others, as a role's metrics show it.
 async fn crowded(cluster: &Cluster, role: &str, door: &str) -> anyhow::Result<u64> {
     let series =
         format!("wherry_connections_ended_total{{listener=\"{door}\",reason=\"crowded\"}} ");
@@ -347,7 +348,7 @@ async fn strangers_at_every_door_keep_no_right_caller_out() -> anyhow::Result<()
     if std::env::var_os("WHERRY_LONG").is_none() {
         return Ok(());
     }
-    // As few places that the strangers fill all of them at each door. A receiver has few anyway.
+    // A limit so low that the strangers use all of it at each door. A receiver's limit is low anyway.
     let environment = [
         ("WHERRY_API_STRANGERS", "128"),
         ("WHERRY_API_STRANGERS_PER_ADDRESS", "16"),

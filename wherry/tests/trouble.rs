@@ -1,5 +1,5 @@
-//! Faults around a run that must not be taken for its end, and faults that must: a slow and a restarting database, a
-//! receiver that crashes again and again, a disk that rots or is gone, a message that no process can read.
+//! Faults around a run that must not be taken for its end, and faults that must. They are: a slow and a restarting
+//! database, a receiver that crashes again and again, a disk that rots or is gone, a message that no process can read.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -318,7 +318,7 @@ async fn a_removal_that_always_fails_becomes_a_dead_letter_and_is_done_once_it_c
     job.start().await?;
     let finished = job.wait_for(PATIENCE, &["Finished"]).await?;
     let id = finished.image_id.context("an image")?;
-    // Somebody has put a file where the image's directory was.
+    // A file is in the place of the image's directory.
     let place = cluster.images().join(&id);
     std::fs::remove_dir_all(&place)?;
     std::fs::write(&place, b"in the way")?;

@@ -29,11 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// The connection is not made: no call is looked at.
+    /// The connection is not made: no call is read.
     NoConnection,
-    /// The caller is told that it may not.
+    /// The caller receives the answer that it may not call.
     Denied,
-    /// It is looked at what the call says.
+    /// The service reads the call's content.
     Heard,
 }
 
@@ -138,7 +138,7 @@ enum Door {
         address: String,
         authority_pem: String,
     },
-    /// With TLS if there is an authority.
+    /// A Unix socket, with TLS if there is an authority.
     Socket {
         path: PathBuf,
         authority_pem: Option<String>,
@@ -173,7 +173,7 @@ impl Door {
                 let endpoint = match authority_pem {
                     Some(pem) => Endpoint::from_static("https://receiver")
                         .tls_config(tls(pem, "receiver"))?,
-                    // Whoever has a certificate shows it, and there is nobody to take it.
+                    // A caller with a certificate offers it, but this service does not speak TLS.
                     None => match identity {
                         Some(some) => Endpoint::from_static("https://gateway")
                             .tls_config(tls(&some.certificate_pem, "gateway"))?,
@@ -193,7 +193,7 @@ impl Door {
         })
     }
 
-    /// Makes a call that says nothing.
+    /// Makes a call with an empty message.
     async fn call(&self, path: &str, identity: Option<&Identity>) -> anyhow::Result<Outcome> {
         let mut client = tonic::client::Grpc::new(self.channel(identity)?);
         let call = async {
@@ -255,7 +255,7 @@ fn sender_tls(run: &Run, identity: Option<&Identity>) -> anyhow::Result<rustls::
     Ok(tls)
 }
 
-/// A first message that is refused, which says that it was heard.
+/// A first message that is refused, which proves that it was read.
 fn not_hello() -> Vec<u8> {
     let body = encode_control(&ToReceiver::Sent {
         streams: 0,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::socket::{Client, said};
 use super::{Answer, rows};
 
-/// Rows that are asked for at once.
+/// Rows of one request.
 const PAGE: i64 = 1000;
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! `wherry admin dead-letter`: messages between Wherry's processes that nobody could read or do.
+//! `wherry admin dead-letter`: messages between Wherry's processes that no process could read or carry out.
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -22,7 +22,7 @@ pub(super) enum DeadLetterCommand {
         /// Its number.
         id: String,
     },
-    /// Forgets one. What it asked for is found in the database and asked for again, if it is still wanted.
+    /// Forgets a message. Its work is found in the database and requested again, if it is still wanted.
     Delete {
         /// Its number.
         id: String,

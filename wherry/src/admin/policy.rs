@@ -44,7 +44,7 @@ pub(super) enum PolicyCommand {
         /// File with its document, JSON; - for standard input.
         document: PathBuf,
     },
-    /// Deletes a policy, if it is attached to nobody.
+    /// Deletes a policy that is attached to no user.
     Delete {
         /// Name of the tenant.
         tenant: String,

@@ -90,7 +90,7 @@ pub(crate) struct Report {
     pub(crate) transport: Option<Kind>,
     /// Reason for the choice of transport.
     pub(crate) transport_reason: String,
-    /// From the first packet to the receipt.
+    /// Time from the first packet to the receipt.
     pub(crate) wall_secs: f64,
     /// Bytes of the source.
     pub(crate) bytes_logical: u64,
@@ -102,7 +102,7 @@ pub(crate) struct Report {
     pub(crate) bytes_wire: u64,
     /// Bytes that were holes or zeros, or free space that was left out.
     pub(crate) bytes_zero: u64,
-    /// Of these, bytes of free space.
+    /// Bytes of free space among these.
     pub(crate) bytes_free: u64,
     /// The root over the disk's chunk hashes, as both sides have it.
     pub(crate) root: String,
@@ -120,7 +120,7 @@ pub(crate) enum BenchError {
     File {
         /// The step that failed.
         doing: &'static str,
-        /// To which.
+        /// Path of the file.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
@@ -151,7 +151,7 @@ struct Setup {
     address: IpAddr,
 }
 
-/// Copies the source to the target and says what it took.
+/// Copies the source to the target and reports the time and resources that it took.
 ///
 /// # Errors
 /// See [`BenchError`].
@@ -202,7 +202,7 @@ pub(crate) async fn run(
         sources: Arc::new(Files),
         change_tracking: true,
         bad_sectors: BadSectors::Fail,
-        // A measurement is one, whoever writes meanwhile.
+        // One measurement, even if the source is written meanwhile.
         consistency: Consistency::Fuzzy,
         ends_at_a_write: false,
         compression: match settings.level {
@@ -355,7 +355,7 @@ impl Other {
         serde_json::from_str(&line).map_err(|error| broken(error.into()))
     }
 
-    /// Lets it end, and hears what it used.
+    /// Lets the receiver end, and returns its usage.
     async fn end(mut self) -> Result<Usage, BenchError> {
         self.input = None;
         let usage = self.hear().await?;
@@ -425,7 +425,7 @@ fn processor_time() -> Duration {
 }
 
 fn usage() -> Usage {
-    // That of getrusage begins with the size of whoever forked this process.
+    // The value of getrusage begins with the size of the process that forked this one.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find(|line| line.starts_with("VmHWM:"));
     let peak_kib: u64 = peak

@@ -65,7 +65,7 @@ pub(super) fn code_of(cause: &(dyn Error + 'static)) -> Option<ExitCode> {
         .then_some(ExitCode::Usage)
 }
 
-/// The operators' service refused a call, or could not be reached. It says why in a sentence.
+/// The operators' service refused a call, or could not be reached. Its sentence gives the reason.
 #[derive(Debug)]
 pub(crate) struct OperatorError {
     sentence: String,

@@ -36,8 +36,8 @@ pub(crate) struct Export {
     qemu_img: PathBuf,
 }
 
-/// Bytes that stay free where the files are written, and the bytes after which it is looked again. A description may
-/// name any size.
+/// Bytes that stay free where the files are written, and the bytes after which the free space is checked again. A
+/// description may name any size.
 const LEFT_FREE: u64 = 1 << 30;
 const LOOK_EVERY: u64 = 64 << 20;
 
@@ -153,7 +153,7 @@ impl Fetched {
             if from == to {
                 continue;
             }
-            // What is not the image's is not gone on with the next time.
+            // A file that is not the image's is not continued the next time.
             match &checked {
                 Ok(()) => std::fs::rename(from, to)?,
                 Err(_) => std::fs::remove_file(from)?,
@@ -265,7 +265,7 @@ async fn fetch(
     Ok(Ended::Whole)
 }
 
-/// Whoever else uses the file system keeps some of it.
+/// Checks that some room is left for other users of the file system.
 fn check_room(file: &File, path: &Path) -> anyhow::Result<()> {
     let found = rustix::fs::fstatvfs(file)?;
     ensure!(

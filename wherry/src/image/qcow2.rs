@@ -53,10 +53,11 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Looks at the header.
+    /// Reads and checks the header.
     ///
     /// # Errors
-    /// It is no qcow2 file of a disk of this size, or one that names others: whoever opens it would read those.
+    /// It is no qcow2 file of a disk of this size, or one that names other files: a program that opens it would read
+    /// those.
     pub(super) fn open(qemu_img: &Path, file: &Path, size_bytes: u64) -> anyhow::Result<Self> {
         let mut header = [0; HEADER_BYTES];
         File::open(file)

@@ -115,7 +115,7 @@ async fn check_all(folder: &Path, description: &ImageDescription) -> anyhow::Res
     Ok(())
 }
 
-/// Checks one disk, and that its manifest has the root that the image says.
+/// Checks one disk, and that its manifest has the image's root.
 async fn check(
     name: &str,
     disk: &Path,

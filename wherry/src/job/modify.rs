@@ -32,7 +32,7 @@ pub(crate) struct Modify {
     /// Time at which the job starts by itself, as YYYY-MM-DDThh:mm:ssZ.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Until when the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days after it was created.
+    /// Time until which the job may be started, as YYYY-MM-DDThh:mm:ssZ: 7 to 90 days after it was created.
     #[arg(long, value_name = "TIME")]
     valid_until: Option<String>,
     /// Hours from one run to the next, 1 to 168.

@@ -45,7 +45,8 @@ pub(super) fn repeats(job: &ReplicationJob) -> String {
     }
 }
 
-/// The runs of a job that delivers again and again. Of one that delivers once, the job itself says all.
+/// The runs of a job that delivers again and again. A job that delivers once needs no list: the job itself shows
+/// everything.
 pub(super) fn list(job: &ReplicationJob) -> String {
     let runs: Vec<Vec<String>> = job
         .replication_job_runs

@@ -62,7 +62,7 @@ fn bad_sectors(text: &str) -> Result<BadSectors, &'static str> {
 }
 
 impl Tuning {
-    /// These flags in place of what `present` says; `None` if there are none.
+    /// These flags in place of the values in `present`; `None` if there are none.
     pub(super) fn applied_to(&self, present: &ReplicationParameters) -> Option<String> {
         let mut parameters = present.clone();
         let mut is_given = false;

@@ -11,7 +11,7 @@ use smc::model::{self, Paged};
 use super::{json, lines};
 use crate::connection::{Api, Output};
 
-/// Calls that list ask for so many at once: the most that the API gives.
+/// Entries of one page in calls that list: the most that the API gives.
 const PAGE_SIZE: u32 = 50;
 
 /// A table with its columns aligned.

@@ -1,4 +1,4 @@
-//! The first tenant of a data directory, and `bootstrap.json`, which tells scripts how to call.
+//! The first tenant of a data directory, and `bootstrap.json`, from which scripts read how to call.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -132,7 +132,7 @@ pub(super) async fn prepare(
     Ok(bootstrap)
 }
 
-/// Not when the operator has switched the key off, or when the database is another one than at the last start.
+/// Returns false if the operator has switched the key off, or if the database is another one than at the last start.
 async fn has_valid_key(store: &Store, before: &Bootstrap) -> anyhow::Result<bool> {
     let key = store.access_key(&before.access_key_id).await?;
     Ok(key.is_some_and(|key| key.active && key.secret == before.access_key_secret))
