@@ -37,6 +37,8 @@ check: setup ## Everything that a change must pass besides the tests
 	cargo fmt --all --check
 	tools/check-layers --self-test
 	tools/check-layers
+	tools/check-english --self-test
+	tools/check-english
 	cargo deny --log-level error check bans licenses sources
 	cargo shear
 	promtool check config --lint=none deploy/prometheus/prometheus.yml

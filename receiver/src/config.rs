@@ -12,8 +12,8 @@ pub struct Config {
     /// Address of /healthz, /readyz and /metrics; port 0 takes a free one, and the log says which. None without it.
     #[arg(long, env = "WHERRY_RECEIVER_HEALTH")]
     pub health: Option<SocketAddr>,
-    /// MiB that stay free on the file systems of the directory and of the image store. Without it, a twentieth, at least 10 GiB, but at most a
-    /// quarter.
+    /// MiB that stay free on the file systems of the directory and of the image store. Without it, a twentieth, at
+    /// least 10 GiB, but at most a quarter.
     #[arg(long, value_name = "MIB")]
     pub reserve_mib: Option<u64>,
     /// Program that makes qcow2 files.

@@ -115,8 +115,8 @@ pub struct Config {
     /// GiB of its disks.
     #[arg(long, env = "WHERRY_RECEIVER_MEMORY_MIB", value_parser = value_parser!(u64).range(128..=1_048_576))]
     pub receiver_memory_mib: Option<u64>,
-    /// MiB that receivers leave free on the file systems of --worker-dir and --image-store. Without it, a twentieth of each, at least 10 GiB, but
-    /// at most a quarter.
+    /// MiB that receivers leave free on the file systems of --worker-dir and --image-store. Without it, a twentieth of
+    /// each, at least 10 GiB, but at most a quarter.
     #[arg(long, env = "WHERRY_RESERVE_MIB", value_name = "MIB", value_parser = value_parser!(u64).range(0..=1 << 40))]
     pub reserve_mib: Option<u64>,
     /// Files and connections that a receiver may have open.

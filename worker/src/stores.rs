@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use domain::{Failure, FailureCode, InstanceId};
 use transfer::disk::{Reserve, Room, stored_bytes};
 
-/// How long a write that went well is taken for granted by readiness.
+/// Time for which readiness relies on its last successful write.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 
 /// Room that must be left in the image store for manifests and tables.
@@ -33,11 +33,11 @@ struct Shared {
     instances: PathBuf,
     images: PathBuf,
     reserve: Reserve,
-    /// When a write last went well. Held during one, so that a file system that hangs holds up one thread only.
+    /// Time of the last successful write. Held during one, so that a file system that hangs holds up one thread only.
     written_at: Mutex<Option<Instant>>,
 }
 
-/// Why a run can't take place here.
+/// Reasons for which a run can't take place here.
 #[derive(Debug, thiserror::Error)]
 enum NotReady {
     #[error(

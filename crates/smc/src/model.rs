@@ -1,8 +1,9 @@
 //! The API as types: a struct for each request and each answer, with the names of the wire.
 //!
 //! All that describes the API is made of these types. The gateway reads requests into them and serves the answers,
-//! clients call with them, and their derived schemas become `docs/api.md` and `docs/openapi.json`: a doc comment here is
-//! a sentence there. The bounds in `#[schema(…)]` of a request are the rules by which the gateway checks its parameters.
+//! clients call with them, and their derived schemas become `docs/api.md` and `docs/openapi.json`: a doc comment here
+//! is a sentence there. The bounds in `#[schema(…)]` of a request are the rules by which the gateway checks its
+//! parameters.
 //!
 //! Texts of the wire stay texts, also where they are ids, names or times. Each side parses what it needs: a client must
 //! be able to show the answer of a later gateway. For the same reason a field that an answer lacks is read as its

@@ -5,7 +5,7 @@ use store::instance::{Authority, Instance};
 use store::key::AccessKey;
 use store::{ConnectConfig, Resealed, SealKey, Store};
 
-/// What is sealed, column by column of the schema: `table.column`, and its values in some order that stays.
+/// Sealed values, column by column of the schema: `table.column`, and its values in some order that stays.
 async fn sealed(pool: &sqlx::PgPool) -> Vec<(String, Vec<Vec<u8>>)> {
     let columns: Vec<(String, String)> = sqlx::query_as(
         "select table_name::text, column_name::text from information_schema.columns

@@ -106,7 +106,7 @@ impl BuildError {
     }
 }
 
-/// Where an image is made before it is published.
+/// Directory in which an image is made before it is published.
 pub(super) fn partial(store: &Path, image_id: &ImageId) -> PathBuf {
     store.join(format!("{image_id}.partial"))
 }

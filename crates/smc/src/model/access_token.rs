@@ -31,10 +31,10 @@ pub struct CreateAccessToken {
     /// More about it.
     #[schema(max_length = 256, pattern = "^(?!https?://)")]
     pub description: Option<String>,
-    /// How many agents may register with it: 1 to 1000, unless the operator has set another limit; default 100.
+    /// Number of agents that may register with it: 1 to 1000, unless the operator has set another limit; default 100.
     #[schema(minimum = 1, maximum = 1_000_000)]
     pub count: Option<i32>,
-    /// How many days it is valid: 1 to 90, unless the operator has set another limit; default 30.
+    /// Number of days for which it is valid: 1 to 90, unless the operator has set another limit; default 30.
     #[schema(minimum = 1, maximum = 3650)]
     pub time_to_live_in_days: Option<i32>,
 }
@@ -98,15 +98,15 @@ pub struct AccessToken {
     pub name: String,
     /// Its description.
     pub description: String,
-    /// How many agents may register with it.
+    /// Number of agents that may register with it.
     pub count: String,
-    /// How many have.
+    /// Number of agents that have registered with it.
     pub registered_count: String,
     /// activated, unactivated (disabled or used up) or expired.
     pub status: String,
-    /// How many days it is valid from its making.
+    /// Number of days for which it is valid, from its creation.
     pub time_to_live_in_days: String,
-    /// When it was made.
+    /// Time of its creation.
     pub creation_time: String,
 }
 

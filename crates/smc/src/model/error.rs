@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub struct Error {
     /// Stable, for programs. The examples are those of every call.
     pub code: String,
-    /// What is wrong and what to do, for people.
+    /// The cause and the remedy, for people.
     pub message: String,
     /// Name of this call in the gateway's log.
     pub request_id: String,
@@ -23,7 +23,7 @@ pub struct Error {
     pub access_denied_detail: Option<AccessDeniedDetail>,
 }
 
-/// Which policies do not allow a call, and how.
+/// The policies that do not allow a call, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AccessDeniedDetail {

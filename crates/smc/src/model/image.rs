@@ -70,11 +70,11 @@ pub struct Image {
     pub source_id: String,
     /// Its region.
     pub region_id: String,
-    /// Where it lies, as the image store names it.
+    /// Its location, as the image store names it.
     pub location: Option<String>,
     /// JSON text: its disks with sizes, root hashes and files, as in its own manifest.
     pub description: String,
-    /// When it was begun.
+    /// Time at which its creation began.
     pub creation_time: String,
 }
 

@@ -18,7 +18,7 @@ operations! {
 }
 
 texts! {
-    /// What a job delivers.
+    /// The product of a job.
     TargetType ["x-any-case": true] { Image = "Image" }
 
     /// The type of a job that is made.
@@ -34,7 +34,7 @@ texts! {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct DataDiskSize {
-    /// Which data disk of the source.
+    /// Index of the source's data disk.
     #[schema(required = true, minimum = 1, maximum = 16)]
     pub index: Option<u16>,
     /// GiB of that disk in the image; not smaller than the source's disk. Disks that are not named keep their size,
@@ -102,7 +102,7 @@ pub struct CreateReplicationJob {
     /// The job's description; the rule is that of names.
     #[schema(format = "name", min_length = 2, max_length = 128)]
     pub description: Option<String>,
-    /// What the job delivers; default Image.
+    /// The product of the job; default Image.
     pub target_type: Option<TargetType>,
     /// The image's name; default `Image_<JobId>`. With RunOnce=false, `_CYCLE_` and the number of the run are added; if
     /// another image has the name, the job's id.
@@ -127,10 +127,10 @@ pub struct CreateReplicationJob {
     /// not one moment in time).
     #[schema(max_length = 2048, content_media_type = "application/json")]
     pub replication_parameters: Option<String>,
-    /// When the job starts by itself: in the future, within 30 days and within its validity.
+    /// Time of the job's scheduled start: in the future, within 30 days and within its validity.
     #[schema(format = DateTime)]
     pub scheduled_start_time: Option<String>,
-    /// When the job expires: 7 to 90 days from now; default 30 days.
+    /// Time at which the job expires: 7 to 90 days from now; default 30 days.
     #[schema(format = DateTime)]
     pub valid_time: Option<String>,
     /// Its tags.
@@ -174,7 +174,7 @@ pub struct ModifyReplicationJobAttribute {
     /// The new description.
     #[schema(format = "name", min_length = 2, max_length = 128)]
     pub description: Option<String>,
-    /// When the job expires: 7 to 90 days after it was made.
+    /// Time at which the job expires: 7 to 90 days after its creation.
     #[schema(format = DateTime)]
     pub valid_time: Option<String>,
     /// Image, which is what every job delivers.
@@ -182,7 +182,7 @@ pub struct ModifyReplicationJobAttribute {
     /// The new name of the image.
     #[schema(format = "name", min_length = 2, max_length = 128)]
     pub image_name: Option<String>,
-    /// When the job starts by itself.
+    /// Time of the job's scheduled start.
     #[schema(format = DateTime)]
     pub scheduled_start_time: Option<String>,
     /// GiB of the image's system disk.
@@ -264,7 +264,7 @@ pub struct ExplainReplicationJob {
     pub job_id: String,
 }
 
-/// Why a job is where it is.
+/// The reason for a job's state.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ExplainReplicationJobAnswer {
@@ -274,13 +274,13 @@ pub struct ExplainReplicationJobAnswer {
     pub status: String,
     /// Its business status, while Running.
     pub business_status: Option<String>,
-    /// What it does or waits for.
+    /// Its present activity, or the condition that it waits for.
     pub now: String,
-    /// What happens next, and by whom.
+    /// The next step, and who takes it.
     pub next: String,
     /// Circumstances that bear on it.
     pub reasons: Reasons,
-    /// What happened to it, oldest first.
+    /// Its events, oldest first.
     pub events: JobEvents,
 }
 
@@ -295,9 +295,9 @@ lists! {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct JobEvent {
-    /// When something happened.
+    /// Time of the event.
     pub time: String,
-    /// What happened.
+    /// The event.
     pub event: String,
     /// The state before.
     pub from: String,
@@ -307,7 +307,7 @@ pub struct JobEvent {
     pub run: i32,
     /// Under which epoch.
     pub epoch: i64,
-    /// Who said so.
+    /// The source of the event.
     pub actor: String,
     /// More about it.
     pub detail: String,

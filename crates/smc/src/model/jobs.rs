@@ -154,17 +154,17 @@ pub struct ReplicationJob {
     pub replication_job_runs: ReplicationJobRuns,
     /// Always 0: a server migration.
     pub job_type: i32,
-    /// When it was made.
+    /// Time of its creation.
     pub creation_time: String,
-    /// When it was last started.
+    /// Time of its last start.
     pub start_time: Option<String>,
-    /// When its last run ended.
+    /// Time at which its last run ended.
     pub end_time: Option<String>,
-    /// When it starts by itself.
+    /// Time of its scheduled start.
     pub scheduled_start_time: Option<String>,
-    /// When it expires.
+    /// Time at which it expires.
     pub valid_time: String,
-    /// Why the last run failed; else empty.
+    /// Reason for which the last run failed; else empty.
     pub error_code: String,
     /// JSON text with what is known of: error_code, error_msg, doing, queue_position, run, bytes_durable, bytes_total,
     /// bytes_wire, bytes_free, copied_free_space (disk and reason), rate_bytes_per_sec, eta_secs, unreadable_ranges,
@@ -182,7 +182,7 @@ pub struct ReplicationJob {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct JobDataDisk {
-    /// Which disk, from 1.
+    /// Number of the disk, from 1.
     pub index: u16,
     /// GiB.
     pub size: u32,
@@ -228,7 +228,7 @@ pub struct JobWholeDisk {
 pub struct JobPlacedPart {
     /// Always true: it is copied block by block.
     pub block: bool,
-    /// Where it is on the source.
+    /// Its path on the source.
     pub path: String,
     /// Its size.
     pub size_bytes: u64,
@@ -238,11 +238,11 @@ pub struct JobPlacedPart {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ReplicationJobRun {
-    /// Who started the run: Manual or Schedule.
+    /// The start's origin: Manual or Schedule.
     pub r#type: String,
-    /// When it was started.
+    /// Time of its start.
     pub start_time: String,
-    /// When it delivered, failed or was stopped.
+    /// Time at which it delivered, failed or was stopped.
     pub end_time: Option<String>,
     /// The image that it delivered, while that is there.
     pub image_id: Option<String>,

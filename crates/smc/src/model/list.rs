@@ -1,4 +1,5 @@
-//! Lists as the wire has them: an object that holds an array under the name of its items, `{"DataDisks":{"DataDisk":[…]}}`.
+//! Lists as the wire has them: an object that holds an array under the name of its items,
+//! `{"DataDisks":{"DataDisk":[…]}}`.
 
 /// Makes the type of a list from the wire name of its items and their type.
 macro_rules! lists {

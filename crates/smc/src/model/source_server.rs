@@ -113,7 +113,7 @@ pub struct SourceServer {
     pub platform: String,
     /// Always SMT.
     pub replication_driver: String,
-    /// When it registered.
+    /// Time of its registration.
     pub creation_time: String,
     /// GiB, rounded up.
     pub system_disk_size: Option<u64>,
@@ -127,7 +127,7 @@ pub struct SourceServer {
     pub heartbeat_rate: i32,
     /// 1 or more: its disks can be read.
     pub kernel_level: i32,
-    /// Why it is Unavailable; else empty.
+    /// Reason for which it is Unavailable; else empty.
     pub error_code: String,
     /// JSON text with error_code and error_msg, when it is Unavailable, and with warnings: a second server with its
     /// key, a clock that is off.
@@ -144,11 +144,11 @@ pub struct SourceServer {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct SourceDataDisk {
-    /// Which disk, from 1.
+    /// Number of the disk, from 1.
     pub index: u16,
     /// GiB, rounded up.
     pub size: u64,
-    /// Where it is on the source.
+    /// Its path on the source.
     pub path: String,
     /// Its partitions, where they are known.
     pub parts: Option<SourceParts>,
@@ -164,7 +164,7 @@ pub struct SourcePart {
     pub device: String,
     /// Always true: it has to be copied.
     pub need: bool,
-    /// Where it is on the source.
+    /// Its path on the source.
     pub path: String,
     /// Its size.
     pub size_bytes: u64,
@@ -194,7 +194,7 @@ pub struct SourceWholeDisk {
     pub physical_sector_bytes: Option<u32>,
     /// Kind of its partition table: gpt, dos, none or another name; absent where it is not known. Not part of SMC.
     pub partition_table: Option<String>,
-    /// Where it is on the source. Not part of SMC.
+    /// Its path on the source. Not part of SMC.
     pub path: String,
     /// Its partitions, where they are known.
     pub parts: Option<SourceTypedParts>,
@@ -206,7 +206,7 @@ pub struct SourceWholeDisk {
 pub struct SourceTypedPart {
     /// Always true: it can be copied block by block.
     pub can_block: bool,
-    /// Where it is on the source.
+    /// Its path on the source.
     pub path: String,
     /// Its size.
     pub size_bytes: u64,

@@ -14,7 +14,7 @@ operations! {
 }
 
 texts! {
-    /// What is tagged.
+    /// The tagged resource.
     ResourceType ["x-any-case": true] {
         SourceServer = "sourceserver", ReplicationJob = "replicationjob", Workgroup = "workgroup",
     }
@@ -65,7 +65,7 @@ pub struct TagFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct TagResources {
-    /// What is tagged.
+    /// The tagged resource.
     pub resource_type: ResourceType,
     /// Ids of sources, jobs or workgroups, at most 50.
     #[schema(max_items = 1000, value_type = Vec<Id>)]
@@ -79,7 +79,7 @@ pub struct TagResources {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct UntagResources {
-    /// What is tagged.
+    /// The tagged resource.
     pub resource_type: ResourceType,
     /// Ids of sources, jobs or workgroups, at most 50.
     #[schema(max_items = 1000, value_type = Vec<Id>)]
@@ -95,7 +95,7 @@ pub struct UntagResources {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct ListTagResources {
-    /// What is tagged.
+    /// The tagged resource.
     pub resource_type: ResourceType,
     /// Ids of sources, jobs or workgroups, at most 50.
     #[schema(max_items = 1000, value_type = Option<Vec<Id>>)]
@@ -112,7 +112,7 @@ pub struct ListTagResources {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ListTagResourcesAnswer {
-    /// Where the next page begins; absent on the last one.
+    /// Token of the next page; absent on the last one.
     pub next_token: Option<String>,
     /// The tags of this page.
     pub tag_resources: TagResourceList,
@@ -122,7 +122,7 @@ pub struct ListTagResourcesAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct TagResource {
-    /// What has the tag.
+    /// The resource with the tag.
     pub resource_id: String,
     /// ALIYUN::SMC::SOURCESERVER, ALIYUN::SMC::REPLICATIONJOB or ALIYUN::SMC::WORKGROUP.
     pub resource_type: String,

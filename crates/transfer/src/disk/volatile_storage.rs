@@ -14,7 +14,7 @@ struct State {
     stable: Vec<u8>,
     /// The bytes that a reader sees: `stable` with `unsynced` over it.
     seen: Vec<u8>,
-    /// Since the last sync, in order.
+    /// Writes since the last sync, in order.
     unsynced: Vec<Change>,
     /// The end of the next sync.
     next_sync: Sync,
