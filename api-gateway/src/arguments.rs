@@ -42,7 +42,7 @@ impl Arguments {
                 if values.insert(number, value).is_some() {
                     return Err(Refusal::invalid(
                         &parameter.code_name(),
-                        "It is given twice.",
+                        "It must be given once.",
                     ));
                 }
             }
@@ -111,7 +111,7 @@ fn check_names(table: &[Parameter], pairs: &Pairs) -> Result<(), Refusal> {
                 Fit::OutOfRange => {
                     return Err(Refusal::invalid(
                         &parameter.code_name(),
-                        format!("{name}: N goes from 1 to {}.", parameter.most),
+                        format!("{name}: N must be 1 to {}.", parameter.most),
                     ));
                 }
                 Fit::Resembles => resembles = Some(parameter),
@@ -122,7 +122,7 @@ fn check_names(table: &[Parameter], pairs: &Pairs) -> Result<(), Refusal> {
             let list = parameter.name.split('.').next().unwrap_or_default();
             return Err(Refusal::invalid(
                 list,
-                format!("{name} is not of the form {}.", parameter.name),
+                format!("{name} must be of the form {}.", parameter.name),
             ));
         }
     }

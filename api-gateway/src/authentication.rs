@@ -109,7 +109,7 @@ pub async fn verify<'a>(
     if claim.nonce.len() > NONCE_LENGTH {
         return Err(Refusal::invalid(
             "SignatureNonce",
-            format!("It has at most {NONCE_LENGTH} characters."),
+            format!("It must have at most {NONCE_LENGTH} characters."),
         ));
     }
     check_signature(&claim, incoming, &key.secret)?;

@@ -374,7 +374,7 @@ mod tests {
     fn what_the_tables_have_passes() {
         for refusal in [
             Refusal::missing("JobId"),
-            Refusal::invalid("Name", "It is too long."),
+            Refusal::invalid("Name", "It must be shorter."),
             Refusal::not_found("JobId"),
             Refusal::internal(),
             Refusal::unavailable(),

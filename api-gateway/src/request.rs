@@ -99,7 +99,7 @@ impl Incoming {
         {
             return Err(Refusal::new(
                 "InvalidParameter",
-                "The specified parameter is not valid. It has a NUL character.",
+                "The specified parameter is not valid. It must not contain a NUL character.",
             ));
         }
         if pairs.len() > limits.parameters {
@@ -135,7 +135,7 @@ impl Incoming {
         let mut values = self.pairs.iter().filter(|(known, _)| known == name);
         let value = values.next().map(|(_, value)| value.as_str());
         if values.next().is_some() {
-            return Err(Refusal::invalid(name, "It is given twice."));
+            return Err(Refusal::invalid(name, "It must be given once."));
         }
         Ok(value.filter(|value| !value.is_empty()))
     }
@@ -170,7 +170,7 @@ fn parameters(text: &[u8], format: &mut Format) -> Result<Pairs, Refusal> {
     parsed.map_err(|_| {
         Refusal::new(
             "InvalidParameter",
-            "The specified parameter is not valid. It is not UTF-8.",
+            "The specified parameter is not valid. It must be UTF-8.",
         )
     })
 }

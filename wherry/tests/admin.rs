@@ -151,7 +151,7 @@ fn tenants_and_quotas(operator: &Operator) -> anyhow::Result<()> {
         "admin tenant create first",
         &["there is a tenant first already"],
     )?;
-    operator.refused("admin tenant create 1", &["a name has 2 to 128"])?;
+    operator.refused("admin tenant create 1", &["a name must have 2 to 128"])?;
     operator.says("admin tenant update first --rename acme")?;
     has(
         &operator.says("admin tenant list")?,

@@ -178,7 +178,7 @@ impl Parameter {
                 "The specified ResourceType does not exist.",
             )
         } else {
-            let because = format!("It is one of {}.", texts.join(", "));
+            let because = format!("It must be one of {}.", texts.join(", "));
             Refusal::invalid(&self.code_name(), because)
         }
     }

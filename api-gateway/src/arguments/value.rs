@@ -27,7 +27,7 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
     let value = match &parameter.rule {
         Rule::Text(most) => {
             if text.chars().count() > *most {
-                return Err(invalid(format!("It is longer than {most} characters.")));
+                return Err(invalid(format!("It must have at most {most} characters.")));
             }
             Value::from(text)
         }
@@ -38,7 +38,7 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
         Rule::SourceDescription => {
             if !is_source_description(text) {
                 return Err(invalid(
-                    "It has at most 256 characters and does not begin with http:// or https://."
+                    "It must have at most 256 characters and must not begin with http:// or https://."
                         .to_owned(),
                 ));
             }
@@ -46,18 +46,18 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
         }
         Rule::Token(most) => {
             if text.len() > *most || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-                return Err(invalid(format!("It has at most {most} printable ASCII characters.")));
+                return Err(invalid(format!("It must have at most {most} printable ASCII characters.")));
             }
             Value::from(text)
         }
         Rule::Integer(least, most) => Value::from(integer(parameter, text, *least, *most)?),
         Rule::SystemDiskGib => Value::from(integer(parameter, text, 20, 2048)?),
         Rule::Boolean => Value::from(
-            parse_boolean(text).ok_or_else(|| invalid("It is true or false.".to_owned()))?,
+            parse_boolean(text).ok_or_else(|| invalid("It must be true or false.".to_owned()))?,
         ),
         Rule::Time => {
             Timestamp::from_str(text).map_err(|_| {
-                invalid("It is a UTC time of the form YYYY-MM-DDThh:mm:ssZ.".to_owned())
+                invalid("It must be a UTC time of the form YYYY-MM-DDThh:mm:ssZ.".to_owned())
             })?;
             Value::from(text)
         }
@@ -79,14 +79,14 @@ pub(super) fn check(parameter: &Parameter, text: &str) -> Result<Option<Value>, 
             is_workgroup_name(text)
                 .then_some(text)
                 .ok_or_else(|| {
-                    invalid("It has 2 to 64 letters, digits, '.', ':', '_' or '-', and begins with a letter.".to_owned())
+                    invalid("It must have 2 to 64 letters, digits, '.', ':', '_' or '-', and must begin with a letter.".to_owned())
                 })?,
         ),
         Rule::WorkgroupDescription => Value::from(
             is_workgroup_description(text)
                 .then_some(text)
                 .ok_or_else(|| {
-                    invalid("It has 2 to 256 characters and does not begin with http:// or https://.".to_owned())
+                    invalid("It must have 2 to 256 characters and must not begin with http:// or https://.".to_owned())
                 })?,
         ),
         Rule::TagKey | Rule::TagValue => Value::from(check_tag(&parameter.rule, text)?),
@@ -118,7 +118,7 @@ fn integer(parameter: &Parameter, text: &str, least: i64, most: i64) -> Result<i
         .ok()
         .filter(|number| (least..=most).contains(number))
         .ok_or_else(|| {
-            let because = format!("It is a whole number from {least} to {most}.");
+            let because = format!("It must be a whole number from {least} to {most}.");
             Refusal::invalid(&parameter.code_name(), because)
         })
 }
@@ -129,13 +129,13 @@ fn check_tag<'a>(rule: &Rule, text: &'a str) -> Result<&'a str, Refusal> {
         (
             is_key(text),
             "InvalidParameter.TagKey",
-            "The specified tag key is not valid. It has at most 128 printable characters, does not begin with aliyun or acs:, and has no http:// or https://.",
+            "The specified tag key is not valid. It must have at most 128 printable characters, must not begin with aliyun or acs:, and must not contain http:// or https://.",
         )
     } else {
         (
             is_value(text),
             "InvalidParameter.TagValue",
-            "The specified tag value is not valid. It has at most 128 printable characters.",
+            "The specified tag value is not valid. It must have at most 128 printable characters.",
         )
     };
     if is_allowed {

@@ -105,7 +105,8 @@ impl Handle for CreateAccessToken {
 
 fn refused(quota: AccessTokenQuota) -> Refusal {
     let bounded = |parameter, limit| {
-        let because = format!("It is a whole number from 1 to {limit}, the limit of this account.");
+        let because =
+            format!("It must be a whole number from 1 to {limit}, the limit of this account.");
         Refusal::invalid(parameter, because)
     };
     match quota {

@@ -160,13 +160,13 @@ pub(super) fn name_taken() -> Refusal {
 pub(super) fn invalid_scheduled_start() -> Refusal {
     Refusal::invalid(
         "ScheduledStartTime",
-        "It lies in the future, within 30 days, and before the job expires.",
+        "It must be in the future, within 30 days, and before the job expires.",
     )
 }
 
 pub(super) fn invalid_valid_time() -> Refusal {
     Refusal::invalid(
         "ValidTime",
-        "It lies 7 to 90 days after the job was made, and after its ScheduledStartTime.",
+        "It must be 7 to 90 days after the job was made, and after its ScheduledStartTime.",
     )
 }

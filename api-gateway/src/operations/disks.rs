@@ -52,7 +52,7 @@ fn add(
         Some(known) if known.size_gib != disk.size_gib => Err(Refusal::invalid(
             parameter,
             format!(
-                "SystemDiskSize or DataDisk.N.Size asks for {} GiB for the same disk: give one size.",
+                "SystemDiskSize or DataDisk.N.Size asks for {} GiB for the same disk: both must be the same size.",
                 known.size_gib
             ),
         )),
@@ -70,7 +70,7 @@ fn within(size_gib: u32, limit_gib: u32, parameter: &'static str) -> Result<(), 
     }
     Err(Refusal::invalid(
         parameter,
-        format!("It is a whole number from 20 to {limit_gib}."),
+        format!("It must be a whole number from 20 to {limit_gib}."),
     ))
 }
 

@@ -39,7 +39,7 @@ pub(super) fn delivers_once(has_frequency: bool) -> Refusal {
     };
     Refusal::invalid(
         parameter,
-        "The job delivers once: it is for jobs that are made with RunOnce=false.",
+        "It must not be given for a job that delivers once: it is for jobs that are made with RunOnce=false.",
     )
 }
 

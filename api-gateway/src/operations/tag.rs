@@ -163,7 +163,7 @@ fn read_token(token: &str) -> Result<(String, String), Refusal> {
         .ok_or_else(|| {
             Refusal::invalid(
                 "NextToken",
-                "It is the NextToken of an earlier answer, unchanged.",
+                "It must be the NextToken of an earlier answer, unchanged.",
             )
         })
 }
@@ -199,7 +199,7 @@ pub(super) fn given(tags: Option<Vec<model::NewTag>>) -> Result<Vec<Tag>, Refusa
     if (1..tags.len()).any(|last| tags[..last].iter().any(|(key, _)| *key == tags[last].0)) {
         return Err(Refusal::new(
             "InvalidParameter.TagKey",
-            "The specified tag key is not valid. It is given twice.",
+            "The specified tag key is not valid. It must be given once.",
         ));
     }
     Ok(tags

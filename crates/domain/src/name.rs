@@ -14,7 +14,7 @@ pub struct Name(String);
 /// The text breaks the rule for names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a name has 2 to 128 letters, digits, ':', '_' or '-', begins with a letter and does not begin with http:// or https://"
+    "a name must have 2 to 128 letters, digits, ':', '_' or '-', must begin with a letter and must not begin with http:// or https://"
 )]
 pub struct InvalidName;
 

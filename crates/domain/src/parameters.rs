@@ -185,14 +185,14 @@ impl BadSectors {
 pub enum InvalidParameters {
     /// Not a JSON object.
     #[error(
-        "ReplicationParameters is not a JSON object such as {{\"bandwidth_limit\":0,\"compress_level\":1,\"checksum\":true}}"
+        "ReplicationParameters must be a JSON object such as {{\"bandwidth_limit\":0,\"compress_level\":1,\"checksum\":true}}"
     )]
     NotAnObject,
     /// Longer than [`MAX_LENGTH`].
-    #[error("ReplicationParameters is longer than {MAX_LENGTH} characters")]
+    #[error("ReplicationParameters must have at most {MAX_LENGTH} characters")]
     TooLong,
     /// An unknown key.
-    #[error("ReplicationParameters has the unknown key {0:?}")]
+    #[error("ReplicationParameters must not have the key {0:?}: docs/api.md lists the known keys")]
     UnknownKey(String),
     /// A value out of range or of another type.
     #[error("ReplicationParameters: {key} must be {wanted}")]
