@@ -135,7 +135,7 @@ pub(super) fn refusal(invalid: &InvalidTargetDisks) -> Refusal {
                 parameter,
                 format!(
                     "The source's {disk} ({path}) has {needed_gib} GiB ({source_bytes} bytes), but {target_gib} GiB were asked for: \
-                     ask for {needed_gib} GiB or more."
+                     it must be {needed_gib} GiB or more."
                 ),
             )
         }
