@@ -394,7 +394,7 @@ async fn a_target_is_smaller_than_its_disk() -> anyhow::Result<()> {
         &unfolded(&refused),
         &[
             "InvalidSystemDiskSize",
-            "has 21 GiB (21474836992 bytes), but 20 GiB were asked for: ask for 21 GiB or more",
+            "has 21 GiB (21474836992 bytes), but 20 GiB were asked for: it must be 21 GiB or more",
             &source.disks[0].display().to_string(),
         ],
     )?;
