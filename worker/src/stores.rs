@@ -134,7 +134,7 @@ impl NotReady {
         let sentence = format!(
             "No copy was begun, since {what}. Tell the operator, and start the job again when that is mended."
         );
-        Failure::new(code, sentence)
+        Failure::new(code, sentence).with_cause(self.to_string())
     }
 }
 
