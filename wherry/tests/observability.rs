@@ -17,6 +17,9 @@ use testkit::wait;
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// 80 Mbit/s, without compression: slow enough for a fault in the middle.
+const SLOWLY: &str = r#"{"bandwidth_limit":80000,"compress_level":0}"#;
+
 /// Parts of expressions that the workload does not bring about, and why.
 const NOT_IN_THE_WORKLOAD: [(&str, &str); 6] = [
     (
@@ -108,11 +111,15 @@ async fn migrate_on_time(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<(
 /// A job whose receiver has too little room.
 async fn fill_the_disk(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<()> {
     let source = tenant.source(cluster, "large", &[64 * MIB]).await?;
-    let job = source
-        .create_job(cluster, "large", &JobOptions::default())
-        .await?;
-    let _little_room = SmallStore::over(&cluster.path("worker/instances"), 16 * MIB)?;
+    let slowly = JobOptions {
+        parameters: SLOWLY.to_owned(),
+        ..JobOptions::default()
+    };
+    let job = source.create_job(cluster, "large", &slowly).await?;
+    let room = SmallStore::over(&cluster.path("worker/instances"), 256 * MIB)?;
     job.start().await?;
+    job.wait_for_bytes(PATIENCE, 4 * MIB).await?;
+    room.fill(0)?;
     wait::until(PATIENCE, "the job fails", async || {
         Ok(job.describe().await?.status == "InError")
     })
@@ -123,7 +130,7 @@ async fn fill_the_disk(cluster: &Cluster, tenant: &Tenant) -> anyhow::Result<()>
 async fn lose_a_lease(cluster: &mut Cluster, tenant: &Tenant) -> anyhow::Result<()> {
     let source = tenant.source(cluster, "slow", &[48 * MIB]).await?;
     let options = JobOptions {
-        parameters: r#"{"bandwidth_limit":80000,"compress_level":0}"#.to_owned(),
+        parameters: SLOWLY.to_owned(),
         ..JobOptions::default()
     };
     let job = source.create_job(cluster, "slow", &options).await?;
