@@ -1,8 +1,8 @@
 //! The directories of instances and images: can they be written, and is there room?
 //!
-//! Asked before a run copies anything, and again and again for the worker's readiness. What is tried is what a receiver
-//! does there: make a file and flush it, give it a second name in the image store, and rename the directory that it
-//! lies in.
+//! Before a run copies anything, the check does in small what a receiver does: make a file and flush it, give it a
+//! second name in the image store, and rename the directory that it lies in. Readiness repeats only the write and the
+//! flush.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -170,7 +170,7 @@ impl Shared {
             return true;
         }
         *written_at = None;
-        match self.attempt() {
+        match self.write_unnamed() {
             Ok(()) => {
                 *written_at = Some(Instant::now());
                 true
@@ -191,6 +191,15 @@ impl Shared {
             .lock()
             .expect("no holder of this lock can panic");
         self.attempt()
+    }
+
+    /// Writes and flushes a file in each store. The files have no name where the file system allows that, so readers of
+    /// the stores see nothing of them.
+    fn write_unnamed(&self) -> Result<(), NotReady> {
+        for (what, directory) in [(INSTANCES, &self.instances), (IMAGES, &self.images)] {
+            write_unnamed(directory).map_err(unwritable(what, "write in", directory))?;
+        }
+        Ok(())
     }
 
     /// Does in small what a receiver does. What an attempt that fell has left is taken away by the next one.
@@ -258,6 +267,12 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+fn write_unnamed(directory: &Path) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    file.write_all(&[1; TRIED_BYTES])?;
+    file.sync_all()
 }
 
 fn write(path: &Path) -> io::Result<()> {
