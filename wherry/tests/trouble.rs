@@ -4,6 +4,8 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -176,35 +178,54 @@ async fn what_rots_on_the_target_is_sent_again_and_a_target_that_goes_on_rotting
     job.start().await?;
     job.wait_for_bytes(PATIENCE, 16 * MIB).await?;
     let target = target_disk(&cluster)?;
-    let rotting = async {
-        loop {
-            let _gone_with_the_run = rot(&target);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut byte = [0];
+    std::fs::File::open(&target)?.read_exact_at(&mut byte, ROTTEN_AT)?;
+    // On a thread without pauses: between the repair of the chunk and its check lie few milliseconds. The thread never
+    // writes the byte that was sent.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&is_over);
+    let rotting = std::thread::spawn(move || {
+        for wrong in [1, 2].into_iter().cycle() {
+            if ends.load(Ordering::Relaxed) {
+                return;
+            }
+            let _gone_with_the_run = write_byte(&target, byte[0].wrapping_add(wrong));
         }
-    };
-    let (code, sentence) = tokio::select! {
-        failed = failure(&job) => failed?,
-        () = rotting => unreachable!("it rots for ever"),
-    };
+    });
+    let failed = failure(&job).await;
+    is_over.store(true, Ordering::Relaxed);
+    ensure!(rotting.join().is_ok(), "the thread ended by itself");
+    let (code, sentence) = failed?;
     ensure!(code == "ReplicationJob.DataCorrupt", "{code}: {sentence}");
     Ok(())
 }
 
 /// The first disk of the only instance.
 fn target_disk(cluster: &Cluster) -> anyhow::Result<PathBuf> {
-    let instance = std::fs::read_dir(cluster.path("worker/instances"))?
-        .next()
-        .context("an instance")??;
-    Ok(instance.path().join("disk-0.raw"))
+    let mut disks = Vec::new();
+    for entry in std::fs::read_dir(cluster.path("worker/instances"))? {
+        let disk = entry?.path().join("disk-0.raw");
+        if disk.exists() {
+            disks.push(disk);
+        }
+    }
+    ensure!(disks.len() == 1, "there must be one instance: {disks:?}");
+    disks.pop().context("an instance")
 }
 
-/// One byte of it becomes another one.
+/// Position of the byte that rots.
+const ROTTEN_AT: u64 = 5 * MIB;
+
+/// Changes one byte of the disk.
 fn rot(disk: &std::path::Path) -> anyhow::Result<()> {
-    let disk = std::fs::File::options().read(true).write(true).open(disk)?;
     let mut byte = [0];
-    disk.read_exact_at(&mut byte, 5 * MIB)?;
-    disk.write_all_at(&[byte[0].wrapping_add(1)], 5 * MIB)?;
-    Ok(())
+    std::fs::File::open(disk)?.read_exact_at(&mut byte, ROTTEN_AT)?;
+    write_byte(disk, byte[0].wrapping_add(1))
+}
+
+fn write_byte(disk: &std::path::Path, byte: u8) -> anyhow::Result<()> {
+    let disk = std::fs::File::options().write(true).open(disk)?;
+    Ok(disk.write_all_at(&[byte], ROTTEN_AT)?)
 }
 
 #[tokio::test]
